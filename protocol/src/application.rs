@@ -1,0 +1,153 @@
+//! What a replicated application must be able to do.
+//!
+//! An application is a deterministic state machine. It runs *speculatively*: a slot that was
+//! executed may be undone again, as long as it is above the last slot made permanent. The
+//! protocol never merges states; after a partition it undoes one side's slots and executes
+//! operations anew.
+
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
+
+use crate::id::{ClientId, Digest, RequestNumber, SessionId, Slot, WallTime};
+use crate::message::Level;
+
+/// Everything an operation may depend on beside the state and its own bytes.
+///
+/// It is the same on every replica that executes the operation in the same history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Context {
+    /// The slot of the batch that holds the operation.
+    pub slot: Slot,
+    /// The position of the operation among all operations of the slot, from 0.
+    pub index: u32,
+    /// Who signed the request.
+    pub client: ClientId,
+    /// The session of the request.
+    pub session: SessionId,
+    /// The number of the request in its session.
+    pub number: RequestNumber,
+    /// The primary's wall time for the slot. It never decreases along a history.
+    pub time: WallTime,
+    /// The primary's random choice for the slot; see [`Context::random`].
+    pub seed: [u8; 16],
+    /// What the client asked for.
+    pub level: Level,
+}
+
+impl Context {
+    /// 32 random bytes, the same on every replica, different for every `(slot, index, draw)`.
+    ///
+    /// The primary chooses the seed, so do not gamble against it.
+    #[must_use]
+    pub fn random(&self, draw: u32) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        hash.update(b"elea/1/random");
+        hash.update(self.seed);
+        hash.update(self.slot.0.to_le_bytes());
+        hash.update(self.index.to_le_bytes());
+        hash.update(draw.to_le_bytes());
+        hash.finalize().into()
+    }
+}
+
+/// A deterministic state machine that the protocol replicates.
+///
+/// Slots are executed in order. Between two calls of [`Application::end_slot`] all operations
+/// have the same [`Context::slot`], one above the last.
+pub trait Application: Send {
+    /// See [`Application::snapshot`].
+    type Snapshot: Snapshot;
+    /// See [`Application::restore`].
+    type Restore: Restore;
+
+    /// Executes one operation and answers its result. Whatever the bytes are, it must not panic:
+    /// they come from a client, and a malformed operation is answered with an error result.
+    fn execute(&mut self, context: &Context, operation: &Bytes) -> Bytes;
+
+    /// All operations of `slot` have been executed.
+    fn end_slot(&mut self, slot: Slot);
+
+    /// Takes back everything above `slot`, which is not below the last permanent slot.
+    fn undo_to(&mut self, slot: Slot);
+
+    /// Nothing at or below `slot` will be undone: what was kept for it may go.
+    fn make_permanent(&mut self, slot: Slot);
+
+    /// The digest of the present state. Its cost grows with what changed since it was last asked
+    /// for, not with the state. Two equal states have equal digests, however they came about.
+    fn digest(&mut self) -> Digest;
+
+    /// A view of the present state that later changes do not touch, made without copying it.
+    fn snapshot(&self) -> Self::Snapshot;
+
+    /// Starts to rebuild the state with the given digest, chunk by chunk. The present state stays
+    /// in place until [`Application::install`].
+    fn restore(&self, digest: Digest) -> Self::Restore;
+
+    /// Puts a rebuilt state in place, as the permanent state of `slot`.
+    ///
+    /// # Errors
+    /// A chunk is still missing.
+    fn install(&mut self, slot: Slot, restored: Self::Restore) -> Result<(), Incomplete>;
+
+    /// An operation was executed anew after a merge and its result changed.
+    fn reordered(&mut self, _context: &Context, _before: &Bytes, _after: &Bytes) {}
+}
+
+/// A state frozen at some slot, to be sent in chunks.
+pub trait Snapshot: Send + Sync + 'static {
+    /// The digest of the frozen state.
+    fn digest(&self) -> Digest;
+
+    /// How many chunks there are; at least 1.
+    fn chunks(&self) -> u32;
+
+    /// One chunk with what is needed to check it alone against the digest; `None` past the end.
+    fn chunk(&self, index: u32) -> Option<Bytes>;
+}
+
+/// A state being rebuilt from chunks.
+pub trait Restore: Send + 'static {
+    /// Checks a chunk against the digest and keeps it. Chunks come in any order, repeated or not.
+    ///
+    /// # Errors
+    /// The chunk does not belong to the state with this digest: whoever sent it lied.
+    fn accept(&mut self, index: u32, chunk: &Bytes) -> Result<(), BadChunk>;
+
+    /// The lowest chunk still missing; `None` when the state is whole.
+    fn missing(&self) -> Option<u32>;
+}
+
+/// A chunk that does not belong to the state it was offered for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the chunk does not match the certified digest")]
+pub struct BadChunk;
+
+/// A restore was to be put in place before all its chunks were there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("chunks of the state are still missing")]
+pub struct Incomplete;
+
+/// An operation of some application, with the type of what it answers.
+///
+/// The client library takes anything that implements this, and so knows no application.
+pub trait Command {
+    /// What came out, decoded: also that the application refused, for that is an answer.
+    type Output;
+
+    /// The operation's bytes, as [`Application::execute`] takes them.
+    fn encode(&self) -> Bytes;
+
+    /// Reads what [`Application::execute`] answered to this operation.
+    ///
+    /// # Errors
+    /// No correct replica answers these bytes.
+    fn decode(&self, result: &Bytes) -> Result<Self::Output, Undecodable>;
+}
+
+/// A result that the operation cannot have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the result is none that this operation can have: do client and cluster run the same application?"
+)]
+pub struct Undecodable;

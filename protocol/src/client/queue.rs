@@ -1,0 +1,95 @@
+//! Submissions that wait to be signed.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::{Follow, Submission, Ticket};
+use crate::message::{Level, OPERATIONS_MAX, REQUEST_BYTES_MAX};
+
+/// The most submissions that wait.
+pub const QUEUED_MAX: usize = 1 << 16;
+
+/// The most bytes of operations that wait.
+pub const QUEUED_BYTES_MAX: usize = 64 << 20;
+
+fn bytes(operations: &[Bytes]) -> usize {
+    operations.iter().map(Bytes::len).sum()
+}
+
+impl Submission {
+    /// Whether it fits a request.
+    pub(super) fn is_within_bounds(&self) -> bool {
+        let count = self.operations.len();
+        (1..=OPERATIONS_MAX).contains(&count) && bytes(&self.operations) <= REQUEST_BYTES_MAX
+    }
+
+    /// What a request must have to carry it.
+    pub(super) fn terms(&self) -> (Level, bool) {
+        (self.level, self.level == Level::Weak && self.follow == Follow::Yes)
+    }
+}
+
+/// First in, first out, and bounded.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    waiting: VecDeque<Submission>,
+    bytes: usize,
+}
+
+impl Queue {
+    /// Takes a submission, or gives it back for want of room.
+    pub fn push(&mut self, submission: Submission) -> Result<(), Submission> {
+        let size = bytes(&submission.operations);
+        if self.waiting.len() >= QUEUED_MAX || self.bytes.saturating_add(size) > QUEUED_BYTES_MAX {
+            return Err(submission);
+        }
+        self.bytes += size;
+        self.waiting.push_back(submission);
+        Ok(())
+    }
+
+    /// The oldest submission, and all right behind it that fit into one request with it. None
+    /// overtakes another.
+    pub fn next_batch(&mut self) -> Vec<Submission> {
+        let mut batch = Vec::new();
+        let (mut count, mut size) = (0, 0);
+        let Some(terms) = self.waiting.front().map(Submission::terms) else { return batch };
+        while let Some(next) = self.waiting.front() {
+            count += next.operations.len();
+            size += bytes(&next.operations);
+            if next.terms() != terms || count > OPERATIONS_MAX || size > REQUEST_BYTES_MAX {
+                break;
+            }
+            batch.extend(self.waiting.pop_front());
+        }
+        self.bytes -= batch.iter().map(|submission| bytes(&submission.operations)).sum::<usize>();
+        batch
+    }
+
+    /// Takes a submission out again, if it is still here.
+    pub fn remove(&mut self, ticket: Ticket) -> Option<Submission> {
+        let at = self.waiting.iter().position(|waiting| waiting.ticket == ticket)?;
+        let submission = self.waiting.remove(at)?;
+        self.bytes -= bytes(&submission.operations);
+        Some(submission)
+    }
+
+    pub fn holds(&self, ticket: Ticket) -> bool {
+        self.waiting.iter().any(|waiting| waiting.ticket == ticket)
+    }
+
+    /// Everything, in order.
+    pub fn drain(&mut self) -> Vec<Submission> {
+        self.bytes = 0;
+        self.waiting.drain(..).collect()
+    }
+
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+}

@@ -1,0 +1,667 @@
+//! The state machine.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::outstanding::Outstanding;
+use super::queue::Queue;
+use super::settle::{Reported, Settlement};
+use super::words::{Accounts, Agreed, Heard};
+use super::{
+    Action, Awaiting, Counters, Event, Failure, Follow, Progress, Setup, Submission, Ticket,
+    Unusable,
+};
+use crate::id::{ClientId, Instant, Now, ReplicaId, RequestName, RequestNumber, SessionId};
+use crate::message::{
+    Level, Refusal, RefusalReason, Reply, ReplyKind, Request, SignedReply, SignedRequest, ToReplica,
+};
+use crate::quorum::Strength;
+use crate::receipt::{Proven, Receipt};
+
+/// Weak answers that are not final are remembered one by one up to so many.
+const UNSETTLED_MAX: usize = 1024;
+
+/// One session of a client.
+pub struct Client {
+    setup: Setup,
+    id: ClientId,
+    /// Signed and not done with.
+    outstanding: BTreeMap<RequestNumber, Outstanding>,
+    /// Those of them that are not answered.
+    unanswered: BTreeSet<RequestNumber>,
+    /// Those of the unanswered that were sent once only: what [`Setup::pipeline`] bounds.
+    fresh: BTreeSet<RequestNumber>,
+    /// Where to find a submission that was signed.
+    tickets: BTreeMap<Ticket, RequestNumber>,
+    /// When to send what again.
+    timers: BTreeSet<(Instant, RequestNumber)>,
+    queue: Queue,
+    /// Since when the window has kept the queue from moving.
+    stalled_since: Option<Instant>,
+    unusable: Option<Unusable>,
+    settlement: Settlement,
+    /// Answered weak requests of which nobody has proved that they are final.
+    unsettled: BTreeSet<RequestNumber>,
+    /// All up to here may be such.
+    unsettled_through: RequestNumber,
+    /// Whether a number may never be executed: see [`Client::is_whole`].
+    gave_up: bool,
+    accounts: Accounts,
+    counters: Counters,
+}
+
+impl Client {
+    /// A session that has nothing under way.
+    #[must_use]
+    pub fn new(setup: Setup) -> Self {
+        Self {
+            id: setup.signer.public_key().into(),
+            setup,
+            outstanding: BTreeMap::new(),
+            unanswered: BTreeSet::new(),
+            fresh: BTreeSet::new(),
+            tickets: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            queue: Queue::default(),
+            stalled_since: None,
+            unusable: None,
+            settlement: Settlement::default(),
+            unsettled: BTreeSet::new(),
+            unsettled_through: RequestNumber(0),
+            gave_up: false,
+            accounts: Accounts::default(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Takes one event and appends what is to be done to `actions`.
+    pub fn handle(&mut self, now: Now, event: Event, actions: &mut Vec<Action>) {
+        let now = now.instant;
+        match event {
+            Event::Submit(submissions) => self.on_submit(submissions, actions),
+            Event::WantFinal(ticket) => self.on_want_final(now, ticket, actions),
+            Event::Cancel(ticket) => self.on_cancel(ticket, actions),
+            Event::Reply { from, reply } => self.on_reply(from, reply.into_inner(), actions),
+            Event::Refusal(refusal) => {
+                let signed = refusal.into_inner();
+                self.on_refusal(signed.by, signed.body, actions);
+            }
+            Event::Busy { from, name } => self.on_busy(now, from, &name),
+            Event::Session(report) => {
+                let signed = report.into_inner();
+                if signed.body.client == self.id && signed.body.session == self.setup.session {
+                    self.settlement.hear(signed.by, signed.body, self.setup.membership.size());
+                    self.after_settlement(actions);
+                } else {
+                    self.counters.foreign += 1;
+                }
+            }
+            Event::Settle { ticket, through } => self.on_settle(now, ticket, through, actions),
+            Event::SetFloor(floor) => {
+                self.setup.floor = self.setup.floor.max(floor.min(self.setup.session));
+            }
+            Event::Tick => self.on_tick(now, actions),
+        }
+        self.pump(now, actions);
+        self.assert_invariants();
+    }
+
+    /// When to come back with [`Event::Tick`] if nothing else happens before.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        let retry = self.timers.first().map(|(at, _)| *at);
+        let stall = self.stalled_since.map(|since| since.after_ms(self.setup.timing.stall_ms));
+        let settle = self.settlement.timer.map(|(at, _)| at);
+        [retry, stall, settle].into_iter().flatten().min()
+    }
+
+    /// Which session this is.
+    #[must_use]
+    pub fn session(&self) -> SessionId {
+        self.setup.session
+    }
+
+    /// The floor that goes into new requests.
+    #[must_use]
+    pub fn floor(&self) -> SessionId {
+        self.setup.floor
+    }
+
+    /// Requests signed and not done with, those included that wait to be final.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.outstanding.len()
+    }
+
+    /// Requests signed and not answered.
+    #[must_use]
+    pub fn unanswered(&self) -> usize {
+        self.unanswered.len()
+    }
+
+    /// Submissions that wait to be signed.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// The first number of the session that was not used yet.
+    #[must_use]
+    pub fn next(&self) -> RequestNumber {
+        self.setup.next
+    }
+
+    /// The highest number answered weakly and not known to be final, if there is one: what a
+    /// session must be [settled](Event::Settle) through before it may be retired.
+    #[must_use]
+    pub fn unsettled(&self) -> Option<RequestNumber> {
+        let many = (self.unsettled_through > RequestNumber(0)).then_some(self.unsettled_through);
+        self.unsettled.last().copied().max(many)
+    }
+
+    /// Whether every number used has been executed, so that another process may go on with the
+    /// next one.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.unanswered.is_empty() && !self.gave_up
+    }
+
+    /// Why the session takes no new submissions, if so.
+    #[must_use]
+    pub fn unusable(&self) -> Option<Unusable> {
+        self.unusable
+    }
+
+    /// What the replicas report of the session, as far as they were asked.
+    #[must_use]
+    pub fn reported(&self) -> Reported {
+        self.settlement.reported(self.setup.membership.size())
+    }
+
+    /// Whether a reply of this kind to this request is worth verifying.
+    #[must_use]
+    pub fn awaits(&self, name: &RequestName, kind: ReplyKind) -> bool {
+        let ours = name.client == self.id && name.session == self.setup.session;
+        ours && self.outstanding.get(&name.number).is_some_and(|open| match awaiting(open) {
+            Awaiting::Any => true,
+            Awaiting::Committed => kind == ReplyKind::Committed,
+            Awaiting::Nothing => false,
+        })
+    }
+
+    /// How far a submission has come; `None` when it is done with or unknown.
+    #[must_use]
+    pub fn progress(&self, ticket: Ticket) -> Option<Progress> {
+        let size = self.setup.membership.size();
+        let Some(number) = self.tickets.get(&ticket) else {
+            return self.queue.holds(ticket).then(Progress::default);
+        };
+        let open = self.outstanding.get(number)?;
+        let is_answered = open.answered.is_some();
+        let (matching, needed) = if is_answered || open.request.body().level == Level::Strong {
+            let matching = open.words.most_matching(ReplyKind::Committed);
+            (matching, size.quorum(Strength::Strong))
+        } else {
+            let matching = [ReplyKind::Speculative, ReplyKind::Committed]
+                .map(|kind| open.words.most_matching(kind));
+            (matching.into_iter().max().unwrap_or(0), size.quorum(Strength::Weak))
+        };
+        Some(Progress {
+            number: Some(*number),
+            sent: open.sent,
+            answered: open.words.heard(),
+            matching,
+            needed,
+            refused: open.refusals.iter().map(|(id, reason)| (id, *reason)).collect(),
+            busy: open.busy.clone(),
+            is_answered,
+        })
+    }
+
+    /// What was dropped.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    fn on_submit(&mut self, submissions: Vec<Submission>, actions: &mut Vec<Action>) {
+        for submission in submissions {
+            let ticket = submission.ticket;
+            let failure = if !submission.is_within_bounds() {
+                Failure::OutOfBounds
+            } else if self.unusable.is_some() {
+                Failure::SessionClosed
+            } else if self.queue.push(submission).is_err() {
+                Failure::QueueFull
+            } else {
+                continue;
+            };
+            actions.push(Action::Failed { ticket, failure });
+        }
+    }
+
+    /// Signs and sends what the window lets out.
+    fn pump(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        while !self.queue.is_empty()
+            && self.window_is_open()
+            && self.fresh.len() < self.setup.pipeline.max(1)
+        {
+            self.send_next(now, actions);
+        }
+        if self.queue.is_empty() || self.window_is_open() {
+            self.stalled_since = None;
+        } else if self.stalled_since.is_none() {
+            self.stalled_since = Some(now);
+        }
+    }
+
+    fn window_is_open(&self) -> bool {
+        let lowest = self.unanswered.first().copied().unwrap_or(self.setup.next);
+        self.setup.next.0 - lowest.0 < self.setup.window.max(1)
+    }
+
+    fn send_next(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        let batch = self.queue.next_batch();
+        let Some(first) = batch.first() else { return };
+        let number = self.setup.next;
+        let (level, want_final) = first.terms();
+        let body = Request {
+            client: self.id,
+            session: self.setup.session,
+            number,
+            floor: self.setup.floor,
+            level,
+            want_final,
+            operations: batch.iter().flat_map(|one| one.operations.iter().cloned()).collect(),
+        };
+        let genesis = self.setup.membership.genesis();
+        let request = SignedRequest::sign(&*self.setup.signer, genesis, body);
+        let open = Outstanding::new(request, &batch, &self.setup.timing);
+        self.tickets.extend(batch.iter().map(|submission| (submission.ticket, number)));
+        self.setup.next = number.next();
+        actions.push(Action::Awaits { number, what: awaiting(&open) });
+        self.outstanding.insert(number, open);
+        self.unanswered.insert(number);
+        self.fresh.insert(number);
+        self.send(now, number, actions);
+    }
+
+    /// Sends a request to all and sets its timer.
+    fn send(&mut self, now: Instant, number: RequestNumber, actions: &mut Vec<Action>) {
+        let Some(open) = self.outstanding.get_mut(&number) else { return };
+        if let Some(at) = open.retry_at.take() {
+            self.timers.remove(&(at, number));
+        }
+        let at = now.after_ms(open.wait_ms);
+        open.wait_ms = self.setup.timing.longer(open.wait_ms);
+        open.sent = open.sent.saturating_add(1);
+        open.retry_at = Some(at);
+        open.busy.clear();
+        self.timers.insert((at, number));
+        let message = ToReplica::Request(Arc::clone(&open.request));
+        actions.push(Action::Send { to: None, message });
+    }
+
+    fn on_want_final(&mut self, now: Instant, ticket: Ticket, actions: &mut Vec<Action>) {
+        let Some(number) = self.tickets.get(&ticket).copied() else { return };
+        let Some(open) = self.outstanding.get_mut(&number) else { return };
+        let was_active = open.is_active();
+        for part in open.parts.iter_mut().filter(|part| part.ticket == ticket) {
+            part.follow = Follow::Yes;
+        }
+        if !was_active {
+            open.wait_ms = self.setup.timing.first_retry_ms;
+            actions.push(Action::Awaits { number, what: Awaiting::Committed });
+            self.send(now, number, actions);
+        }
+    }
+
+    fn on_cancel(&mut self, ticket: Ticket, actions: &mut Vec<Action>) {
+        self.settlement.cancel(ticket);
+        if self.settlement.is_idle() {
+            self.settlement.timer = None;
+        }
+        if self.queue.remove(ticket).is_some() {
+            return;
+        }
+        let Some(number) = self.tickets.remove(&ticket) else { return };
+        let Some(open) = self.outstanding.get_mut(&number) else { return };
+        open.parts.retain(|part| part.ticket != ticket);
+        self.rest_or_close(number, actions);
+    }
+
+    /// After an answered request lost a part: without any it is done with, and without one that
+    /// is followed it is sent no more.
+    fn rest_or_close(&mut self, number: RequestNumber, actions: &mut Vec<Action>) {
+        let Some(open) = self.outstanding.get_mut(&number) else { return };
+        if open.answered.is_none() {
+            return;
+        }
+        if open.parts.is_empty() {
+            self.close(number, actions);
+        } else if !open.is_active()
+            && let Some(at) = open.retry_at.take()
+        {
+            self.timers.remove(&(at, number));
+            actions.push(Action::Awaits { number, what: Awaiting::Nothing });
+        }
+    }
+
+    fn close(&mut self, number: RequestNumber, actions: &mut Vec<Action>) {
+        let Some(mut open) = self.outstanding.remove(&number) else { return };
+        open.words.clear(&mut self.accounts);
+        for part in &open.parts {
+            self.tickets.remove(&part.ticket);
+        }
+        if let Some(at) = open.retry_at {
+            self.timers.remove(&(at, number));
+        }
+        self.unanswered.remove(&number);
+        self.fresh.remove(&number);
+        actions.push(Action::Awaits { number, what: Awaiting::Nothing });
+    }
+
+    fn is_ours(&self, name: &RequestName) -> bool {
+        name.client == self.id && name.session == self.setup.session
+    }
+
+    fn on_reply(&mut self, from: ReplicaId, signed: SignedReply, actions: &mut Vec<Action>) {
+        let name = signed.reply.name;
+        if !self.is_ours(&name) {
+            self.counters.foreign += 1;
+            return;
+        }
+        let Some(open) = self.outstanding.get_mut(&name.number) else {
+            self.counters.late += 1;
+            return;
+        };
+        // Of two contents under one name this one is about another: not ours, whoever signed it.
+        if signed.reply.request != open.request.digest() {
+            self.counters.foreign += 1;
+            return;
+        }
+        // A replica speaks for itself only, so that none can bring back another's older word.
+        if signed.vote.by != from {
+            self.counters.malformed += 1;
+            return;
+        }
+        match open.words.hear(signed, open.operations(), &mut self.accounts) {
+            Heard::Counted => self.decide(name.number, actions),
+            Heard::Stale => self.counters.stale += 1,
+            Heard::Malformed => self.counters.malformed += 1,
+        }
+    }
+
+    fn agreed(&self, open: &Outstanding, kind: ReplyKind, strength: Strength) -> Option<Agreed> {
+        let membership = &self.setup.membership;
+        let request = open.request.digest();
+        let name = open.request.body().name();
+        // Place and kind are filled in by whoever knows them.
+        let like = |results| Reply {
+            kind,
+            view: Default::default(),
+            slot: Default::default(),
+            hash: Default::default(),
+            name,
+            request,
+            index: 0,
+            results,
+        };
+        open.words.agreed(membership.size(), kind, strength, like, *membership.genesis())
+    }
+
+    /// Answers a request, or says that it is final, if the replies suffice.
+    fn decide(&mut self, number: RequestNumber, actions: &mut Vec<Action>) {
+        let Some(open) = self.outstanding.get(&number) else { return };
+        let may_be_weak = open.answered.is_none() && open.request.body().level == Level::Weak;
+        let final_word = (ReplyKind::Committed, Strength::Strong, Proven::Final);
+        let weak_words = [ReplyKind::Speculative, ReplyKind::Committed]
+            .map(|kind| (kind, Strength::Weak, Proven::Executed));
+        // Agreement on results that nobody sent has to wait: see `on_tick`.
+        let decided = std::iter::once(final_word)
+            .chain(weak_words.into_iter().filter(|_| may_be_weak))
+            .find_map(|(kind, strength, proven)| match self.agreed(open, kind, strength)? {
+                Agreed::With(receipt) => Some((receipt, proven)),
+                Agreed::WithoutResults => None,
+            });
+        if let Some((receipt, proven)) = decided {
+            self.complete(number, receipt, proven, actions);
+        }
+    }
+
+    fn complete(
+        &mut self,
+        number: RequestNumber,
+        receipt: Receipt,
+        proven: Proven,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(open) = self.outstanding.get_mut(&number) else { return };
+        let receipt = Arc::new(receipt);
+        if open.answered.is_none() {
+            open.note_answer(&receipt);
+            for part in &open.parts {
+                let answer = Outstanding::answer(part, &receipt, proven);
+                actions.push(Action::Answered { ticket: part.ticket, answer });
+            }
+        }
+        if proven == Proven::Final {
+            let weak = open.request.body().level == Level::Weak;
+            for part in open.parts.iter().filter(|part| weak && part.follow != Follow::No) {
+                let answer = Outstanding::answer(part, &receipt, proven);
+                let finality = open.finality(part, &answer);
+                actions.push(Action::Final { ticket: part.ticket, finality, answer });
+            }
+            self.unsettled.remove(&number);
+            self.close(number, actions);
+            return;
+        }
+        self.note_unsettled(number);
+        self.unanswered.remove(&number);
+        self.fresh.remove(&number);
+        let Some(open) = self.outstanding.get_mut(&number) else { return };
+        for part in open.parts.extract_if(.., |part| part.follow == Follow::No) {
+            self.tickets.remove(&part.ticket);
+        }
+        if open.is_active() {
+            actions.push(Action::Awaits { number, what: Awaiting::Committed });
+        }
+        self.rest_or_close(number, actions);
+    }
+
+    fn note_unsettled(&mut self, number: RequestNumber) {
+        if number <= self.settlement.settled() {
+            return;
+        }
+        self.unsettled.insert(number);
+        while self.unsettled.len() > UNSETTLED_MAX {
+            // From here on only a report on the whole session can settle them.
+            let lowest = self.unsettled.pop_first().unwrap_or_default();
+            self.unsettled_through = self.unsettled_through.max(lowest);
+        }
+    }
+
+    fn on_refusal(&mut self, by: ReplicaId, refusal: Refusal, actions: &mut Vec<Action>) {
+        if !self.is_ours(&refusal.name) {
+            self.counters.foreign += 1;
+            return;
+        }
+        let number = refusal.name.number;
+        let Some(open) = self.outstanding.get_mut(&number) else {
+            self.counters.late += 1;
+            return;
+        };
+        if refusal.request != open.request.digest() {
+            self.counters.foreign += 1;
+            return;
+        }
+        let reason = refusal.reason;
+        open.refusals.hear(by, reason);
+        let size = self.setup.membership.size();
+        if open.refusals.quorum(size, Strength::Weak, |other| *other == reason).is_none() {
+            return;
+        }
+        match reason {
+            RefusalReason::HistoryFull => {}
+            RefusalReason::WindowExceeded | RefusalReason::TooManySessions => {
+                self.retire(Unusable::Refused(reason), actions);
+            }
+            RefusalReason::SessionRetired
+            | RefusalReason::NameUsed
+            | RefusalReason::TooManyClients => {
+                self.gave_up |= open.answered.is_none();
+                self.fail(number, Failure::Refused(reason), actions);
+                self.retire(Unusable::Refused(reason), actions);
+            }
+            RefusalReason::ResultForgotten => self.forgotten(number, actions),
+        }
+    }
+
+    /// It was executed, but nobody has its results any more.
+    fn forgotten(&mut self, number: RequestNumber, actions: &mut Vec<Action>) {
+        let Some(open) = self.outstanding.get(&number) else { return };
+        if open.request.body().level == Level::Weak {
+            // Its caller learns that it was executed, which is an answer that must hold.
+            self.note_unsettled(number);
+        }
+        self.fail(number, Failure::ResultForgotten, actions);
+    }
+
+    fn fail(&mut self, number: RequestNumber, failure: Failure, actions: &mut Vec<Action>) {
+        let Some(open) = self.outstanding.get(&number) else { return };
+        for part in &open.parts {
+            actions.push(Action::Failed { ticket: part.ticket, failure });
+        }
+        self.close(number, actions);
+    }
+
+    fn retire(&mut self, reason: Unusable, actions: &mut Vec<Action>) {
+        if self.unusable.is_none() {
+            self.unusable = Some(reason);
+            self.stalled_since = None;
+            actions.push(Action::SessionUnusable { reason, unsent: self.queue.drain() });
+        }
+    }
+
+    /// A replica without room: the next sending waits twice as long. Once a sending, since nothing
+    /// is signed and a liar could put it off for ever.
+    fn on_busy(&mut self, now: Instant, from: ReplicaId, name: &RequestName) {
+        if !self.is_ours(name) {
+            self.counters.foreign += 1;
+            return;
+        }
+        let Some(open) = self.outstanding.get_mut(&name.number) else {
+            self.counters.late += 1;
+            return;
+        };
+        let first = open.busy.is_empty();
+        if open.busy.insert(from)
+            && first
+            && let Some(at) = open.retry_at
+        {
+            self.timers.remove(&(at, name.number));
+            let later = at.max(now.after_ms(open.wait_ms));
+            open.wait_ms = self.setup.timing.longer(open.wait_ms);
+            open.retry_at = Some(later);
+            self.timers.insert((later, name.number));
+        }
+    }
+
+    fn on_settle(
+        &mut self,
+        now: Instant,
+        ticket: Ticket,
+        through: RequestNumber,
+        actions: &mut Vec<Action>,
+    ) {
+        self.settlement.ask(ticket, through);
+        self.after_settlement(actions);
+        if !self.settlement.is_idle() && self.settlement.timer.is_none() {
+            self.ask_session(now, self.setup.timing.first_retry_ms, actions);
+        }
+    }
+
+    fn ask_session(&mut self, now: Instant, wait_ms: u64, actions: &mut Vec<Action>) {
+        self.settlement.timer = Some((now.after_ms(wait_ms), self.setup.timing.longer(wait_ms)));
+        let message = ToReplica::AskSession(self.setup.session);
+        actions.push(Action::Send { to: None, message });
+    }
+
+    fn after_settlement(&mut self, actions: &mut Vec<Action>) {
+        let through = self.settlement.settled();
+        self.unsettled = self.unsettled.split_off(&through.next());
+        if self.unsettled_through <= through {
+            self.unsettled_through = RequestNumber(0);
+        }
+        for ticket in self.settlement.take_answered() {
+            actions.push(Action::Settled { ticket, through });
+        }
+        if self.settlement.is_idle() {
+            self.settlement.timer = None;
+        }
+    }
+
+    fn on_tick(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        while let Some((at, number)) = self.timers.first().copied()
+            && at <= now
+        {
+            self.timers.pop_first();
+            if let Some(open) = self.outstanding.get_mut(&number) {
+                open.retry_at = None;
+            }
+            self.fresh.remove(&number);
+            if self.lacks_only_results(number) {
+                self.forgotten(number, actions);
+            } else {
+                self.counters.resent += 1;
+                self.send(now, number, actions);
+            }
+        }
+        if let Some((at, wait_ms)) = self.settlement.timer
+            && at <= now
+        {
+            self.ask_session(now, wait_ms, actions);
+        }
+        let patience = self.setup.timing.stall_ms;
+        if self.stalled_since.is_some_and(|since| since.after_ms(patience) <= now) {
+            self.retire(Unusable::Stalled, actions);
+        }
+    }
+
+    /// Whether enough replicas agree, after a whole wait, and none of them sent the results: they
+    /// were large and are kept by nobody.
+    fn lacks_only_results(&mut self, number: RequestNumber) -> bool {
+        let turned_away =
+            self.outstanding.get_mut(&number).is_some_and(|open| open.words.take_turned_away());
+        let Some(open) = self.outstanding.get(&number) else { return false };
+        let lacks = |kind, strength| {
+            matches!(self.agreed(open, kind, strength), Some(Agreed::WithoutResults))
+        };
+        let may_be_weak = open.answered.is_none() && open.request.body().level == Level::Weak;
+        let lacking = lacks(ReplyKind::Committed, Strength::Strong)
+            || may_be_weak
+                && (lacks(ReplyKind::Speculative, Strength::Weak)
+                    || lacks(ReplyKind::Committed, Strength::Weak));
+        lacking && !turned_away
+    }
+
+    /// Our own bugs only: nothing that a replica sends can break these.
+    #[track_caller]
+    fn assert_invariants(&self) {
+        let Setup { next, session, floor, window, .. } = self.setup;
+        assert!(floor <= session, "C1: floor {floor} above session {session}");
+        let lowest = self.unanswered.first().copied().unwrap_or(next);
+        assert!(next.0 - lowest.0 <= window.max(1), "C2: {next} is too far beyond {lowest}");
+        assert!(self.fresh.len() <= self.unanswered.len(), "C3: answered requests in the pipeline");
+        assert!(self.unanswered.len() <= self.outstanding.len(), "C4: unanswered and forgotten");
+    }
+}
+
+fn awaiting(open: &Outstanding) -> Awaiting {
+    match (&open.answered, open.request.body().level) {
+        (None, Level::Weak) => Awaiting::Any,
+        (None, Level::Strong) => Awaiting::Committed,
+        (Some(_), _) if open.is_active() => Awaiting::Committed,
+        (Some(_), _) => Awaiting::Nothing,
+    }
+}

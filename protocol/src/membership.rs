@@ -1,0 +1,168 @@
+//! Who belongs to a cluster: what the cluster file says, checked once.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::codec::{Canonical, Sink};
+use crate::id::{ClientId, Digest, ReplicaId};
+use crate::quorum::{BadSize, ClusterSize};
+use crate::seal::{PublicKey, Scheme};
+
+/// The longest cluster name, in bytes.
+pub const NAME_MAX: usize = 128;
+
+/// The members of a cluster and their keys; fixed for its life.
+///
+/// Its [genesis digest](Membership::genesis) covers the name, `f` and the replicas' keys, not
+/// their addresses: a replica may move. It does not cover the client list either: who may speak
+/// is up to each operator, though replicas that disagree about it will not make progress with
+/// such a client's requests.
+#[derive(Clone)]
+pub struct Membership {
+    name: String,
+    size: ClusterSize,
+    replicas: Vec<PublicKey>,
+    clients: Option<BTreeSet<ClientId>>,
+    genesis: Digest,
+    scheme: Arc<dyn Scheme>,
+}
+
+/// Why a cluster cannot be made of these members.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadMembership {
+    /// The numbers do not fit.
+    #[error(transparent)]
+    Size(#[from] BadSize),
+    /// The name is empty or longer than [`NAME_MAX`].
+    #[error("the cluster's name must have 1 to {NAME_MAX} bytes, not {0}")]
+    Name(usize),
+    /// Not a point of the curve, or of small order: anybody could sign for it.
+    #[error("the public key of replica {0} is weak or not a key")]
+    WeakReplicaKey(ReplicaId),
+    /// The same of a client.
+    #[error("the client key {0} is weak or not a key")]
+    WeakClientKey(ClientId),
+    /// One key would vote twice.
+    #[error("replicas {0} and {1} have the same public key")]
+    SharedKey(ReplicaId, ReplicaId),
+}
+
+struct Genesis<'a> {
+    name: &'a str,
+    faulty: u8,
+    replicas: &'a [PublicKey],
+}
+
+impl Canonical for Genesis<'_> {
+    const TAG: &'static str = "genesis";
+
+    fn write(&self, to: &mut impl Sink) {
+        to.put_bytes(self.name.as_bytes());
+        to.put_u8(self.faulty);
+        to.put_len(self.replicas.len());
+        self.replicas.iter().for_each(|key| to.put(&key.0));
+    }
+}
+
+impl Membership {
+    /// A cluster of these replicas, of which at most `faulty` are Byzantine. `clients` lists who
+    /// may use it; `None` opens it to everybody, up to the tuning's `max_clients`.
+    ///
+    /// # Errors
+    /// See [`BadMembership`].
+    pub fn new(
+        name: impl Into<String>,
+        faulty: u8,
+        replicas: Vec<PublicKey>,
+        clients: Option<BTreeSet<ClientId>>,
+        scheme: Arc<dyn Scheme>,
+    ) -> Result<Self, BadMembership> {
+        let name = name.into();
+        if name.is_empty() || name.len() > NAME_MAX {
+            return Err(BadMembership::Name(name.len()));
+        }
+        let count = u8::try_from(replicas.len()).unwrap_or(u8::MAX);
+        let size = ClusterSize::new(count, faulty)?;
+        for (id, key) in size.members().zip(&replicas) {
+            if !scheme.is_sound(key) {
+                return Err(BadMembership::WeakReplicaKey(id));
+            }
+            if let Some((other, _)) =
+                size.members().zip(&replicas).find(|(other, k)| *other < id && *k == key)
+            {
+                return Err(BadMembership::SharedKey(other, id));
+            }
+        }
+        if let Some(weak) =
+            clients.iter().flatten().find(|client| !scheme.is_sound(&PublicKey::from(**client)))
+        {
+            return Err(BadMembership::WeakClientKey(*weak));
+        }
+        let genesis = Genesis { name: &name, faulty, replicas: &replicas }.digest();
+        Ok(Self { name, size, replicas, clients, genesis, scheme })
+    }
+
+    /// The cluster's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// `n` and `f`.
+    #[must_use]
+    pub fn size(&self) -> ClusterSize {
+        self.size
+    }
+
+    /// `h_0`; part of every signature, so that no message of another cluster verifies here.
+    #[must_use]
+    pub fn genesis(&self) -> &Digest {
+        &self.genesis
+    }
+
+    /// The key of a member.
+    #[must_use]
+    pub fn replica_key(&self, id: ReplicaId) -> Option<&PublicKey> {
+        self.replicas.get(usize::from(id.0))
+    }
+
+    /// The member with this key.
+    #[must_use]
+    pub fn replica_with_key(&self, key: &PublicKey) -> Option<ReplicaId> {
+        self.size.members().zip(&self.replicas).find(|(_, k)| *k == key).map(|(id, _)| id)
+    }
+
+    /// Whether any client may speak.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.clients.is_none()
+    }
+
+    /// Whether this client may speak.
+    #[must_use]
+    pub fn admits(&self, client: &ClientId) -> bool {
+        self.clients.as_ref().is_none_or(|clients| clients.contains(client))
+    }
+
+    /// The same cluster, whose signatures are checked by what `wrap` makes of the present scheme: a
+    /// cache in front of it, for one. The answers must stay the same.
+    #[must_use]
+    pub fn with_scheme(&self, wrap: impl FnOnce(Arc<dyn Scheme>) -> Arc<dyn Scheme>) -> Self {
+        Self { scheme: wrap(Arc::clone(&self.scheme)), ..self.clone() }
+    }
+
+    pub(crate) fn scheme(&self) -> &dyn Scheme {
+        &*self.scheme
+    }
+}
+
+impl fmt::Debug for Membership {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Membership")
+            .field("name", &self.name)
+            .field("size", &self.size)
+            .field("genesis", &self.genesis)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,62 @@
+//! The vote for a state and the certificate that makes it stable.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::Malformed;
+use crate::codec::{Canonical, Sink};
+use crate::id::{Digest, ReplicaId, Slot, View};
+use crate::quorum::{ClusterSize, Strength};
+use crate::seal::Signature;
+
+/// Replica to all: "in `view` I hold a commit certificate that covers `slot`, and after that slot
+/// my state has this digest".
+///
+/// Sent for the newest checkpoint slot only. Bounds: `slot >= 1`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// The view the voter has entered.
+    pub view: View,
+    /// The checkpoint slot.
+    pub slot: Slot,
+    /// The hash of the history up to it.
+    pub hash: Digest,
+    /// Over the application's state and the sessions after it.
+    pub state: Digest,
+}
+
+impl Checkpoint {
+    pub(crate) fn check(&self) -> Result<(), Malformed> {
+        Malformed::unless(self.slot > Slot::GENESIS, "a checkpoint of slot 0")
+    }
+}
+
+impl Canonical for Checkpoint {
+    const TAG: &'static str = "checkpoint";
+
+    fn write(&self, to: &mut impl Sink) {
+        to.put_u64(self.view.0);
+        to.put_u64(self.slot.0);
+        to.put_digest(&self.hash);
+        to.put_digest(&self.state);
+    }
+}
+
+/// `Q` replicas signed one [`Checkpoint`]: the prefix is final and the state certified. Bounds: at
+/// most one vote a member.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointCertificate {
+    /// What was voted for.
+    pub checkpoint: Checkpoint,
+    /// The votes.
+    pub votes: BTreeMap<ReplicaId, Signature>,
+}
+
+impl CheckpointCertificate {
+    pub(crate) fn check(&self, size: ClusterSize) -> Result<(), Malformed> {
+        self.checkpoint.check()?;
+        Malformed::unless(self.votes.keys().all(|id| size.has(*id)), "a vote of no member")?;
+        Malformed::unless(size.suffices(self.votes.len(), Strength::Strong), "too few votes")
+    }
+}

@@ -1,0 +1,89 @@
+//! What travels, one message a file.
+//!
+//! Each type says what it asserts, who signs it, what a receiver may do with it, and its bounds.
+//! Bounds are checked when a message is [opened](crate::membership::Membership::open_message),
+//! before anything looks at what it says.
+
+mod checkpoint;
+mod commit;
+mod fetch;
+mod order;
+mod reply;
+mod request;
+mod status;
+mod wire;
+
+use serde::{Deserialize, Serialize};
+
+pub use checkpoint::{Checkpoint, CheckpointCertificate};
+pub use commit::{Commit, CommitCertificate};
+pub use fetch::{
+    ANSWER_BYTES_MAX, FETCH_DIGESTS_MAX, Fetch, Requests, SLOTS_MAX, SlotEntry, Slots, Wanted,
+};
+pub use order::{
+    BATCH_BYTES_MAX, BATCH_REQUESTS_MAX, Batch, NonDeterminism, Order, OrderHeader, batch_digest,
+};
+pub(crate) use reply::ReplyRoot;
+pub use reply::{
+    Refusal, RefusalReason, Reply, ReplyKind, ReplyVote, Results, SessionReport, SignedReply,
+};
+pub use request::{Level, OPERATIONS_MAX, REQUEST_BYTES_MAX, Request, SignedRequest};
+pub use status::{Position, Status};
+pub use wire::{
+    Challenge, Farewell, Hello, HelloBody, NodeStatus, Origin, ToClient, ToReplica, WIRE_VERSION,
+};
+
+use crate::seal::Signed;
+
+/// A part of a message that breaks a bound or contradicts another part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+#[error("{0}")]
+pub struct Malformed(pub &'static str);
+
+impl Malformed {
+    /// `Ok` where the bound holds.
+    pub(crate) fn unless(holds: bool, otherwise: &'static str) -> Result<(), Self> {
+        if holds { Ok(()) } else { Err(Self(otherwise)) }
+    }
+}
+
+/// What replicas send each other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Message {
+    /// The primary's next batch.
+    Order(Signed<Order>),
+    /// A vote for a prefix of the history.
+    Commit(Signed<Commit>),
+    /// `Q` such votes.
+    Certificate(CommitCertificate),
+    /// A vote for a state.
+    Checkpoint(Signed<Checkpoint>),
+    /// `Q` such votes.
+    Stable(CheckpointCertificate),
+    /// Where the sender stands.
+    Status(Signed<Status>),
+    /// What the sender lacks.
+    Fetch(Signed<Fetch>),
+    /// Requests, passed on or asked for. The clients' signatures are all they need.
+    Requests(Requests),
+    /// A stretch of history, asked for. It is checked by chain, orders and certificate.
+    Slots(Slots),
+}
+
+impl Message {
+    /// The name of the kind, for logs and metrics.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Order(_) => "order",
+            Self::Commit(_) => "commit",
+            Self::Certificate(_) => "certificate",
+            Self::Checkpoint(_) => "checkpoint",
+            Self::Stable(_) => "stable",
+            Self::Status(_) => "status",
+            Self::Fetch(_) => "fetch",
+            Self::Requests(_) => "requests",
+            Self::Slots(_) => "slots",
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! What replicas answer clients.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::Malformed;
+use crate::codec::{Canonical, Sink};
+use crate::id::{ClientId, Digest, ReplicaId, RequestName, RequestNumber, SessionId, Slot, View};
+use crate::merkle::Path;
+use crate::quorum::Strength;
+use crate::seal::Signature;
+
+/// What a reply asserts of the slot it names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum ReplyKind {
+    /// "I executed it there": Zyzzyva's and Zeno's SPECRESPONSE.
+    Speculative,
+    /// "I hold a commit certificate of this view that covers it."
+    Committed,
+}
+
+impl ReplyKind {
+    /// How many matching replies of this kind answer a client for good: a weak quorum of
+    /// speculative ones a weak request, a strong quorum of committed ones any.
+    #[must_use]
+    pub fn strength(self) -> Strength {
+        match self {
+            Self::Speculative => Strength::Weak,
+            Self::Committed => Strength::Strong,
+        }
+    }
+}
+
+/// The results of a request, one for each of its operations.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Results {
+    /// As the application gave them.
+    Full(Vec<Bytes>),
+    /// Their digest alone: they were large and are no longer kept.
+    Forgotten(Digest),
+}
+
+struct ResultList<'a>(&'a [Bytes]);
+
+impl Canonical for ResultList<'_> {
+    const TAG: &'static str = "results";
+
+    fn write(&self, to: &mut impl Sink) {
+        to.put_len(self.0.len());
+        self.0.iter().for_each(|result| to.put_bytes(result));
+    }
+}
+
+impl Results {
+    /// The digest by which results are compared; the same for full and forgotten ones.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        match self {
+            Self::Full(results) => ResultList(results).digest(),
+            Self::Forgotten(digest) => *digest,
+        }
+    }
+
+    /// The bytes they take.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Full(results) => results.iter().map(Bytes::len).sum(),
+            Self::Forgotten(_) => 32,
+        }
+    }
+}
+
+/// Replica to client: "in `view`, the request has this place and these results".
+///
+/// A client is answered by a quorum of replies that are equal in all fields; see
+/// [`ReplyKind::strength`].
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Reply {
+    /// How much it promises.
+    pub kind: ReplyKind,
+    /// The view the replica has entered.
+    pub view: View,
+    /// The slot that holds the request.
+    pub slot: Slot,
+    /// The hash of the history up to that slot.
+    pub hash: Digest,
+    /// The request's name.
+    pub name: RequestName,
+    /// The digest of its content: of two contents under one name, which one this is about.
+    pub request: Digest,
+    /// The position of its first operation among all operations of the slot.
+    pub index: u32,
+    /// What came out.
+    pub results: Results,
+}
+
+struct ReplyLeaf<'a>(&'a Reply);
+
+impl Canonical for ReplyLeaf<'_> {
+    const TAG: &'static str = "reply-leaf";
+
+    fn write(&self, to: &mut impl Sink) {
+        let Reply { kind: _, view: _, slot: _, hash: _, name, request, index, results } = self.0;
+        to.put_client(&name.client);
+        to.put_u64(name.session.0);
+        to.put_u64(name.number.0);
+        to.put_digest(request);
+        to.put_u64(u64::from(*index));
+        to.put_digest(&results.digest());
+    }
+}
+
+/// What one signature covers: all replies of one kind for one slot in one view.
+pub(crate) struct ReplyRoot {
+    pub view: View,
+    pub slot: Slot,
+    pub hash: Digest,
+    pub leaves: u32,
+    pub root: Digest,
+}
+
+/// [`ReplyRoot`] under the tag of its kind, so that a speculative root is no committed one.
+struct Kind<const COMMITTED: bool>(ReplyRoot);
+
+impl<const COMMITTED: bool> Canonical for Kind<COMMITTED> {
+    const TAG: &'static str = if COMMITTED { "committed-replies" } else { "speculative-replies" };
+
+    fn write(&self, to: &mut impl Sink) {
+        to.put_u64(self.0.view.0);
+        to.put_u64(self.0.slot.0);
+        to.put_digest(&self.0.hash);
+        to.put_u64(u64::from(self.0.leaves));
+        to.put_digest(&self.0.root);
+    }
+}
+
+impl ReplyRoot {
+    pub(crate) fn signing_digest(self, kind: ReplyKind, genesis: &Digest) -> Digest {
+        match kind {
+            ReplyKind::Speculative => Kind::<false>(self).signing_digest(genesis),
+            ReplyKind::Committed => Kind::<true>(self).signing_digest(genesis),
+        }
+    }
+}
+
+impl Reply {
+    /// The leaf of this reply in the tree that is signed.
+    #[must_use]
+    pub fn leaf(&self) -> Digest {
+        ReplyLeaf(self).digest()
+    }
+
+    /// What the replica that proved it with this path signed.
+    pub(crate) fn signing_digest(
+        &self,
+        path: &Path,
+        genesis: &Digest,
+    ) -> Result<Digest, Malformed> {
+        let root = path.root(self.leaf())?;
+        let Self { view, slot, hash, .. } = *self;
+        Ok(ReplyRoot { view, slot, hash, leaves: path.leaves, root }
+            .signing_digest(self.kind, genesis))
+    }
+}
+
+/// A replica's word for a [`Reply`]: its signature over the tree, and the reply's path in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplyVote {
+    /// Who says so.
+    pub by: ReplicaId,
+    /// Where the reply stands in the tree that was signed.
+    pub path: Path,
+    /// Over the root.
+    pub signature: Signature,
+}
+
+/// A reply as one replica sends it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignedReply {
+    /// What is said.
+    pub reply: Reply,
+    /// By whom.
+    pub vote: ReplyVote,
+}
+
+/// Why a replica will not execute a request.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    thiserror::Error,
+)]
+pub enum RefusalReason {
+    /// The session lies below a floor that the client set.
+    #[error("the session was retired by its client")]
+    SessionRetired,
+    /// Too far beyond the session's lowest request not yet executed.
+    #[error("too many requests of the session are still open")]
+    WindowExceeded,
+    /// The client has as many sessions as it may have.
+    #[error("the client has too many sessions in use")]
+    TooManySessions,
+    /// The cluster has as many clients as it may have.
+    #[error("the cluster has as many clients as it admits")]
+    TooManyClients,
+    /// Another content was executed under this name.
+    #[error("another request was executed under the same name")]
+    NameUsed,
+    /// It was executed, so long ago that its results are no longer kept.
+    #[error("executed, but its results are no longer kept")]
+    ResultForgotten,
+    #[error("too few replicas have been connected for too long: the speculative history is full")]
+    /// The history above the stable checkpoint is as long as it may be: too few replicas are
+    /// connected, and have been for long, for anything to become final.
+    HistoryFull,
+}
+
+/// Replica to client: "in my present state I will not execute this request".
+///
+/// A client believes a weak quorum of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Refusal {
+    /// The request's name.
+    pub name: RequestName,
+    /// Its content.
+    pub request: Digest,
+    /// Why.
+    pub reason: RefusalReason,
+}
+
+impl Canonical for Refusal {
+    const TAG: &'static str = "refusal";
+
+    fn write(&self, to: &mut impl Sink) {
+        to.put_client(&self.name.client);
+        to.put_u64(self.name.session.0);
+        to.put_u64(self.name.number.0);
+        to.put_digest(&self.request);
+        to.put_u8(match self.reason {
+            RefusalReason::SessionRetired => 0,
+            RefusalReason::WindowExceeded => 1,
+            RefusalReason::TooManySessions => 2,
+            RefusalReason::TooManyClients => 3,
+            RefusalReason::NameUsed => 4,
+            RefusalReason::ResultForgotten => 5,
+            RefusalReason::HistoryFull => 6,
+        });
+    }
+}
+
+/// Replica to client: "this is what became of your session", for clients that want to retire it.
+///
+/// A session may be retired once all its requests are final, and they are up to the lowest
+/// `final_through` of a strong quorum of reports of one view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionReport {
+    /// The client.
+    pub client: ClientId,
+    /// The session asked for.
+    pub session: SessionId,
+    /// The view the replica has entered.
+    pub view: View,
+    /// All requests with numbers up to this one have been executed (0: not even the first).
+    pub executed_through: RequestNumber,
+    /// And all up to this one lie under a commit certificate of `view` that the replica holds.
+    pub final_through: RequestNumber,
+    /// The client's floor: sessions below it are retired.
+    pub floor: SessionId,
+}
+
+impl Canonical for SessionReport {
+    const TAG: &'static str = "session-report";
+
+    fn write(&self, to: &mut impl Sink) {
+        to.put_client(&self.client);
+        to.put_u64(self.session.0);
+        to.put_u64(self.view.0);
+        to.put_u64(self.executed_through.0);
+        to.put_u64(self.final_through.0);
+        to.put_u64(self.floor.0);
+    }
+}

@@ -1,0 +1,161 @@
+//! The client's request.
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::Malformed;
+use crate::codec::{Canonical, Sink};
+use crate::id::{ClientId, Digest, RequestName, RequestNumber, SessionId};
+use crate::seal::{Signature, Signer};
+
+/// The most operations one request may carry.
+pub const OPERATIONS_MAX: usize = 1024;
+
+/// The most bytes the operations of one request may have together.
+pub const REQUEST_BYTES_MAX: usize = 2 << 20;
+
+/// What a client wants to know when it is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Level {
+    /// `f + 1` replicas executed it: never lost, but its place may still change.
+    Weak,
+    /// `2f + 1` replicas hold a commit certificate for it: final, and linearizable.
+    Strong,
+}
+
+/// Client to all replicas: "execute these operations, in this order, once".
+///
+/// Signed by the client. A receiver that may order, orders it; the others keep it until it is
+/// ordered, and pass it on where that takes too long. Bounds: [`OPERATIONS_MAX`],
+/// [`REQUEST_BYTES_MAX`], at least one operation, `number >= 1`, `floor <= session`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// Who asks.
+    pub client: ClientId,
+    /// In which of its sessions.
+    pub session: SessionId,
+    /// Counts up from 1 within the session.
+    pub number: RequestNumber,
+    /// The client's lowest session still in use: executing the request drops those below.
+    pub floor: SessionId,
+    /// Which answer the client waits for.
+    pub level: Level,
+    /// Whether a weak request's final result is to be sent, too.
+    pub want_final: bool,
+    /// What to do. The application reads the bytes.
+    pub operations: Vec<Bytes>,
+}
+
+impl Request {
+    /// What makes it once-only.
+    #[must_use]
+    pub fn name(&self) -> RequestName {
+        RequestName { client: self.client, session: self.session, number: self.number }
+    }
+
+    /// The bytes of its operations together.
+    #[must_use]
+    pub fn operation_bytes(&self) -> usize {
+        self.operations.iter().map(Bytes::len).sum()
+    }
+
+    /// Whether somebody waits for a certificate that covers it.
+    #[must_use]
+    pub fn wants_commit(&self) -> bool {
+        self.level == Level::Strong || self.want_final
+    }
+
+    /// Whether the bounds hold.
+    pub(crate) fn check(&self) -> Result<(), Malformed> {
+        Malformed::unless(!self.operations.is_empty(), "a request without operations")?;
+        Malformed::unless(self.operations.len() <= OPERATIONS_MAX, "too many operations")?;
+        Malformed::unless(self.operation_bytes() <= REQUEST_BYTES_MAX, "a request too large")?;
+        Malformed::unless(self.number >= RequestNumber::FIRST, "request number 0")?;
+        Malformed::unless(self.floor <= self.session, "a floor above its own session")
+    }
+}
+
+impl Canonical for Request {
+    const TAG: &'static str = "request";
+
+    fn write(&self, to: &mut impl Sink) {
+        to.put_client(&self.client);
+        to.put_u64(self.session.0);
+        to.put_u64(self.number.0);
+        to.put_u64(self.floor.0);
+        to.put_u8(match self.level {
+            Level::Weak => 0,
+            Level::Strong => 1,
+        });
+        to.put_u8(u8::from(self.want_final));
+        to.put_len(self.operations.len());
+        self.operations.iter().for_each(|operation| to.put_bytes(operation));
+    }
+}
+
+/// What a client's signature covers: the digest, so that a large request is hashed once.
+struct RequestSeal<'a>(&'a Digest);
+
+impl Canonical for RequestSeal<'_> {
+    const TAG: &'static str = "request";
+
+    fn write(&self, to: &mut impl Sink) {
+        to.put_digest(self.0);
+    }
+}
+
+/// A request with its client's signature. The digest is computed once and kept.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SignedRequest {
+    body: Request,
+    signature: Signature,
+    #[serde(skip)]
+    digest: OnceLock<Digest>,
+}
+
+impl PartialEq for SignedRequest {
+    fn eq(&self, other: &Self) -> bool {
+        self.signature == other.signature && self.body == other.body
+    }
+}
+
+impl Eq for SignedRequest {}
+
+impl SignedRequest {
+    /// Signs a request with its client's key.
+    pub fn sign(signer: &dyn Signer, genesis: &Digest, body: Request) -> Arc<Self> {
+        let digest = body.digest();
+        let signature = signer.sign(&RequestSeal(&digest).signing_digest(genesis));
+        Arc::new(Self { body, signature, digest: digest.into() })
+    }
+
+    /// A request with whatever signature: it has still to be opened.
+    #[must_use]
+    pub fn from_parts(body: Request, signature: Signature) -> Self {
+        Self { body, signature, digest: OnceLock::new() }
+    }
+
+    /// What the client asks.
+    #[must_use]
+    pub fn body(&self) -> &Request {
+        &self.body
+    }
+
+    /// By the client.
+    #[must_use]
+    pub fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    /// The digest that names the content: it covers what the client signed, not the signature.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        *self.digest.get_or_init(|| self.body.digest())
+    }
+
+    pub(crate) fn signing_digest(&self, genesis: &Digest) -> Digest {
+        RequestSeal(&self.digest()).signing_digest(genesis)
+    }
+}

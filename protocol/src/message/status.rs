@@ -1,0 +1,71 @@
+//! Where a replica stands.
+
+use serde::{Deserialize, Serialize};
+
+use super::Malformed;
+use crate::codec::{Canonical, Sink};
+use crate::id::{Digest, Slot, View};
+
+/// The end of a history: it names the whole prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Position {
+    /// Its last slot.
+    pub slot: Slot,
+    /// The hash of the chain up to it.
+    pub hash: Digest,
+}
+
+impl Position {
+    pub(crate) fn write(&self, to: &mut impl Sink) {
+        to.put_u64(self.slot.0);
+        to.put_digest(&self.hash);
+    }
+}
+
+/// Replica to all, every `status_interval` and on change: "this is where I stand".
+///
+/// A receiver that lacks something fetches it; one that sees the sender lack something sends it.
+/// It proves nothing but that the sender lives. `stamp` grows with every status of one sender, so
+/// that a recorded one does not count as a sign of life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The view entered.
+    pub entered: View,
+    /// The end of the own history.
+    pub head: Position,
+    /// The rank and position of the highest certificate held with its batches.
+    pub lock: Option<(View, Position)>,
+    /// The last slot that will never be undone.
+    pub stable: Slot,
+    /// Wall time of the sender in microseconds, pushed up to grow always.
+    pub stamp: u64,
+}
+
+impl Status {
+    pub(crate) fn check(&self) -> Result<(), Malformed> {
+        Malformed::unless(self.stable <= self.head.slot, "a head below the stable slot")?;
+        Malformed::unless(
+            self.lock.is_none_or(|(view, at)| view <= self.entered && at.slot > Slot::GENESIS),
+            "a lock that cannot be",
+        )
+    }
+}
+
+impl Canonical for Status {
+    const TAG: &'static str = "status";
+
+    fn write(&self, to: &mut impl Sink) {
+        to.put_u64(self.entered.0);
+        self.head.write(to);
+        match &self.lock {
+            None => to.put_u8(0),
+            Some((view, at)) => {
+                to.put_u8(1);
+                to.put_u64(view.0);
+                at.write(to);
+            }
+        }
+        to.put_u64(self.stable.0);
+        to.put_u64(self.stamp);
+    }
+}

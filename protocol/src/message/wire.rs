@@ -1,0 +1,208 @@
+//! Connections: how they open, and what goes each way.
+//!
+//! Whoever dials a replica is challenged and answers with a signature, so that a connection has an
+//! owner that limits can be held against and replies sent to. Nothing that is said on it is
+//! believed for the connection's sake alone.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Message, Position, Refusal, SessionReport, SignedReply, SignedRequest};
+use crate::codec::{Canonical, Sink};
+use crate::id::{ClientId, Digest, ReplicaId, RequestName, SessionId, Slot, View};
+use crate::seal::{Signature, Signed};
+
+/// The version of the frames; peers with another one are turned away with a clear word.
+pub const WIRE_VERSION: u32 = 1;
+
+/// Replica to whoever dialled it, first of all: "prove who you are".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Challenge {
+    /// See [`WIRE_VERSION`].
+    pub version: u32,
+    /// The cluster it belongs to.
+    pub genesis: Digest,
+    /// Who it is.
+    pub replica: ReplicaId,
+    /// Random, fresh for each connection.
+    pub nonce: [u8; 32],
+}
+
+/// Who dials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Origin {
+    /// A member.
+    Replica(ReplicaId),
+    /// A client, or an operator's tool that holds a client's key.
+    Client(ClientId),
+}
+
+/// What the answer to a challenge signs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HelloBody {
+    /// Who dials.
+    pub origin: Origin,
+    /// Who was dialled.
+    pub to: ReplicaId,
+    /// From the challenge.
+    pub nonce: [u8; 32],
+}
+
+impl Canonical for HelloBody {
+    const TAG: &'static str = "hello";
+
+    fn write(&self, to: &mut impl Sink) {
+        match &self.origin {
+            Origin::Replica(id) => {
+                to.put_u8(0);
+                to.put_u8(id.0);
+            }
+            Origin::Client(id) => {
+                to.put_u8(1);
+                to.put_client(id);
+            }
+        }
+        to.put_u8(self.to.0);
+        to.put(&self.nonce);
+    }
+}
+
+/// The answer to a [`Challenge`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// What is signed.
+    pub body: HelloBody,
+    /// By the origin's key.
+    pub signature: Signature,
+}
+
+/// What goes to a replica.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToReplica {
+    /// The first frame of a connection, from either.
+    Hello(Hello),
+    /// From a replica.
+    Peer(Message),
+    /// From a client.
+    Request(Arc<SignedRequest>),
+    /// From a client: what became of one of its sessions?
+    AskSession(SessionId),
+    /// From a client: how do you do? The nonce comes back in the answer.
+    AskStatus(u64),
+}
+
+/// Why a replica closes a connection.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    thiserror::Error,
+)]
+pub enum Farewell {
+    /// The answer to the challenge does not verify or comes from nobody this cluster knows.
+    #[error("the key is not known to this cluster or did not sign the challenge")]
+    NotAdmitted,
+    /// As many connections are open as the replica takes, from this origin or in all.
+    #[error("too many connections")]
+    TooManyConnections,
+    /// Something that no correct sender sends: a frame too large, bytes that do not decode, a
+    /// signature that does not verify.
+    #[error("the last message was malformed or did not verify")]
+    Misbehaviour,
+    /// It did not read what was sent to it.
+    #[error("replies were not read in time")]
+    TooSlow,
+    /// The replica is going down.
+    #[error("the replica is shutting down")]
+    Stopping,
+}
+
+/// What goes from a replica to whoever dialled it. Replicas send each other messages only on the
+/// connections they dialled themselves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToClient {
+    /// The first frame.
+    Challenge(Challenge),
+    /// The hello was good.
+    Welcome,
+    /// The connection closes after this.
+    Farewell(Farewell),
+    /// Answers to requests.
+    Replies(Vec<SignedReply>),
+    /// A request will not be executed.
+    Refusal(Signed<Refusal>),
+    /// A request was dropped for want of room: try again later. Not signed: it promises nothing.
+    Busy(RequestName),
+    /// The answer to [`ToReplica::AskSession`].
+    Session(Signed<SessionReport>),
+    /// The answer to [`ToReplica::AskStatus`].
+    Status(Box<Signed<NodeStatus>>),
+}
+
+/// Replica to an operator: "this is how I am". It is believed as far as the replica is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// From the question.
+    pub nonce: u64,
+    /// The view entered.
+    pub view: View,
+    /// Its primary.
+    pub primary: ReplicaId,
+    /// The end of the history.
+    pub head: Position,
+    /// The view and position of the highest commit certificate.
+    pub lock: Option<(View, Position)>,
+    /// The last slot that will never be undone.
+    pub stable: Slot,
+    /// Over the application's state and the sessions, after `head`.
+    pub state: Digest,
+    /// Sessions of all clients together.
+    pub sessions: u64,
+    /// Requests waiting to be ordered.
+    pub pending: u64,
+    /// Replicas whose last word contradicts this one's history.
+    pub divergent: Vec<ReplicaId>,
+    /// Proofs of misbehaviour held.
+    pub evidence: u64,
+    /// What was dropped or refused since the start, by reason.
+    pub counters: Vec<(String, u64)>,
+}
+
+impl Canonical for NodeStatus {
+    const TAG: &'static str = "node-status";
+
+    fn write(&self, to: &mut impl Sink) {
+        to.put_u64(self.nonce);
+        to.put_u64(self.view.0);
+        to.put_u8(self.primary.0);
+        self.head.write(to);
+        match &self.lock {
+            None => to.put_u8(0),
+            Some((view, at)) => {
+                to.put_u8(1);
+                to.put_u64(view.0);
+                at.write(to);
+            }
+        }
+        to.put_u64(self.stable.0);
+        to.put_digest(&self.state);
+        to.put_u64(self.sessions);
+        to.put_u64(self.pending);
+        to.put_len(self.divergent.len());
+        self.divergent.iter().for_each(|id| to.put_u8(id.0));
+        to.put_u64(self.evidence);
+        to.put_len(self.counters.len());
+        for (name, count) in &self.counters {
+            to.put_bytes(name.as_bytes());
+            to.put_u64(*count);
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! What clients are told.
+
+use std::collections::BTreeMap;
+
+use super::{Action, Known, Mark, Replica};
+use crate::application::Application;
+use crate::id::{ClientId, SessionId, Slot};
+use crate::message::{
+    NodeStatus, Position, RefusalReason, Reply, ReplyKind, SessionReport, SignedRequest, ToClient,
+};
+use crate::seal::sign_replies;
+
+impl<A: Application> Replica<A> {
+    /// Answers at once; nothing durable is said.
+    pub(super) fn answer_now(&mut self, client: ClientId, session: SessionId, message: ToClient) {
+        let session = Some(session);
+        self.out.push(Action::Answer { client, session, message, after: Mark::NONE });
+    }
+
+    /// Sends replies of one slot, signed together, when everything appended so far is on disk.
+    fn send_replies(&mut self, replies: Vec<Reply>) {
+        if replies.is_empty() {
+            return;
+        }
+        let genesis = self.setup.membership.genesis();
+        let signed = sign_replies(&*self.setup.signer, genesis, self.setup.id, replies);
+        let mut by_session: BTreeMap<(ClientId, SessionId), Vec<_>> = BTreeMap::new();
+        for reply in signed {
+            let name = reply.reply.name;
+            by_session.entry((name.client, name.session)).or_default().push(reply);
+        }
+        let after = self.appended;
+        for ((client, session), replies) in by_session {
+            let message = ToClient::Replies(replies);
+            self.out.push(Action::Answer { client, session: Some(session), message, after });
+        }
+    }
+
+    /// The replies of a slot for the requests that pass `wanted`, as far as results are at hand.
+    fn replies(
+        &self,
+        slot: Slot,
+        kind: ReplyKind,
+        wanted: impl Fn(&SignedRequest) -> bool,
+    ) -> Vec<Reply> {
+        let Some(entry) = self.history.entry(slot) else { return Vec::new() };
+        let mut index: u32 = 0;
+        let mut replies = Vec::new();
+        for (request, results) in entry.batch.requests.iter().zip(&entry.results) {
+            let first = index;
+            index += u32::try_from(request.body().operations.len()).unwrap_or(u32::MAX);
+            if wanted(request) {
+                replies.push(Reply {
+                    kind,
+                    view: self.entered,
+                    slot,
+                    hash: entry.hash,
+                    name: request.body().name(),
+                    request: request.digest(),
+                    index: first,
+                    results: results.clone(),
+                });
+            }
+        }
+        replies
+    }
+
+    /// Answers the weak requests of a slot that was just executed.
+    pub(super) fn answer_speculatively(&mut self, slot: Slot) {
+        use crate::message::Level;
+        let replies = self
+            .replies(slot, ReplyKind::Speculative, |request| request.body().level == Level::Weak);
+        self.send_replies(replies);
+    }
+
+    /// Answers what the certificate that raised the lock from `before` to `through` covers. What
+    /// is at or below the stable checkpoint was answered before, or is asked for again.
+    pub(super) fn answer_committed(&mut self, before: Slot, through: Slot) {
+        let mut slot = before.max(self.stable()).max(self.history.base().slot).next();
+        while slot <= through {
+            let replies =
+                self.replies(slot, ReplyKind::Committed, |request| request.body().wants_commit());
+            self.send_replies(replies);
+            if let Some(entry) = self.history.entry_mut(slot) {
+                entry.results = Vec::new();
+            }
+            slot = slot.next();
+        }
+    }
+
+    /// Answers a request that was executed before from memory: with what may be said of it in the
+    /// entered view. `false` where it was not executed.
+    pub(super) fn answer_known(&mut self, request: &SignedRequest) -> bool {
+        let name = request.body().name();
+        let kept = match self.sessions().known(&name) {
+            Known::Open => return false,
+            Known::Forgotten => {
+                self.refuse(request, RefusalReason::ResultForgotten);
+                return true;
+            }
+            Known::Kept(kept) => kept,
+        };
+        if kept.request != request.digest() {
+            self.refuse(request, RefusalReason::NameUsed);
+            return true;
+        }
+        self.counters.answered_from_cache += 1;
+        let Position { slot, hash } = kept.at;
+        let kind =
+            if slot <= self.certified() { ReplyKind::Committed } else { ReplyKind::Speculative };
+        // A large result is not kept in the session, but until it is certified with its slot.
+        let digest = kept.request;
+        let whole = self
+            .replies(slot, kind, |other| other.digest() == digest)
+            .pop()
+            .map(|reply| reply.results);
+        self.send_replies(vec![Reply {
+            kind,
+            view: self.entered,
+            slot,
+            hash,
+            name,
+            request: kept.request,
+            index: kept.index,
+            results: whole.unwrap_or_else(|| kept.results.clone()),
+        }]);
+        true
+    }
+
+    pub(super) fn answer_session(&mut self, client: ClientId, session: SessionId) {
+        let (executed_through, final_through) =
+            self.sessions().progress(&client, session, self.certified());
+        let report = self.sign(SessionReport {
+            client,
+            session,
+            view: self.entered,
+            executed_through,
+            final_through,
+            floor: self.sessions().floor(&client),
+        });
+        let after = self.appended;
+        let message = ToClient::Session(report);
+        self.out.push(Action::Answer { client, session: Some(session), message, after });
+    }
+
+    pub(super) fn answer_status(&mut self, client: ClientId, nonce: u64) {
+        let lock = self.lock.as_ref().map(|lock| {
+            (lock.commit.view, Position { slot: lock.commit.slot, hash: lock.commit.hash })
+        });
+        let counters = self
+            .counters
+            .iter()
+            .filter(|(_, count)| *count > 0)
+            .map(|(name, count)| (name.to_owned(), count))
+            .collect();
+        let body = NodeStatus {
+            nonce,
+            view: self.entered,
+            primary: self.primary(),
+            head: self.history.head(),
+            lock,
+            stable: self.stable(),
+            state: self.state_digest(),
+            sessions: self.sessions().len(),
+            pending: self.pending.len() as u64,
+            divergent: self.divergent.iter().copied().collect(),
+            evidence: self.evidence.len() as u64,
+            counters,
+        };
+        let signed = self.sign(body);
+        let message = ToClient::Status(Box::new(signed));
+        self.out.push(Action::Answer { client, session: None, message, after: Mark::NONE });
+    }
+}

@@ -1,0 +1,92 @@
+//! Checkpoints: votes for a state, and what becomes stable and is given up.
+
+use super::votes::{Heard, Vote};
+use super::{Record, Replica, Target};
+use crate::application::Application;
+use crate::id::Slot;
+use crate::message::{Checkpoint, CheckpointCertificate, Message};
+use crate::seal::Signed;
+
+/// Checkpoint votes kept of each replica.
+pub(super) const CHECKPOINTS_KEPT: usize = 8;
+
+impl Vote for Checkpoint {
+    fn slot(&self) -> Slot {
+        self.slot
+    }
+}
+
+impl<A: Application> Replica<A> {
+    /// Votes for the newest checkpoint slot that a certificate of the entered view covers.
+    pub(super) fn vote_checkpoint(&mut self) {
+        let Some((&slot, &state)) = self.digests.range(..=self.certified()).next_back() else {
+            return;
+        };
+        let Some(hash) = self.history.hash_at(slot) else { return };
+        if slot <= self.voted_checkpoint || slot <= self.stable() {
+            return;
+        }
+        self.voted_checkpoint = slot;
+        self.counters.checkpoints_cast += 1;
+        let vote = self.sign(Checkpoint { view: self.entered, slot, hash, state });
+        self.send(Target::Others, Message::Checkpoint(vote.clone()));
+        self.hear_checkpoint(&vote);
+    }
+
+    pub(super) fn on_checkpoint(&mut self, vote: &Signed<Checkpoint>) {
+        if vote.body.view < self.entered {
+            self.counters.stale_view += 1;
+        } else if vote.body.view > self.entered {
+            self.counters.future_view += 1;
+        } else {
+            self.hear_checkpoint(vote);
+        }
+    }
+
+    fn hear_checkpoint(&mut self, vote: &Signed<Checkpoint>) {
+        match self.checkpoints.hear(self.size, vote) {
+            Heard::Kept | Heard::Nothing => {}
+            // Two states for one slot: the voter is corrupt, which may be an accident of its disk.
+            Heard::Contradicts(_) => self.counters.contradictions += 1,
+            Heard::Quorum(votes) => {
+                self.on_stable(CheckpointCertificate { checkpoint: vote.body, votes });
+            }
+        }
+    }
+
+    pub(super) fn on_stable(&mut self, certificate: CheckpointCertificate) {
+        let Checkpoint { slot, hash, state, .. } = certificate.checkpoint;
+        if slot <= self.stable() {
+            return;
+        }
+        if slot > self.history.head().slot {
+            let higher =
+                self.stable_ahead.as_ref().is_none_or(|known| known.checkpoint.slot < slot);
+            if higher {
+                self.stable_ahead = Some(certificate);
+                self.note_behind();
+            }
+            return;
+        }
+        if self.history.hash_at(slot) != Some(hash) || self.digests.get(&slot) != Some(&state) {
+            // Q replicas have another state here. Ours is not to be trusted, nor built upon.
+            self.counters.state_mismatch += 1;
+            return;
+        }
+        self.counters.checkpoints_stable += 1;
+        self.append(Record::Stable(certificate.clone()));
+        self.stable = Some(certificate);
+        self.checkpoints.forget_through(slot);
+        self.give_up_through(slot);
+        self.advance();
+        self.order_pending();
+    }
+
+    /// What a stable checkpoint makes superfluous. Some slots stay in memory for those who lag.
+    pub(super) fn give_up_through(&mut self, slot: Slot) {
+        self.execution.make_permanent(slot);
+        self.digests = self.digests.split_off(&slot.next());
+        let retained = self.setup.tuning.retained_slots;
+        self.history.forget_through(Slot(slot.0.saturating_sub(retained)));
+    }
+}

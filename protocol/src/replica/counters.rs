@@ -1,0 +1,81 @@
+//! What was counted, by reason: everything dropped is in here, and what campaigns must have seen.
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// How often things happened since the start.
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub struct Counters {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl Counters {
+            /// Every counter with its name.
+            pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($name), self.$name),)*].into_iter()
+            }
+        }
+    };
+}
+
+counters! {
+    /// Requests executed.
+    executed_requests,
+    /// Slots executed.
+    executed_slots,
+    /// Slots ordered as primary.
+    ordered_slots,
+    /// Commit votes cast.
+    commits_cast,
+    /// Commit certificates that raised the lock.
+    certificates,
+    /// Checkpoint votes cast.
+    checkpoints_cast,
+    /// Checkpoints that became stable.
+    checkpoints_stable,
+    /// Fetches of missing slots sent.
+    slot_fetches,
+    /// Fetches of missing requests sent.
+    request_fetches,
+    /// Slots accepted from an answer to a fetch.
+    slots_filled,
+    /// Requests accepted from an answer to a fetch.
+    requests_filled,
+    /// Requests passed on to the other replicas.
+    requests_forwarded,
+    /// Requests answered from the session table.
+    answered_from_cache,
+    /// Requests refused, with a word to the client.
+    refused_requests,
+    /// Requests dropped for want of room.
+    busy,
+    /// Statements for a view left long ago.
+    stale_view,
+    /// Statements for a view not entered yet.
+    future_view,
+    /// Orders signed by somebody who is not the primary.
+    order_not_from_primary,
+    /// Orders too far ahead of the head.
+    order_too_far,
+    /// Orders seen before.
+    order_repeated,
+    /// Orders that do not extend the history they follow.
+    order_off_chain,
+    /// Orders that break a rule for a slot.
+    order_breaks_rules,
+    /// Orders that waited for the own clock.
+    order_ahead_of_clock,
+    /// Two statements of one replica that contradict each other.
+    contradictions,
+    /// Votes for a history that is not the own.
+    divergent_votes,
+    /// Votes that fell out of the bounded store.
+    votes_dropped,
+    /// Status messages and fetches older than others of their sender.
+    stale_stamp,
+    /// Fetches not answered, for asking too much too fast.
+    fetch_over_budget,
+    /// Answers to fetches that were of no use.
+    useless_answers,
+    /// Checkpoint certificates whose state is not the own: this replica is corrupt.
+    state_mismatch,
+}

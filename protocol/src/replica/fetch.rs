@@ -1,0 +1,335 @@
+//! What is missing: asking for it, answering, and being answered.
+
+use std::sync::Arc;
+
+use super::{Action, Replica, Target};
+use crate::application::Application;
+use crate::history::extend;
+use crate::id::{Digest, Instant, ReplicaId, Slot};
+use crate::message::{
+    ANSWER_BYTES_MAX, Batch, CommitCertificate, Fetch, Message, Requests, SLOTS_MAX, SlotEntry,
+    Slots, Wanted,
+};
+use crate::seal::Signed;
+
+/// Bytes that a peer may have been sent in advance of its budget.
+const BUDGET_MAX: u64 = 4 * ANSWER_BYTES_MAX as u64;
+
+/// Bytes a microsecond by which a peer's budget grows.
+const BUDGET_PER_MICRO: u64 = 64;
+
+/// What an answer costs at least: looking for nothing is work, too.
+const BUDGET_LEAST: u64 = 1 << 12;
+
+/// Filling more slots than this, a replica neither votes on each nor answers for each: its peers
+/// and clients are long past them.
+const FILL_QUIETLY: usize = 8;
+
+/// Where the asking stands.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Fetching {
+    /// When to ask for slots; none while nothing is known to be missing.
+    slots_at: Option<Instant>,
+    /// Whom to ask next: counts through the candidates.
+    slots_turn: usize,
+    /// When requests were asked for last, and whose turn is next.
+    requests_asked: Instant,
+    requests_turn: usize,
+    filling: bool,
+}
+
+impl Fetching {
+    /// Whether a long stretch of old slots is being executed.
+    pub(super) fn is_filling(&self) -> bool {
+        self.filling
+    }
+}
+
+/// How much a peer may still be sent in answers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Budget {
+    bytes: u64,
+    since: Instant,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self { bytes: BUDGET_MAX, since: Instant::default() }
+    }
+}
+
+impl Budget {
+    fn refill(&mut self, now: Instant) -> bool {
+        let grown = now.micros_since(self.since).saturating_mul(BUDGET_PER_MICRO);
+        self.bytes = self.bytes.saturating_add(grown).min(BUDGET_MAX);
+        self.since = now;
+        self.bytes >= BUDGET_LEAST
+    }
+
+    fn spend(&mut self, bytes: usize) {
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX).max(BUDGET_LEAST);
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+}
+
+impl<A: Application> Replica<A> {
+    // ---- asking ----
+
+    /// Something shows that slots are missing. Mostly they are on their way.
+    pub(super) fn note_behind(&mut self) {
+        if self.fetching.slots_at.is_none() {
+            let grace = self.setup.tuning.fetch_grace_ms;
+            self.fetching.slots_at = Some(self.now.instant.after_ms(grace));
+            self.fetching.slots_turn = 0;
+        }
+    }
+
+    fn lacks_slots(&self) -> bool {
+        let head = self.history.head().slot;
+        if self.ahead.contains_key(&head.next()) {
+            return false;
+        }
+        !self.ahead.is_empty()
+            || self.certified_ahead.is_some()
+            || self.stable_ahead.is_some()
+            || self.peers.values().any(|peer| peer.head_in(self.entered) > head)
+    }
+
+    pub(super) fn fetch_at(&self) -> Option<Instant> {
+        let requests = self.ahead.get(&self.history.head().slot.next()).map(|next| {
+            let grace = next.since.after_ms(self.setup.tuning.fetch_grace_ms);
+            let retry = self.fetching.requests_asked.after_ms(self.setup.tuning.fetch_retry_ms);
+            if self.fetching.requests_asked < next.since { grace } else { retry }
+        });
+        [requests, self.fetching.slots_at].into_iter().flatten().min()
+    }
+
+    pub(super) fn fetch_missing(&mut self) {
+        let now = self.now.instant;
+        if !self.ahead.is_empty() && !self.ahead.contains_key(&self.history.head().slot.next()) {
+            self.note_behind();
+        }
+        if self.fetching.slots_at.is_some_and(|at| at <= now) {
+            if self.lacks_slots() {
+                self.fetch_slots();
+            } else {
+                self.fetching.slots_at = None;
+            }
+        }
+        let due = self.fetch_at().is_some_and(|at| at <= now);
+        if due && self.ahead.contains_key(&self.history.head().slot.next()) {
+            self.fetching.requests_asked = now;
+            let digests = self.missing_at_head();
+            if !digests.is_empty() {
+                let slot = self.history.head().slot.next();
+                let to = self.candidate(self.fetching.requests_turn);
+                self.fetching.requests_turn += 1;
+                self.counters.request_fetches += 1;
+                self.ask(to, Wanted::Requests { slot, digests });
+            }
+        }
+    }
+
+    fn fetch_slots(&mut self) {
+        let retry = self.setup.tuning.fetch_retry_ms;
+        self.fetching.slots_at = Some(self.now.instant.after_ms(retry));
+        let to = self.candidate(self.fetching.slots_turn);
+        self.fetching.slots_turn += 1;
+        self.counters.slot_fetches += 1;
+        self.ask(to, Wanted::Slots { from: self.history.head().slot.next() });
+    }
+
+    fn ask(&mut self, to: Option<ReplicaId>, wanted: Wanted) {
+        let Some(to) = to else { return };
+        let stamp = self.next_stamp();
+        let fetch = self.sign(Fetch { wanted, stamp });
+        self.send_at_once(Target::One(to), Message::Fetch(fetch));
+    }
+
+    /// Whom to ask in this turn: the primary first, then everybody, those first who said that
+    /// they are further.
+    fn candidate(&self, turn: usize) -> Option<ReplicaId> {
+        let head = self.history.head().slot;
+        let mut others: Vec<ReplicaId> =
+            self.size.members().filter(|id| *id != self.setup.id).collect();
+        others.sort_by_key(|id| {
+            let is_behind =
+                self.peers.get(id).is_none_or(|peer| peer.head_in(self.entered) <= head);
+            (*id != self.primary(), is_behind)
+        });
+        others.get(turn % others.len().max(1)).copied()
+    }
+
+    // ---- answering ----
+
+    pub(super) fn on_fetch(&mut self, fetch: &Signed<Fetch>) {
+        let to = fetch.by;
+        let now = self.now.instant;
+        let peer = self.peers.entry(to).or_default();
+        if fetch.body.stamp <= peer.fetch_stamp {
+            self.counters.stale_stamp += 1;
+            return;
+        }
+        peer.fetch_stamp = fetch.body.stamp;
+        if !peer.budget.refill(now) {
+            self.counters.fetch_over_budget += 1;
+            return;
+        }
+        let spent = match &fetch.body.wanted {
+            Wanted::Requests { slot, digests } => self.serve_requests(to, *slot, digests),
+            Wanted::Slots { from } => self.serve_slots(to, *from),
+        };
+        self.peers.entry(to).or_default().budget.spend(spent);
+    }
+
+    fn serve_requests(&mut self, to: ReplicaId, slot: Slot, digests: &[Digest]) -> usize {
+        let of_slot = self.history.entry(slot).map(|entry| entry.batch.clone());
+        let mut bytes = 0;
+        let mut found = Vec::new();
+        for digest in digests {
+            let in_slot = || {
+                let requests = &of_slot.as_ref()?.requests;
+                requests.iter().find(|request| request.digest() == *digest)
+            };
+            if let Some(request) = self.pending.get(digest).or_else(in_slot) {
+                bytes += request.body().operation_bytes();
+                if bytes > ANSWER_BYTES_MAX && !found.is_empty() {
+                    break;
+                }
+                found.push(request.clone());
+            }
+        }
+        if !found.is_empty() {
+            self.send_at_once(Target::One(to), Message::Requests(Requests(found)));
+        }
+        bytes
+    }
+
+    fn serve_slots(&mut self, to: ReplicaId, from: Slot) -> usize {
+        if from > self.history.head().slot {
+            return 0;
+        }
+        if from <= self.history.base().slot {
+            self.out.push(Action::ServeHistory { to, from });
+            return ANSWER_BYTES_MAX;
+        }
+        let mut bytes = 0;
+        let entries: Vec<SlotEntry> = self
+            .history
+            .from(from)
+            .take(SLOTS_MAX)
+            .map_while(|(slot, entry)| {
+                bytes += entry.batch.size();
+                (bytes <= ANSWER_BYTES_MAX || slot == from).then(|| entry.to_slot_entry())
+            })
+            .collect();
+        let certificate = self.lock.clone().filter(|lock| lock.commit.view == self.entered);
+        self.send(Target::One(to), Message::Slots(Slots { from, entries, certificate }));
+        bytes
+    }
+
+    // ---- being answered ----
+
+    pub(super) fn on_slots(&mut self, from: ReplicaId, slots: Slots) {
+        let before = self.history.head().slot;
+        let known = before.next().since(slots.from);
+        let Some(entries) = usize::try_from(known)
+            .ok()
+            .filter(|_| slots.from <= before.next())
+            .and_then(|known| slots.entries.get(known..))
+            .filter(|entries| !entries.is_empty())
+        else {
+            self.counters.useless_answers += 1;
+            return;
+        };
+        self.fetching.filling = entries.len() > FILL_QUIETLY;
+        self.fill(entries, slots.certificate.as_ref());
+        let was_quiet = std::mem::take(&mut self.fetching.filling);
+        let head = self.history.head().slot;
+        if head == before {
+            self.counters.useless_answers += 1;
+            return;
+        }
+        self.counters.slots_filled += head.since(before);
+        if was_quiet {
+            self.vote_commit();
+        }
+        if let Some(certificate) = slots.certificate {
+            self.on_certificate(certificate);
+        }
+        if self.lacks_slots() {
+            // It was of use: go on with the same peer, and without waiting.
+            let next = self.next_slots_fetch_to(from);
+            self.fetching.slots_at = Some(next);
+        } else {
+            self.fetching.slots_at = None;
+        }
+    }
+
+    fn next_slots_fetch_to(&mut self, to: ReplicaId) -> Instant {
+        self.counters.slot_fetches += 1;
+        self.ask(Some(to), Wanted::Slots { from: self.history.head().slot.next() });
+        self.fetching.slots_turn = 0;
+        self.now.instant.after_ms(self.setup.tuning.fetch_retry_ms)
+    }
+
+    /// Accepts slots that follow the head: under a certificate of the entered view where their
+    /// chain runs into one, else by their orders, under the same rules as ever.
+    fn fill(&mut self, entries: &[SlotEntry], certificate: Option<&CommitCertificate>) {
+        let certified = self.certified_reach(entries, certificate);
+        for (index, entry) in entries.iter().enumerate() {
+            let before = self.history.head();
+            let batch =
+                Arc::new(Batch { choices: entry.choices, requests: entry.requests.clone() });
+            let hash = extend(&before.hash, &batch.digest());
+            let order = entry.order.as_ref().filter(|order| {
+                let header = order.body.header;
+                order.by == self.primary()
+                    && header.view == self.entered
+                    && header.slot == before.slot.next()
+                    && header.hash == hash
+            });
+            if index < certified {
+                self.accept(hash, batch, order.cloned(), |_| ());
+                continue;
+            }
+            let Some(order) = order else { return };
+            let forward_at = self.now.instant.after_ms(self.setup.tuning.request_timeout_ms);
+            for request in &entry.requests {
+                self.pending.insert(request.clone(), forward_at, true, &self.setup.tuning);
+            }
+            self.on_order(order.clone());
+            if self.history.head().slot == before.slot {
+                return;
+            }
+        }
+    }
+
+    /// How many of the entries lie under a certificate of the entered view.
+    fn certified_reach(
+        &self,
+        entries: &[SlotEntry],
+        certificate: Option<&CommitCertificate>,
+    ) -> usize {
+        let certificates: Vec<_> = [certificate, self.certified_ahead.as_ref()]
+            .into_iter()
+            .flatten()
+            .filter(|certificate| certificate.commit.view == self.entered)
+            .collect();
+        let head = self.history.head();
+        let mut hash = head.hash;
+        let mut reach = 0;
+        for (index, entry) in entries.iter().enumerate() {
+            let digests: Vec<_> = entry.requests.iter().map(|request| request.digest()).collect();
+            hash = extend(&hash, &crate::message::batch_digest(&entry.choices, &digests));
+            let slot = head.slot.plus(index as u64 + 1);
+            let covers = |certificate: &&CommitCertificate| {
+                certificate.commit.slot == slot && certificate.commit.hash == hash
+            };
+            if certificates.iter().any(covers) {
+                reach = index + 1;
+            }
+        }
+        reach
+    }
+}

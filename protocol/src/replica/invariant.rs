@@ -1,0 +1,41 @@
+//! What a replica asserts of itself after every event. A peer cannot break these; we can.
+
+use super::Replica;
+use crate::application::Application;
+
+impl<A: Application> Replica<A> {
+    /// The invariants of `docs/protocol.md` that one replica can see alone and cheaply.
+    ///
+    /// # Panics
+    /// Where one is broken, with its number.
+    #[track_caller]
+    pub(super) fn assert_invariants(&self) {
+        let head = self.history.head();
+        let stable = self.stable();
+        assert_eq!(
+            self.execution.executed(),
+            head.slot,
+            "I6: what is executed is not what the history holds"
+        );
+        assert!(stable <= head.slot, "I3: stable {stable} above the head {}", head.slot);
+        assert!(
+            self.history.base().slot <= stable,
+            "I5: slots above the stable checkpoint were given up"
+        );
+        if let Some(lock) = &self.lock {
+            let at = lock.commit.slot;
+            assert!(lock.commit.view <= self.entered, "I7: locked in a view not entered");
+            assert!(
+                at < self.history.base().slot || self.history.hash_at(at) == Some(lock.commit.hash),
+                "I1: the lock at {at} is not on the own history"
+            );
+        }
+        assert!(
+            self.voted_commit == crate::id::Slot::GENESIS || self.voted_commit >= self.entry_slot,
+            "I7: voted below the entry slot"
+        );
+        assert!(self.synced <= self.appended, "synced what was never appended");
+        let limit = self.setup.tuning.orders_ahead;
+        assert!(self.ahead.len() as u64 <= limit, "I10: {} orders ahead", self.ahead.len());
+    }
+}

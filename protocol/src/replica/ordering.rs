@@ -1,0 +1,457 @@
+//! Orders: made by the primary, checked by the backups, and the acceptance of a slot, which is
+//! the same for both.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
+
+use super::pending::Inserted;
+use super::{Mark, Record, Replica, Target};
+use crate::application::Application;
+use crate::evidence::Evidence;
+use crate::history::{Entry, extend};
+use crate::id::{Digest, Instant, RequestNumber, SessionId, Slot, WallTime};
+use crate::message::{
+    BATCH_BYTES_MAX, Batch, FETCH_DIGESTS_MAX, Message, NonDeterminism, Order, OrderHeader,
+    Position, Refusal, RefusalReason, Requests, SignedRequest, ToClient, batch_digest,
+};
+use crate::seal::Signed;
+
+/// The most bytes of requests passed on in one message.
+const FORWARD_BYTES: usize = 1 << 20;
+
+/// The most requests passed on in one message.
+const FORWARD_COUNT: usize = 256;
+
+/// Slots whose results are kept whole while no certificate covers them.
+const RESULTS_KEPT: u64 = 1024;
+
+/// An order that waits: for the slots below it, for its requests or for the clock.
+#[derive(Clone, Debug)]
+pub(super) struct Ahead {
+    pub(super) order: Signed<Order>,
+    /// When it came.
+    pub(super) since: Instant,
+}
+
+/// One of the primary's own slots, until it is durable and, if somebody waits for it, certified.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct UnderWay {
+    slot: Slot,
+    mark: Mark,
+    wants_commit: bool,
+}
+
+/// What stands between an order at the head and its acceptance.
+enum Obstacle {
+    /// Requests that are not here, as many as one fetch may name.
+    Missing(Vec<Digest>),
+    /// The own clock is not far enough.
+    Early,
+    /// The history may not grow.
+    Full,
+    /// It will never be right.
+    Never,
+}
+
+impl<A: Application> Replica<A> {
+    // ---- requests ----
+
+    pub(super) fn on_request(&mut self, request: Arc<SignedRequest>) {
+        if self.answer_known(&request) {
+            return;
+        }
+        let body = request.body();
+        if let Some(reason) = self.sessions().refusal(body) {
+            self.refuse(&request, reason);
+            return;
+        }
+        if !body.wants_commit() && self.is_full() {
+            self.refuse(&request, RefusalReason::HistoryFull);
+            return;
+        }
+        let forward_at = self.next_forward();
+        let name = body.name();
+        match self.pending.insert(request, forward_at, false, &self.setup.tuning) {
+            Inserted::New => {
+                self.advance();
+                self.order_pending();
+            }
+            Inserted::AlreadyThere => {}
+            Inserted::NoRoom => {
+                self.counters.busy += 1;
+                self.answer_now(name.client, name.session, ToClient::Busy(name));
+            }
+        }
+    }
+
+    /// Requests from a peer: passed on, or asked for.
+    pub(super) fn on_requests(&mut self, requests: Requests) {
+        let wanted = self.missing_at_head();
+        let forward_at = self.next_forward();
+        for request in requests.0 {
+            let body = request.body();
+            let is_wanted = wanted.contains(&request.digest());
+            if !is_wanted && self.sessions().refusal(body).is_some() {
+                // Executed, or of no use now. Its client hears of it when it asks.
+                continue;
+            }
+            let inserted = self.pending.insert(request, forward_at, is_wanted, &self.setup.tuning);
+            match inserted {
+                Inserted::New if is_wanted => self.counters.requests_filled += 1,
+                Inserted::New | Inserted::AlreadyThere => {}
+                Inserted::NoRoom => self.counters.busy += 1,
+            }
+        }
+        self.advance();
+        self.order_pending();
+    }
+
+    pub(super) fn refuse(&mut self, request: &SignedRequest, reason: RefusalReason) {
+        self.counters.refused_requests += 1;
+        let name = request.body().name();
+        let refusal = self.sign(Refusal { name, request: request.digest(), reason });
+        self.answer_now(name.client, name.session, ToClient::Refusal(refusal));
+    }
+
+    fn next_forward(&self) -> Instant {
+        self.now.instant.after_ms(self.setup.tuning.request_timeout_ms / 2)
+    }
+
+    /// A backup passes on what the primary should have ordered by now, to all: the client may
+    /// have sent it to backups only, and orphans may be known to nobody else.
+    pub(super) fn forward_waiting(&mut self) {
+        if self.is_primary() {
+            return;
+        }
+        let (now, again) = (self.now.instant, self.next_forward());
+        let turn = self.pending.take_forward(now, again, FORWARD_COUNT, FORWARD_BYTES);
+        if !turn.is_empty() {
+            self.counters.requests_forwarded += turn.len() as u64;
+            self.send_at_once(Target::Others, Message::Requests(Requests(turn)));
+        }
+    }
+
+    pub(super) fn forward_at(&self) -> Option<Instant> {
+        if self.is_primary() { None } else { self.pending.next_forward() }
+    }
+
+    /// Whether the suffix above the stable checkpoint is as long as it may be.
+    fn is_full(&self) -> bool {
+        let limit = self.setup.tuning.rules.max_speculative_slots;
+        self.history.head().slot.since(self.stable()) >= limit
+    }
+
+    // ---- the primary ----
+
+    /// Orders what waits, as the primary. With nothing under way a request is ordered at once;
+    /// under load slots wait for the disk and for certificates, and requests gather meanwhile.
+    pub(super) fn order_pending(&mut self) {
+        if !self.is_primary() {
+            return;
+        }
+        self.forget_settled();
+        while !self.pending.is_empty() && !self.is_full() && self.may_order() {
+            let Some(batch) = self.next_batch() else { return };
+            self.order(batch);
+            self.forget_settled();
+        }
+    }
+
+    fn may_order(&self) -> bool {
+        let tuning = &self.setup.tuning;
+        (self.under_way.len() as u64) < tuning.pipeline_slots
+            || self.now.instant >= self.last_ordered.after_ms(tuning.batch_wait_ms)
+    }
+
+    /// When the primary orders although its earlier slots are not settled: certificates do not
+    /// form in a part without a strong quorum, and weak requests go on there.
+    pub(super) fn order_at(&self) -> Option<Instant> {
+        let waits = self.is_primary() && !self.pending.is_empty() && !self.is_full();
+        waits.then(|| self.last_ordered.after_ms(self.setup.tuning.batch_wait_ms))
+    }
+
+    fn forget_settled(&mut self) {
+        let certified = self.certified();
+        let synced = self.synced;
+        self.under_way
+            .retain(|slot| slot.mark > synced || (slot.wants_commit && slot.slot > certified));
+        while self.under_way.len() as u64 > self.setup.tuning.pipeline_slots {
+            self.under_way.pop_front();
+        }
+    }
+
+    /// The oldest requests that may stand in the next slot, within a session by their numbers.
+    fn next_batch(&mut self) -> Option<Batch> {
+        let tuning = &self.setup.tuning;
+        let mut admission = self.execution.sessions().admission();
+        let mut requests: Vec<Arc<SignedRequest>> = Vec::new();
+        let mut refused: Vec<(Arc<SignedRequest>, RefusalReason)> = Vec::new();
+        let mut bytes = 0;
+        for (_, request) in self.pending.oldest_first() {
+            let size = request.body().operation_bytes();
+            let full = requests.len() >= tuning.batch_requests
+                || (bytes + size > tuning.batch_bytes && !requests.is_empty());
+            if full {
+                break;
+            }
+            match admission.admit(request.body()) {
+                Ok(()) => {
+                    bytes += size;
+                    requests.push(request.clone());
+                }
+                // Two contents under one name: the later one leaves when the first is executed.
+                Err(RefusalReason::NameUsed) => {}
+                Err(reason) => refused.push((request.clone(), reason)),
+            }
+        }
+        for (request, reason) in refused {
+            self.pending.remove(&request.digest());
+            self.refuse(&request, reason);
+        }
+        if requests.is_empty() {
+            return None;
+        }
+        sort_within_sessions(&mut requests);
+        let time = self.now.wall.max(self.history.time());
+        let choices = NonDeterminism { time, seed: self.draw_seed() };
+        Some(Batch { choices, requests })
+    }
+
+    fn draw_seed(&mut self) -> [u8; 16] {
+        self.seeds_drawn += 1;
+        let mut hash = Sha256::new();
+        hash.update(b"elea/1/seed");
+        hash.update(self.setup.seed);
+        hash.update(self.seeds_drawn.to_le_bytes());
+        let bytes: [u8; 32] = hash.finalize().into();
+        let (seed, _) = bytes.split_first_chunk().expect("32 bytes start with 16");
+        *seed
+    }
+
+    fn order(&mut self, batch: Batch) {
+        let requests = batch.request_digests();
+        let digest = batch_digest(&batch.choices, &requests);
+        let head = self.history.head();
+        let header = OrderHeader {
+            view: self.entered,
+            slot: head.slot.next(),
+            hash: extend(&head.hash, &digest),
+            batch: digest,
+        };
+        let order = self.sign(Order { header, choices: batch.choices, requests });
+        let wants_commit = batch.wants_commit();
+        self.counters.ordered_slots += 1;
+        self.last_ordered = self.now.instant;
+        self.accept(header.hash, Arc::new(batch), Some(order.clone()), |replica| {
+            // The order must not leave before it is durable: after a crash another one of the
+            // same slot would convict us.
+            replica.send(Target::Others, Message::Order(order));
+        });
+        self.under_way.push_back(UnderWay { slot: header.slot, mark: self.appended, wants_commit });
+    }
+
+    // ---- the backups ----
+
+    pub(super) fn on_order(&mut self, order: Signed<Order>) {
+        let header = order.body.header;
+        if header.view < self.entered {
+            self.counters.stale_view += 1;
+            return;
+        }
+        if header.view > self.entered {
+            self.counters.future_view += 1;
+            return;
+        }
+        if order.by != self.primary() || self.is_primary() {
+            self.counters.order_not_from_primary += 1;
+            return;
+        }
+        let known = if header.slot <= self.history.head().slot {
+            self.history.entry(header.slot).and_then(|entry| entry.order.as_ref())
+        } else {
+            self.ahead.get(&header.slot).map(|ahead| &ahead.order)
+        };
+        if let Some(known) = known {
+            if known.body.header.view == header.view && known.body.header.hash != header.hash {
+                let (known, new) = (header_of(known), header_of(&order));
+                self.accuse(Evidence::Orders(known, new));
+            } else {
+                self.counters.order_repeated += 1;
+            }
+            return;
+        }
+        if header.slot <= self.history.head().slot {
+            self.counters.order_repeated += 1;
+            return;
+        }
+        if header.slot.since(self.history.head().slot) > self.setup.tuning.orders_ahead {
+            self.counters.order_too_far += 1;
+            self.note_behind();
+            return;
+        }
+        self.ahead.insert(header.slot, Ahead { order, since: self.now.instant });
+        self.advance();
+    }
+
+    /// Accepts orders as long as the next one is there and right.
+    pub(super) fn advance(&mut self) {
+        while let Some(ahead) = self.ahead.get(&self.history.head().slot.next()) {
+            match self.check(&ahead.order.body) {
+                Ok(requests) => {
+                    let order = ahead.order.clone();
+                    let batch = Batch { choices: order.body.choices, requests };
+                    let hash = order.body.header.hash;
+                    self.accept(hash, Arc::new(batch), Some(order), |_| ());
+                }
+                Err(Obstacle::Missing(_) | Obstacle::Full) => break,
+                Err(Obstacle::Early) => {
+                    self.counters.order_ahead_of_clock += 1;
+                    break;
+                }
+                Err(Obstacle::Never) => {
+                    // Not kept: the slot stays open for an order that is right.
+                    let slot = self.history.head().slot.next();
+                    self.ahead.remove(&slot);
+                    break;
+                }
+            }
+        }
+    }
+
+    /// The rules for an order at the head. Answers the requests it names.
+    fn check(&self, order: &Order) -> Result<Vec<Arc<SignedRequest>>, Obstacle> {
+        let head = self.history.head();
+        if extend(&head.hash, &order.header.batch) != order.header.hash {
+            return Err(Obstacle::Never);
+        }
+        if order.choices.time < self.history.time() {
+            return Err(Obstacle::Never);
+        }
+        if order.choices.time > self.clock_limit() {
+            return Err(Obstacle::Early);
+        }
+        if self.is_full() {
+            return Err(Obstacle::Full);
+        }
+        let mut requests = Vec::with_capacity(order.requests.len());
+        let mut missing = Vec::new();
+        for digest in &order.requests {
+            match self.pending.get(digest) {
+                Some(request) => requests.push(request.clone()),
+                None => missing.push(*digest),
+            }
+        }
+        if !missing.is_empty() {
+            missing.truncate(FETCH_DIGESTS_MAX);
+            return Err(Obstacle::Missing(missing));
+        }
+        let bytes: usize = requests.iter().map(|request| request.body().operation_bytes()).sum();
+        let mut admission = self.sessions().admission();
+        let admitted = requests.iter().all(|request| admission.admit(request.body()).is_ok());
+        if bytes > BATCH_BYTES_MAX || !admitted {
+            return Err(Obstacle::Never);
+        }
+        Ok(requests)
+    }
+
+    /// How far the time of a slot may be ahead.
+    fn clock_limit(&self) -> WallTime {
+        WallTime(self.now.wall.0.saturating_add(self.setup.tuning.max_clock_drift_ms))
+    }
+
+    /// When the own clock allows the next order, where it is only that which it waits for.
+    pub(super) fn clock_allows_at(&self) -> Option<Instant> {
+        let next = self.ahead.get(&self.history.head().slot.next())?;
+        let early = next.order.body.choices.time.0.checked_sub(self.clock_limit().0)?;
+        // Looked at once a second at least: the wall clock may be set.
+        (early > 0).then(|| self.now.instant.after_ms(early.min(1000)))
+    }
+
+    /// The requests that the order at the head lacks.
+    pub(super) fn missing_at_head(&self) -> Vec<Digest> {
+        let Some(ahead) = self.ahead.get(&self.history.head().slot.next()) else {
+            return Vec::new();
+        };
+        match self.check(&ahead.order.body) {
+            Err(Obstacle::Missing(digests)) => digests,
+            Ok(_) | Err(Obstacle::Early | Obstacle::Full | Obstacle::Never) => Vec::new(),
+        }
+    }
+
+    // ---- acceptance ----
+
+    /// Makes a batch the next slot: records it, executes it, answers, votes. `recorded` runs
+    /// right after the record is appended, so that what it sends waits for nothing later.
+    pub(super) fn accept(
+        &mut self,
+        hash: Digest,
+        batch: Arc<Batch>,
+        order: Option<Signed<Order>>,
+        recorded: impl FnOnce(&mut Self),
+    ) {
+        let entry = Entry { hash, batch: batch.clone(), order, results: Vec::new() };
+        let stored = entry.to_slot_entry();
+        let slot = self.history.push(entry);
+        self.append(Record::Slot { slot, hash, entry: stored });
+        recorded(self);
+        self.execute(slot, hash, &batch);
+        if !self.fetching.is_filling() {
+            self.answer_speculatively(slot);
+        }
+        self.after_execution(slot, batch.wants_commit());
+        self.ahead = self.ahead.split_off(&slot.next());
+    }
+
+    /// Executes a slot that was just pushed; also at the start, for those from disk.
+    pub(super) fn execute(&mut self, slot: Slot, hash: Digest, batch: &Batch) {
+        let results = self.execution.execute(Position { slot, hash }, batch);
+        self.counters.executed_slots += 1;
+        self.counters.executed_requests += batch.requests.len() as u64;
+        if let Some(entry) = self.history.entry_mut(slot) {
+            entry.results = results;
+        }
+        // Where nothing is certified for long, only the session table remembers.
+        if let Some(old) = self.history.entry_mut(Slot(slot.0.saturating_sub(RESULTS_KEPT))) {
+            old.results = Vec::new();
+        }
+        if slot.0.is_multiple_of(self.setup.tuning.rules.checkpoint_interval) {
+            let digest = self.execution.digest();
+            self.digests.insert(slot, digest);
+        }
+        for request in &batch.requests {
+            let name = request.body().name();
+            for other in self.pending.remove_name(&name, &request.digest()) {
+                self.refuse(&other, RefusalReason::NameUsed);
+            }
+        }
+    }
+}
+
+fn header_of(order: &Signed<Order>) -> Signed<OrderHeader> {
+    Signed { body: order.body.header, by: order.by, signature: order.signature }
+}
+
+/// Puts the requests of each session into the order of their numbers, in the places that the
+/// session has.
+fn sort_within_sessions(requests: &mut [Arc<SignedRequest>]) {
+    let mut places: BTreeMap<_, Vec<usize>> = BTreeMap::new();
+    for (place, request) in requests.iter().enumerate() {
+        let body = request.body();
+        places.entry((body.client, body.session)).or_default().push(place);
+    }
+    let number = |request: &Arc<SignedRequest>| -> (SessionId, RequestNumber) {
+        (request.body().session, request.body().number)
+    };
+    for places in places.into_values().filter(|places| places.len() > 1) {
+        let mut of_session: Vec<_> = places.iter().map(|place| requests[*place].clone()).collect();
+        if of_session.is_sorted_by_key(number) {
+            continue;
+        }
+        of_session.sort_by_key(number);
+        for (place, request) in places.into_iter().zip(of_session) {
+            requests[place] = request;
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Requests that wait to be ordered, bounded in number and bytes, in all and of each client.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::id::{ClientId, Digest, Instant, RequestName};
+use crate::message::SignedRequest;
+use crate::tuning::Tuning;
+
+/// Contents kept under one name. A faulty client may sign many; the primary chooses one, and the
+/// others are fetched if it chose one that is not kept.
+const CONTENTS_MAX: usize = 2;
+
+#[derive(Clone, Debug)]
+struct Waiting {
+    request: Arc<SignedRequest>,
+    /// When it is to be passed on to the other replicas.
+    forward_at: Instant,
+    arrival: u64,
+    bytes: usize,
+    /// Named by an order, so not counted against its client.
+    wanted: bool,
+}
+
+/// Verified requests seen but not in the own history, oldest first.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Pending {
+    by_digest: BTreeMap<Digest, Waiting>,
+    by_arrival: BTreeMap<u64, Digest>,
+    by_forward: BTreeSet<(Instant, u64)>,
+    by_name: BTreeMap<RequestName, Vec<Digest>>,
+    per_client: BTreeMap<ClientId, usize>,
+    bytes: usize,
+    arrivals: u64,
+}
+
+/// What became of a request offered to [`Pending::insert`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Inserted {
+    New,
+    AlreadyThere,
+    NoRoom,
+}
+
+impl Pending {
+    pub(crate) fn len(&self) -> usize {
+        self.by_digest.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_digest.is_empty()
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(crate) fn get(&self, digest: &Digest) -> Option<&Arc<SignedRequest>> {
+        self.by_digest.get(digest).map(|waiting| &waiting.request)
+    }
+
+    /// Keeps a request. One that an order names (`wanted`) is kept whatever the limits, since
+    /// orders are limited themselves.
+    pub(crate) fn insert(
+        &mut self,
+        request: Arc<SignedRequest>,
+        forward_at: Instant,
+        wanted: bool,
+        tuning: &Tuning,
+    ) -> Inserted {
+        let digest = request.digest();
+        if self.by_digest.contains_key(&digest) {
+            return Inserted::AlreadyThere;
+        }
+        let name = request.body().name();
+        let bytes = request.body().operation_bytes();
+        let contents = self.by_name.get(&name).map_or(0, Vec::len);
+        let of_client = self.per_client.get(&name.client).copied().unwrap_or(0);
+        let room = contents < CONTENTS_MAX
+            && of_client < tuning.pending_per_client
+            && self.len() < tuning.pending_max
+            && self.bytes + bytes <= tuning.pending_bytes;
+        if !wanted && !room {
+            return Inserted::NoRoom;
+        }
+        self.arrivals += 1;
+        self.bytes += bytes;
+        self.by_arrival.insert(self.arrivals, digest);
+        self.by_name.entry(name).or_default().push(digest);
+        if !wanted {
+            *self.per_client.entry(name.client).or_default() += 1;
+        }
+        self.by_forward.insert((forward_at, self.arrivals));
+        let waiting = Waiting { request, forward_at, arrival: self.arrivals, bytes, wanted };
+        self.by_digest.insert(digest, waiting);
+        Inserted::New
+    }
+
+    /// Forgets one request.
+    pub(crate) fn remove(&mut self, digest: &Digest) -> Option<Arc<SignedRequest>> {
+        let waiting = self.by_digest.remove(digest)?;
+        let name = waiting.request.body().name();
+        self.by_arrival.remove(&waiting.arrival);
+        self.by_forward.remove(&(waiting.forward_at, waiting.arrival));
+        self.bytes -= waiting.bytes;
+        if let Some(contents) = self.by_name.get_mut(&name) {
+            contents.retain(|other| other != digest);
+            if contents.is_empty() {
+                self.by_name.remove(&name);
+            }
+        }
+        if !waiting.wanted
+            && let Some(count) = self.per_client.get_mut(&name.client)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.per_client.remove(&name.client);
+            }
+        }
+        Some(waiting.request)
+    }
+
+    /// Forgets everything under a name and gives back the contents other than `executed`.
+    pub(crate) fn remove_name(
+        &mut self,
+        name: &RequestName,
+        executed: &Digest,
+    ) -> Vec<Arc<SignedRequest>> {
+        let contents = self.by_name.get(name).cloned().unwrap_or_default();
+        contents
+            .iter()
+            .filter_map(|digest| self.remove(digest).filter(|_| digest != executed))
+            .collect()
+    }
+
+    /// All requests, oldest first.
+    pub(crate) fn oldest_first(&self) -> impl Iterator<Item = (Digest, &Arc<SignedRequest>)> {
+        self.by_arrival.values().filter_map(|digest| Some((*digest, self.get(digest)?)))
+    }
+
+    /// When the next request is to be passed on.
+    pub(crate) fn next_forward(&self) -> Option<Instant> {
+        self.by_forward.first().map(|(at, _)| *at)
+    }
+
+    /// The requests that are to be passed on by now, at most `count` of at most `bytes` together,
+    /// or one that is larger. Their next turn is at `again`.
+    pub(crate) fn take_forward(
+        &mut self,
+        now: Instant,
+        again: Instant,
+        count: usize,
+        bytes: usize,
+    ) -> Vec<Arc<SignedRequest>> {
+        let mut taken = Vec::new();
+        let mut size = 0;
+        while let Some((at, arrival)) = self.by_forward.first().copied()
+            && at <= now
+            && taken.len() < count
+            && let Some(digest) = self.by_arrival.get(&arrival)
+            && let Some(waiting) = self.by_digest.get_mut(digest)
+        {
+            size += waiting.bytes;
+            if size > bytes && !taken.is_empty() {
+                break;
+            }
+            self.by_forward.remove(&(at, arrival));
+            self.by_forward.insert((again, arrival));
+            waiting.forward_at = again;
+            taken.push(waiting.request.clone());
+        }
+        taken
+    }
+}

@@ -1,0 +1,499 @@
+//! Signatures: the only way in.
+//!
+//! A [`Verified`] value is made here and nowhere else: by signing it oneself, or by checking what
+//! somebody else signed. The state machines take nothing that is not `Verified`, so no path can
+//! forget a check.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
+use serde::de::{self, SeqAccess};
+use serde::ser::SerializeTuple;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::codec::Canonical;
+use crate::evidence::Evidence;
+use crate::id::{ClientId, Digest, ReplicaId, hex};
+use crate::membership::Membership;
+use crate::merkle::Tree;
+use crate::message::{
+    CommitCertificate, Hello, HelloBody, Malformed, Message, Order, Origin, Reply, ReplyRoot,
+    ReplyVote, SignedReply, SignedRequest, Slots,
+};
+
+/// An Ed25519 public key, as it stands in the cluster file.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PublicKey(pub [u8; 32]);
+
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "key:{}", hex(&self.0[..4]))
+    }
+}
+
+impl From<ClientId> for PublicKey {
+    fn from(client: ClientId) -> Self {
+        Self(client.0)
+    }
+}
+
+impl From<PublicKey> for ClientId {
+    fn from(key: PublicKey) -> Self {
+        Self(key.0)
+    }
+}
+
+/// 64 bytes over a signing digest.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Signature(pub [u8; 64]);
+
+impl fmt::Debug for Signature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sig:{}", hex(&self.0[..4]))
+    }
+}
+
+// serde knows arrays up to 32 only.
+impl Serialize for Signature {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut tuple = serializer.serialize_tuple(self.0.len())?;
+        for byte in &self.0 {
+            tuple.serialize_element(byte)?;
+        }
+        tuple.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for Signature {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Signature;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("64 bytes")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Signature, A::Error> {
+                let mut bytes = [0; 64];
+                for (index, byte) in bytes.iter_mut().enumerate() {
+                    *byte = seq
+                        .next_element()?
+                        .ok_or_else(|| de::Error::invalid_length(index, &self))?;
+                }
+                Ok(Signature(bytes))
+            }
+        }
+        deserializer.deserialize_tuple(64, Visitor)
+    }
+}
+
+/// Who can sign: a key pair.
+pub trait Signer: Send + Sync {
+    /// The public half.
+    fn public_key(&self) -> PublicKey;
+
+    /// Signs a digest made by [`Canonical::signing_digest`].
+    fn sign(&self, digest: &Digest) -> Signature;
+}
+
+/// How signatures are checked. Shipped code knows [`Ed25519`] only; the simulator has a cheaper
+/// one that its villains cannot forge.
+pub trait Scheme: Send + Sync {
+    /// Whether `signature` is by `key` over `digest`.
+    fn verify(&self, key: &PublicKey, digest: &Digest, signature: &Signature) -> bool;
+
+    /// Whether a key may stand in a cluster at all.
+    fn is_sound(&self, key: &PublicKey) -> bool;
+}
+
+/// Strict Ed25519: malleable signatures and small-order keys are refused (RFC 8032, and
+/// "Taming the many EdDSAs", Chalkias et al. 2020). Batch verification is never used, since it can
+/// answer differently on two replicas for one signature.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ed25519;
+
+impl Scheme for Ed25519 {
+    fn verify(&self, key: &PublicKey, digest: &Digest, signature: &Signature) -> bool {
+        VerifyingKey::from_bytes(&key.0).is_ok_and(|key| {
+            let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
+            key.verify_strict(&digest.0, &signature).is_ok()
+        })
+    }
+
+    fn is_sound(&self, key: &PublicKey) -> bool {
+        VerifyingKey::from_bytes(&key.0).is_ok_and(|key| !key.is_weak())
+    }
+}
+
+/// An Ed25519 key pair.
+pub struct SecretKey(SigningKey);
+
+impl SecretKey {
+    /// The key pair of these 32 secret bytes, which must come from a good source of randomness.
+    #[must_use]
+    pub fn from_bytes(secret: &[u8; 32]) -> Self {
+        Self(SigningKey::from_bytes(secret))
+    }
+
+    /// The 32 secret bytes, for the key file.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; 32] {
+        self.0.to_bytes()
+    }
+}
+
+impl fmt::Debug for SecretKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SecretKey({:?})", self.public_key())
+    }
+}
+
+impl Signer for SecretKey {
+    fn public_key(&self) -> PublicKey {
+        PublicKey(self.0.verifying_key().to_bytes())
+    }
+
+    fn sign(&self, digest: &Digest) -> Signature {
+        Signature(self.0.sign(&digest.0).to_bytes())
+    }
+}
+
+/// A statement with the replica that made it and its signature.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signed<T> {
+    /// What is said.
+    pub body: T,
+    /// Who says so.
+    pub by: ReplicaId,
+    /// Over [`Canonical::signing_digest`] of the body.
+    pub signature: Signature,
+}
+
+/// Something whose signatures and bounds have been checked, all of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified<T>(T);
+
+impl<T> Verified<T> {
+    /// The value; what it asserts has been said by whom it names.
+    pub fn into_inner(self) -> T {
+        self.0
+    }
+}
+
+impl<T> Deref for Verified<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+/// Why something was not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum Rejection {
+    /// The signature is not by whom it names, or over other bytes, or of another cluster.
+    #[error("the signature does not verify")]
+    BadSignature,
+    /// No such replica, or not a client of this cluster.
+    #[error("the signer is not known to this cluster")]
+    UnknownSigner,
+    /// A client key of small order, under which anybody can sign.
+    #[error("the signer's key is weak")]
+    WeakKey,
+    /// A bound is broken or a part contradicts another.
+    #[error("malformed: {0}")]
+    Malformed(#[from] Malformed),
+}
+
+/// Signs a statement as replica `by`.
+pub fn sign<T: Canonical>(
+    signer: &dyn Signer,
+    genesis: &Digest,
+    by: ReplicaId,
+    body: T,
+) -> Verified<Signed<T>> {
+    let signature = signer.sign(&body.signing_digest(genesis));
+    Verified(Signed { body, by, signature })
+}
+
+impl Membership {
+    fn check(
+        &self,
+        by: ReplicaId,
+        digest: &Digest,
+        signature: &Signature,
+    ) -> Result<(), Rejection> {
+        let key = self.replica_key(by).ok_or(Rejection::UnknownSigner)?;
+        check_key(self, key, digest, signature)
+    }
+
+    fn check_signed<T: Canonical>(&self, signed: &Signed<T>) -> Result<(), Rejection> {
+        self.check(signed.by, &signed.body.signing_digest(self.genesis()), &signed.signature)
+    }
+
+    fn check_votes<T: Canonical>(
+        &self,
+        subject: &T,
+        votes: &BTreeMap<ReplicaId, Signature>,
+    ) -> Result<(), Rejection> {
+        let digest = subject.signing_digest(self.genesis());
+        votes.iter().try_for_each(|(by, vote)| self.check(*by, &digest, vote))
+    }
+
+    fn check_certificate(&self, certificate: &CommitCertificate) -> Result<(), Rejection> {
+        certificate.check(self.size())?;
+        self.check_votes(&certificate.commit, &certificate.votes)
+    }
+
+    fn check_request(&self, request: &SignedRequest) -> Result<(), Rejection> {
+        request.body().check()?;
+        let client = request.body().client;
+        if !self.admits(&client) {
+            return Err(Rejection::UnknownSigner);
+        }
+        let key = PublicKey::from(client);
+        // Listed clients were checked when the cluster file was read.
+        if self.is_open() && !self.scheme().is_sound(&key) {
+            return Err(Rejection::WeakKey);
+        }
+        check_key(self, &key, &request.signing_digest(self.genesis()), request.signature())
+    }
+
+    fn check_order(&self, order: &Signed<Order>) -> Result<(), Rejection> {
+        order.body.check()?;
+        self.check_signed(order)
+    }
+
+    fn check_slots(&self, slots: &Slots) -> Result<(), Rejection> {
+        slots.check()?;
+        for entry in &slots.entries {
+            entry.order.iter().try_for_each(|order| self.check_order(order))?;
+            entry.requests.iter().try_for_each(|request| self.check_request(request))?;
+        }
+        slots.certificate.iter().try_for_each(|certificate| self.check_certificate(certificate))
+    }
+
+    /// Checks a statement of a replica: its signature only, where its kind has no bounds.
+    ///
+    /// # Errors
+    /// The signer is not a member, or did not sign this.
+    pub fn open<T: Canonical>(&self, signed: Signed<T>) -> Result<Verified<Signed<T>>, Rejection> {
+        self.check_signed(&signed)?;
+        Ok(Verified(signed))
+    }
+
+    /// Checks a client's request: bounds, that the client may speak here, and its signature.
+    ///
+    /// # Errors
+    /// One of these does not hold.
+    pub fn open_request(
+        &self,
+        request: Arc<SignedRequest>,
+    ) -> Result<Verified<Arc<SignedRequest>>, Rejection> {
+        self.check_request(&request)?;
+        Ok(Verified(request))
+    }
+
+    /// Checks a commit certificate: a strong quorum of distinct members signed one commit.
+    ///
+    /// # Errors
+    /// There are too few signatures, or one of them does not verify.
+    pub fn open_certificate(
+        &self,
+        certificate: CommitCertificate,
+    ) -> Result<Verified<CommitCertificate>, Rejection> {
+        self.check_certificate(&certificate)?;
+        Ok(Verified(certificate))
+    }
+
+    /// Checks a replica's reply to a client.
+    ///
+    /// # Errors
+    /// The reply is not in the tree that its replica signed.
+    pub fn open_reply(&self, signed: SignedReply) -> Result<Verified<SignedReply>, Rejection> {
+        let digest = signed.reply.signing_digest(&signed.vote.path, self.genesis())?;
+        self.check(signed.vote.by, &digest, &signed.vote.signature)?;
+        Ok(Verified(signed))
+    }
+
+    /// [`Membership::open_reply`] for many replies of few trees: each root is checked once.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_reply_cached(
+        &self,
+        signed: SignedReply,
+        roots: &mut VerifiedRoots,
+    ) -> Result<Verified<SignedReply>, Rejection> {
+        let digest = signed.reply.signing_digest(&signed.vote.path, self.genesis())?;
+        let root = (signed.vote.by, digest, signed.vote.signature);
+        if !roots.holds(&root) {
+            self.check(signed.vote.by, &digest, &signed.vote.signature)?;
+            roots.insert(root);
+        }
+        Ok(Verified(signed))
+    }
+
+    /// Checks a proof of misbehaviour: both signatures, and that the statements contradict each
+    /// other.
+    ///
+    /// # Errors
+    /// It proves nothing.
+    pub fn open_evidence(&self, evidence: Evidence) -> Result<Verified<Evidence>, Rejection> {
+        match &evidence {
+            Evidence::Orders(a, b) => [a, b].into_iter().try_for_each(|s| self.check_signed(s))?,
+            Evidence::Commits(a, b) => [a, b].into_iter().try_for_each(|s| self.check_signed(s))?,
+        }
+        Malformed::unless(evidence.contradicts_itself(), "evidence without a contradiction")?;
+        Ok(Verified(evidence))
+    }
+
+    /// Checks the answer to a challenge: signed by the origin it names, who may speak here, for
+    /// this connection to this replica.
+    ///
+    /// # Errors
+    /// One of these does not hold.
+    pub fn open_hello(
+        &self,
+        hello: Hello,
+        me: ReplicaId,
+        nonce: &[u8; 32],
+    ) -> Result<Verified<Hello>, Rejection> {
+        Malformed::unless(
+            hello.body.to == me && hello.body.nonce == *nonce,
+            "a hello for another connection",
+        )?;
+        let key = match hello.body.origin {
+            Origin::Replica(id) => *self.replica_key(id).ok_or(Rejection::UnknownSigner)?,
+            Origin::Client(id) if self.admits(&id) => id.into(),
+            Origin::Client(_) => return Err(Rejection::UnknownSigner),
+        };
+        if !self.scheme().is_sound(&key) {
+            return Err(Rejection::WeakKey);
+        }
+        let digest = hello.body.signing_digest(self.genesis());
+        check_key(self, &key, &digest, &hello.signature)?;
+        Ok(Verified(hello))
+    }
+
+    /// Checks a message from a peer: the bounds of its kind and every signature in it.
+    ///
+    /// # Errors
+    /// The first thing that does not hold.
+    pub fn open_message(&self, message: Message) -> Result<Verified<Message>, Rejection> {
+        match &message {
+            Message::Order(order) => self.check_order(order)?,
+            Message::Commit(commit) => {
+                commit.body.check()?;
+                self.check_signed(commit)?;
+            }
+            Message::Certificate(certificate) => self.check_certificate(certificate)?,
+            Message::Checkpoint(checkpoint) => {
+                checkpoint.body.check()?;
+                self.check_signed(checkpoint)?;
+            }
+            Message::Stable(certificate) => {
+                certificate.check(self.size())?;
+                self.check_votes(&certificate.checkpoint, &certificate.votes)?;
+            }
+            Message::Status(status) => {
+                status.body.check()?;
+                self.check_signed(status)?;
+            }
+            Message::Fetch(fetch) => {
+                fetch.body.check()?;
+                self.check_signed(fetch)?;
+            }
+            Message::Requests(requests) => {
+                requests.check()?;
+                requests.0.iter().try_for_each(|request| self.check_request(request))?;
+            }
+            Message::Slots(slots) => self.check_slots(slots)?,
+        }
+        Ok(Verified(message))
+    }
+}
+
+fn check_key(
+    membership: &Membership,
+    key: &PublicKey,
+    digest: &Digest,
+    signature: &Signature,
+) -> Result<(), Rejection> {
+    if membership.scheme().verify(key, digest, signature) {
+        Ok(())
+    } else {
+        Err(Rejection::BadSignature)
+    }
+}
+
+/// Signs all replies of one kind for one slot with one signature.
+///
+/// All replies must be of the same kind, view, slot and hash.
+///
+/// # Panics
+/// Where there are no replies, or they differ in these.
+pub fn sign_replies(
+    signer: &dyn Signer,
+    genesis: &Digest,
+    by: ReplicaId,
+    replies: Vec<Reply>,
+) -> Vec<SignedReply> {
+    let first = replies.first().expect("at least one reply");
+    let (kind, view, slot, hash) = (first.kind, first.view, first.slot, first.hash);
+    assert!(
+        replies.iter().all(|r| (r.kind, r.view, r.slot, r.hash) == (kind, view, slot, hash)),
+        "one tree holds the replies of one slot"
+    );
+    let tree = Tree::new(replies.iter().map(Reply::leaf).collect());
+    let leaves = tree.path(0).leaves;
+    let digest =
+        ReplyRoot { view, slot, hash, leaves, root: tree.root() }.signing_digest(kind, genesis);
+    let signature = signer.sign(&digest);
+    replies
+        .into_iter()
+        .enumerate()
+        .map(|(position, reply)| {
+            let path = tree.path(position);
+            SignedReply { reply, vote: ReplyVote { by, path, signature } }
+        })
+        .collect()
+}
+
+/// Signs the answer to a challenge.
+pub fn sign_hello(signer: &dyn Signer, genesis: &Digest, body: HelloBody) -> Hello {
+    Hello { body, signature: signer.sign(&body.signing_digest(genesis)) }
+}
+
+/// Roots of reply trees whose signatures were found good, the newest [`VerifiedRoots::KEPT`].
+#[derive(Debug, Default)]
+pub struct VerifiedRoots {
+    known: BTreeSet<Root>,
+    order: VecDeque<Root>,
+}
+
+type Root = (ReplicaId, Digest, Signature);
+
+impl VerifiedRoots {
+    /// How many are kept.
+    pub const KEPT: usize = 1024;
+
+    fn holds(&self, root: &Root) -> bool {
+        self.known.contains(root)
+    }
+
+    fn insert(&mut self, root: Root) {
+        if self.known.insert(root) {
+            self.order.push_back(root);
+        }
+        if self.order.len() > Self::KEPT
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+    }
+}

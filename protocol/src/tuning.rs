@@ -1,0 +1,193 @@
+//! Everything that can be tuned, with defaults that suit a LAN and stand a WAN.
+
+use serde::{Deserialize, Serialize};
+
+use crate::message::{BATCH_REQUESTS_MAX, REQUEST_BYTES_MAX};
+
+/// Limits that are part of the state machine. **They must be equal on all replicas**: one that
+/// differs refuses what the others accept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rules {
+    /// Sessions a client may have at one time.
+    pub max_sessions: u64,
+    /// Clients that may ever execute something in an open cluster.
+    pub max_clients: u64,
+    /// How far a request's number may lie beyond the lowest one not executed, and how many
+    /// results are kept for each session.
+    pub session_window: u64,
+    /// Results larger than this, in bytes for a request, are kept as their digest only.
+    pub max_kept_result: u64,
+    /// Every so many slots the state digest is taken and voted on.
+    pub checkpoint_interval: u64,
+    /// How many slots may be executed above the stable checkpoint.
+    pub max_speculative_slots: u64,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            max_sessions: 64,
+            max_clients: 4096,
+            session_window: 128,
+            max_kept_result: 4096,
+            checkpoint_interval: 128,
+            max_speculative_slots: 1 << 16,
+        }
+    }
+}
+
+/// Times and sizes that each replica chooses for itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tuning {
+    /// Limits that all replicas must share.
+    pub rules: Rules,
+    /// Every so many slots everybody votes, also where nobody waits for it.
+    pub commit_interval: u64,
+    /// After so long without a new order everybody votes at the head, in ms.
+    pub commit_delay_ms: u64,
+    /// How often replicas tell each other where they stand, in ms.
+    pub status_interval_ms: u64,
+    /// How long a request may wait to be ordered before its replica loses patience, in ms. After
+    /// half of it the request is passed on to all.
+    pub request_timeout_ms: u64,
+    /// How long something may be missing before it is asked for, in ms: it is mostly on its way.
+    pub fetch_grace_ms: u64,
+    /// How long an answer to a fetch may take before somebody else is asked, in ms.
+    pub fetch_retry_ms: u64,
+    /// Orders further ahead of the own clock than this wait, in ms.
+    pub max_clock_drift_ms: u64,
+    /// The primary has at most so many slots under way that are neither durable nor certified...
+    pub pipeline_slots: u64,
+    /// ...unless the last one is older than this, in ms.
+    pub batch_wait_ms: u64,
+    /// The most requests the primary puts into one slot.
+    pub batch_requests: usize,
+    /// The most bytes of operations the primary puts into one slot, one request excepted.
+    pub batch_bytes: usize,
+    /// Requests kept that wait to be ordered, of all clients together.
+    pub pending_max: usize,
+    /// The same of one client.
+    pub pending_per_client: usize,
+    /// Bytes of all of them.
+    pub pending_bytes: usize,
+    /// Orders kept that cannot be executed yet.
+    pub orders_ahead: u64,
+    /// Stable slots kept for replicas that lag behind.
+    pub retained_slots: u64,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            rules: Rules::default(),
+            commit_interval: 32,
+            commit_delay_ms: 25,
+            status_interval_ms: 250,
+            request_timeout_ms: 1000,
+            fetch_grace_ms: 10,
+            fetch_retry_ms: 200,
+            max_clock_drift_ms: 10_000,
+            pipeline_slots: 2,
+            batch_wait_ms: 10,
+            batch_requests: 1024,
+            batch_bytes: 2 << 20,
+            pending_max: 65_536,
+            pending_per_client: 16_384,
+            pending_bytes: 256 << 20,
+            orders_ahead: 512,
+            retained_slots: 4096,
+        }
+    }
+}
+
+/// A value that cannot work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{name}` must be {must}, not {is}")]
+pub struct BadTuning {
+    /// The setting.
+    pub name: &'static str,
+    /// What is demanded of it.
+    pub must: &'static str,
+    /// What it is.
+    pub is: u64,
+}
+
+impl Tuning {
+    /// Checks every value.
+    ///
+    /// # Errors
+    /// The first setting that cannot work.
+    pub fn check(&self) -> Result<(), BadTuning> {
+        const MINUTE: u64 = 60_000;
+        const HOUR: u64 = 60 * MINUTE;
+        let wide = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        let Rules {
+            max_sessions,
+            max_clients,
+            session_window,
+            max_kept_result,
+            checkpoint_interval,
+            max_speculative_slots,
+        } = self.rules;
+        let rows: [(&'static str, u64, u64, u64, &'static str); 22] = [
+            ("max_sessions", max_sessions, 1, 1 << 16, "1 to 65536"),
+            ("max_clients", max_clients, 1, 1 << 24, "1 to 16777216"),
+            ("session_window", session_window, 1, 1 << 12, "1 to 4096"),
+            ("max_kept_result", max_kept_result, 64, 1 << 20, "64 to 1048576"),
+            ("checkpoint_interval", checkpoint_interval, 1, 1 << 16, "1 to 65536"),
+            ("commit_interval", self.commit_interval, 1, 1 << 12, "1 to 4096"),
+            ("commit_delay_ms", self.commit_delay_ms, 1, MINUTE, "1 to 60000"),
+            ("status_interval_ms", self.status_interval_ms, 10, MINUTE, "10 to 60000"),
+            ("request_timeout_ms", self.request_timeout_ms, 20, HOUR, "20 to 3600000"),
+            ("fetch_grace_ms", self.fetch_grace_ms, 1, MINUTE, "1 to 60000"),
+            ("fetch_retry_ms", self.fetch_retry_ms, 10, MINUTE, "10 to 60000"),
+            ("max_clock_drift_ms", self.max_clock_drift_ms, 100, 24 * HOUR, "100 to 86400000"),
+            ("pipeline_slots", self.pipeline_slots, 1, 1 << 10, "1 to 1024"),
+            ("batch_wait_ms", self.batch_wait_ms, 1, MINUTE, "1 to 60000"),
+            ("batch_requests", wide(self.batch_requests), 1, wide(BATCH_REQUESTS_MAX), "1 to 4096"),
+            ("batch_bytes", wide(self.batch_bytes), 1, wide(REQUEST_BYTES_MAX), "1 to 2097152"),
+            ("pending_max", wide(self.pending_max), 1, 1 << 24, "1 to 16777216"),
+            ("pending_per_client", wide(self.pending_per_client), 1, 1 << 24, "1 to 16777216"),
+            (
+                "pending_bytes",
+                wide(self.pending_bytes),
+                2 * wide(REQUEST_BYTES_MAX),
+                1 << 36,
+                "4194304 to 68719476736",
+            ),
+            ("orders_ahead", self.orders_ahead, 1, 1 << 16, "1 to 65536"),
+            ("retained_slots", self.retained_slots, 1, 1 << 24, "1 to 16777216"),
+            (
+                "max_speculative_slots",
+                max_speculative_slots,
+                2 * checkpoint_interval,
+                1 << 24,
+                "at least twice checkpoint_interval",
+            ),
+        ];
+        match rows.into_iter().find(|(_, is, low, high, _)| !(low..=high).contains(&is)) {
+            None => Ok(()),
+            Some((name, is, _, _, must)) => Err(BadTuning { name, must, is }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_sound_and_limits_are_checked_at_their_edges() {
+        assert_eq!(Tuning::default().check(), Ok(()));
+        for (window, sound) in [(0, false), (1, true), (4096, true), (4097, false)] {
+            let mut tuning = Tuning::default();
+            tuning.rules.session_window = window;
+            assert_eq!(tuning.check().is_ok(), sound, "{window}");
+        }
+        let mut tuning = Tuning::default();
+        tuning.rules.max_speculative_slots = 2 * tuning.rules.checkpoint_interval - 1;
+        assert!(tuning.check().is_err_and(|bad| bad.name == "max_speculative_slots"));
+    }
+}

@@ -1,0 +1,184 @@
+//! What is signed and hashed, byte by byte. A change in `vectors.txt` is a change of format: no
+//! signature, history or receipt made before it stays valid.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use elea_protocol::codec::{Canonical, encode};
+use elea_protocol::history::extend;
+use elea_protocol::id::{
+    ClientId, Digest, ReplicaId, RequestName, RequestNumber, SessionId, Slot, View, WallTime, hex,
+};
+use elea_protocol::membership::Membership;
+use elea_protocol::message::{
+    Batch, Checkpoint, Commit, Fetch, HelloBody, Level, NodeStatus, NonDeterminism, OrderHeader,
+    Origin, Position, Refusal, RefusalReason, Reply, ReplyKind, Request, Results, SessionReport,
+    SignedRequest, Status, Wanted, batch_digest,
+};
+use elea_protocol::seal::{Ed25519, PublicKey, SecretKey, Signer, sign, sign_replies};
+use expect_test::expect_file;
+
+fn line<T: Canonical>(text: &mut String, what: &str, genesis: &Digest, subject: &T) {
+    writeln!(text, "{what} ({})", T::TAG).unwrap();
+    writeln!(text, "  bytes   {}", hex(&subject.canonical_bytes())).unwrap();
+    writeln!(text, "  hashed  {}", subject.digest()).unwrap();
+    writeln!(text, "  signed  {}", subject.signing_digest(genesis)).unwrap();
+}
+
+fn request() -> Request {
+    Request {
+        client: ClientId(SecretKey::from_bytes(&[9; 32]).public_key().0),
+        session: SessionId(0x1122_3344_5566_7788),
+        number: RequestNumber(3),
+        floor: SessionId(5),
+        level: Level::Strong,
+        want_final: true,
+        operations: vec![Bytes::from_static(b"one"), Bytes::new(), Bytes::from_static(b"three")],
+    }
+}
+
+#[test]
+fn what_is_signed_and_hashed_never_changes() {
+    let keys: Vec<SecretKey> = (1..=4).map(|n| SecretKey::from_bytes(&[n; 32])).collect();
+    let public: Vec<PublicKey> = keys.iter().map(Signer::public_key).collect();
+    let membership =
+        Membership::new("vectors", 1, public, None, Arc::new(Ed25519)).expect("four sound keys");
+    let genesis = *membership.genesis();
+    let mut text = String::new();
+    writeln!(text, "genesis of \"vectors\", f = 1, keys of secrets 01.. to 04..\n  {genesis}")
+        .unwrap();
+
+    let position = Position { slot: Slot(7), hash: Digest([0xaa; 32]) };
+    let request = request();
+    let name = RequestName { number: RequestNumber(3), ..request.name() };
+    let signed_request =
+        SignedRequest::sign(&SecretKey::from_bytes(&[9; 32]), &genesis, request.clone());
+    line(&mut text, "request", &genesis, &request);
+    writeln!(text, "  signature {}", hex(&signed_request.signature().0)).unwrap();
+    writeln!(text, "  frame     {}", hex(&encode(&signed_request).unwrap())).unwrap();
+
+    let choices = NonDeterminism { time: WallTime(1_700_000_000_000), seed: [7; 16] };
+    let batch = Batch { choices, requests: vec![signed_request.clone()] };
+    writeln!(text, "batch of that request\n  hashed  {}", batch.digest()).unwrap();
+    assert_eq!(batch.digest(), batch_digest(&choices, &[signed_request.digest()]));
+    writeln!(text, "history of that batch\n  hashed  {}", extend(&genesis, &batch.digest()))
+        .unwrap();
+
+    let header = OrderHeader {
+        view: View(2),
+        slot: Slot(7),
+        hash: Digest([0xaa; 32]),
+        batch: Digest([0xbb; 32]),
+    };
+    line(&mut text, "order", &genesis, &header);
+    let commit = Commit { view: View(2), slot: Slot(7), hash: Digest([0xaa; 32]) };
+    line(&mut text, "commit", &genesis, &commit);
+    let signed = sign(&keys[1], &genesis, ReplicaId(1), commit).into_inner();
+    writeln!(text, "  signature {}", hex(&signed.signature.0)).unwrap();
+    let checkpoint = Checkpoint {
+        view: View(2),
+        slot: Slot(7),
+        hash: Digest([0xaa; 32]),
+        state: Digest([0xcc; 32]),
+    };
+    line(&mut text, "checkpoint", &genesis, &checkpoint);
+    let mut status =
+        Status { entered: View(2), head: position, lock: None, stable: Slot(3), stamp: 99 };
+    line(&mut text, "status without a lock", &genesis, &status);
+    status.lock = Some((View(1), position));
+    line(&mut text, "status with a lock", &genesis, &status);
+    let wanted =
+        Wanted::Requests { slot: Slot(7), digests: vec![Digest([1; 32]), Digest([2; 32])] };
+    line(&mut text, "fetch of requests", &genesis, &Fetch { wanted, stamp: 99 });
+    let wanted = Wanted::Slots { from: Slot(7) };
+    line(&mut text, "fetch of slots", &genesis, &Fetch { wanted, stamp: 99 });
+    let refusal =
+        Refusal { name, request: signed_request.digest(), reason: RefusalReason::NameUsed };
+    line(&mut text, "refusal", &genesis, &refusal);
+    let report = SessionReport {
+        client: name.client,
+        session: name.session,
+        view: View(2),
+        executed_through: RequestNumber(9),
+        final_through: RequestNumber(8),
+        floor: SessionId(5),
+    };
+    line(&mut text, "session report", &genesis, &report);
+    for origin in [Origin::Replica(ReplicaId(3)), Origin::Client(name.client)] {
+        let hello = HelloBody { origin, to: ReplicaId(1), nonce: [0xdd; 32] };
+        line(&mut text, "hello", &genesis, &hello);
+    }
+    let node = NodeStatus {
+        nonce: 1,
+        view: View(2),
+        primary: ReplicaId(2),
+        head: position,
+        lock: Some((View(2), position)),
+        stable: Slot(3),
+        state: Digest([0xcc; 32]),
+        sessions: 4,
+        pending: 5,
+        divergent: vec![ReplicaId(3)],
+        evidence: 1,
+        counters: vec![("busy".to_owned(), 6)],
+    };
+    line(&mut text, "node status", &genesis, &node);
+
+    for kind in [ReplyKind::Speculative, ReplyKind::Committed] {
+        let reply = Reply {
+            kind,
+            view: View(2),
+            slot: Slot(7),
+            hash: Digest([0xaa; 32]),
+            name,
+            request: signed_request.digest(),
+            index: 4,
+            results: Results::Full(vec![Bytes::from_static(b"ok"), Bytes::new()]),
+        };
+        writeln!(text, "reply, {kind:?}\n  leaf      {}", reply.leaf()).unwrap();
+        let other = Reply { index: 6, ..reply.clone() };
+        let third = Reply { index: 8, ..reply.clone() };
+        let signed = sign_replies(&keys[1], &genesis, ReplicaId(1), vec![reply, other, third]);
+        writeln!(text, "  signature {}", hex(&signed[0].vote.signature.0)).unwrap();
+        for sibling in &signed[0].vote.path.siblings {
+            writeln!(text, "  sibling   {sibling}").unwrap();
+        }
+        for reply in signed {
+            membership.open_reply(reply).expect("our own replies verify");
+        }
+    }
+    expect_file!["vectors.txt"].assert_eq(&text);
+}
+
+#[test]
+fn no_two_kinds_of_statement_share_a_tag() {
+    let mut tags = vec![
+        Request::TAG,
+        OrderHeader::TAG,
+        Commit::TAG,
+        Checkpoint::TAG,
+        Status::TAG,
+        Fetch::TAG,
+        Refusal::TAG,
+        SessionReport::TAG,
+        HelloBody::TAG,
+        NodeStatus::TAG,
+        "speculative-replies",
+        "committed-replies",
+        "reply-leaf",
+        "merkle-node",
+        "results",
+        "batch",
+        "history",
+        "genesis",
+        "state",
+        "session",
+        "client-sessions",
+        "client-key",
+    ];
+    let count = tags.len();
+    tags.sort_unstable();
+    tags.dedup();
+    assert_eq!(tags.len(), count);
+}
