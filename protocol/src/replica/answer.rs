@@ -143,7 +143,12 @@ impl<A: Application> Replica<A> {
         self.out.push(Action::Answer { client, session: Some(session), message, after });
     }
 
-    pub(super) fn answer_status(&mut self, client: ClientId, nonce: u64) {
+    pub(super) fn answer_status(
+        &mut self,
+        client: ClientId,
+        nonce: u64,
+        of_driver: Vec<(String, u64)>,
+    ) {
         let lock = self.lock.as_ref().map(|lock| {
             (lock.commit.view, Position { slot: lock.commit.slot, hash: lock.commit.hash })
         });
@@ -152,6 +157,7 @@ impl<A: Application> Replica<A> {
             .iter()
             .filter(|(_, count)| *count > 0)
             .map(|(name, count)| (name.to_owned(), count))
+            .chain(of_driver)
             .collect();
         let body = NodeStatus {
             nonce,

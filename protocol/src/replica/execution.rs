@@ -3,11 +3,18 @@
 use std::collections::VecDeque;
 
 use crate::application::{Application, Context};
-use crate::codec::{Canonical, Sink};
+use crate::codec::{Canonical, FRAME_MAX, Sink};
 use crate::id::{Digest, Slot};
 use crate::message::{Batch, Position, Results};
 use crate::replica::sessions::{Kept, Sessions};
 use crate::tuning::Rules;
+
+/// The most bytes that the results of one request may have to be sent: more would not fit a frame.
+pub const RESULT_BYTES_MAX: usize = FRAME_MAX / 2;
+
+/// The most bytes of results that one slot keeps. Requests behind those that fill it keep the
+/// digest of theirs only; their clients read anew.
+pub const SLOT_RESULT_BYTES_MAX: usize = 4 * FRAME_MAX;
 
 /// What is certified at a checkpoint.
 struct ReplicatedState {
@@ -66,6 +73,7 @@ impl<A: Application> Execution<A> {
     pub fn execute(&mut self, at: Position, batch: &Batch) -> Vec<Results> {
         assert_eq!(at.slot, self.executed().next(), "slots are executed in order");
         let mut index: u32 = 0;
+        let mut bytes = 0;
         let results = batch
             .requests
             .iter()
@@ -90,7 +98,13 @@ impl<A: Application> Execution<A> {
                         self.application.execute(&context, operation)
                     })
                     .collect();
-                let results = Results::Full(results);
+                let mut results = Results::Full(results);
+                let size = results.size();
+                if size > RESULT_BYTES_MAX || bytes + size > SLOT_RESULT_BYTES_MAX {
+                    results = Results::Forgotten(results.digest());
+                } else {
+                    bytes += size;
+                }
                 let kept =
                     Kept { at, index: first, request: signed.digest(), results: results.clone() };
                 self.sessions.execute(request, kept);

@@ -39,7 +39,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use self::counters::Counters;
-pub use self::execution::Execution;
+pub use self::execution::{Execution, RESULT_BYTES_MAX, SLOT_RESULT_BYTES_MAX};
 use self::fetch::Fetching;
 use self::ordering::{Ahead, UnderWay};
 use self::pending::Pending;
@@ -95,6 +95,8 @@ pub enum Event {
         client: ClientId,
         /// To be sent back.
         nonce: u64,
+        /// What the driver has counted, to be told beside the core's own.
+        counters: Vec<(String, u64)>,
     },
     /// Every record up to this mark is on disk.
     Synced(Mark),
@@ -279,7 +281,9 @@ impl<A: Application> Replica<A> {
             Event::Peer { from, message } => self.on_message(from, message.into_inner()),
             Event::Request(request) => self.on_request(request.into_inner()),
             Event::AskSession { client, session } => self.answer_session(client, session),
-            Event::AskStatus { client, nonce } => self.answer_status(client, nonce),
+            Event::AskStatus { client, nonce, counters } => {
+                self.answer_status(client, nonce, counters);
+            }
             Event::Synced(mark) => {
                 self.synced = self.synced.max(mark);
                 self.order_pending();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 
 use super::pending::Inserted;
-use super::{Mark, Record, Replica, Target};
+use super::{Known, Mark, Record, Replica, Target};
 use crate::application::Application;
 use crate::evidence::Evidence;
 use crate::history::{Entry, extend};
@@ -126,7 +126,16 @@ impl<A: Application> Replica<A> {
             return;
         }
         let (now, again) = (self.now.instant, self.next_forward());
-        let turn = self.pending.take_forward(now, again, FORWARD_COUNT, FORWARD_BYTES);
+        let mut turn = self.pending.take_forward(now, again, FORWARD_COUNT, FORWARD_BYTES);
+        turn.retain(|request| match self.sessions().refusal(request.body()) {
+            None => true,
+            // It could not be ordered. Its client asks again if it still wants it.
+            Some(reason) => {
+                self.pending.remove(&request.digest());
+                self.refuse(request, reason);
+                false
+            }
+        });
         if !turn.is_empty() {
             self.counters.requests_forwarded += turn.len() as u64;
             self.send_at_once(Target::Others, Message::Requests(Requests(turn)));
@@ -202,7 +211,11 @@ impl<A: Application> Replica<A> {
                     requests.push(request.clone());
                 }
                 // Two contents under one name: the later one leaves when the first is executed.
-                Err(RefusalReason::NameUsed) => {}
+                Err(RefusalReason::NameUsed)
+                    if matches!(
+                        self.execution.sessions().known(&request.body().name()),
+                        Known::Open
+                    ) => {}
                 Err(reason) => refused.push((request.clone(), reason)),
             }
         }

@@ -158,7 +158,7 @@ pub enum Known {
 #[derive(Clone, Debug)]
 pub struct Sessions {
     rules: Rules,
-    clients: OrdMap<ClientId, Client>,
+    clients: OrdMap<ClientId, Arc<Client>>,
     /// Over the clients, without those in `touched`.
     tree: MerkleTrie,
     /// Changed since the tree was last brought up to date.
@@ -231,7 +231,7 @@ impl Sessions {
     pub(crate) fn execute(&mut self, request: &Request, kept: Kept) {
         let window = usize::try_from(self.rules.session_window).unwrap_or(usize::MAX);
         let max_kept = usize::try_from(self.rules.max_kept_result).unwrap_or(usize::MAX);
-        let client = self.clients.entry(request.client).or_default();
+        let client = Arc::make_mut(self.clients.entry(request.client).or_default());
         if request.floor > client.floor {
             client.floor = request.floor;
             let live = client.sessions.split_off(&request.floor);

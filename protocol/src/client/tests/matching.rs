@@ -98,10 +98,8 @@ fn a_reply_about_another_content_session_or_replica_is_dropped() {
     let (_, requests) = world.submit(Level::Weak, Follow::No);
     let good = world.reply(0, &requests[0], &Says::speculative("yes")).into_inner().reply;
     let other_content = Reply { request: Digest([7; 32]), ..good.clone() };
-    let other_session = Reply {
-        name: RequestName { session: SessionId(1), ..good.name },
-        ..good.clone()
-    };
+    let other_session =
+        Reply { name: RequestName { session: SessionId(1), ..good.name }, ..good.clone() };
     for foreign in [other_content, other_session] {
         for by in 0..4 {
             let reply = world.sign(by, foreign.clone());

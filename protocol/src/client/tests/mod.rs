@@ -102,8 +102,7 @@ impl World {
         let results = Results::Full(
             says.results.iter().map(|text| Bytes::from_static(text.as_bytes())).collect(),
         );
-        let results =
-            if says.forgotten { Results::Forgotten(results.digest()) } else { results };
+        let results = if says.forgotten { Results::Forgotten(results.digest()) } else { results };
         let reply = Reply {
             kind: says.kind,
             view: View(says.view),

@@ -1,0 +1,10 @@
+//! What the key-value application promises, as tests of its public interface.
+
+mod commands;
+mod dumb;
+mod limits;
+mod replay;
+mod restore;
+mod scan;
+mod txn;
+mod world;

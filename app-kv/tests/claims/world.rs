@@ -1,0 +1,65 @@
+//! Helpers: contexts, and a store that is driven slot by slot.
+
+use bytes::Bytes;
+use elea_kv::{Answer, Command, KeyValueStore, Operation, Version};
+use elea_protocol::application::{Application, Context, Restore, Snapshot};
+use elea_protocol::id::{ClientId, Digest, RequestNumber, SessionId, Slot, WallTime};
+use elea_protocol::message::Level;
+
+pub fn context(version: Version) -> Context {
+    Context {
+        slot: version.slot,
+        index: version.index,
+        client: ClientId([0; 32]),
+        session: SessionId(1),
+        number: RequestNumber(1),
+        time: WallTime(0),
+        seed: [0; 16],
+        level: Level::Weak,
+    }
+}
+
+pub fn version(slot: u64, index: u32) -> Version {
+    Version { slot: Slot(slot), index }
+}
+
+/// Executes a command as some version and decodes what came out.
+pub fn run<C: Command>(store: &mut KeyValueStore, version: Version, command: &C) -> C::Output {
+    let result = store.execute(&context(version), &command.encode());
+    command.decode(&result).expect("the store answers what the command expects")
+}
+
+/// Executes a slot of operations and ends it.
+pub fn run_slot(store: &mut KeyValueStore, slot: u64, operations: &[Operation]) -> Vec<Answer> {
+    let answers = (0..)
+        .zip(operations)
+        .map(|(index, operation)| run(store, version(slot, index), operation))
+        .collect();
+    store.end_slot(Slot(slot));
+    answers
+}
+
+/// Takes all chunks of the snapshot of a slot, in this order and then in their own.
+pub fn restored(
+    snapshot: &impl Snapshot,
+    slot: u64,
+    first: impl IntoIterator<Item = u32>,
+) -> KeyValueStore {
+    let mut store = KeyValueStore::new();
+    let mut restore = store.restore(snapshot.digest());
+    for index in first.into_iter().chain(0..snapshot.chunks()) {
+        let chunk = snapshot.chunk(index).expect("within the snapshot");
+        restore.accept(index, &chunk).expect("an honest chunk");
+    }
+    assert_eq!(restore.missing(), None);
+    store.install(Slot(slot), restore).expect("whole");
+    store
+}
+
+pub fn digest(store: &mut KeyValueStore) -> Digest {
+    store.digest()
+}
+
+pub fn bytes(text: &str) -> Bytes {
+    Bytes::copy_from_slice(text.as_bytes())
+}

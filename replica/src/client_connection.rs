@@ -1,0 +1,198 @@
+//! A client's connection: its requests, verified, to the core, and the answers back.
+//!
+//! Reading and writing are two tasks: a client that sends much before it reads is not kept from
+//! sending, and one that never reads keeps nobody else waiting. It loses its connection when one
+//! write has waited longer than the limit.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use elea_protocol::codec;
+use elea_protocol::id::ClientId;
+use elea_protocol::message::{Farewell, ToClient, ToReplica};
+use elea_protocol::replica::Event;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::clients::{Admission, Answers};
+use crate::counters::Counter;
+use crate::frames::{self, FrameError, Reader, Writer};
+use crate::handshake::{frame_counter, rejection_counter};
+use crate::limits::OVERHEAD;
+use crate::listener::Shell;
+use crate::weight;
+
+/// So many answers are taken from the queue at a time.
+const ANSWERS_GROUP: usize = 512;
+
+/// Replies are merged into one frame up to about so many bytes.
+const MERGED_BYTES: usize = 256 << 10;
+
+/// Serves a client until it closes, misbehaves, stops reading or the replica stops.
+pub(crate) async fn serve(shell: &Shell, client: ClientId, mut reader: Reader, mut writer: Writer) {
+    let (admission, answers) = match shell.clients.admit(client) {
+        Ok(admitted) => admitted,
+        Err(counter) => {
+            shell.counters.warn(counter, format_args!("{client:?} has to wait"));
+            frames::farewell(reader, writer, Farewell::TooManyConnections).await;
+            return;
+        }
+    };
+    shell.counters.count(Counter::ClientsAdmitted);
+    tracing::debug!(?client, "client connected");
+    let welcomed = timeout(shell.write_timeout(), frames::write(&mut writer, &ToClient::Welcome));
+    if !matches!(welcomed.await, Ok(Ok(()))) {
+        return;
+    }
+    let broken = CancellationToken::new();
+    let writing = tokio::spawn(write(writer, answers, shell.write_timeout(), broken.clone()));
+    let word = tokio::select! {
+        biased;
+        () = shell.stopping.cancelled() => Some(Farewell::Stopping),
+        () = broken.cancelled() => None,
+        word = receive(shell, &admission, &mut reader) => word,
+    };
+    tracing::debug!(?client, farewell = ?word, "client disconnected");
+    // Without it the writer ends when it has written what is queued.
+    drop(admission);
+    match writing.await {
+        Ok(Ok(writer)) => {
+            if let Some(word) = word {
+                frames::farewell(reader, writer, word).await;
+            }
+        }
+        Ok(Err(Broken::TooSlow)) => {
+            let why = format_args!("{client:?} did not read its answers in time");
+            shell.counters.warn(Counter::ClientTooSlow, why);
+        }
+        Ok(Err(Broken::Gone)) | Err(_) => {}
+    }
+}
+
+/// Takes in messages until the connection has to close; gives back what to say.
+async fn receive(shell: &Shell, admission: &Admission, reader: &mut Reader) -> Option<Farewell> {
+    let client = admission.client;
+    let misbehaved = |counter, what: &dyn std::fmt::Display| {
+        shell.counters.warn(counter, format_args!("{client:?}: {what}"));
+        Some(Farewell::Misbehaviour)
+    };
+    loop {
+        let (message, bytes) = match frames::read_to_replica(reader).await {
+            Ok(read) => read,
+            Err(FrameError::Closed | FrameError::Io(_)) => return None,
+            Err(error) => return misbehaved(frame_counter(&error), &error),
+        };
+        // Room comes first: a request that finds none is not worth its check.
+        let room = shell.inbox.client_room(&admission.share, bytes + OVERHEAD);
+        match (message, room) {
+            (ToReplica::Request(request), _) if request.body().client != client => {
+                return misbehaved(Counter::RequestForeign, &"another client's request");
+            }
+            (ToReplica::Request(request), None) => {
+                shell.counters.count(Counter::RequestBusy);
+                admission.answer(ToClient::Busy(request.body().name()));
+            }
+            (ToReplica::Request(request), Some(room)) => {
+                match shell.membership.open_request(request) {
+                    Ok(request) => {
+                        admission.uses(request.body().session);
+                        shell.inbox.put_client(Event::Request(request), room);
+                    }
+                    Err(rejection) => {
+                        return misbehaved(rejection_counter(rejection), &rejection);
+                    }
+                }
+            }
+            (ToReplica::AskSession(session), Some(room)) => {
+                admission.uses(session);
+                shell.inbox.put_client(Event::AskSession { client, session }, room);
+            }
+            (ToReplica::AskStatus(nonce), Some(room)) => {
+                shell.inbox.put_client(
+                    Event::AskStatus { client, nonce, counters: shell.counters.all() },
+                    room,
+                );
+            }
+            (ToReplica::AskSession(_) | ToReplica::AskStatus(_), None) => {
+                shell.counters.count(Counter::QuestionBusy);
+            }
+            (ToReplica::Hello(_) | ToReplica::Peer(_), _) => {
+                let what = &"sent what only a replica, or a new connection, sends";
+                return misbehaved(Counter::MessageMisplaced, what);
+            }
+        }
+    }
+}
+
+/// Why a connection can no longer be written to.
+enum Broken {
+    /// A write waited longer than it may.
+    TooSlow,
+    /// The other side is gone.
+    Gone,
+}
+
+/// Writes answers until there are none left and none can come, and gives the writer back.
+async fn write(
+    mut writer: Writer,
+    mut answers: Answers,
+    patience: Duration,
+    broken: CancellationToken,
+) -> Result<Writer, Broken> {
+    // Whichever way this ends, the reader is not to go on alone.
+    let _told = broken.drop_guard();
+    let mut group = Vec::new();
+    while answers.take(&mut group, ANSWERS_GROUP).await > 0 {
+        for frame in merge(group.drain(..)) {
+            in_time(patience, frames::feed(&mut writer, frame)).await?;
+        }
+        in_time(patience, frames::flush(&mut writer)).await?;
+    }
+    Ok(writer)
+}
+
+async fn in_time<T, E>(
+    patience: Duration,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, Broken> {
+    match timeout(patience, work).await {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(_)) => Err(Broken::Gone),
+        Err(_) => Err(Broken::TooSlow),
+    }
+}
+
+/// Encodes answers, neighbouring replies in one frame.
+fn merge(answers: impl Iterator<Item = ToClient>) -> Vec<Bytes> {
+    let mut frames = Vec::new();
+    let mut replies = Vec::new();
+    let mut bytes = 0;
+    // What is too large for a frame was an answer that no frame can carry: nothing to be sent.
+    let mut encode = |message: &ToClient| frames.extend(codec::encode(message));
+    for answer in answers {
+        match answer {
+            ToClient::Replies(more) => {
+                for reply in more {
+                    let weight = weight::reply(&reply);
+                    if bytes + weight > MERGED_BYTES && !replies.is_empty() {
+                        encode(&ToClient::Replies(std::mem::take(&mut replies)));
+                        bytes = 0;
+                    }
+                    bytes += weight;
+                    replies.push(reply);
+                }
+            }
+            other => {
+                if !replies.is_empty() {
+                    encode(&ToClient::Replies(std::mem::take(&mut replies)));
+                    bytes = 0;
+                }
+                encode(&other);
+            }
+        }
+    }
+    if !replies.is_empty() {
+        encode(&ToClient::Replies(replies));
+    }
+    frames
+}

@@ -1,0 +1,105 @@
+//! What a replica is started with, and why it may not start or not go on.
+
+use std::path::PathBuf;
+
+use elea_protocol::replica::Setup;
+use serde::{Deserialize, Serialize};
+
+use crate::limits::{BadLimit, Limits};
+use crate::store::StoreError;
+
+/// When a record counts as durable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// When it is on the disk: it outlives a power cut.
+    #[default]
+    Sync,
+    /// When the operating system has it: it outlives the process, not the machine. A replica that
+    /// loses power under it counts as a faulty one.
+    Os,
+}
+
+/// Everything a replica needs to know, beside its application.
+#[derive(Clone)]
+pub struct Config {
+    /// Who it is, of which cluster, with which key and tuning.
+    pub setup: Setup,
+    /// Where each replica listens, by id; its own included.
+    pub addresses: Vec<String>,
+    /// Where to listen; port 0 takes a free one.
+    pub listen: String,
+    /// The folder that holds its store.
+    pub data: PathBuf,
+    /// When a record counts as durable.
+    pub durability: Durability,
+    /// How much it takes.
+    pub limits: Limits,
+}
+
+/// Why a replica could not start, or stopped without being told to. Each says what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RunError {
+    /// The cluster has more or fewer replicas than addresses.
+    #[error("{addresses} addresses are given for {replicas} replicas: give one for each, by id")]
+    Addresses {
+        /// How many addresses.
+        addresses: usize,
+        /// How many replicas.
+        replicas: usize,
+    },
+    /// The setup's id is not one of the cluster's.
+    #[error("{0} is not a replica of this cluster: use a key that the cluster file lists")]
+    NotAMember(String),
+    /// The setup's key is not the one the cluster knows.
+    #[error(
+        "the key is not that of {0} in the cluster file: use that replica's key file, or correct the cluster file"
+    )]
+    WrongKey(String),
+    /// A limit cannot work.
+    #[error(transparent)]
+    Limit(#[from] BadLimit),
+    /// Somebody else listens there.
+    #[error(
+        "{address} is in use by another process: stop that one, or choose another address to listen on"
+    )]
+    AddressInUse {
+        /// The address.
+        address: String,
+    },
+    /// One cannot listen there.
+    #[error(
+        "cannot listen on {address} ({reason}): choose an address of this machine as host:port"
+    )]
+    CannotListen {
+        /// The address.
+        address: String,
+        /// As the system says.
+        reason: String,
+    },
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The store's records contradict each other.
+    #[error(
+        "what {data} holds contradicts itself ({what}): keep the folder for inspection and replace the replica"
+    )]
+    Contradiction {
+        /// The data folder.
+        data: PathBuf,
+        /// What was found.
+        what: String,
+    },
+    /// The system gave no thread.
+    #[error("no thread could be started ({0}): raise the limit on processes for this user")]
+    Thread(String),
+    /// The core found itself in a state that cannot be, or the application panicked, and it stopped
+    /// before it could say anything wrong.
+    #[error("the replica stopped on an internal error ({0}): restart it, and please report this")]
+    Panicked(String),
+    /// The disk did not answer while the replica was stopping.
+    #[error(
+        "the store did not finish writing within {0} ms: check the disk; what was answered before is safe"
+    )]
+    StopTimeout(u64),
+}

@@ -1,0 +1,86 @@
+//! The thread that owns the core. It waits for events and the core's deadline, and for nothing
+//! else: what the core wants done goes into queues that take it at once.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use elea_protocol::application::Application;
+use elea_protocol::replica::{Action, Event, Replica};
+
+use crate::clock::Clock;
+use crate::counters::{Counter, Counters};
+use crate::inbox::{Inbox, Woken};
+use crate::node::HistoryServer;
+use crate::outbound::{Outbound, Outgoing};
+use crate::store_thread::StoreQueue;
+
+/// A deadline that has passed and stays is looked at no more often than this.
+const IDLE: Duration = Duration::from_millis(1);
+
+/// Everything the core's actions lead to.
+pub(crate) struct Router {
+    pub(crate) store: StoreQueue,
+    pub(crate) outbound: Arc<Outbound>,
+    pub(crate) history: HistoryServer,
+    pub(crate) counters: Arc<Counters>,
+}
+
+impl Router {
+    fn carry_out(&mut self, action: Action) {
+        match action {
+            Action::Append { mark, record } => self.store.append(mark, record),
+            Action::Send { to, message, after } => {
+                let outgoing = Outgoing::ToPeers { to, message };
+                if let Some(outgoing) = self.store.hold(after, outgoing) {
+                    self.outbound.send(outgoing);
+                }
+            }
+            Action::Answer { client, session, message, after } => {
+                let outgoing = Outgoing::ToClient { client, session, message };
+                if let Some(outgoing) = self.store.hold(after, outgoing) {
+                    self.outbound.send(outgoing);
+                }
+            }
+            Action::ServeHistory { to, from } => self.history.serve(to, from),
+            Action::Accuse(evidence) => {
+                let culprit = evidence.culprit();
+                self.counters.warn(
+                    Counter::Accusations,
+                    format_args!("{culprit} contradicted itself; the proof is kept"),
+                );
+            }
+        }
+    }
+}
+
+/// Runs the core until the inbox is closed. Dropping the router then ends the store's thread.
+pub(crate) fn run<A: Application>(
+    mut replica: Replica<A>,
+    inbox: &Inbox,
+    mut router: Router,
+    clock: Clock,
+    backlog_max: usize,
+) {
+    let mut group = Vec::new();
+    let mut actions = Vec::new();
+    let mut not_before = Instant::now();
+    loop {
+        let deadline = replica.deadline().and_then(|at| clock.at(at));
+        let wake_at = deadline.map(|at| at.max(not_before));
+        // With the disk far behind, taking in more would only grow what waits for it.
+        let intake = router.store.backlog() <= backlog_max;
+        if inbox.take(wake_at, intake, &mut group) == Woken::Closed {
+            return;
+        }
+        for queued in group.drain(..) {
+            let now = clock.now();
+            replica.handle(now, queued.event, &mut actions);
+            actions.drain(..).for_each(|action| router.carry_out(action));
+        }
+        if replica.deadline().is_some_and(|at| at <= clock.now().instant) {
+            replica.handle(clock.now(), Event::Tick, &mut actions);
+            actions.drain(..).for_each(|action| router.carry_out(action));
+            not_before = Instant::now() + IDLE;
+        }
+    }
+}

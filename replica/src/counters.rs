@@ -1,0 +1,190 @@
+//! What was dropped, refused or lost, by reason.
+//!
+//! Nothing is thrown away in silence: each reason has a counter, and a log line at most once a
+//! second, so that an attacker cannot fill the disk with complaints about them.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)+) => {
+        /// A reason, or something else worth counting.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Counter {
+            $($(#[doc = $doc])+ $variant,)+
+        }
+
+        impl Counter {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The name in status reports and metrics.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)+
+                }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Connections that proved who they are, of clients.
+    ClientsAdmitted = "clients_admitted",
+    /// Connections that proved who they are, of peers.
+    PeersAdmitted = "peers_admitted",
+    /// No hello came in time.
+    HandshakeTimeout = "handshake_timeout",
+    /// The oldest unproved connection had to make room for a newer one.
+    HandshakeEvicted = "handshake_evicted",
+    /// The connection closed before its hello.
+    HandshakeAborted = "handshake_aborted",
+    /// Something else than a hello, or a hello for another connection.
+    HelloMalformed = "hello_malformed",
+    /// The hello's signature does not verify: a wrong key, or another cluster.
+    HelloBadSignature = "hello_bad_signature",
+    /// The hello names nobody this cluster knows, or a weak key.
+    HelloUnknownSigner = "hello_unknown_signer",
+    /// As many client connections are open as there may be.
+    ConnectionsFull = "connections_full",
+    /// One client has as many connections open as it may have.
+    ClientConnectionsFull = "client_connections_full",
+    /// A peer dialled anew and its older connection was closed.
+    PeerReplaced = "peer_replaced",
+    /// A connection ended within a frame.
+    FrameTruncated = "frame_truncated",
+    /// A frame was announced that is larger than its sender may send.
+    FrameTooLarge = "frame_too_large",
+    /// A frame does not decode.
+    FrameMalformed = "frame_malformed",
+    /// A frame decodes, but something follows.
+    FrameTrailing = "frame_trailing",
+    /// A message that does not belong on its connection: a peer's from a client, say.
+    MessageMisplaced = "message_misplaced",
+    /// A client sent what another client signed.
+    RequestForeign = "request_foreign",
+    /// A signature in a message does not verify.
+    MessageBadSignature = "message_bad_signature",
+    /// A message is signed by somebody this replica does not know.
+    MessageUnknownSigner = "message_unknown_signer",
+    /// A message breaks a bound of its kind.
+    MessageMalformed = "message_malformed",
+    /// A client did not read in time and lost its connection.
+    ClientTooSlow = "client_too_slow",
+    /// A peer did not read in time and lost its connection.
+    PeerTooSlow = "peer_too_slow",
+    /// A request was answered with `Busy`.
+    RequestBusy = "request_busy",
+    /// A question of a client found no room.
+    QuestionBusy = "question_busy",
+    /// An answer found no room in its connection's queue.
+    AnswerDropped = "answer_dropped",
+    /// An answer had no connection to go to.
+    AnswerUnclaimed = "answer_unclaimed",
+    /// A message to a peer found no room in its queue.
+    SendQueueFull = "send_queue_full",
+    /// A message to a peer was dropped, since the peer is not connected.
+    SendNotConnected = "send_not_connected",
+    /// A message was too large for a frame.
+    SendTooLarge = "send_too_large",
+    /// A peer could not be dialled, or turned us away.
+    DialFailed = "dial_failed",
+    /// A link to a peer came up.
+    LinksUp = "links_up",
+    /// A peer asked for stored history while it was being served already.
+    HistoryBusy = "history_busy",
+    /// Stored history could not be read for a peer.
+    HistoryUnreadable = "history_unreadable",
+    /// Signatures checked.
+    SignaturesChecked = "signatures_checked",
+    /// Signatures that had been checked before.
+    SignaturesKnown = "signatures_known",
+    /// Groups of records written with one fsync.
+    StoreCommits = "store_commits",
+    /// Records in them.
+    StoreRecords = "store_records",
+    /// Proofs of misbehaviour found.
+    Accusations = "accusations",
+}
+
+/// All counters of one replica.
+pub struct Counters {
+    started: Instant,
+    counts: Vec<AtomicU64>,
+    /// When each was last complained about, in ms after `started`, plus 1.
+    warned: Vec<AtomicU64>,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        let zeros = || Counter::ALL.iter().map(|_| AtomicU64::new(0)).collect();
+        Self { started: Instant::now(), counts: zeros(), warned: zeros() }
+    }
+}
+
+impl Counters {
+    /// Counts one.
+    pub(crate) fn count(&self, counter: Counter) {
+        self.add(counter, 1);
+    }
+
+    /// Counts many.
+    pub(crate) fn add(&self, counter: Counter, many: u64) {
+        self.counts[counter as usize].fetch_add(many, Ordering::Relaxed);
+    }
+
+    /// Counts one and logs it, at most once a second for each reason.
+    pub(crate) fn warn(&self, counter: Counter, detail: impl fmt::Display) {
+        self.count(counter);
+        let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX - 1) + 1;
+        let warned = &self.warned[counter as usize];
+        let last = warned.load(Ordering::Relaxed);
+        if (last == 0 || now - last.min(now) >= 1000)
+            && warned.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        {
+            let total = self.get(counter);
+            tracing::warn!(reason = counter.name(), total, "{detail}");
+        }
+    }
+
+    /// How often it was counted.
+    #[must_use]
+    pub fn get(&self, counter: Counter) -> u64 {
+        self.counts[counter as usize].load(Ordering::Relaxed)
+    }
+
+    /// All that are not zero, by name.
+    #[must_use]
+    pub fn all(&self) -> Vec<(String, u64)> {
+        let counts = Counter::ALL.iter().map(|counter| (*counter, self.get(*counter)));
+        counts.filter(|(_, n)| *n > 0).map(|(c, n)| (c.name().to_owned(), n)).collect()
+    }
+}
+
+impl fmt::Debug for Counters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.all()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_counts_land_where_they_belong() {
+        let names: BTreeSet<_> = Counter::ALL.iter().map(|counter| counter.name()).collect();
+        assert_eq!(names.len(), Counter::ALL.len());
+        let counters = Counters::default();
+        counters.add(Counter::Accusations, 2);
+        counters.warn(Counter::ClientsAdmitted, "once");
+        assert_eq!(
+            counters.all(),
+            [("clients_admitted".to_owned(), 1), ("accusations".to_owned(), 2)]
+        );
+    }
+}

@@ -1,0 +1,155 @@
+//! How much of everything a replica takes: every queue, connection and wait has a bound here.
+
+use elea_protocol::codec::FRAME_MAX;
+use elea_protocol::message::{OPERATIONS_MAX, REQUEST_BYTES_MAX};
+use serde::{Deserialize, Serialize};
+
+/// The largest frame of somebody who has not yet proved who they are.
+pub(crate) const HELLO_FRAME_MAX: usize = 1024;
+
+/// The largest frame of a client: a request of the largest size with all around it.
+pub(crate) const CLIENT_FRAME_MAX: usize =
+    REQUEST_BYTES_MAX + 16 * OPERATIONS_MAX + HELLO_FRAME_MAX;
+
+/// What a queued message takes beside the bytes of its frame. It also keeps a flood of the smallest
+/// messages from being a flood of allocations.
+pub(crate) const OVERHEAD: usize = 512;
+
+/// Bounds on connections, queues and waits. The defaults suit a replica with some gigabytes of
+/// memory; each replica may choose its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Connections of all clients together. Peers do not count: clients cannot lock them out.
+    pub connections: usize,
+    /// Connections of one client.
+    pub connections_per_client: usize,
+    /// Connections that have not yet proved who they are. The oldest makes room for the newest, so
+    /// that holding them open does not keep others out.
+    pub handshakes: usize,
+    /// How long such a connection may take, in ms. Also how long a dialled peer may take.
+    pub handshake_timeout_ms: u64,
+    /// How long a receiver may keep one write waiting before its connection is dropped, in ms.
+    pub write_timeout_ms: u64,
+    /// Messages that wait to be written to one client connection.
+    pub answers_queued: usize,
+    /// The same in bytes.
+    pub answer_bytes_queued: usize,
+    /// Sessions that a connection is answered for: the ones it used last.
+    pub sessions_per_connection: usize,
+    /// Messages that wait to be written to one peer.
+    pub sends_queued: usize,
+    /// The same in bytes.
+    pub send_bytes_queued: usize,
+    /// Bytes of one peer's messages that wait for the core.
+    pub peer_intake_bytes: usize,
+    /// Bytes of all clients' requests that wait for the core.
+    pub client_intake_bytes: usize,
+    /// The same of one client.
+    pub intake_bytes_per_client: usize,
+    /// Bytes of records and held-back messages that wait for the disk. Beyond it the core takes in
+    /// nothing new until the disk has caught up.
+    pub store_backlog_bytes: usize,
+    /// The first wait before a lost peer is dialled again, in ms; it doubles with each failure...
+    pub redial_min_ms: u64,
+    /// ...up to this, in ms.
+    pub redial_max_ms: u64,
+    /// Signatures remembered as good, so that one that comes again is not checked again.
+    pub verified_signatures: usize,
+    /// How long each step of a stop may take before it is given up, in ms.
+    pub stop_timeout_ms: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 1024,
+            connections_per_client: 32,
+            handshakes: 256,
+            handshake_timeout_ms: 3_000,
+            write_timeout_ms: 10_000,
+            answers_queued: 4096,
+            answer_bytes_queued: 32 << 20,
+            sessions_per_connection: 64,
+            sends_queued: 8192,
+            send_bytes_queued: 64 << 20,
+            peer_intake_bytes: 16 << 20,
+            client_intake_bytes: 64 << 20,
+            intake_bytes_per_client: 16 << 20,
+            store_backlog_bytes: 64 << 20,
+            redial_min_ms: 20,
+            redial_max_ms: 1_000,
+            verified_signatures: 1 << 16,
+            stop_timeout_ms: 5_000,
+        }
+    }
+}
+
+/// A limit under which the replica cannot work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the limit `{name}` must be {least} to {most}, not {is}: change it in the configuration")]
+pub struct BadLimit {
+    /// The setting.
+    pub name: &'static str,
+    /// The least it may be.
+    pub least: u64,
+    /// The most it may be.
+    pub most: u64,
+    /// What it is.
+    pub is: u64,
+}
+
+impl Limits {
+    /// Checks every limit.
+    ///
+    /// # Errors
+    /// The first one that cannot work.
+    pub fn check(&self) -> Result<(), BadLimit> {
+        const HOUR: u64 = 3_600_000;
+        const COUNT: u64 = 1 << 24;
+        // Semaphores count bytes in 32 bits a time.
+        const BYTES: u64 = 1 << 31;
+        let wide = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        // A queue that cannot take the largest message would wait for room for ever.
+        let frame = wide(FRAME_MAX + OVERHEAD);
+        let request = wide(CLIENT_FRAME_MAX + OVERHEAD);
+        let rows = [
+            ("connections", wide(self.connections), 1, COUNT),
+            ("connections_per_client", wide(self.connections_per_client), 1, COUNT),
+            ("handshakes", wide(self.handshakes), 1, COUNT),
+            ("handshake_timeout_ms", self.handshake_timeout_ms, 1, HOUR),
+            ("write_timeout_ms", self.write_timeout_ms, 1, HOUR),
+            ("answers_queued", wide(self.answers_queued), 1, COUNT),
+            ("answer_bytes_queued", wide(self.answer_bytes_queued), frame, BYTES),
+            ("sessions_per_connection", wide(self.sessions_per_connection), 1, 1 << 12),
+            ("sends_queued", wide(self.sends_queued), 1, COUNT),
+            ("send_bytes_queued", wide(self.send_bytes_queued), frame, BYTES),
+            ("peer_intake_bytes", wide(self.peer_intake_bytes), frame, BYTES),
+            ("client_intake_bytes", wide(self.client_intake_bytes), request, BYTES),
+            ("intake_bytes_per_client", wide(self.intake_bytes_per_client), request, BYTES),
+            ("store_backlog_bytes", wide(self.store_backlog_bytes), 1 << 16, BYTES),
+            ("redial_min_ms", self.redial_min_ms, 1, HOUR),
+            ("redial_max_ms", self.redial_max_ms, self.redial_min_ms, HOUR),
+            ("verified_signatures", wide(self.verified_signatures), 1, COUNT),
+            ("stop_timeout_ms", self.stop_timeout_ms, 1, HOUR),
+        ];
+        match rows.into_iter().find(|(_, is, least, most)| !(least..=most).contains(&is)) {
+            None => Ok(()),
+            Some((name, is, least, most)) => Err(BadLimit { name, least, most, is }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_sound_and_a_queue_too_small_for_a_frame_is_refused() {
+        assert_eq!(Limits::default().check(), Ok(()));
+        for (bytes, sound) in [(FRAME_MAX + OVERHEAD - 1, false), (FRAME_MAX + OVERHEAD, true)] {
+            let limits = Limits { peer_intake_bytes: bytes, ..Limits::default() };
+            assert_eq!(limits.check().is_ok(), sound, "{bytes}");
+        }
+    }
+}

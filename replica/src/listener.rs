@@ -1,0 +1,112 @@
+//! Accepts connections, finds out whose they are, and hands them on.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use elea_protocol::codec::FRAME_MAX;
+use elea_protocol::id::ReplicaId;
+use elea_protocol::membership::Membership;
+use elea_protocol::message::{Farewell, Origin};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::clients::Clients;
+use crate::counters::{Counter, Counters};
+use crate::handshake::{self, Waiting};
+use crate::inbox::Inbox;
+use crate::limits::{CLIENT_FRAME_MAX, HELLO_FRAME_MAX, Limits};
+use crate::{client_connection, frames, peer_connection};
+
+/// When the system has no more sockets, it helps to wait until some are closed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
+/// What every connection needs.
+pub(crate) struct Shell {
+    pub(crate) me: ReplicaId,
+    pub(crate) membership: Arc<Membership>,
+    pub(crate) limits: Limits,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) clients: Arc<Clients>,
+    /// By peer: cancelled when it dials anew.
+    pub(crate) peers: Mutex<HashMap<ReplicaId, CancellationToken>>,
+    pub(crate) waiting: Arc<Waiting>,
+    /// No connection is accepted any more.
+    pub(crate) no_more: CancellationToken,
+    /// Connections say farewell.
+    pub(crate) stopping: CancellationToken,
+}
+
+impl Shell {
+    pub(crate) fn handshake_timeout(&self) -> Duration {
+        Duration::from_millis(self.limits.handshake_timeout_ms)
+    }
+
+    pub(crate) fn write_timeout(&self) -> Duration {
+        Duration::from_millis(self.limits.write_timeout_ms)
+    }
+
+    pub(crate) fn peers(&self) -> MutexGuard<'_, HashMap<ReplicaId, CancellationToken>> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Accepts until it is told not to, then waits until all connections have said farewell.
+pub(crate) async fn listen(shell: Arc<Shell>, listener: TcpListener) {
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = shell.no_more.cancelled() => break,
+            accepted = listener.accept() => accepted,
+            // Finished ones are collected as they come.
+            Some(_) = connections.join_next() => continue,
+        };
+        match accepted {
+            Ok((stream, address)) => {
+                tracing::debug!(%address, "accepted");
+                connections.spawn(serve(Arc::clone(&shell), stream));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept connections at the moment");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+async fn serve(shell: Arc<Shell>, stream: TcpStream) {
+    let Ok((mut reader, mut writer)) = frames::split(stream, HELLO_FRAME_MAX) else { return };
+    let turn = shell.waiting.enter();
+    let answered = tokio::select! {
+        biased;
+        () = shell.stopping.cancelled() => Err((Counter::HandshakeAborted, Some(Farewell::Stopping))),
+        () = turn.evicted.cancelled() => return,
+        answered = timeout(
+            shell.handshake_timeout(),
+            handshake::challenge(&shell, &mut reader, &mut writer),
+        ) => answered.unwrap_or(Err((Counter::HandshakeTimeout, Some(Farewell::NotAdmitted)))),
+    };
+    drop(turn);
+    match answered {
+        Ok(Origin::Replica(peer)) => {
+            reader.decoder_mut().set_max_frame_length(FRAME_MAX);
+            peer_connection::serve(&shell, peer, reader, writer).await;
+        }
+        Ok(Origin::Client(client)) => {
+            reader.decoder_mut().set_max_frame_length(CLIENT_FRAME_MAX);
+            client_connection::serve(&shell, client, reader, writer).await;
+        }
+        Err((counter, word)) => {
+            shell.counters.warn(counter, "a connection was not let in");
+            if let Some(word) = word {
+                frames::farewell(reader, writer, word).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,415 @@
+//! A running replica: puts the threads, the tasks and the queues between them together, and takes
+//! them apart again in the order that loses nothing.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use elea_protocol::application::Application;
+use elea_protocol::id::{ReplicaId, Slot};
+use elea_protocol::membership::Membership;
+use elea_protocol::message::{Message, Slots};
+use elea_protocol::quorum::Strength;
+use elea_protocol::replica::{Replica, Setup, StartError, Target};
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio::sync::{oneshot, watch};
+use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::clients::Clients;
+use crate::clock::Clock;
+use crate::config::{Config, RunError};
+use crate::core_thread::{self, Router};
+use crate::counters::{Counter, Counters};
+use crate::handshake::Waiting;
+use crate::inbox::Inbox;
+use crate::listener::{self, Shell};
+use crate::outbound::{Outbound, Outgoing};
+use crate::peer_link::{LinkTask, link};
+use crate::store::{HistoryReader, Store};
+use crate::store_thread::store_queue;
+use crate::verified_cache::VerifiedCache;
+
+/// Runs a replica until `shutdown` comes or it cannot go on.
+///
+/// # Errors
+/// Why it could not start, or had to stop.
+pub async fn run<A: Application + 'static>(
+    config: Config,
+    application: A,
+    shutdown: impl Future,
+) -> Result<(), RunError> {
+    let node = Node::start(config, application).await?;
+    tokio::select! {
+        biased;
+        _ = node.failed() => {}
+        _ = shutdown => {}
+    }
+    node.stop().await
+}
+
+/// A running replica. Dropping it stops it without ceremony; see [`Node::stop`].
+pub struct Node {
+    local_address: SocketAddr,
+    shell: Arc<Shell>,
+    /// Ends the links to peers, after everything else that speaks through them.
+    links_end: CancellationToken,
+    failure: watch::Receiver<Option<RunError>>,
+    links_up: watch::Receiver<usize>,
+    core: Worker,
+    store: Worker,
+    listener: JoinHandle<()>,
+    links: JoinSet<()>,
+}
+
+impl Node {
+    /// Starts a replica that listens where the configuration says. It must be called on a tokio
+    /// runtime, on which the replica's connections live from then on.
+    ///
+    /// # Errors
+    /// What stands in the way.
+    pub async fn start<A: Application + 'static>(
+        config: Config,
+        application: A,
+    ) -> Result<Self, RunError> {
+        let address = config.listen.clone();
+        let listener = TcpListener::bind(&address).await;
+        Self::begin(config, application, listener.map_err(|error| cannot_listen(address, &error))?)
+            .await
+    }
+
+    /// [`Node::start`] on a socket that is bound already: whoever starts several replicas can so
+    /// know all their addresses before the first one runs. [`Config::listen`] is not looked at.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn start_on<A: Application + 'static>(
+        config: Config,
+        application: A,
+        listener: std::net::TcpListener,
+    ) -> Result<Self, RunError> {
+        let address = config.listen.clone();
+        let listener =
+            listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener));
+        Self::begin(config, application, listener.map_err(|error| cannot_listen(address, &error))?)
+            .await
+    }
+
+    async fn begin<A: Application + 'static>(
+        mut config: Config,
+        application: A,
+        listener: TcpListener,
+    ) -> Result<Self, RunError> {
+        check(&config)?;
+        let local_address =
+            listener.local_addr().map_err(|error| cannot_listen(config.listen.clone(), &error))?;
+        let counters = Arc::<Counters>::default();
+        config.setup.membership = Arc::new(with_memory(&config, &counters));
+        let Config { setup, addresses, data, durability, limits, .. } = config;
+        let (me, membership) = (setup.id, Arc::clone(&setup.membership));
+        let clock = Clock::start();
+
+        let for_core = setup.clone();
+        let recovery = spawn_blocking(move || {
+            let (store, recovered) =
+                Store::open(&data, for_core.membership.genesis(), me, durability)?;
+            let slots = store.history();
+            let replica = Replica::start(for_core, application, recovered, slots, clock.now());
+            match replica {
+                Ok(replica) => Ok((store, replica)),
+                Err(StartError::Unreadable(error)) => Err(RunError::Store(error)),
+                Err(error @ StartError::Damaged(..)) => {
+                    Err(RunError::Contradiction { data, what: error.to_string() })
+                }
+            }
+        });
+        let (store, replica) = recovery
+            .await
+            .map_err(|error| RunError::Panicked(format!("during the start: {error}")))??;
+
+        let replicas = membership.size().replicas();
+        let inbox = Inbox::new(replicas, limits.peer_intake_bytes, limits.client_intake_bytes);
+        let shell = Arc::new(Shell {
+            me,
+            membership,
+            limits,
+            counters: Arc::clone(&counters),
+            inbox: Arc::new(inbox),
+            clients: Clients::new(limits, Arc::clone(&counters)),
+            peers: Mutex::new(HashMap::new()),
+            waiting: Waiting::new(limits.handshakes, Arc::clone(&counters)),
+            no_more: CancellationToken::new(),
+            stopping: CancellationToken::new(),
+        });
+        let (links_end, (up, links_up)) = (CancellationToken::new(), watch::channel(0));
+        let mut tasks = Vec::new();
+        let links = others(&setup, addresses)
+            .map(|other| {
+                let (peer, address) = other?;
+                let (setup, up) = (setup.clone(), up.clone());
+                let counters = Arc::clone(&counters);
+                let (link, task) =
+                    link(setup, peer, address, limits, counters, up, links_end.clone());
+                tasks.push(task);
+                Some(link)
+            })
+            .collect();
+        let clients = Arc::clone(&shell.clients);
+        let outbound = Arc::new(Outbound { links, clients, counters: Arc::clone(&counters) });
+        let history = HistoryServer::new(store.reader(), &outbound, replicas);
+        let (queue, store_work) = store_queue(store, Arc::clone(&counters));
+
+        let (raise, failure) = watch::channel(None);
+        let failed = Failure { raise, inbox: Arc::clone(&shell.inbox) };
+        let (release, inbox) = (Arc::clone(&outbound), Arc::clone(&shell.inbox));
+        let store = Worker::spawn(format!("{me}-store"), failed.clone(), move || {
+            let synced = |mark| inbox.synced(mark);
+            Ok(store_work.run(|outgoing| release.send(outgoing), synced)?)
+        })?;
+        let inbox = Arc::clone(&shell.inbox);
+        let router = Router { store: queue, outbound, history, counters };
+        let core = Worker::spawn(format!("{me}-core"), failed, move || {
+            core_thread::run(replica, &inbox, router, clock, limits.store_backlog_bytes);
+            Ok(())
+        })?;
+        let listener = tokio::spawn(listener::listen(Arc::clone(&shell), listener));
+        let links = tasks.into_iter().map(LinkTask::run).collect();
+        tracing::info!(replica = %me, address = %local_address, "replica started");
+        Ok(Self {
+            local_address,
+            shell,
+            links_end,
+            failure,
+            links_up,
+            core,
+            store,
+            listener,
+            links,
+        })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn local_address(&self) -> SocketAddr {
+        self.local_address
+    }
+
+    /// What it has counted since its start.
+    #[must_use]
+    pub fn counters(&self) -> Arc<Counters> {
+        Arc::clone(&self.shell.counters)
+    }
+
+    /// Waits until it has reached so many peers that, with them, it is a strong quorum. It serves
+    /// clients before that, as far as it can.
+    ///
+    /// # Errors
+    /// It had to stop.
+    pub async fn ready(&self) -> Result<(), RunError> {
+        let size = self.shell.membership.size();
+        let mut links_up = self.links_up.clone();
+        let enough = |up: &usize| size.suffices(*up + 1, Strength::Strong);
+        tokio::select! {
+            biased;
+            error = self.failed() => Err(error),
+            // The sender is gone only when the links are: the node is being stopped.
+            _ = links_up.wait_for(enough) => Ok(()),
+        }
+    }
+
+    /// Waits until it cannot go on. It has fallen silent by then, but still has to be stopped.
+    pub async fn failed(&self) -> RunError {
+        let mut failure = self.failure.clone();
+        // Both threads may end without a failure: then it will never fail any more.
+        let Ok(error) = failure.wait_for(Option::is_some).await.map(|error| error.clone()) else {
+            return std::future::pending().await;
+        };
+        error.unwrap_or_else(|| RunError::Panicked("unknown".to_owned()))
+    }
+
+    /// Stops it: takes nothing more in, writes what has been decided, sends what rests on it, says
+    /// farewell.
+    ///
+    /// # Errors
+    /// It had failed before, or its disk does not answer.
+    pub async fn stop(mut self) -> Result<(), RunError> {
+        let step = Duration::from_millis(self.shell.limits.stop_timeout_ms);
+        let me = self.shell.me;
+        tracing::info!(replica = %me, "stopping");
+        self.shell.no_more.cancel();
+        self.shell.inbox.close();
+        let quiet = self.core.ended(step).await && self.store.ended(step).await;
+        // Now nothing new can be said, and what was said is in the connections' queues.
+        self.shell.stopping.cancel();
+        if timeout(step, &mut self.listener).await.is_err() {
+            self.listener.abort();
+        }
+        self.links_end.cancel();
+        if timeout(step, async { while self.links.join_next().await.is_some() {} }).await.is_err() {
+            self.links.abort_all();
+        }
+        let failure = self.failure.borrow().clone();
+        tracing::info!(replica = %me, "stopped");
+        match failure {
+            Some(error) => Err(error),
+            None if !quiet => Err(RunError::StopTimeout(self.shell.limits.stop_timeout_ms)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.shell.no_more.cancel();
+        self.shell.inbox.close();
+        self.shell.stopping.cancel();
+        self.links_end.cancel();
+    }
+}
+
+fn check(config: &Config) -> Result<(), RunError> {
+    let Config { setup, addresses, limits, .. } = config;
+    limits.check()?;
+    let replicas = usize::from(setup.membership.size().replicas());
+    if addresses.len() != replicas {
+        return Err(RunError::Addresses { addresses: addresses.len(), replicas });
+    }
+    match setup.membership.replica_key(setup.id) {
+        None => Err(RunError::NotAMember(setup.id.to_string())),
+        Some(key) if *key != setup.signer.public_key() => {
+            Err(RunError::WrongKey(setup.id.to_string()))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+fn with_memory(config: &Config, counters: &Arc<Counters>) -> Membership {
+    let (capacity, counters) = (config.limits.verified_signatures, Arc::clone(counters));
+    let wrap = |scheme| -> Arc<dyn elea_protocol::seal::Scheme> {
+        Arc::new(VerifiedCache::new(scheme, capacity, counters))
+    };
+    config.setup.membership.with_scheme(wrap)
+}
+
+/// All replicas with their addresses, by id; `None` at the own.
+fn others(
+    setup: &Setup,
+    addresses: Vec<String>,
+) -> impl Iterator<Item = Option<(ReplicaId, String)>> {
+    let me = setup.id;
+    let all = setup.membership.size().members().zip(addresses).collect::<Vec<_>>();
+    all.into_iter().map(move |(id, address)| (id != me).then_some((id, address)))
+}
+
+fn cannot_listen(address: String, error: &io::Error) -> RunError {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => RunError::AddressInUse { address },
+        _ => RunError::CannotListen { address, reason: error.to_string() },
+    }
+}
+
+/// Where threads report why the replica cannot go on. The first word counts.
+#[derive(Clone)]
+struct Failure {
+    raise: watch::Sender<Option<RunError>>,
+    inbox: Arc<Inbox>,
+}
+
+impl Failure {
+    fn raise(&self, error: RunError) {
+        tracing::error!(%error, "the replica cannot go on");
+        self.inbox.close();
+        self.raise.send_if_modified(|first| {
+            let is_first = first.is_none();
+            first.get_or_insert(error);
+            is_first
+        });
+    }
+}
+
+/// A thread of the replica's own.
+struct Worker {
+    /// Closed when the thread has ended.
+    alive: oneshot::Receiver<()>,
+}
+
+impl Worker {
+    fn spawn(
+        name: String,
+        failure: Failure,
+        work: impl FnOnce() -> Result<(), RunError> + Send + 'static,
+    ) -> Result<Self, RunError> {
+        let (end, alive) = oneshot::channel();
+        let body = move || {
+            // The work has been dropped when this ends, with all the queues and files it had.
+            match catch_unwind(AssertUnwindSafe(work)) {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => failure.raise(error),
+                Err(panic) => failure.raise(RunError::Panicked(text(&*panic))),
+            }
+            drop(end);
+        };
+        match std::thread::Builder::new().name(name).spawn(body) {
+            Ok(_) => Ok(Self { alive }),
+            Err(error) => Err(RunError::Thread(error.to_string())),
+        }
+    }
+
+    /// Whether the thread ends within this time.
+    async fn ended(&mut self, patience: Duration) -> bool {
+        timeout(patience, &mut self.alive).await.is_ok()
+    }
+}
+
+fn text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    text.unwrap_or_else(|| "a panic without words".to_owned())
+}
+
+/// Reads old history for peers, off the threads that must not wait. One answer a peer at a time: a
+/// peer that asks faster than the disk reads gets the answer to its next question.
+pub(crate) struct HistoryServer {
+    reader: HistoryReader,
+    outbound: Arc<Outbound>,
+    runtime: Handle,
+    busy: Vec<Arc<AtomicBool>>,
+}
+
+impl HistoryServer {
+    fn new(reader: HistoryReader, outbound: &Arc<Outbound>, replicas: u8) -> Self {
+        let busy = (0..replicas).map(|_| Arc::default()).collect();
+        Self { reader, outbound: Arc::clone(outbound), runtime: Handle::current(), busy }
+    }
+
+    /// Sends `to` the stored slots from `from` on, as many as one answer holds.
+    pub(crate) fn serve(&self, to: ReplicaId, from: Slot) {
+        let counters = &self.outbound.counters;
+        let Some(busy) = self.busy.get(usize::from(to.0)) else { return };
+        if busy.swap(true, Ordering::Acquire) {
+            counters.count(Counter::HistoryBusy);
+            return;
+        }
+        let busy = Arc::clone(busy);
+        let (reader, outbound) = (self.reader.clone(), Arc::clone(&self.outbound));
+        self.runtime.spawn_blocking(move || {
+            match reader.serve(from) {
+                // Nothing is the answer to a question about slots that are not there.
+                Ok(entries) if entries.is_empty() => {}
+                Ok(entries) => {
+                    let message = Message::Slots(Slots { from, entries, certificate: None });
+                    outbound.send(Outgoing::ToPeers { to: Target::One(to), message });
+                }
+                Err(error) => outbound.counters.warn(Counter::HistoryUnreadable, error),
+            }
+            busy.store(false, Ordering::Release);
+        });
+    }
+}

@@ -1,0 +1,138 @@
+//! A connection that a peer dialled: its messages, verified, in their order, to the core.
+//!
+//! Verification runs right here. A task of the runtime *is* a worker thread's work: with several
+//! connections it spreads over the cores by itself, and on a quiet replica it costs no wake-up of
+//! another thread, which would take twice as long as the check. Only a message with so many signatures
+//! that it would hold up the other tasks of its thread goes to the pool for long work; the next
+//! message of its connection waits for it, so order is kept.
+
+use std::sync::Arc;
+
+use elea_protocol::id::ReplicaId;
+use elea_protocol::membership::Membership;
+use elea_protocol::message::{Farewell, Message, ToClient, ToReplica};
+use elea_protocol::replica::Event;
+use elea_protocol::seal::{Rejection, Verified};
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::counters::Counter;
+use crate::frames::{self, FrameError, Reader, Writer};
+use crate::handshake::{frame_counter, rejection_counter};
+use crate::limits::OVERHEAD;
+use crate::listener::Shell;
+
+/// More signatures than this are checked elsewhere: at 40 µs each they take longer than a task
+/// should keep its thread.
+const INLINE_SIGNATURES: usize = 32;
+
+/// Serves a peer until it closes, misbehaves, dials anew or the replica stops.
+pub(crate) async fn serve(shell: &Shell, peer: ReplicaId, mut reader: Reader, mut writer: Writer) {
+    let replaced = CancellationToken::new();
+    take_over(shell, peer, &replaced);
+    shell.counters.count(Counter::PeersAdmitted);
+    tracing::info!(%peer, "peer connected");
+    let welcomed = timeout(shell.write_timeout(), frames::write(&mut writer, &ToClient::Welcome));
+    let word = match welcomed.await {
+        Ok(Ok(())) => tokio::select! {
+            biased;
+            () = shell.stopping.cancelled() => Some(Farewell::Stopping),
+            () = replaced.cancelled() => Some(Farewell::TooManyConnections),
+            word = receive(shell, peer, &mut reader) => word,
+        },
+        Ok(Err(_)) | Err(_) => None,
+    };
+    forget(shell, peer, &replaced);
+    tracing::info!(%peer, farewell = ?word, "peer disconnected");
+    if let Some(word) = word {
+        frames::farewell(reader, writer, word).await;
+    }
+}
+
+/// Closes the peer's older connection. A peer dials anew when it believes the old connection dead,
+/// and often it is the only one of the two to know.
+fn take_over(shell: &Shell, peer: ReplicaId, replaced: &CancellationToken) {
+    let mut peers = shell.peers();
+    if let Some(older) = peers.insert(peer, replaced.clone()) {
+        older.cancel();
+        shell.counters.count(Counter::PeerReplaced);
+    }
+}
+
+/// Removes the peer's entry, unless a newer connection has taken it over. Who takes over cancels the
+/// older one under the same lock.
+fn forget(shell: &Shell, peer: ReplicaId, replaced: &CancellationToken) {
+    let mut peers = shell.peers();
+    if !replaced.is_cancelled() {
+        peers.remove(&peer);
+    }
+}
+
+/// Takes in messages until the connection has to close; gives back what to say.
+async fn receive(shell: &Shell, peer: ReplicaId, reader: &mut Reader) -> Option<Farewell> {
+    loop {
+        let (message, bytes) = match frames::read_to_replica(reader).await {
+            Ok((ToReplica::Peer(message), bytes)) => (message, bytes),
+            Ok(_) => {
+                shell.counters.warn(
+                    Counter::MessageMisplaced,
+                    format_args!("{peer} sent what only clients send"),
+                );
+                return Some(Farewell::Misbehaviour);
+            }
+            Err(FrameError::Closed | FrameError::Io(_)) => return None,
+            Err(error) => {
+                shell.counters.warn(frame_counter(&error), format_args!("{peer}: {error}"));
+                return Some(Farewell::Misbehaviour);
+            }
+        };
+        // Room comes first: a peer that sends faster than the core takes is not worth checking.
+        let Some(room) = shell.inbox.peer_room(peer, bytes + OVERHEAD).await else {
+            return Some(Farewell::Stopping);
+        };
+        let kind = message.kind();
+        tracing::trace!(%peer, kind, bytes, "received");
+        match open(&shell.membership, message).await {
+            Ok(message) => {
+                shell.inbox.put_peer(peer, Event::Peer { from: peer, message }, room);
+            }
+            // Replicas may know different clients: who passes on what we refuse is no liar.
+            Err(rejection @ (Rejection::UnknownSigner | Rejection::WeakKey)) => {
+                let counter = rejection_counter(rejection);
+                shell.counters.warn(counter, format_args!("{peer} sent {kind}: {rejection}"));
+            }
+            Err(rejection) => {
+                let counter = rejection_counter(rejection);
+                shell.counters.warn(counter, format_args!("{peer} sent {kind}: {rejection}"));
+                return Some(Farewell::Misbehaviour);
+            }
+        }
+    }
+}
+
+async fn open(
+    membership: &Arc<Membership>,
+    message: Message,
+) -> Result<Verified<Message>, Rejection> {
+    if signatures(&message) <= INLINE_SIGNATURES {
+        return membership.open_message(message);
+    }
+    let membership = Arc::clone(membership);
+    let opened = spawn_blocking(move || membership.open_message(message)).await;
+    // The pool loses a task only when the runtime goes down: then nobody waits for the message.
+    opened.unwrap_or(Err(Rejection::UnknownSigner))
+}
+
+fn signatures(message: &Message) -> usize {
+    match message {
+        Message::Certificate(certificate) => certificate.votes.len(),
+        Message::Stable(certificate) => certificate.votes.len(),
+        Message::Requests(requests) => requests.0.len(),
+        Message::Slots(slots) => {
+            slots.entries.iter().map(|entry| 1 + entry.requests.len()).sum::<usize>()
+        }
+        // One signature, or, of a kind that is new, few enough.
+        _ => 1,
+    }
+}

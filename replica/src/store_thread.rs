@@ -1,0 +1,186 @@
+//! The thread that owns the store: group commit, and the gate before everything that must not be
+//! said before it is on disk.
+//!
+//! It takes all that has queued up, writes the records of it in one batch with one fsync, then lets
+//! go of what was held back for them, in its order, and tells the core. While it waits for the disk
+//! the next group queues up, so the slower the disk, the larger the groups. When the disk fails, it
+//! lets go of nothing more: the replica falls silent before it can say what it may forget.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+
+use elea_protocol::replica::{Mark, Record};
+
+use crate::counters::{Counter, Counters};
+use crate::outbound::Outgoing;
+use crate::store::{Store, StoreError};
+use crate::weight;
+
+/// Where records go. The store, or what stands for it in tests.
+pub(crate) trait Disk: Send + 'static {
+    /// Writes a group of records, all or nothing, and waits until they are durable.
+    fn commit(&mut self, records: &[Record]) -> Result<(), StoreError>;
+}
+
+impl Disk for Store {
+    fn commit(&mut self, records: &[Record]) -> Result<(), StoreError> {
+        Self::commit(self, records)
+    }
+}
+
+enum Job {
+    Append(Mark, Record),
+    Hold(Mark, Outgoing),
+}
+
+#[derive(Default)]
+struct Progress {
+    /// All up to this mark is on disk, and all that was held for it has been let go.
+    synced: AtomicU64,
+    /// About how many bytes wait for the disk.
+    backlog: AtomicUsize,
+}
+
+/// The core's end. Dropping it ends the thread, after everything queued has been written.
+pub(crate) struct StoreQueue {
+    jobs: Sender<Job>,
+    progress: Arc<Progress>,
+    /// Records appended last; what rests on an older one may be let out when that one is synced.
+    appended: Mark,
+}
+
+impl StoreQueue {
+    pub(crate) fn append(&mut self, mark: Mark, record: Record) {
+        debug_assert!(mark > self.appended, "marks only grow");
+        self.appended = mark;
+        self.queue(weight::record(&record), Job::Append(mark, record));
+    }
+
+    /// Keeps something back until `after` is on disk. Gives it back if it is there already.
+    pub(crate) fn hold(&mut self, after: Mark, outgoing: Outgoing) -> Option<Outgoing> {
+        if after.0 <= self.progress.synced.load(Ordering::Acquire) {
+            return Some(outgoing);
+        }
+        self.queue(outgoing.weight(), Job::Hold(after, outgoing));
+        None
+    }
+
+    fn queue(&self, bytes: usize, job: Job) {
+        self.progress.backlog.fetch_add(bytes, Ordering::Relaxed);
+        // The thread is gone only after the disk failed: then nothing is to be written or said.
+        let _ = self.jobs.send(job);
+    }
+
+    /// About how many bytes wait for the disk.
+    pub(crate) fn backlog(&self) -> usize {
+        self.progress.backlog.load(Ordering::Relaxed)
+    }
+}
+
+/// The thread's end.
+pub(crate) struct StoreThread<D> {
+    disk: D,
+    jobs: Receiver<Job>,
+    progress: Arc<Progress>,
+    counters: Arc<Counters>,
+    /// Held back, in the order in which it was said.
+    held: VecDeque<(Mark, Outgoing)>,
+}
+
+/// A queue and the thread's work behind it.
+pub(crate) fn store_queue<D: Disk>(
+    disk: D,
+    counters: Arc<Counters>,
+) -> (StoreQueue, StoreThread<D>) {
+    let (sender, jobs) = mpsc::channel();
+    let progress = Arc::<Progress>::default();
+    let queue = StoreQueue { jobs: sender, progress: Arc::clone(&progress), appended: Mark::NONE };
+    (queue, StoreThread { disk, jobs, progress, counters, held: VecDeque::new() })
+}
+
+impl<D: Disk> StoreThread<D> {
+    /// Works until the queue is dropped, or the disk fails. `release` lets something out, `synced`
+    /// tells the core.
+    pub(crate) fn run(
+        mut self,
+        mut release: impl FnMut(Outgoing),
+        mut synced: impl FnMut(Mark),
+    ) -> Result<(), StoreError> {
+        let mut next = Group::default();
+        loop {
+            if next.records.is_empty() {
+                match self.jobs.recv() {
+                    Ok(job) => self.take(job, &mut next),
+                    Err(_) => return Ok(()),
+                }
+            }
+            self.take_all(&mut next);
+            if next.records.is_empty() {
+                // The mark was synced between the core's look and its word.
+                let synced = Mark(self.progress.synced.load(Ordering::Acquire));
+                self.let_go(synced, &mut release);
+                continue;
+            }
+            let group = std::mem::take(&mut next);
+            self.disk.commit(&group.records)?;
+            self.counters.count(Counter::StoreCommits);
+            self.counters.add(Counter::StoreRecords, group.records.len() as u64);
+            // What was said while the disk was busy may rest on this very group: a word comes a
+            // moment after its record, and must not wait for another turn of the disk.
+            self.take_all(&mut next);
+            self.let_go(group.last, &mut release);
+            // Only now: whoever sees the mark may overtake what was held for it.
+            self.progress.synced.store(group.last.0, Ordering::Release);
+            self.progress.backlog.fetch_sub(group.bytes, Ordering::Relaxed);
+            synced(group.last);
+        }
+    }
+
+    fn take_all(&mut self, group: &mut Group) {
+        while let Ok(job) = self.jobs.try_recv() {
+            self.take(job, group);
+        }
+    }
+
+    fn take(&mut self, job: Job, group: &mut Group) {
+        match job {
+            Job::Append(mark, record) => {
+                group.bytes += weight::record(&record);
+                group.records.push(record);
+                group.last = mark;
+            }
+            Job::Hold(after, outgoing) => self.held.push_back((after, outgoing)),
+        }
+    }
+
+    /// Lets go of what rests on nothing above `synced`.
+    fn let_go(&mut self, synced: Mark, release: &mut impl FnMut(Outgoing)) {
+        let mut released = 0;
+        let mut kept = VecDeque::new();
+        for (after, outgoing) in self.held.drain(..) {
+            if after <= synced {
+                released += outgoing.weight();
+                release(outgoing);
+            } else {
+                kept.push_back((after, outgoing));
+            }
+        }
+        self.held = kept;
+        self.progress.backlog.fetch_sub(released, Ordering::Relaxed);
+    }
+}
+
+/// The records of one commit.
+#[derive(Default)]
+struct Group {
+    records: Vec<Record>,
+    /// The mark of the last one.
+    last: Mark,
+    bytes: usize,
+}
+
+#[cfg(test)]
+#[path = "store_thread_tests.rs"]
+mod tests;

@@ -1,0 +1,152 @@
+//! Replicas together: requests, restarts, failures and clear words about what is wrong.
+
+use elea_protocol::message::{Farewell, Level, ReplyKind};
+use elea_protocol::replica::Setup;
+use elea_replica::{Config, Counter, Limits, Node, RunError, StoreError};
+
+use crate::support::{Adder, Client, Cluster, Wire, test};
+
+async fn stop(nodes: Vec<Node>) {
+    for node in nodes {
+        node.stop().await.expect("a clean stop");
+    }
+}
+
+#[test]
+fn four_replicas_answer_strong_and_weak_requests_and_remember_them_after_a_restart() {
+    test(async {
+        let mut cluster = Cluster::new();
+        let nodes = cluster.start_all().await;
+        for node in &nodes {
+            node.ready().await.expect("it runs");
+        }
+        let mut client = Client::connect(&cluster, 0, &[0, 1, 2, 3]).await;
+        for _ in 0..20 {
+            client.send(Level::Strong, &[1]).await;
+        }
+        let sums = client.answers(1..=20, ReplyKind::Committed).await;
+        assert_eq!(sums.values().max(), Some(&20));
+        let mut other = Client::connect(&cluster, 1, &[0, 1, 2, 3]).await;
+        other.send(Level::Weak, &[5]).await;
+        assert_eq!(other.answers(1..=1, ReplyKind::Speculative).await[&1], 25);
+        assert!(nodes[0].counters().get(Counter::StoreCommits) > 0);
+        drop((client, other));
+        stop(nodes).await;
+
+        let nodes = cluster.start_all().await;
+        let mut third = Client::connect(&cluster, 2, &[0, 1, 2, 3]).await;
+        third.send(Level::Strong, &[10]).await;
+        assert_eq!(third.answers(1..=1, ReplyKind::Committed).await[&1], 35);
+        drop(third);
+        stop(nodes).await;
+    });
+}
+
+#[test]
+fn three_go_on_without_the_fourth_and_it_catches_up_when_it_comes_back() {
+    test(async {
+        let mut cluster = Cluster::new();
+        let mut nodes = Vec::new();
+        for id in 0..3 {
+            nodes.push(cluster.start(id).await);
+        }
+        for node in &nodes {
+            node.ready().await.expect("it runs");
+        }
+        let mut client = Client::connect(&cluster, 0, &[0, 1, 2]).await;
+        for _ in 0..30 {
+            client.send(Level::Strong, &[2]).await;
+        }
+        client.answers(1..=30, ReplyKind::Committed).await;
+        drop(client);
+        nodes.push(cluster.start(3).await);
+        let head = Wire::client(&cluster, 0, 0).await.status(1).await.head;
+        let mut late = Wire::client(&cluster, 3, 0).await;
+        let mut nonce = 0;
+        loop {
+            nonce += 1;
+            let status = late.status(nonce).await;
+            if status.head.slot >= head.slot {
+                assert_eq!(status.head, head);
+                break;
+            }
+        }
+        stop(nodes).await;
+    });
+}
+
+#[test]
+fn a_stop_says_farewell_and_the_address_is_free_again() {
+    test(async {
+        let mut cluster = Cluster::new();
+        let node = cluster.start(0).await;
+        let mut client = Wire::client(&cluster, 0, 0).await;
+        let mut peer = Wire::peer(&cluster, 0, 1).await;
+        node.stop().await.expect("a clean stop");
+        assert_eq!(client.farewell().await, Some(Farewell::Stopping));
+        assert_eq!(peer.farewell().await, Some(Farewell::Stopping));
+        cluster.start(0).await.stop().await.expect("a clean stop");
+    });
+}
+
+#[test]
+fn run_ends_when_it_is_told_to() {
+    test(async {
+        let cluster = Cluster::new();
+        let config = Config { listen: "127.0.0.1:0".to_owned(), ..cluster.config(0) };
+        let (tell, told) = tokio::sync::oneshot::channel::<()>();
+        let running = tokio::spawn(elea_replica::run(config, Adder::default(), told));
+        drop(tell);
+        assert_eq!(running.await.expect("no panic"), Ok(()));
+    });
+}
+
+#[test]
+fn an_application_that_panics_stops_its_replica_with_a_word() {
+    test(async {
+        let mut cluster = Cluster::new();
+        let nodes = cluster.start_all().await;
+        for node in &nodes {
+            node.ready().await.expect("it runs");
+        }
+        let mut client = Client::connect(&cluster, 0, &[0, 1, 2, 3]).await;
+        client.send(Level::Weak, b"panic").await;
+        assert!(matches!(nodes[0].failed().await, RunError::Panicked(_)));
+        for node in nodes {
+            // Backups may be stopped before they execute it.
+            let stopped = node.stop().await;
+            assert!(matches!(stopped, Ok(()) | Err(RunError::Panicked(_))), "{stopped:?}");
+        }
+    });
+}
+
+#[test]
+fn what_cannot_start_says_why() {
+    test(async {
+        let mut cluster = Cluster::new();
+        let node = cluster.start(0).await;
+        let refused = |config| async { Node::start(config, Adder::default()).await.err() };
+        let config = || Config { listen: "127.0.0.1:0".to_owned(), ..cluster.config(0) };
+
+        let error = refused(cluster.config(0)).await.expect("its address is taken");
+        assert!(matches!(error, RunError::AddressInUse { .. }), "{error}");
+        let error = refused(config()).await.expect("its folder is in use");
+        assert!(matches!(error, RunError::Store(StoreError::InUse { .. })), "{error}");
+        let error = refused(Config { listen: "nowhere".to_owned(), ..config() }).await;
+        assert!(matches!(error, Some(RunError::CannotListen { .. })));
+        let error = refused(Config { addresses: vec![], ..config() }).await;
+        assert_eq!(error, Some(RunError::Addresses { addresses: 0, replicas: 4 }));
+        let limits = Limits { handshakes: 0, ..Limits::default() };
+        let error = refused(Config { limits, ..config() }).await;
+        assert!(matches!(error, Some(RunError::Limit(_))));
+        let setup = Setup { signer: cluster.config(1).setup.signer, ..config().setup };
+        let error = refused(Config { setup, ..config() }).await;
+        assert!(matches!(error, Some(RunError::WrongKey(_))));
+        node.stop().await.expect("a clean stop");
+
+        let data = cluster.config(0).data;
+        let error = refused(Config { data, listen: config().listen, ..cluster.config(1) }).await;
+        let other = matches!(error, Some(RunError::Store(StoreError::OtherReplica { .. })));
+        assert!(other, "{error:?}");
+    });
+}
