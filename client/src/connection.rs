@@ -1,0 +1,254 @@
+//! One replica's connection: dialled, proved, used, lost, dialled again.
+//!
+//! A replica may be hostile. It can send frames that are too large, bytes that mean nothing,
+//! signatures that do not hold, no end of messages, or nothing, and never read. Each of these ends
+//! the connection, or slows this connection down and no other.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use elea_protocol::codec::{self, FRAME_MAX};
+use elea_protocol::id::ClientId;
+use elea_protocol::membership::Membership;
+use elea_protocol::message::{
+    Challenge, Farewell, HelloBody, Origin, ToClient, ToReplica, WIRE_VERSION,
+};
+use elea_protocol::seal::{Rejection, Signer, VerifiedRoots, sign_hello};
+use futures::{SinkExt, StreamExt};
+use tokio::io::AsyncWrite;
+use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::codec::{Framed, FramedRead, FramedWrite, LengthDelimitedCodec};
+
+use crate::error::ReplicaNote;
+use crate::link::{Awaited, INBOUND_MAX, Inbound, Link, Said};
+
+const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
+const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// A connection that stood so long was a good one: the next pause is the shortest again.
+const GOOD_WHILE: Duration = Duration::from_secs(2);
+
+/// What a connection task is made of.
+pub(crate) struct Connection {
+    pub link: Arc<Link>,
+    pub membership: Arc<Membership>,
+    pub signer: Arc<dyn Signer>,
+    pub awaited: Arc<Awaited>,
+    pub inbound: mpsc::UnboundedSender<Inbound>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Lost {
+    #[error("cannot be reached: {0}")]
+    Dial(std::io::Error),
+    #[error("did not answer in time")]
+    Silent,
+    #[error("the connection broke: {0}")]
+    Broken(std::io::Error),
+    #[error("closed the connection")]
+    Closed,
+    #[error("does not read what is sent to it")]
+    NotReading,
+    #[error("turned this client away: {0}")]
+    Farewell(Farewell),
+    #[error("belongs to another cluster: check the cluster file and the address")]
+    OtherCluster,
+    #[error("is another replica than the cluster file says ({0}): check the address")]
+    OtherReplica(elea_protocol::id::ReplicaId),
+    #[error("speaks version {0} of the protocol, this client {WIRE_VERSION}")]
+    OtherVersion(u32),
+    #[error("misbehaves: {0}")]
+    Misbehaves(&'static str),
+    #[error("misbehaves: {0}")]
+    Rejected(#[from] Rejection),
+    #[error("misbehaves: {0}")]
+    Malformed(#[from] codec::CodecError),
+    /// The client is gone.
+    #[error("the client was closed")]
+    Over,
+}
+
+fn frames() -> LengthDelimitedCodec {
+    LengthDelimitedCodec::builder().max_frame_length(FRAME_MAX).new_codec()
+}
+
+impl Connection {
+    /// Keeps the connection up for ever; ends when nobody listens.
+    pub async fn run(self) {
+        let mut pause = FIRST_PAUSE;
+        let permits = Arc::new(Semaphore::new(INBOUND_MAX));
+        loop {
+            let start = Instant::now();
+            let Err(lost) = self.live(&permits).await;
+            if matches!(lost, Lost::Over) {
+                return;
+            }
+            tracing::debug!(replica = %self.link.id, address = self.link.address, %lost, "lost");
+            self.link.set_note(ReplicaNote::Failed(lost.to_string()));
+            if start.elapsed() >= GOOD_WHILE {
+                pause = FIRST_PAUSE;
+            }
+            // Spread out, so that clients of a replica that restarts do not come all at once.
+            let jittered = pause.mul_f64(rand::random_range(0.5..1.5));
+            tokio::select! {
+                () = sleep(jittered) => {}
+                () = self.inbound.closed() => return,
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    async fn live(&self, permits: &Arc<Semaphore>) -> Result<std::convert::Infallible, Lost> {
+        let stream = tokio::select! {
+            dialled = timeout(DIAL_TIMEOUT, TcpStream::connect(&self.link.address)) => {
+                dialled.map_err(|_| Lost::Silent)?.map_err(Lost::Dial)?
+            }
+            () = self.inbound.closed() => return Err(Lost::Over),
+        };
+        // Small frames that wait for each other's acknowledgements would cost 40 ms each.
+        stream.set_nodelay(true).map_err(Lost::Broken)?;
+        let mut framed = Framed::new(stream, frames());
+        timeout(GREETING_TIMEOUT, self.greet(&mut framed)).await.map_err(|_| Lost::Silent)??;
+        self.link.set_note(ReplicaNote::Connected);
+        let parts = framed.into_parts();
+        let (read, write) = parts.io.into_split();
+        let mut reader = FramedRead::new(read, frames());
+        // What came behind the greeting in the same packet.
+        *reader.read_buffer_mut() = parts.read_buf;
+        tokio::select! {
+            ended = self.read(reader, permits) => ended,
+            ended = self.write(FramedWrite::new(write, frames())) => ended,
+            () = self.inbound.closed() => Err(Lost::Over),
+        }
+    }
+
+    async fn greet(
+        &self,
+        framed: &mut Framed<TcpStream, LengthDelimitedCodec>,
+    ) -> Result<(), Lost> {
+        let ToClient::Challenge(challenge) = next(framed).await? else {
+            return Err(Lost::Misbehaves("no challenge"));
+        };
+        let Challenge { version, genesis, replica, nonce } = challenge;
+        if version != WIRE_VERSION {
+            return Err(Lost::OtherVersion(version));
+        }
+        if genesis != *self.membership.genesis() {
+            return Err(Lost::OtherCluster);
+        }
+        if replica != self.link.id {
+            return Err(Lost::OtherReplica(replica));
+        }
+        let origin = Origin::Client(ClientId::from(self.signer.public_key()));
+        let body = HelloBody { origin, to: replica, nonce };
+        let hello = sign_hello(&*self.signer, self.membership.genesis(), body);
+        let frame = codec::encode(&ToReplica::Hello(hello))?;
+        framed.send(frame).await.map_err(Lost::Broken)?;
+        match next(framed).await? {
+            ToClient::Welcome => Ok(()),
+            _ => Err(Lost::Misbehaves("no welcome")),
+        }
+    }
+
+    async fn write<W: AsyncWrite + Unpin>(
+        &self,
+        mut to: FramedWrite<W, LengthDelimitedCodec>,
+    ) -> Result<std::convert::Infallible, Lost> {
+        loop {
+            let first = self.link.pop().await;
+            let all = async {
+                to.feed(first).await?;
+                // Whatever waits goes out in one system call, as far as it fits.
+                for _ in 0..64 {
+                    let Some(frame) = self.link.try_pop() else { break };
+                    to.feed(frame).await?;
+                }
+                SinkExt::<Bytes>::flush(&mut to).await
+            };
+            timeout(WRITE_TIMEOUT, all)
+                .await
+                .map_err(|_| Lost::NotReading)?
+                .map_err(Lost::Broken)?;
+        }
+    }
+
+    async fn read<R: tokio::io::AsyncRead + Unpin>(
+        &self,
+        mut reader: FramedRead<R, LengthDelimitedCodec>,
+        permits: &Arc<Semaphore>,
+    ) -> Result<std::convert::Infallible, Lost> {
+        let mut roots = VerifiedRoots::default();
+        loop {
+            let message = next(&mut reader).await?;
+            let Some(said) = self.open(message, &mut roots)? else { continue };
+            let permit = Arc::clone(permits).acquire_owned().await.map_err(|_| Lost::Over)?;
+            let inbound = Inbound { from: self.link.id, said, _permit: permit };
+            self.inbound.send(inbound).map_err(|_| Lost::Over)?;
+        }
+    }
+
+    /// Checks what anybody waits for; `None` where nobody does.
+    fn open(&self, message: ToClient, roots: &mut VerifiedRoots) -> Result<Option<Said>, Lost> {
+        let me = self.link.id;
+        let others = Lost::Misbehaves("it speaks for another replica");
+        Ok(match message {
+            ToClient::Challenge(_) | ToClient::Welcome => {
+                return Err(Lost::Misbehaves("a greeting out of place"));
+            }
+            ToClient::Farewell(farewell) => return Err(Lost::Farewell(farewell)),
+            ToClient::Replies(replies) => {
+                let mut verified = Vec::new();
+                for signed in replies {
+                    if !self.awaited.wants(&signed.reply.name, signed.reply.kind) {
+                        continue;
+                    }
+                    if signed.vote.by != me {
+                        return Err(others);
+                    }
+                    verified.push(self.membership.open_reply_cached(signed, roots)?);
+                }
+                (!verified.is_empty()).then_some(Said::Replies(verified))
+            }
+            ToClient::Refusal(refusal) => {
+                if !self.awaited.holds(&refusal.body.name) {
+                    return Ok(None);
+                }
+                if refusal.by != me {
+                    return Err(others);
+                }
+                Some(Said::Refusal(self.membership.open(refusal)?))
+            }
+            ToClient::Busy(name) => self.awaited.holds(&name).then_some(Said::Busy(name)),
+            ToClient::Session(_) | ToClient::Status(_) if !self.link.expects_report() => None,
+            ToClient::Session(report) if report.by != me => return Err(others),
+            ToClient::Session(report) => Some(Said::Session(self.membership.open(report)?)),
+            ToClient::Status(status) if status.by != me => return Err(others),
+            ToClient::Status(status) => {
+                Some(Said::Status(Box::new(self.membership.open(*status)?)))
+            }
+        })
+    }
+}
+
+/// The next message. A farewell is one wherever it comes.
+async fn next<S>(stream: &mut S) -> Result<ToClient, Lost>
+where
+    S: futures::Stream<Item = std::io::Result<bytes::BytesMut>> + Unpin,
+{
+    let frame = stream.next().await.ok_or(Lost::Closed)?.map_err(|error| {
+        if error.kind() == std::io::ErrorKind::InvalidData {
+            Lost::Misbehaves("a frame too large")
+        } else {
+            Lost::Broken(error)
+        }
+    })?;
+    match codec::decode(&frame)? {
+        ToClient::Farewell(farewell) => Err(Lost::Farewell(farewell)),
+        message => Ok(message),
+    }
+}

@@ -1,0 +1,500 @@
+//! What users hold: the client and the answers it gives.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use elea_protocol::application::{Command as Operation, Undecodable};
+use elea_protocol::client::{Answer, Finality, Follow, Progress, Submission, Ticket, Timing};
+use elea_protocol::id::{ClientId, ReplicaId, SessionId, Slot};
+use elea_protocol::message::{Level, NodeStatus};
+use elea_protocol::receipt::Receipt;
+use elea_protocol::seal::{SecretKey, Signer};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::Cluster;
+use crate::connection::Connection;
+use crate::error::{Error, ReplicaNote, Shortfall};
+use crate::link::{Awaited, Link, Links};
+use crate::owner::{Command, FinalWord, Owner, Parts, Waiter};
+use crate::sessions::{SessionFile, Sessions};
+
+/// Submissions of one client that wait for an answer; more wait for their turn.
+const WAITING_MAX: usize = 1 << 14;
+
+/// How a client behaves; the defaults suit most.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How long to wait for an answer.
+    pub timeout: Duration,
+    /// When to send again what is not answered.
+    pub timing: Timing,
+    /// How many requests may be on their way before further ones are signed together.
+    pub pipeline: usize,
+    /// The state file that processes with the same key share. `None`: this process is the only
+    /// one that uses the key.
+    pub sessions: Option<Arc<SessionFile>>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_secs(5),
+            timing: Timing::default(),
+            pipeline: 16,
+            sessions: None,
+        }
+    }
+}
+
+/// A client of one cluster, with one key. Cheap to clone; all clones share its connections.
+#[derive(Clone, Debug)]
+pub struct Client {
+    shared: Arc<Shared>,
+    timeout: Duration,
+}
+
+#[derive(Debug)]
+struct Shared {
+    commands: mpsc::UnboundedSender<Command>,
+    links: Links,
+    room: Arc<Semaphore>,
+    next_ticket: AtomicU64,
+}
+
+/// What was executed, untyped.
+#[derive(Debug)]
+pub struct Executed {
+    /// The answer.
+    pub answer: Answer,
+    following: Option<Following>,
+}
+
+/// A weak answer that may be followed until it is final. Dropped, it is no longer followed.
+#[derive(Debug)]
+pub struct Following {
+    final_word: oneshot::Receiver<FinalWord>,
+    guard: Guard,
+    client: Client,
+    asked: bool,
+}
+
+/// `f + 1` replicas executed it: it is never lost, but its place, and so its result, may still
+/// change.
+#[derive(Debug)]
+pub struct Weak<C: Operation> {
+    /// What came out.
+    pub result: C::Output,
+    /// The slot, and the position in it, in which it was executed.
+    pub version: (Slot, u32),
+    /// The proof; see [`Answer`].
+    pub receipt: Arc<Receipt>,
+    command: C,
+    following: Option<Following>,
+}
+
+/// It is final, and ordered with respect to all other strong operations.
+#[derive(Debug)]
+pub struct Strong<C: Operation> {
+    /// What came out.
+    pub result: C::Output,
+    /// The slot, and the position in it, in which it was executed.
+    pub version: (Slot, u32),
+    /// The proof; see [`Answer`].
+    pub receipt: Arc<Receipt>,
+}
+
+/// How a weak operation ended up.
+#[derive(Debug)]
+pub enum Done<C: Operation> {
+    /// As it was answered.
+    Same {
+        /// The proof that it is final.
+        receipt: Arc<Receipt>,
+    },
+    /// A merge moved it to another place, where it was executed anew.
+    Reordered {
+        /// What came out there; equal to the first result where only the place changed.
+        result: C::Output,
+        /// That place.
+        version: (Slot, u32),
+        /// The proof that it is final.
+        receipt: Arc<Receipt>,
+    },
+}
+
+impl<C: Operation> Done<C> {
+    /// Whether the weak answer stands.
+    #[must_use]
+    pub fn is_same(&self) -> bool {
+        matches!(self, Self::Same { .. })
+    }
+
+    /// The final proof.
+    #[must_use]
+    pub fn receipt(&self) -> &Arc<Receipt> {
+        match self {
+            Self::Same { receipt } | Self::Reordered { receipt, .. } => receipt,
+        }
+    }
+}
+
+/// Lets the owner know when nobody waits any more.
+#[derive(Debug)]
+struct Guard {
+    ticket: Ticket,
+    shared: Arc<Shared>,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let _ = self.shared.commands.send(Command::Cancel(self.ticket));
+    }
+}
+
+impl Client {
+    /// Connects to a cluster with a key that **no other process uses**. Clients of this process
+    /// may share it. For a key that several processes of a host use see [`Client::open`].
+    ///
+    /// It does not wait for any replica: operations do.
+    ///
+    /// # Errors
+    /// The cluster or the key cannot be used.
+    pub async fn connect(cluster: &Cluster, key: SecretKey) -> Result<Self, Error> {
+        Self::with_options(cluster, key, Options::default()).await
+    }
+
+    /// Connects with a key that the processes of this host share by a state file beside the key
+    /// file; see [`sessions`](crate::sessions).
+    ///
+    /// # Errors
+    /// The cluster, the key or the state file cannot be used.
+    pub async fn open(
+        cluster: &Cluster,
+        key: SecretKey,
+        key_file: impl AsRef<Path>,
+    ) -> Result<Self, Error> {
+        let file = SessionFile::open(key_file.as_ref(), cluster.membership.genesis())?;
+        let options = Options { sessions: Some(Arc::new(file)), ..Options::default() };
+        Self::with_options(cluster, key, options).await
+    }
+
+    /// Connects with more say.
+    ///
+    /// # Errors
+    /// The cluster, the key or the state file cannot be used.
+    pub async fn with_options(
+        cluster: &Cluster,
+        key: SecretKey,
+        options: Options,
+    ) -> Result<Self, Error> {
+        let membership = &cluster.membership;
+        let replicas = usize::from(membership.size().replicas());
+        if cluster.addresses.len() != replicas {
+            return Err(Error::Configuration(format!(
+                "the cluster has {replicas} replicas, but {} addresses are given",
+                cluster.addresses.len()
+            )));
+        }
+        let id = ClientId::from(key.public_key());
+        if !membership.admits(&id) {
+            return Err(Error::Configuration(format!(
+                "the cluster `{}` does not list the client key {id}: add it to the cluster file \
+                 of every replica, or use a key that is listed",
+                membership.name()
+            )));
+        }
+        let links: Links = membership
+            .size()
+            .members()
+            .zip(&cluster.addresses)
+            .map(|(replica, address)| Arc::new(Link::new(replica, address.clone())))
+            .collect();
+        let signer: Arc<dyn Signer> = Arc::new(key);
+        let awaited = Arc::new(Awaited::default());
+        let (inbound, from_replicas) = mpsc::unbounded_channel();
+        for link in links.iter() {
+            let connection = Connection {
+                link: Arc::clone(link),
+                membership: Arc::clone(membership),
+                signer: Arc::clone(&signer),
+                awaited: Arc::clone(&awaited),
+                inbound: inbound.clone(),
+            };
+            tokio::spawn(connection.run());
+        }
+        let sessions = match options.sessions {
+            Some(file) => Sessions::File(file),
+            None => Sessions::in_memory(*membership.genesis(), id),
+        };
+        let owner = Owner::start(Parts {
+            membership: Arc::clone(membership),
+            signer,
+            sessions,
+            links: Arc::clone(&links),
+            awaited,
+            timing: options.timing,
+            window: cluster.rules.session_window,
+            pipeline: options.pipeline,
+            max_sessions: usize::try_from(cluster.rules.max_sessions).unwrap_or(usize::MAX),
+        })
+        .await?;
+        let (commands, from_handles) = mpsc::unbounded_channel();
+        tokio::spawn(owner.run(from_handles, from_replicas));
+        let shared = Arc::new(Shared {
+            commands,
+            links,
+            room: Arc::new(Semaphore::new(WAITING_MAX)),
+            // Ticket 0 is the owner's own.
+            next_ticket: AtomicU64::new(1),
+        });
+        Ok(Self { shared, timeout: options.timeout })
+    }
+
+    /// The same client with another patience.
+    #[must_use]
+    pub fn with_timeout(&self, timeout: Duration) -> Self {
+        Self { shared: Arc::clone(&self.shared), timeout }
+    }
+
+    /// How long operations wait for an answer.
+    #[must_use]
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// Executes a command weakly: available wherever `f + 1` correct replicas are.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn weak<C: Operation>(&self, command: C) -> Result<Weak<C>, Error> {
+        self.weakly(command, Follow::MayAsk).await
+    }
+
+    /// Executes a command weakly and asks replicas at once to say when it is final, which is
+    /// faster than to [ask](Weak::finality) later, but costs them a round of votes.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn weak_final<C: Operation>(&self, command: C) -> Result<Weak<C>, Error> {
+        self.weakly(command, Follow::Yes).await
+    }
+
+    async fn weakly<C: Operation>(&self, command: C, follow: Follow) -> Result<Weak<C>, Error> {
+        let executed = self.submit(Level::Weak, follow, vec![command.encode()]).await?;
+        Ok(Weak {
+            result: decode(&command, &executed.answer.results)?,
+            version: (executed.answer.slot, executed.answer.index),
+            receipt: executed.answer.receipt,
+            command,
+            following: executed.following,
+        })
+    }
+
+    /// Executes a command strongly: linearizable, and final when answered. It takes a strong
+    /// quorum of replicas.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn strong<C: Operation>(&self, command: C) -> Result<Strong<C>, Error> {
+        let executed = self.submit(Level::Strong, Follow::No, vec![command.encode()]).await?;
+        Ok(Strong {
+            result: decode(&command, &executed.answer.results)?,
+            version: (executed.answer.slot, executed.answer.index),
+            receipt: executed.answer.receipt,
+        })
+    }
+
+    /// Executes operations, in this order, side by side in one request. With `want_final` a weak
+    /// answer may be [followed](Executed::finality) until it is final.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn execute(
+        &self,
+        level: Level,
+        want_final: bool,
+        operations: Vec<Bytes>,
+    ) -> Result<Executed, Error> {
+        let follow = if want_final && level == Level::Weak { Follow::Yes } else { Follow::No };
+        self.submit(level, follow, operations).await
+    }
+
+    async fn submit(
+        &self,
+        level: Level,
+        follow: Follow,
+        operations: Vec<Bytes>,
+    ) -> Result<Executed, Error> {
+        let start = Instant::now();
+        let deadline = start + self.timeout;
+        let room = Arc::clone(&self.shared.room).acquire_owned();
+        let permit = match timeout_at(deadline, room).await {
+            Ok(permit) => permit.map_err(|_| Error::Closed)?,
+            Err(_) => return Err(Error::QueueFull),
+        };
+        let ticket = Ticket(self.shared.next_ticket.fetch_add(1, Ordering::Relaxed));
+        let (to_answer, answer) = oneshot::channel();
+        let (to_final, final_word) = oneshot::channel();
+        let waiter = Waiter {
+            answer: Some(to_answer),
+            finality: (follow != Follow::No).then_some(to_final),
+            permit: Some(permit),
+        };
+        let submission = Submission { ticket, level, follow, operations };
+        self.send(Command::Submit(submission, waiter))?;
+        // From here on a dropped future is noticed.
+        let guard = Guard { ticket, shared: Arc::clone(&self.shared) };
+        let answer = match timeout_at(deadline, answer).await {
+            Ok(answer) => answer.map_err(|_| Error::Closed)??,
+            Err(_) => return Err(self.shortfall(ticket, start).await),
+        };
+        let asked = follow == Follow::Yes;
+        let following = (follow != Follow::No).then(|| Following {
+            final_word,
+            guard,
+            client: self.clone(),
+            asked,
+        });
+        Ok(Executed { answer, following })
+    }
+
+    fn send(&self, command: Command) -> Result<(), Error> {
+        self.shared.commands.send(command).map_err(|_| Error::Closed)
+    }
+
+    async fn shortfall(&self, ticket: Ticket, start: Instant) -> Error {
+        let (to, progress) = oneshot::channel();
+        if self.send(Command::Explain(ticket, to)).is_err() {
+            return Error::Closed;
+        }
+        let progress: Progress = progress.await.unwrap_or_default();
+        let replicas =
+            self.shared.links.iter().map(|link| (link.id, link.address.clone(), link.note()));
+        Error::NotEnoughReplicas(Box::new(Shortfall {
+            waited: start.elapsed(),
+            progress,
+            replicas: replicas.collect(),
+        }))
+    }
+
+    /// Asks every replica how it is, and checks that the answer is its own. What it says of itself
+    /// is believed as far as the replica is.
+    pub async fn status(&self) -> Vec<(ReplicaId, Result<NodeStatus, String>)> {
+        let mut heard = std::collections::BTreeMap::new();
+        let (answers, mut from_replicas) = mpsc::unbounded_channel();
+        let nonce = rand::random();
+        let start = Instant::now();
+        let _ = self.send(Command::Status { nonce, answers });
+        let links = &self.shared.links;
+        while heard.len() < links.len() && start.elapsed() < self.timeout {
+            // Those that cannot be reached are not waited for, once the others have answered.
+            let nap = Duration::from_millis(25);
+            match timeout(nap, from_replicas.recv()).await {
+                Ok(Some((from, status))) => {
+                    heard.insert(from, status);
+                }
+                Ok(None) => break,
+                Err(_) => {
+                    let failed = |link: &Arc<Link>| matches!(link.note(), ReplicaNote::Failed(_));
+                    if links.iter().all(|link| heard.contains_key(&link.id) || failed(link)) {
+                        break;
+                    }
+                }
+            }
+        }
+        links
+            .iter()
+            .map(|link| {
+                let status = heard.remove(&link.id).ok_or_else(|| match link.note() {
+                    ReplicaNote::Failed(reason) => reason,
+                    ReplicaNote::Connecting => "not connected in time".into(),
+                    ReplicaNote::Connected => "did not answer in time".into(),
+                });
+                (link.id, status)
+            })
+            .collect()
+    }
+
+    /// What is known of the connection to each replica.
+    #[must_use]
+    pub fn replicas(&self) -> Vec<(ReplicaId, String, ReplicaNote)> {
+        let links = self.shared.links.iter();
+        links.map(|link| (link.id, link.address.clone(), link.note())).collect()
+    }
+
+    /// Waits, as long as the timeout, for what was sent to be executed, and gives the sessions
+    /// back, so that other processes can go on in them. All clones are closed.
+    pub async fn close(self) {
+        let (done, closed) = oneshot::channel();
+        let deadline = Instant::now() + self.timeout;
+        if self.send(Command::Close { deadline, done }).is_ok() {
+            let _ = closed.await;
+        }
+    }
+}
+
+impl Executed {
+    /// Waits, as long as the client's timeout, until the answer is final. `None` where that was
+    /// not asked for, and after it was told. After an error it may be called again.
+    ///
+    /// # Errors
+    /// Too few replicas confirm it in time: it may become final later.
+    pub async fn finality(&mut self) -> Option<Result<(Finality, Answer), Error>> {
+        let word = self.following.as_mut()?.wait().await;
+        if !matches!(word, Err(Error::NotEnoughReplicas(_))) {
+            self.following = None;
+        }
+        Some(word)
+    }
+}
+
+impl Following {
+    async fn wait(&mut self) -> FinalWord {
+        let start = Instant::now();
+        if !self.asked {
+            self.asked = true;
+            self.client.send(Command::WantFinal(self.guard.ticket))?;
+        }
+        match timeout(self.client.timeout, &mut self.final_word).await {
+            Ok(word) => word.map_err(|_| Error::Closed)?,
+            Err(_) => Err(self.client.shortfall(self.guard.ticket, start).await),
+        }
+    }
+}
+
+impl<C: Operation> Weak<C> {
+    /// Waits, as long as the client's timeout, until the operation is final.
+    ///
+    /// # Errors
+    /// Too few replicas confirm it in time: it may become final later, and is not lost.
+    pub async fn finality(mut self) -> Result<Done<C>, Error> {
+        let Some(following) = self.following.as_mut() else { return Err(Error::Closed) };
+        let (finality, answer) = following.wait().await?;
+        Ok(match finality {
+            Finality::Same => Done::Same { receipt: answer.receipt },
+            Finality::Reordered { results } => Done::Reordered {
+                result: decode(&self.command, &results)?,
+                version: (answer.slot, answer.index),
+                receipt: answer.receipt,
+            },
+        })
+    }
+
+    /// The session and number under which it was executed, for logs.
+    #[must_use]
+    pub fn name(&self) -> (SessionId, u64) {
+        let name = self.receipt.reply.name;
+        (name.session, name.number.0)
+    }
+}
+
+fn decode<C: Operation>(command: &C, results: &[Bytes]) -> Result<C::Output, Error> {
+    match results {
+        [result] => Ok(command.decode(result)?),
+        _ => Err(Undecodable.into()),
+    }
+}

@@ -1,0 +1,77 @@
+//! The asynchronous client library of Elea.
+//!
+//! ```no_run
+//! # use elea_client::{Client, Cluster, Command, Error, SecretKey};
+//! # async fn example(cluster: Cluster, key: SecretKey, put: impl Command, incr: impl Command)
+//! #     -> Result<(), Error> {
+//! let client = Client::connect(&cluster, key).await?;
+//! let weak = client.weak(put).await?; // f + 1 replicas agree: never lost
+//! println!("version {:?}", weak.version);
+//! let done = weak.finality().await?; // and now its place is final, too
+//! println!("the same: {}", done.is_same());
+//! let strong = client.strong(incr).await?; // final at once
+//! # let _ = strong;
+//! client.close().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A [`Client`] is cheap to clone and may be used from many tasks at once; operations that wait at
+//! the same time are signed together. Dropping a future gives up the answer and nothing else: an
+//! operation that was sent is executed all the same.
+//!
+//! One task owns the sessions ([`elea_protocol::client`] decides, this crate carries out), and one
+//! task for each replica keeps a connection up. Which sessions are used, and what the files beside
+//! a key are for, is told in [`sessions`].
+
+mod connection;
+mod error;
+mod handle;
+mod link;
+mod live;
+mod owner;
+pub mod sessions;
+#[cfg(test)]
+mod tests;
+mod upkeep;
+
+use std::sync::Arc;
+
+use elea_protocol::cluster_file::ClusterFile;
+use elea_protocol::membership::Membership;
+
+pub use elea_protocol::application::Command;
+pub use elea_protocol::client::{Answer, Finality, Outcome, Progress, Timing};
+pub use elea_protocol::message::{Level, NodeStatus};
+pub use elea_protocol::seal::SecretKey;
+pub use error::{Error, ErrorKind, ReplicaNote, Shortfall};
+pub use handle::{Client, Done, Executed, Following, Options, Strong, Weak};
+
+/// Who a client talks to, and where they are.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    /// The members.
+    pub membership: Arc<Membership>,
+    /// `host:port` of each, in the order of their ids.
+    pub addresses: Vec<String>,
+    /// The cluster's `session_window` and `max_sessions`, as in its tuning.
+    pub rules: elea_protocol::tuning::Rules,
+}
+
+impl Cluster {
+    /// A cluster with default rules.
+    #[must_use]
+    pub fn new(membership: Arc<Membership>, addresses: Vec<String>) -> Self {
+        Self { membership, addresses, rules: Default::default() }
+    }
+}
+
+impl From<&ClusterFile> for Cluster {
+    fn from(file: &ClusterFile) -> Self {
+        Self {
+            membership: Arc::new(file.membership.clone()),
+            addresses: file.addresses.clone(),
+            rules: file.tuning.rules,
+        }
+    }
+}

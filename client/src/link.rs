@@ -1,0 +1,148 @@
+//! What connection tasks and the owner of the sessions share.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use bytes::Bytes;
+use elea_protocol::client::Awaiting;
+use elea_protocol::id::{ReplicaId, RequestName, RequestNumber, SessionId};
+use elea_protocol::message::{NodeStatus, Refusal, ReplyKind, SessionReport, SignedReply};
+use elea_protocol::seal::{Signed, Verified};
+use tokio::sync::{Notify, OwnedSemaphorePermit};
+
+use crate::error::ReplicaNote;
+
+/// The most frames that wait to be sent to one replica, and the most bytes of them. Beyond that
+/// the oldest go: the core sends again what is not answered.
+const WAITING_FRAMES_MAX: usize = 1024;
+const WAITING_BYTES_MAX: usize = 32 << 20;
+
+/// Messages of one replica that wait to be handled. A replica that floods waits for itself only.
+pub(crate) const INBOUND_MAX: usize = 64;
+
+/// What waits to be sent to one replica, and how the connection is.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub id: ReplicaId,
+    pub address: String,
+    waiting: Mutex<(VecDeque<Bytes>, usize)>,
+    more: Notify,
+    note: Mutex<ReplicaNote>,
+    /// Questions sent and not answered: reports beyond that are dropped unread.
+    asked: AtomicUsize,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Link {
+    pub fn new(id: ReplicaId, address: String) -> Self {
+        Self {
+            id,
+            address,
+            waiting: Mutex::default(),
+            more: Notify::new(),
+            note: Mutex::new(ReplicaNote::Connecting),
+            asked: AtomicUsize::new(0),
+        }
+    }
+
+    /// A question goes out, to which one report may come back.
+    pub fn ask(&self, frame: Bytes) {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        self.push(frame);
+    }
+
+    /// Whether a report was asked for; each answer uses up one question.
+    pub fn expects_report(&self) -> bool {
+        let less = |asked: usize| asked.checked_sub(1);
+        self.asked.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
+    }
+
+    pub fn push(&self, frame: Bytes) {
+        let mut waiting = lock(&self.waiting);
+        waiting.1 += frame.len();
+        waiting.0.push_back(frame);
+        while waiting.0.len() > WAITING_FRAMES_MAX || waiting.1 > WAITING_BYTES_MAX {
+            let Some(oldest) = waiting.0.pop_front() else { break };
+            waiting.1 -= oldest.len();
+        }
+        drop(waiting);
+        self.more.notify_one();
+    }
+
+    pub fn try_pop(&self) -> Option<Bytes> {
+        let mut waiting = lock(&self.waiting);
+        let frame = waiting.0.pop_front()?;
+        waiting.1 -= frame.len();
+        Some(frame)
+    }
+
+    pub async fn pop(&self) -> Bytes {
+        loop {
+            if let Some(frame) = self.try_pop() {
+                return frame;
+            }
+            self.more.notified().await;
+        }
+    }
+
+    pub fn set_note(&self, note: ReplicaNote) {
+        *lock(&self.note) = note;
+    }
+
+    pub fn note(&self) -> ReplicaNote {
+        lock(&self.note).clone()
+    }
+}
+
+/// Which replies anybody waits for: the others are dropped before their signature is checked.
+#[derive(Debug, Default)]
+pub(crate) struct Awaited(RwLock<HashMap<(SessionId, RequestNumber), Awaiting>>);
+
+impl Awaited {
+    pub fn set(&self, session: SessionId, number: RequestNumber, what: Awaiting) {
+        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        match what {
+            Awaiting::Nothing => all.remove(&(session, number)),
+            what => all.insert((session, number), what),
+        };
+    }
+
+    pub fn wants(&self, name: &RequestName, kind: ReplyKind) -> bool {
+        let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        match all.get(&(name.session, name.number)) {
+            Some(Awaiting::Any) => true,
+            Some(Awaiting::Committed) => kind == ReplyKind::Committed,
+            Some(Awaiting::Nothing) | None => false,
+        }
+    }
+
+    pub fn holds(&self, name: &RequestName) -> bool {
+        let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        all.contains_key(&(name.session, name.number))
+    }
+}
+
+/// What a replica said, verified.
+#[derive(Debug)]
+pub(crate) enum Said {
+    Replies(Vec<Verified<SignedReply>>),
+    Refusal(Verified<Signed<Refusal>>),
+    Busy(RequestName),
+    Session(Verified<Signed<SessionReport>>),
+    Status(Box<Verified<Signed<NodeStatus>>>),
+}
+
+/// One message for the owner; the permit is one of [`INBOUND_MAX`] of its replica.
+#[derive(Debug)]
+pub(crate) struct Inbound {
+    pub from: ReplicaId,
+    pub said: Said,
+    pub _permit: OwnedSemaphorePermit,
+}
+
+/// All links of a client.
+pub(crate) type Links = Arc<[Arc<Link>]>;

@@ -1,0 +1,262 @@
+//! Replicas that are played: real sockets and signatures, a history that is agreed by magic.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use elea_protocol::codec::{self, FRAME_MAX};
+use elea_protocol::id::{Digest, ReplicaId, RequestNumber, SessionId, Slot, View};
+use elea_protocol::membership::Membership;
+use elea_protocol::message::{
+    Challenge, Level, NodeStatus, Position, Reply, ReplyKind, Results, SessionReport,
+    SignedRequest, ToClient, ToReplica, WIRE_VERSION,
+};
+use elea_protocol::seal::{Ed25519, SecretKey, Signer, sign, sign_replies};
+use futures::{SinkExt, StreamExt};
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio_util::codec::{Framed, LengthDelimitedCodec};
+
+use crate::Cluster;
+
+/// How a replica behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    Honest,
+    /// Takes everything and answers nothing.
+    Mute,
+    /// Answers with a result of its own.
+    Liar,
+    /// Belongs to another cluster.
+    Elsewhere,
+    /// Sends what does not decode, once connected.
+    Garbage,
+    /// Announces a frame of 2 GiB.
+    Oversized,
+    /// Sends statuses nobody asked for, without end, and never reads.
+    Flood,
+    /// Signs with another key.
+    Forger,
+    /// Closes the connection after each answer.
+    Fickle,
+}
+
+/// The history that all honest replicas have, and what they saw.
+#[derive(Default)]
+pub struct History {
+    executed: BTreeMap<(SessionId, RequestNumber), Slot>,
+    pub requests: u64,
+    pub operations: u64,
+    /// Weak requests are committed, too, and moved by a merge before that.
+    pub commits: bool,
+    pub merges: bool,
+    /// Sessions seen and their floors.
+    pub floors: BTreeMap<SessionId, SessionId>,
+}
+
+pub struct World {
+    pub membership: Arc<Membership>,
+    pub addresses: Vec<SocketAddr>,
+    pub history: Arc<Mutex<History>>,
+    /// Grows with every request that any replica took.
+    pub taken: watch::Receiver<u64>,
+}
+
+struct Replica {
+    id: ReplicaId,
+    manner: Manner,
+    key: SecretKey,
+    membership: Arc<Membership>,
+    history: Arc<Mutex<History>>,
+    taken: Arc<watch::Sender<u64>>,
+}
+
+pub fn client_key() -> SecretKey {
+    SecretKey::from_bytes(&[200; 32])
+}
+
+impl World {
+    pub async fn start(manners: &[Manner]) -> Self {
+        let keys = || (1..).map(|n| SecretKey::from_bytes(&[n; 32])).zip(manners);
+        let public = keys().map(|(key, _)| key.public_key()).collect();
+        let size = elea_protocol::quorum::ClusterSize::most_tolerant(
+            u8::try_from(manners.len()).expect("few"),
+        );
+        let faulty = size.expect("at least one").faulty();
+        // A cluster of its own for each test: clients of one process share a book for each.
+        static CLUSTERS: AtomicU64 = AtomicU64::new(0);
+        let name = format!("fake {}", CLUSTERS.fetch_add(1, Ordering::Relaxed));
+        let membership = Membership::new(name, faulty, public, None, Arc::new(Ed25519));
+        let membership = Arc::new(membership.expect("sound"));
+        let history = Arc::new(Mutex::new(History::default()));
+        let (sender, taken) = watch::channel(0);
+        let sender = Arc::new(sender);
+        let mut addresses = Vec::new();
+        for (id, (key, manner)) in membership.size().members().zip(keys()) {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            addresses.push(listener.local_addr().expect("an address"));
+            let replica = Arc::new(Replica {
+                id,
+                manner: *manner,
+                key,
+                membership: Arc::clone(&membership),
+                history: Arc::clone(&history),
+                taken: Arc::clone(&sender),
+            });
+            tokio::spawn(async move {
+                while let Ok((stream, _)) = listener.accept().await {
+                    let replica = Arc::clone(&replica);
+                    // How it ends is the client's matter.
+                    tokio::spawn(async move { replica.serve(stream).await });
+                }
+            });
+        }
+        Self { membership, addresses, history, taken }
+    }
+
+    pub fn cluster(&self) -> Cluster {
+        let addresses = self.addresses.iter().map(ToString::to_string).collect();
+        Cluster::new(Arc::clone(&self.membership), addresses)
+    }
+}
+
+type Wire = Framed<TcpStream, LengthDelimitedCodec>;
+
+async fn send(wire: &mut Wire, message: &ToClient) -> Option<()> {
+    wire.send(codec::encode(message).ok()?).await.ok()
+}
+
+impl Replica {
+    async fn serve(&self, stream: TcpStream) -> Option<()> {
+        let frames = LengthDelimitedCodec::builder().max_frame_length(FRAME_MAX).new_codec();
+        let mut wire = Framed::new(stream, frames);
+        let mut genesis = *self.membership.genesis();
+        if self.manner == Manner::Elsewhere {
+            genesis.0[0] ^= 1;
+        }
+        let nonce = [5; 32];
+        let challenge = Challenge { version: WIRE_VERSION, genesis, replica: self.id, nonce };
+        send(&mut wire, &ToClient::Challenge(challenge)).await?;
+        let ToReplica::Hello(hello) = codec::decode(&wire.next().await?.ok()?).ok()? else {
+            return None;
+        };
+        self.membership.open_hello(hello, self.id, &nonce).ok()?;
+        send(&mut wire, &ToClient::Welcome).await?;
+        match self.manner {
+            Manner::Garbage => wire.send(Bytes::from_static(b"\xff\xff\xff\xff!")).await.ok()?,
+            Manner::Oversized => wire.get_mut().write_u32(1 << 31).await.ok()?,
+            Manner::Flood => loop {
+                let status = ToClient::Status(Box::new(self.status(1)));
+                send(&mut wire, &status).await?;
+            },
+            _ => {}
+        }
+        while let Some(Ok(frame)) = wire.next().await {
+            let message = codec::decode::<ToReplica>(&frame).expect("from a correct client");
+            for answer in self.answer(message) {
+                send(&mut wire, &answer).await?;
+                if self.manner == Manner::Fickle {
+                    return None;
+                }
+            }
+        }
+        None
+    }
+
+    fn answer(&self, message: ToReplica) -> Vec<ToClient> {
+        match message {
+            ToReplica::Request(request) => {
+                let answers = self.replies(&request);
+                self.taken.send_modify(|taken| *taken += 1);
+                if self.manner == Manner::Mute { Vec::new() } else { answers }
+            }
+            ToReplica::AskStatus(nonce) => vec![ToClient::Status(Box::new(self.status(nonce)))],
+            ToReplica::AskSession(session) => {
+                let history = self.history.lock().expect("no panic");
+                let through = history.executed.keys().rfind(|(id, _)| *id == session);
+                let through = through.map_or(RequestNumber(0), |(_, number)| *number);
+                let body = SessionReport {
+                    client: client_key().public_key().into(),
+                    session,
+                    view: View(0),
+                    executed_through: through,
+                    final_through: through,
+                    floor: SessionId(0),
+                };
+                let signed = sign(&self.key, self.membership.genesis(), self.id, body);
+                vec![ToClient::Session(signed.into_inner())]
+            }
+            ToReplica::Hello(_) | ToReplica::Peer(_) => panic!("no client says that"),
+        }
+    }
+
+    fn status(&self, nonce: u64) -> elea_protocol::seal::Signed<NodeStatus> {
+        let head = Position { slot: Slot(0), hash: *self.membership.genesis() };
+        let body = NodeStatus {
+            nonce,
+            view: View(0),
+            primary: ReplicaId(0),
+            head,
+            lock: None,
+            stable: Slot(0),
+            state: Digest::default(),
+            sessions: 0,
+            pending: 0,
+            divergent: Vec::new(),
+            evidence: 0,
+            counters: Vec::new(),
+        };
+        sign(&self.key, self.membership.genesis(), self.id, body).into_inner()
+    }
+
+    fn replies(&self, request: &Arc<SignedRequest>) -> Vec<ToClient> {
+        let opened = self.membership.open_request(Arc::clone(request)).expect("signed");
+        let body = opened.body();
+        let mut history = self.history.lock().expect("no panic");
+        let next = Slot(history.executed.len() as u64 + 1);
+        let key = (body.session, body.number);
+        let is_new = !history.executed.contains_key(&key);
+        let slot = *history.executed.entry(key).or_insert(next);
+        if is_new {
+            history.requests += 1;
+            history.operations += body.operations.len() as u64;
+            history.floors.insert(body.session, body.floor);
+        }
+        let lie = self.manner == Manner::Liar;
+        let result = |prefix: &str, operation: &Bytes| {
+            let prefix = if lie { "a lie about " } else { prefix };
+            [prefix.as_bytes(), operation].concat().into()
+        };
+        let reply = |kind, prefix, slot| Reply {
+            kind,
+            view: View(0),
+            slot,
+            hash: Digest([7; 32]),
+            name: body.name(),
+            request: request.digest(),
+            index: 0,
+            results: Results::Full(body.operations.iter().map(|op| result(prefix, op)).collect()),
+        };
+        let mut replies = Vec::new();
+        if body.level == Level::Weak {
+            replies.push(reply(ReplyKind::Speculative, "did ", slot));
+        }
+        if body.level == Level::Strong || history.commits {
+            let moved = history.merges && body.level == Level::Weak;
+            let (prefix, at) = if moved { ("redid ", slot.plus(9)) } else { ("did ", slot) };
+            replies.push(reply(ReplyKind::Committed, prefix, at));
+        }
+        let other = SecretKey::from_bytes(&[99; 32]);
+        let key = if self.manner == Manner::Forger { &other } else { &self.key };
+        replies
+            .into_iter()
+            .map(|reply| {
+                let genesis = self.membership.genesis();
+                ToClient::Replies(sign_replies(key, genesis, self.id, vec![reply]))
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,235 @@
+//! The whole client against played replicas on this machine.
+
+mod fake;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use elea_protocol::application::Undecodable;
+use elea_protocol::client::Timing;
+use elea_protocol::receipt::Proven;
+use elea_protocol::seal::Signer as _;
+use fake::{Manner, World, client_key};
+
+use super::*;
+use crate::sessions::SessionFile;
+
+const HONEST: [Manner; 4] = [Manner::Honest; 4];
+
+#[derive(Debug)]
+struct Say(&'static str);
+
+impl Command for Say {
+    type Output = String;
+
+    fn encode(&self) -> Bytes {
+        Bytes::from_static(self.0.as_bytes())
+    }
+
+    fn decode(&self, result: &Bytes) -> Result<String, Undecodable> {
+        String::from_utf8(result.to_vec()).map_err(|_| Undecodable)
+    }
+}
+
+async fn connect(world: &World) -> Client {
+    let options = Options {
+        // Long enough for a busy machine: only what is to fail waits so long.
+        timeout: Duration::from_secs(20),
+        timing: Timing { first_retry_ms: 200, max_retry_ms: 1000, stall_ms: 2000 },
+        ..Options::default()
+    };
+    Client::with_options(&world.cluster(), client_key(), options).await.expect("a sound cluster")
+}
+
+#[tokio::test]
+async fn weak_final_and_strong_commands_are_answered_with_receipts_that_verify() {
+    let world = World::start(&HONEST).await;
+    world.history.lock().expect("no panic").commits = true;
+    let client = connect(&world).await;
+    let weak = client.weak(Say("this")).await.expect("answered");
+    assert_eq!(weak.result, "did this");
+    assert!(weak.receipt.verify(&world.membership).is_ok());
+    let done = weak.finality().await.expect("final");
+    assert!(done.is_same());
+    assert_eq!(done.receipt().verify(&world.membership), Ok(Proven::Final));
+    let strong = client.strong(Say("that")).await.expect("answered");
+    assert_eq!(strong.result, "did that");
+    assert_eq!(strong.receipt.verify(&world.membership), Ok(Proven::Final));
+    let watched = client.weak_final(Say("more")).await.expect("answered");
+    assert!(watched.finality().await.expect("final").is_same());
+    client.close().await;
+}
+
+#[tokio::test]
+async fn a_merge_is_reported_with_the_new_result() {
+    let world = World::start(&HONEST).await;
+    {
+        let mut history = world.history.lock().expect("no panic");
+        (history.commits, history.merges) = (true, true);
+    }
+    let client = connect(&world).await;
+    let operations = vec![Bytes::from_static(b"a"), Bytes::from_static(b"b")];
+    let mut executed = client.execute(Level::Weak, true, operations).await.expect("answered");
+    let (finality, last) = executed.finality().await.expect("asked for").expect("final");
+    if executed.answer.results[0] == "did a" {
+        let results = vec![Bytes::from_static(b"redid a"), Bytes::from_static(b"redid b")];
+        assert_eq!(finality, Finality::Reordered { results });
+    } else {
+        // All of a strong quorum's committed replies came before two speculative ones matched.
+        assert_eq!(finality, Finality::Same);
+    }
+    assert!(last.slot > elea_protocol::id::Slot(1));
+    assert!(executed.finality().await.is_none(), "told once");
+}
+
+#[tokio::test]
+async fn one_bad_replica_of_any_kind_does_no_harm() {
+    for manner in [
+        Manner::Mute,
+        Manner::Liar,
+        Manner::Elsewhere,
+        Manner::Garbage,
+        Manner::Oversized,
+        Manner::Flood,
+        Manner::Forger,
+        Manner::Fickle,
+    ] {
+        let mut manners = HONEST;
+        manners[1] = manner;
+        let world = World::start(&manners).await;
+        let client = connect(&world).await;
+        for _ in 0..10 {
+            let strong = client.strong(Say("it")).await;
+            assert_eq!(strong.unwrap_or_else(|e| panic!("{manner:?}: {e}")).result, "did it");
+            let weak = client.weak(Say("it")).await;
+            assert_eq!(weak.unwrap_or_else(|e| panic!("{manner:?}: {e}")).result, "did it");
+        }
+    }
+}
+
+#[tokio::test]
+async fn replicas_that_close_the_connection_are_dialled_again() {
+    let world = World::start(&[Manner::Fickle; 4]).await;
+    let client = connect(&world).await;
+    for _ in 0..3 {
+        assert_eq!(client.strong(Say("it")).await.expect("in the end").result, "did it");
+    }
+    assert_eq!(world.history.lock().expect("no panic").operations, 3, "each once");
+}
+
+#[tokio::test]
+async fn the_error_tells_what_each_replica_did() {
+    let world =
+        World::start(&[Manner::Honest, Manner::Mute, Manner::Elsewhere, Manner::Mute]).await;
+    let client = connect(&world).await;
+    // Known before the wait is over, however slow the machine is.
+    while !client.replicas().iter().any(|(_, _, note)| matches!(note, ReplicaNote::Failed(_))) {
+        tokio::task::yield_now().await;
+    }
+    let error = client.with_timeout(Duration::from_millis(400)).strong(Say("it")).await;
+    let error = error.expect_err("too few answer");
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    let text = error.to_string();
+    assert!(text.contains("of 3 replicas needed"), "{text}");
+    assert!(text.contains("belongs to another cluster"), "{text}");
+    assert!(text.contains("did not answer"), "{text}");
+    assert!(text.contains(&world.addresses[2].to_string()), "{text}");
+    let Error::NotEnoughReplicas(shortfall) = &error else { panic!("{error:?}") };
+    assert_eq!(shortfall.progress.needed, 3);
+}
+
+#[tokio::test]
+async fn a_cluster_that_cannot_be_reached_leaves_no_doubt_about_what_to_do() {
+    let world = World::start(&HONEST).await;
+    let mut cluster = world.cluster();
+    cluster.addresses.pop();
+    let error = Client::connect(&cluster, client_key()).await.expect_err("one address short");
+    assert_eq!(error.kind(), ErrorKind::Configuration);
+    assert_eq!(error.outcome(), Outcome::NotExecuted);
+}
+
+#[tokio::test]
+async fn operations_that_wait_together_share_signatures_and_each_gets_its_own_result() {
+    let world = World::start(&HONEST).await;
+    let client = connect(&world).await;
+    let texts: Vec<&'static str> =
+        (0..500).map(|n| &*Box::leak(format!("{n}").into_boxed_str())).collect();
+    let client = &client;
+    let all = texts.iter().map(|text| async move {
+        let weak = client.weak(Say(text)).await.expect("answered");
+        assert_eq!(weak.result, format!("did {text}"));
+    });
+    futures::future::join_all(all).await;
+    let history = world.history.lock().expect("no panic");
+    assert_eq!(history.operations, 500);
+    assert!(history.requests < 250, "{} requests", history.requests);
+}
+
+#[tokio::test]
+async fn a_dropped_future_leaves_nothing_stuck() {
+    let world = World::start(&HONEST).await;
+    let client = connect(&world).await;
+    let mut taken = world.taken.clone();
+    for _ in 0..300 {
+        // More than the window holds, each given up as soon as a replica has it.
+        tokio::select! {
+            biased;
+            _ = client.strong(Say("left")) => {}
+            changed = taken.changed() => changed.expect("replicas live"),
+        }
+    }
+    assert_eq!(client.strong(Say("last")).await.expect("answered").result, "did last");
+}
+
+#[tokio::test]
+async fn every_replica_is_asked_how_it_is() {
+    let mut manners = HONEST;
+    manners[2] = Manner::Elsewhere;
+    let world = World::start(&manners).await;
+    let client = connect(&world).await;
+    let status = client.status().await;
+    let fine: Vec<_> = status.iter().map(|(id, status)| (id.0, status.is_ok())).collect();
+    assert_eq!(fine, [(0, true), (1, true), (2, false), (3, true)]);
+    let reason = status[2].1.as_ref().expect_err("of another cluster");
+    assert!(reason.contains("another cluster"), "{reason}");
+}
+
+#[tokio::test]
+async fn commands_with_one_key_file_one_after_another_share_a_session() {
+    let world = World::start(&HONEST).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let key_file = folder.path().join("client-0.key");
+    SessionFile::create(&key_file, world.membership.genesis()).expect("new");
+    for round in 0..6 {
+        let client = Client::open(&world.cluster(), client_key(), &key_file).await.expect("opened");
+        client.weak(Say("once")).await.expect("answered");
+        if round == 2 {
+            // As if killed: the runtime ends without a word in a real process; here the lease is
+            // simply kept by a client that goes on living.
+            std::mem::forget(client);
+        } else {
+            client.close().await;
+        }
+    }
+    let history = world.history.lock().expect("no panic");
+    assert_eq!(history.operations, 6);
+    assert_eq!(history.floors.len(), 2, "one for the one that was kept, one for all others");
+    let file = SessionFile::open(&key_file, world.membership.genesis()).expect("opened");
+    assert_eq!(file.live().expect("read"), 2);
+}
+
+#[tokio::test]
+async fn a_client_without_a_file_raises_its_floor_when_the_cluster_was_quiet() {
+    let world = World::start(&HONEST).await;
+    let client = connect(&world).await;
+    let id = elea_protocol::id::ClientId::from(client_key().public_key());
+    let sessions = sessions::Sessions::in_memory(*world.membership.genesis(), id);
+    // It asks by itself, all four answer, and nothing is under way: the pin goes.
+    while sessions.with(|book| book.is_pinned()).expect("memory") {
+        tokio::task::yield_now().await;
+    }
+    client.weak(Say("it")).await.expect("answered");
+    let history = world.history.lock().expect("no panic");
+    let (session, floor) = history.floors.first_key_value().expect("one session");
+    assert_eq!(floor, session);
+}
