@@ -40,6 +40,7 @@
 
 mod outstanding;
 mod queue;
+mod refusal;
 mod settle;
 mod state;
 #[cfg(test)]

@@ -12,9 +12,7 @@ use super::{
     Unusable,
 };
 use crate::id::{ClientId, Instant, Now, ReplicaId, RequestName, RequestNumber, SessionId};
-use crate::message::{
-    Level, Refusal, RefusalReason, Reply, ReplyKind, Request, SignedReply, SignedRequest, ToReplica,
-};
+use crate::message::{Level, Reply, ReplyKind, Request, SignedReply, SignedRequest, ToReplica};
 use crate::quorum::Strength;
 use crate::receipt::{Proven, Receipt};
 
@@ -23,31 +21,31 @@ const UNSETTLED_MAX: usize = 1024;
 
 /// One session of a client.
 pub struct Client {
-    setup: Setup,
-    id: ClientId,
+    pub(super) setup: Setup,
+    pub(super) id: ClientId,
     /// Signed and not done with.
-    outstanding: BTreeMap<RequestNumber, Outstanding>,
+    pub(super) outstanding: BTreeMap<RequestNumber, Outstanding>,
     /// Those of them that are not answered.
-    unanswered: BTreeSet<RequestNumber>,
+    pub(super) unanswered: BTreeSet<RequestNumber>,
     /// Those of the unanswered that were sent once only: what [`Setup::pipeline`] bounds.
-    fresh: BTreeSet<RequestNumber>,
+    pub(super) fresh: BTreeSet<RequestNumber>,
     /// Where to find a submission that was signed.
-    tickets: BTreeMap<Ticket, RequestNumber>,
+    pub(super) tickets: BTreeMap<Ticket, RequestNumber>,
     /// When to send what again.
-    timers: BTreeSet<(Instant, RequestNumber)>,
-    queue: Queue,
+    pub(super) timers: BTreeSet<(Instant, RequestNumber)>,
+    pub(super) queue: Queue,
     /// Since when the window has kept the queue from moving.
-    stalled_since: Option<Instant>,
-    unusable: Option<Unusable>,
-    settlement: Settlement,
+    pub(super) stalled_since: Option<Instant>,
+    pub(super) unusable: Option<Unusable>,
+    pub(super) settlement: Settlement,
     /// Answered weak requests of which nobody has proved that they are final.
-    unsettled: BTreeSet<RequestNumber>,
+    pub(super) unsettled: BTreeSet<RequestNumber>,
     /// All up to here may be such.
-    unsettled_through: RequestNumber,
+    pub(super) unsettled_through: RequestNumber,
     /// Whether a number may never be executed: see [`Client::is_whole`].
-    gave_up: bool,
-    accounts: Accounts,
-    counters: Counters,
+    pub(super) gave_up: bool,
+    pub(super) accounts: Accounts,
+    pub(super) counters: Counters,
 }
 
 impl Client {
@@ -347,7 +345,7 @@ impl Client {
         }
     }
 
-    fn close(&mut self, number: RequestNumber, actions: &mut Vec<Action>) {
+    pub(super) fn close(&mut self, number: RequestNumber, actions: &mut Vec<Action>) {
         let Some(mut open) = self.outstanding.remove(&number) else { return };
         open.words.clear(&mut self.accounts);
         for part in &open.parts {
@@ -361,7 +359,7 @@ impl Client {
         actions.push(Action::Awaits { number, what: Awaiting::Nothing });
     }
 
-    fn is_ours(&self, name: &RequestName) -> bool {
+    pub(super) fn is_ours(&self, name: &RequestName) -> bool {
         name.client == self.id && name.session == self.setup.session
     }
 
@@ -425,7 +423,7 @@ impl Client {
                 Agreed::WithoutResults => None,
             });
         if let Some((receipt, proven)) = decided {
-            self.complete(number, receipt, proven, actions);
+            self.complete(number, *receipt, proven, actions);
         }
     }
 
@@ -469,7 +467,7 @@ impl Client {
         self.rest_or_close(number, actions);
     }
 
-    fn note_unsettled(&mut self, number: RequestNumber) {
+    pub(super) fn note_unsettled(&mut self, number: RequestNumber) {
         if number <= self.settlement.settled() {
             return;
         }
@@ -478,92 +476,6 @@ impl Client {
             // From here on only a report on the whole session can settle them.
             let lowest = self.unsettled.pop_first().unwrap_or_default();
             self.unsettled_through = self.unsettled_through.max(lowest);
-        }
-    }
-
-    fn on_refusal(&mut self, by: ReplicaId, refusal: Refusal, actions: &mut Vec<Action>) {
-        if !self.is_ours(&refusal.name) {
-            self.counters.foreign += 1;
-            return;
-        }
-        let number = refusal.name.number;
-        let Some(open) = self.outstanding.get_mut(&number) else {
-            self.counters.late += 1;
-            return;
-        };
-        if refusal.request != open.request.digest() {
-            self.counters.foreign += 1;
-            return;
-        }
-        let reason = refusal.reason;
-        open.refusals.hear(by, reason);
-        let size = self.setup.membership.size();
-        if open.refusals.quorum(size, Strength::Weak, |other| *other == reason).is_none() {
-            return;
-        }
-        match reason {
-            RefusalReason::HistoryFull => {}
-            RefusalReason::WindowExceeded | RefusalReason::TooManySessions => {
-                self.retire(Unusable::Refused(reason), actions);
-            }
-            RefusalReason::SessionRetired
-            | RefusalReason::NameUsed
-            | RefusalReason::TooManyClients => {
-                self.gave_up |= open.answered.is_none();
-                self.fail(number, Failure::Refused(reason), actions);
-                self.retire(Unusable::Refused(reason), actions);
-            }
-            RefusalReason::ResultForgotten => self.forgotten(number, actions),
-        }
-    }
-
-    /// It was executed, but nobody has its results any more.
-    fn forgotten(&mut self, number: RequestNumber, actions: &mut Vec<Action>) {
-        let Some(open) = self.outstanding.get(&number) else { return };
-        if open.request.body().level == Level::Weak {
-            // Its caller learns that it was executed, which is an answer that must hold.
-            self.note_unsettled(number);
-        }
-        self.fail(number, Failure::ResultForgotten, actions);
-    }
-
-    fn fail(&mut self, number: RequestNumber, failure: Failure, actions: &mut Vec<Action>) {
-        let Some(open) = self.outstanding.get(&number) else { return };
-        for part in &open.parts {
-            actions.push(Action::Failed { ticket: part.ticket, failure });
-        }
-        self.close(number, actions);
-    }
-
-    fn retire(&mut self, reason: Unusable, actions: &mut Vec<Action>) {
-        if self.unusable.is_none() {
-            self.unusable = Some(reason);
-            self.stalled_since = None;
-            actions.push(Action::SessionUnusable { reason, unsent: self.queue.drain() });
-        }
-    }
-
-    /// A replica without room: the next sending waits twice as long. Once a sending, since nothing
-    /// is signed and a liar could put it off for ever.
-    fn on_busy(&mut self, now: Instant, from: ReplicaId, name: &RequestName) {
-        if !self.is_ours(name) {
-            self.counters.foreign += 1;
-            return;
-        }
-        let Some(open) = self.outstanding.get_mut(&name.number) else {
-            self.counters.late += 1;
-            return;
-        };
-        let first = open.busy.is_empty();
-        if open.busy.insert(from)
-            && first
-            && let Some(at) = open.retry_at
-        {
-            self.timers.remove(&(at, name.number));
-            let later = at.max(now.after_ms(open.wait_ms));
-            open.wait_ms = self.setup.timing.longer(open.wait_ms);
-            open.retry_at = Some(later);
-            self.timers.insert((later, name.number));
         }
     }
 

@@ -77,7 +77,7 @@ pub(super) struct Words {
 #[derive(Debug)]
 pub(super) enum Agreed {
     /// What they say, with their votes.
-    With(Receipt),
+    With(Box<Receipt>),
     /// The digest of the results is known, but not the results.
     WithoutResults,
 }
@@ -172,11 +172,11 @@ impl Words {
         let Word { view, slot, hash, index, .. } = *word;
         let named = like(Results::Full(body.results.clone()));
         let voted = tally.iter().filter(|(id, _)| voters.contains(id));
-        Some(Agreed::With(Receipt {
+        Some(Agreed::With(Box::new(Receipt {
             genesis,
             reply: Reply { kind, view, slot, hash, index, ..named },
             votes: voted.map(|(_, word)| word.vote.clone()).collect(),
-        }))
+        })))
     }
 
     /// Whether results were sent for which there was no room; asked once, then forgotten.

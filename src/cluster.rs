@@ -1,0 +1,256 @@
+//! The cluster as commands see it: the client library with our words for what goes wrong.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use elea_client::{Client, Command as _, Error, ErrorKind, Finality, ReplicaNote, Shortfall};
+use elea_kv::{Answer, Operation};
+use elea_protocol::cluster_file::ClusterFile;
+use elea_protocol::id::{Digest, ReplicaId, Slot, View};
+use elea_protocol::message::{Level, NodeStatus};
+use elea_protocol::receipt::{Proven, Receipt};
+use elea_protocol::seal::SecretKey;
+
+use crate::failure::Failure;
+
+/// How long giving back the session may take after a failure: what was sent is not waited for
+/// again.
+const FAREWELL: Duration = Duration::from_millis(100);
+
+/// What a request waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// f + 1 replicas agree.
+    Weak,
+    /// It is final and linearizable.
+    Strong,
+    /// Weak, then final.
+    Final,
+}
+
+impl Wait {
+    /// The word in JSON and on the command line.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Weak => "weak",
+            Self::Strong => "strong",
+            Self::Final => "final",
+        }
+    }
+}
+
+/// A verified answer.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    /// What came out.
+    pub answer: Answer,
+    /// What was waited for.
+    pub wait: Wait,
+    /// The view of the replicas that answered.
+    pub view: View,
+    /// Where the request stands.
+    pub slot: Slot,
+    /// The history up to there.
+    pub hash: Digest,
+    /// Whether that can still change.
+    pub is_final: bool,
+    /// Whether it changed between the weak answer and the final one.
+    pub reordered: bool,
+    /// The proof.
+    pub receipt: Arc<Receipt>,
+    /// From sending to the answer.
+    pub latency: Duration,
+}
+
+/// Connections to all replicas, in a session of its own. Every session comes from the state file
+/// beside the key, so that commands which run at the same time do not retire each other's.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    client: Client,
+    replicas: usize,
+}
+
+impl Cluster {
+    /// Begins to connect; requests wait until that is done.
+    pub async fn open(file: &ClusterFile, key: SecretKey, path: &Path) -> Result<Self, Failure> {
+        let client = Client::open(&file.into(), key, path).await.map_err(|e| other(&e))?;
+        Ok(Self { client, replicas: file.addresses.len() })
+    }
+
+    /// Has one operation executed.
+    pub async fn ask(
+        &self,
+        operation: Operation,
+        wait: Wait,
+        timeout: Duration,
+    ) -> Result<Reply, Failure> {
+        let client = self.client.with_timeout(timeout);
+        let level = match wait {
+            Wait::Weak | Wait::Final => Level::Weak,
+            Wait::Strong => Level::Strong,
+        };
+        let failed = |error: Error| self.failed(&error, wait);
+        let begin = Instant::now();
+        let mut executed = client
+            .execute(level, wait == Wait::Final, vec![operation.encode()])
+            .await
+            .map_err(failed)?;
+        let mut reordered = false;
+        let mut answer = executed.answer.clone();
+        if wait == Wait::Final
+            && let Some(last) = executed.finality().await
+        {
+            let (finality, at_last) = last.map_err(failed)?;
+            reordered = matches!(finality, Finality::Reordered { .. });
+            answer = at_last;
+        }
+        let latency = begin.elapsed();
+        let decoded = answer.results.first().map(|result| operation.decode(result));
+        let Some(Ok(decoded)) = decoded else {
+            return Err(Failure::usage(
+                "the replicas agree on a result that this program cannot read: use the version of \
+                 elea that the cluster runs",
+            ));
+        };
+        Ok(Reply {
+            answer: decoded,
+            wait,
+            view: answer.view,
+            slot: answer.slot,
+            hash: answer.hash,
+            is_final: answer.proven == Proven::Final,
+            reordered,
+            receipt: answer.receipt,
+            latency,
+        })
+    }
+
+    /// Asks every replica how it is, in the order of their ids.
+    pub async fn statuses(&self, timeout: Duration) -> Vec<Result<NodeStatus, String>> {
+        let all = self.client.with_timeout(timeout).status().await;
+        all.into_iter().map(|(_, said)| said.map_err(|reason| plain(&reason))).collect()
+    }
+
+    /// Gives the session back.
+    pub async fn close(self) {
+        self.client.with_timeout(FAREWELL).close().await;
+    }
+
+    fn failed(&self, error: &Error, wait: Wait) -> Failure {
+        match error {
+            Error::NotEnoughReplicas(shortfall) => {
+                Failure::unavailable(lacking(shortfall, self.replicas, wait))
+            }
+            error => other(error),
+        }
+    }
+}
+
+fn other(error: &Error) -> Failure {
+    match error.kind() {
+        ErrorKind::Configuration => Failure::usage(error.to_string()),
+        ErrorKind::Unavailable => Failure::unavailable(error.to_string()),
+    }
+}
+
+/// What is missing, in one sentence: how many are there, how many it takes, and who is not there
+/// and why.
+fn lacking(shortfall: &Shortfall, replicas: usize, wait: Wait) -> String {
+    let Shortfall { waited, progress, replicas: notes } = shortfall;
+    let reached = notes.iter().filter(|(.., note)| *note == ReplicaNote::Connected).count();
+    let mut text = format!(
+        "{reached} of {replicas} replicas could be reached within {:.1} s and {} agreed",
+        waited.as_secs_f64(),
+        progress.matching
+    );
+    if progress.needed > 0 {
+        text += match (progress.is_answered, wait) {
+            (true, _) => "; to be final an answer needs ",
+            (false, Wait::Strong) => "; a strong request needs ",
+            (false, Wait::Weak | Wait::Final) => "; a weak request needs ",
+        };
+        text += &progress.needed.to_string();
+    }
+    let missing = notes.iter().filter_map(|(id, _, note)| {
+        let reason = match note {
+            ReplicaNote::Failed(reason) => plain(reason),
+            ReplicaNote::Connecting => String::from("not connected yet"),
+            ReplicaNote::Connected => match progress.refused.get(id) {
+                Some(reason) => format!("refused, {reason}"),
+                None if progress.busy.contains(id) => String::from("had no room"),
+                // With too few of them there it is no fault of theirs.
+                None if reached < progress.needed || progress.answered.contains(id) => return None,
+                None => String::from("did not answer"),
+            },
+        };
+        Some((*id, reason))
+    });
+    let missing = by_reason(missing);
+    if !missing.is_empty() {
+        text += &format!("; {missing}");
+    }
+    text += match (progress.number, progress.is_answered) {
+        (None, _) => "; the request was not sent",
+        (_, true) => "; it was executed and is not lost",
+        (_, false) => "; it was sent and may still be executed",
+    };
+    text
+}
+
+/// Replicas with what is the matter with them, those with one reason together: `r2, r3: refused`.
+pub fn by_reason(replicas: impl IntoIterator<Item = (ReplicaId, String)>) -> String {
+    let mut reasons = BTreeMap::<String, Vec<String>>::new();
+    for (id, reason) in replicas {
+        reasons.entry(reason).or_default().push(id.to_string());
+    }
+    let all: Vec<_> =
+        reasons.iter().map(|(reason, ids)| format!("{}: {reason}", ids.join(", "))).collect();
+    all.join("; ")
+}
+
+/// Without the number that the operating system adds.
+fn plain(reason: &str) -> String {
+    let cut = reason.find(" (os error ").unwrap_or(reason.len());
+    reason[..cut].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use elea_client::Progress;
+    use elea_protocol::id::RequestNumber;
+
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_said_in_one_sentence() {
+        let refused = || ReplicaNote::Failed("cannot be reached: refused (os error 111)".into());
+        let note = |id, note| (ReplicaId(id), String::from("host:1"), note);
+        let mut shortfall = Shortfall {
+            waited: Duration::from_millis(1500),
+            progress: Progress {
+                number: Some(RequestNumber(1)),
+                matching: 0,
+                needed: 3,
+                ..Progress::default()
+            },
+            replicas: vec![
+                note(0, ReplicaNote::Connected),
+                note(1, ReplicaNote::Connected),
+                note(2, refused()),
+                note(3, refused()),
+            ],
+        };
+        assert_eq!(
+            lacking(&shortfall, 4, Wait::Strong),
+            "2 of 4 replicas could be reached within 1.5 s and 0 agreed; a strong request needs 3; \
+             r2, r3: cannot be reached: refused; it was sent and may still be executed"
+        );
+        shortfall.progress.is_answered = true;
+        assert!(lacking(&shortfall, 4, Wait::Final).contains("to be final an answer needs 3"));
+        shortfall.replicas[2].2 = ReplicaNote::Connected;
+        let text = lacking(&shortfall, 4, Wait::Strong);
+        assert!(text.contains("r0, r1, r2: did not answer"), "{text}");
+    }
+}

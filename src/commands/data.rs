@@ -1,0 +1,225 @@
+//! `elea get`, `put` and the others: one operation each.
+
+use std::io::Read;
+
+use elea_kv::{
+    Add, Append, Cas, Delete, Get, Incr, Members, Operation, Put, Remove, Scan, Step, Txn,
+};
+use serde_json::{Value as Json, json};
+
+use crate::cli;
+use crate::cluster::{Cluster, Reply, Wait};
+use crate::commands;
+use crate::failure::{Failure, Outcome};
+use crate::output::{self, Style};
+use crate::txn_syntax;
+
+/// Sends one operation and prints its answer.
+pub async fn run(operation: Result<Operation, Failure>, asking: &cli::Asking) -> Outcome {
+    // What the user wrote is looked at before anybody is asked.
+    let operation = operation?;
+    let access = &asking.access;
+    let file = commands::cluster(access.cluster.as_deref())?;
+    let (key, key_path) = commands::key(access.key_file.as_deref())?;
+    let cluster = Cluster::open(&file, key, key_path).await?;
+    let reply = cluster.ask(operation, wait(asking), access.timeout).await;
+    // Also after a failure: the state file has to learn which numbers were used.
+    cluster.close().await;
+    let reply = reply?;
+    if let Some(path) = &asking.receipt {
+        commands::receipt::save(path, &reply.receipt)?;
+    }
+    let no = output::refusal(&reply.answer).map(Failure::refused);
+    if matches!(reply.answer, elea_kv::Answer::Refused(_)) {
+        // Nothing was done, so there is no result to show beside the reason.
+        return no.map_or(Ok(()), Err);
+    }
+    show(&reply, asking);
+    // That a key is absent or a comparison failed is in the result.
+    no.map_or(Ok(()), |no| Err(no.told()))
+}
+
+fn wait(asking: &cli::Asking) -> Wait {
+    match (asking.weak, asking.final_) {
+        (true, _) => Wait::Weak,
+        (_, true) => Wait::Final,
+        _ => Wait::Strong,
+    }
+}
+
+fn show(reply: &Reply, asking: &cli::Asking) {
+    if asking.access.json {
+        output::line(&to_json(reply, asking.base64).to_string());
+        return;
+    }
+    let style = match (asking.raw, asking.base64) {
+        (true, _) => Style::Raw,
+        (_, true) => Style::Base64,
+        _ => Style::Lines,
+    };
+    output::bytes(&output::plain(&reply.answer, style));
+    if reply.reordered {
+        eprintln!("elea: the order changed when histories merged; this is the final result");
+    }
+    if let elea_kv::Answer::Step(elea_kv::Outcome::Scan(page)) = &reply.answer
+        && let Some(next) = &page.next
+    {
+        let next = match str::from_utf8(next) {
+            Ok(text) if !asking.base64 => format!("--from {text:?}"),
+            _ => format!("--base64 --from {}", output::base64(next)),
+        };
+        eprintln!("elea: there is more: go on with {next}");
+    }
+}
+
+fn to_json(reply: &Reply, base64: bool) -> Json {
+    let mut object = output::json_result(&reply.answer, base64);
+    let Json::Object(rest) = json!({
+        "level": reply.wait.word(),
+        "version": output::json_version(reply.answer.version()),
+        "view": reply.view.0,
+        "slot": reply.slot.0,
+        "hash": reply.hash.to_string(),
+        "final": reply.is_final,
+        "reordered": reply.reordered,
+        "latency_us": u64::try_from(reply.latency.as_micros()).unwrap_or(u64::MAX),
+    }) else {
+        unreachable!("it is written as an object");
+    };
+    object.extend(rest);
+    Json::Object(object)
+}
+
+/// A key or value from the command line.
+fn word(text: &str, asking: &cli::Asking) -> Result<Vec<u8>, Failure> {
+    if !asking.base64 {
+        return Ok(text.as_bytes().to_vec());
+    }
+    output::unbase64(text).ok_or_else(|| {
+        Failure::usage(format!("`{text}` is no base64: with --base64 keys and values must be"))
+    })
+}
+
+/// A value from the command line, or all of stdin.
+fn value(text: &str, asking: &cli::Asking) -> Result<Vec<u8>, Failure> {
+    if text != "-" {
+        return word(text, asking);
+    }
+    // A little more than any value may have, so that one too large is refused as such.
+    const MOST: u64 = 4 << 20;
+    let mut bytes = Vec::new();
+    std::io::stdin()
+        .take(MOST)
+        .read_to_end(&mut bytes)
+        .map_err(|error| Failure::usage(format!("stdin cannot be read ({error})")))?;
+    Ok(bytes)
+}
+
+/// Every data command as the store knows it, and how its answer is wanted.
+pub fn operation(command: &cli::Command) -> Option<(Result<Operation, Failure>, &cli::Asking)> {
+    use cli::Command;
+    Some(match command {
+        Command::Get(args) => (one(args, Get::new), &args.asking),
+        Command::Delete(args) => (one(args, Delete::new), &args.asking),
+        Command::Members(args) => (one(args, Members::new), &args.asking),
+        Command::Put(args) => (pair(args, Put::new), &args.asking),
+        Command::Append(args) => (pair(args, Append::new), &args.asking),
+        Command::Add(args) => (member(args, Add::new), &args.asking),
+        Command::Remove(args) => (member(args, Remove::new), &args.asking),
+        Command::Incr(args) => {
+            let key = word(&args.name, &args.asking);
+            (key.map(|key| Incr::new(key, args.by).into()), &args.asking)
+        }
+        Command::Cas(args) => (cas(args), &args.asking),
+        Command::Scan(args) => (scan(args), &args.asking),
+        Command::Txn(args) => (txn(args), &args.asking),
+        Command::Demo(_)
+        | Command::Init(_)
+        | Command::Up(_)
+        | Command::Replica(_)
+        | Command::Status(_)
+        | Command::Bench(_)
+        | Command::Receipt(_)
+        | Command::Evidence(_) => return None,
+    })
+}
+
+fn one<T: Into<Operation>>(
+    args: &cli::OneKey,
+    make: impl FnOnce(Vec<u8>) -> T,
+) -> Result<Operation, Failure> {
+    Ok(make(word(&args.name, &args.asking)?).into())
+}
+
+fn pair<T: Into<Operation>>(
+    args: &cli::KeyValue,
+    make: impl FnOnce(Vec<u8>, Vec<u8>) -> T,
+) -> Result<Operation, Failure> {
+    Ok(make(word(&args.name, &args.asking)?, value(&args.value, &args.asking)?).into())
+}
+
+fn member<T: Into<Operation>>(
+    args: &cli::Member,
+    make: impl FnOnce(Vec<u8>, Vec<u8>) -> T,
+) -> Result<Operation, Failure> {
+    Ok(make(word(&args.name, &args.asking)?, value(&args.member, &args.asking)?).into())
+}
+
+fn cas(args: &cli::Cas) -> Result<Operation, Failure> {
+    let key = word(&args.name, &args.asking)?;
+    let cas = match (args.absent, args.values.as_slice()) {
+        (false, [expected, new]) => {
+            Cas::new(key, word(expected, &args.asking)?, value(new, &args.asking)?)
+        }
+        (true, [new]) => Cas::create(key, value(new, &args.asking)?),
+        (false, _) => {
+            return Err(Failure::usage(
+                "cas needs what to expect and what to write: `elea cas KEY EXPECTED NEW`, or \
+                 `elea cas KEY --absent NEW`",
+            ));
+        }
+        (true, _) => {
+            return Err(Failure::usage(
+                "cas --absent expects nothing: write `elea cas KEY --absent NEW`",
+            ));
+        }
+    };
+    Ok(cas.into())
+}
+
+fn scan(args: &cli::Scan) -> Result<Operation, Failure> {
+    let from = args.from.as_ref().map(|from| word(from, &args.asking)).transpose()?;
+    let to = args.to.as_ref().map(|to| word(to, &args.asking)).transpose()?;
+    let mut scan = match to {
+        Some(to) => Scan::range(from.unwrap_or_default(), to),
+        None => {
+            let all = Scan::prefix(word(&args.prefix, &args.asking)?);
+            // With a prefix it goes on from where the last page ended.
+            match from {
+                Some(from) => all.resume(from.into()),
+                None => all,
+            }
+        }
+    };
+    scan.limit = args.limit;
+    Ok(scan.into())
+}
+
+fn txn(args: &cli::Txn) -> Result<Operation, Failure> {
+    let bad = |error: txn_syntax::BadSyntax| Failure::usage(error.to_string());
+    let steps = |texts: &[String]| -> Result<Vec<Step>, Failure> {
+        texts.iter().map(|text| txn_syntax::step(text).map_err(bad)).collect()
+    };
+    let compares = args.compare.iter().map(|text| txn_syntax::comparison(text).map_err(bad));
+    let txn = Txn {
+        compares: compares.collect::<Result<_, _>>()?,
+        then: steps(&args.then)?,
+        otherwise: steps(&args.otherwise)?,
+    };
+    if txn.then.is_empty() && txn.otherwise.is_empty() {
+        return Err(Failure::usage(
+            "the transaction does nothing: add --then 'incr stock -1' or --else 'get stock'",
+        ));
+    }
+    Ok(txn.into())
+}

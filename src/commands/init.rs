@@ -1,0 +1,143 @@
+//! `elea init`: the files of a new cluster.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use elea_client::sessions::SessionFile;
+use elea_protocol::cluster_file::{ClusterFile, Durability, ListedClient};
+use elea_protocol::id::ClientId;
+use elea_protocol::membership::{Membership, NAME_MAX};
+use elea_protocol::quorum::{ClusterSize, Strength};
+use elea_protocol::seal::{Ed25519, SecretKey, Signer as _};
+use elea_protocol::tuning::Tuning;
+
+use crate::cli::Init;
+use crate::failure::{Failure, Outcome};
+use crate::files;
+use crate::output;
+
+/// What a new cluster is made of.
+pub struct Plan {
+    /// Its name.
+    pub name: String,
+    /// Where each replica listens.
+    pub addresses: Vec<String>,
+    /// How many client keys.
+    pub clients: u16,
+}
+
+/// Writes the files and says what to do next.
+pub fn run(args: &Init) -> Outcome {
+    let last = u32::from(args.base_port) + u32::from(args.replicas) - 1;
+    let Ok(last) = u16::try_from(last) else {
+        return Err(Failure::usage(format!(
+            "replica {} would listen at port {last}: choose a --base-port of at most {}",
+            args.replicas - 1,
+            u32::from(u16::MAX) + 1 - u32::from(args.replicas)
+        )));
+    };
+    let host = if args.host.contains(':') && !args.host.starts_with('[') {
+        format!("[{}]", args.host)
+    } else {
+        args.host.clone()
+    };
+    let plan = Plan {
+        name: args.name.clone().unwrap_or_else(|| name_of(&args.dir)),
+        addresses: (args.base_port..=last).map(|port| format!("{host}:{port}")).collect(),
+        clients: args.clients,
+    };
+    let file = write(&args.dir, &plan)?;
+    let size = file.membership.size();
+    let dir = args.dir.display();
+    output::line(&format!(
+        "Wrote {dir}/cluster.toml and {} keys: {} replicas of which {} may be faulty; a weak answer \
+         needs {}, a strong one {}.\nStart it with `elea up {dir}`, or give each operator one \
+         replica-N.key, cluster.toml, and `elea replica`.\nUse it with `export \
+         ELEA_CLUSTER={dir}/cluster.toml ELEA_KEY={dir}/client-0.key`.",
+        u32::from(args.replicas) + u32::from(args.clients),
+        size.replicas(),
+        size.faulty(),
+        size.quorum(Strength::Weak),
+        size.quorum(Strength::Strong),
+    ));
+    Ok(())
+}
+
+/// Makes keys and writes all files. Nothing that is there is touched.
+pub fn write(dir: &Path, plan: &Plan) -> Result<ClusterFile, Failure> {
+    let count = u8::try_from(plan.addresses.len()).unwrap_or(u8::MAX);
+    let size = ClusterSize::most_tolerant(count).map_err(|bad| Failure::usage(bad.to_string()))?;
+    let replicas: Vec<SecretKey> = plan.addresses.iter().map(|_| new_key()).collect();
+    let clients: Vec<SecretKey> = (0..plan.clients).map(|_| new_key()).collect();
+    let listed: Vec<ListedClient> = (0..)
+        .zip(&clients)
+        .map(|(n, key): (u16, _)| ListedClient {
+            id: key.public_key().into(),
+            name: Some(format!("client-{n}")),
+        })
+        .collect();
+    let admitted: BTreeSet<ClientId> = listed.iter().map(|client| client.id).collect();
+    let membership = Membership::new(
+        plan.name.as_str(),
+        size.faulty(),
+        replicas.iter().map(|key| key.public_key()).collect(),
+        Some(admitted),
+        Arc::new(Ed25519),
+    )
+    .map_err(|bad| Failure::usage(format!("{bad}: choose another --name or --replicas")))?;
+    let file = ClusterFile {
+        membership,
+        addresses: plan.addresses.clone(),
+        clients: Some(listed),
+        tuning: Tuning::default(),
+        durability: Durability::default(),
+    };
+    // The host came from the command line: what cannot be read back must not be written.
+    let text = file.to_text();
+    let file = ClusterFile::parse(&text)
+        .map_err(|bad| Failure::usage(format!("no cluster can be made so: {}", bad.message)))?;
+
+    fs::create_dir_all(dir)
+        .map_err(|error| Failure::usage(format!("{} cannot be made ({error})", dir.display())))?;
+    let named = |kind: &str, n: usize| dir.join(format!("{kind}-{n}.key"));
+    let keys: Vec<(PathBuf, &SecretKey)> = (0..)
+        .zip(&replicas)
+        .map(|(n, key)| (named("replica", n), key))
+        .chain((0..).zip(&clients).map(|(n, key)| (named("client", n), key)))
+        .collect();
+    let cluster = dir.join("cluster.toml");
+    // All are looked for before any is written, so that a refusal leaves nothing behind.
+    let taken = keys.iter().map(|(path, _)| path).chain([&cluster]).find(|path| path.exists());
+    if let Some(taken) = taken {
+        return Err(Failure::usage(format!(
+            "{} is there already and is not overwritten: choose another directory",
+            taken.display()
+        )));
+    }
+    for (path, key) in keys {
+        files::write_new(&path, &files::key_text(key), 0o600)?;
+    }
+    // A key that was never used: without this file the client library would have to assume that
+    // it was, somewhere else.
+    for (n, _) in (0..).zip(&clients) {
+        SessionFile::create(&named("client", n), file.membership.genesis())
+            .map_err(|error| Failure::usage(error.to_string()))?;
+    }
+    // Last, so that where there is a cluster file there are all its keys.
+    files::write_new(&cluster, &text, 0o644)?;
+    Ok(file)
+}
+
+fn new_key() -> SecretKey {
+    SecretKey::from_bytes(&rand::random())
+}
+
+/// A new cluster is named after its directory and told apart by some random letters: two clusters
+/// of one name and different keys differ anyway, but people read names.
+fn name_of(dir: &Path) -> String {
+    let name = dir.file_name().map(|name| name.to_string_lossy().into_owned());
+    let name = name.filter(|name| name.len() <= NAME_MAX - 9).unwrap_or_else(|| "elea".to_owned());
+    format!("{name}-{:08x}", rand::random::<u32>())
+}

@@ -1,0 +1,115 @@
+//! The commands, and what several of them need.
+
+pub mod bench;
+pub mod data;
+pub mod demo;
+pub mod init;
+pub mod receipt;
+pub mod replica;
+pub mod status;
+pub mod up;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+use elea_protocol::cluster_file::ClusterFile;
+use elea_protocol::seal::SecretKey;
+
+use crate::cli::{Cli, Command};
+use crate::failure::{Failure, Kind, Outcome};
+use crate::files;
+
+/// Reads the command line, runs the command, and tells how it went.
+pub fn main() -> ExitCode {
+    // Known before the command line is understood, so that a program that asked for JSON gets it
+    // for its own mistakes, too.
+    let json = std::env::args_os().any(|word| word == "--json");
+    let outcome = match Cli::try_parse() {
+        Ok(cli) => run(cli.command),
+        Err(error) => match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+                // A closed stdout is nobody's mistake.
+                let _ = error.print();
+                Ok(())
+            }
+            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+                let _ = error.print();
+                return ExitCode::from(Kind::Usage.code());
+            }
+            _ => Err(Failure::usage(sentence(&error))),
+        },
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.report(json);
+            ExitCode::from(failure.kind.code())
+        }
+    }
+}
+
+/// clap's paragraph as one sentence; `--help` has the rest.
+fn sentence(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let parts: Vec<_> = text
+        .lines()
+        .map(str::trim)
+        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"))
+        .filter(|line| !line.is_empty())
+        .collect();
+    let text = parts.join(" ");
+    format!("{}; see --help", text.strip_prefix("error: ").unwrap_or(&text))
+}
+
+fn run(command: Command) -> Outcome {
+    if let Some((operation, asking)) = data::operation(&command) {
+        return on_one_thread(data::run(operation, asking));
+    }
+    match command {
+        Command::Demo(_) => on_one_thread(demo::run()),
+        Command::Init(args) => init::run(&args),
+        Command::Up(args) => on_one_thread(up::run(&args)),
+        Command::Replica(args) => on_all_threads(replica::run(&args)),
+        Command::Status(args) => on_one_thread(status::run(&args)),
+        Command::Evidence(args) => on_one_thread(status::evidence(&args)),
+        Command::Bench(args) => on_all_threads(bench::run(&args)),
+        Command::Receipt(args) => receipt::run(&args),
+        _ => unreachable!("every other command is an operation on data"),
+    }
+}
+
+/// Runs a command that mostly waits. One-shot commands are to be cheap: a second thread would cost
+/// more than it does.
+fn on_one_thread(command: impl Future<Output = Outcome>) -> Outcome {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::usage(format!("the system gives no event loop ({error})")))?
+        .block_on(command)
+}
+
+/// Runs a command that has work for every core.
+fn on_all_threads(command: impl Future<Output = Outcome>) -> Outcome {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::usage(format!("the system gives no threads ({error})")))?
+        .block_on(command)
+}
+
+/// The cluster file that was named, or a word on how to name one.
+pub fn cluster(path: Option<&Path>) -> Result<ClusterFile, Failure> {
+    let path = path.ok_or_else(|| {
+        Failure::usage("which cluster? Name its file with --cluster FILE or ELEA_CLUSTER")
+    })?;
+    files::load_cluster(path)
+}
+
+/// The client's key, and where it is.
+pub fn key(path: Option<&Path>) -> Result<(SecretKey, &Path), Failure> {
+    let path =
+        path.ok_or_else(|| Failure::usage("which key? Name its file with --key FILE or ELEA_KEY"))?;
+    Ok((files::load_key(path)?, path))
+}

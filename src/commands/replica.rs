@@ -1,0 +1,102 @@
+//! `elea replica`: one replica of the key-value store.
+
+use std::io::Read;
+use std::sync::Arc;
+
+use elea_kv::KeyValueStore;
+use elea_protocol::cluster_file::Durability;
+use elea_protocol::replica::Setup;
+use elea_protocol::seal::Signer as _;
+use elea_replica::{Config, Limits, Node, RunError};
+use tokio::sync::oneshot;
+use tracing_subscriber::EnvFilter;
+
+use crate::children::READY;
+use crate::cli::Replica;
+use crate::commands::up::Stopping;
+use crate::failure::{Failure, Outcome};
+use crate::files;
+use crate::output;
+
+/// Runs until SIGTERM, Ctrl-C, or something that it cannot go on with.
+pub async fn run(args: &Replica) -> Outcome {
+    let mut stopping = Stopping::listen()?;
+    let file = files::load_cluster(&args.cluster)?;
+    let key = files::load_key(&args.key)?;
+    let id = file.membership.replica_with_key(&key.public_key()).ok_or_else(|| {
+        Failure::usage(format!(
+            "the key {} is of none of the replicas in {}: name a replica-N.key of this cluster",
+            args.key.display(),
+            args.cluster.display()
+        ))
+    })?;
+    log();
+    let listen = args.listen.clone().or_else(|| file.addresses.get(usize::from(id.0)).cloned());
+    let config = Config {
+        setup: Setup {
+            id,
+            membership: Arc::new(file.membership),
+            signer: Arc::new(key),
+            tuning: file.tuning,
+            seed: rand::random(),
+        },
+        addresses: file.addresses,
+        listen: listen.unwrap_or_default(),
+        data: args.data.clone(),
+        durability: match file.durability {
+            Durability::Sync => elea_replica::Durability::Sync,
+            Durability::Os => elea_replica::Durability::Os,
+        },
+        limits: Limits::default(),
+    };
+    let node = Node::start(config, KeyValueStore::new()).await.map_err(failure)?;
+    output::line(&format!("listening {}", node.local_address()));
+    let mut orphaned = args.attached.then(stdin_closed);
+    let orphaned = async move {
+        match &mut orphaned {
+            // The thread answers or the whole process is gone.
+            Some(closed) => drop(closed.await),
+            None => std::future::pending().await,
+        }
+    };
+    let serve = async {
+        if node.ready().await.is_ok() {
+            output::line(READY);
+        }
+        // Stopping tells the reason once more, and as the result.
+        node.failed().await;
+    };
+    tokio::select! {
+        biased;
+        () = stopping.wait() => {}
+        () = orphaned => {}
+        () = serve => {}
+    }
+    node.stop().await.map_err(failure)
+}
+
+fn failure(error: RunError) -> Failure {
+    Failure::usage(error.to_string())
+}
+
+/// Ends when stdin does. A thread of its own: nothing else can wait for stdin.
+fn stdin_closed() -> oneshot::Receiver<()> {
+    let (closed, wait) = oneshot::channel();
+    std::thread::spawn(move || {
+        let mut ignored = [0; 256];
+        while std::io::stdin().read(&mut ignored).is_ok_and(|read| read > 0) {}
+        // Nobody listens any more when the replica is stopping already.
+        let _ = closed.send(());
+    });
+    wait
+}
+
+fn log() {
+    let filter = EnvFilter::try_from_env("ELEA_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    // It fails only where there is a subscriber already, and this process has one main function.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .try_init();
+}

@@ -1,0 +1,193 @@
+//! `elea status` and `elea evidence`: what each replica says of itself.
+
+use comfy_table::presets::UTF8_FULL_CONDENSED;
+use comfy_table::{ContentArrangement, Table};
+use elea_protocol::cluster_file::ClusterFile;
+use elea_protocol::id::{ReplicaId, hex};
+use elea_protocol::message::NodeStatus;
+use elea_protocol::quorum::Strength;
+use serde_json::{Map, Value as Json, json};
+
+use crate::cli;
+use crate::cluster::{Cluster, by_reason};
+use crate::commands;
+use crate::failure::{Failure, Outcome};
+use crate::output;
+
+/// What became of asking one replica.
+pub struct Row {
+    /// Which.
+    pub id: ReplicaId,
+    /// Where it should be.
+    pub address: String,
+    /// What it said, or why it said nothing.
+    pub said: Result<NodeStatus, String>,
+}
+
+/// Asks all replicas at the same time.
+pub async fn ask(file: &ClusterFile, access: &cli::Access) -> Result<Vec<Row>, Failure> {
+    let (key, path) = commands::key(access.key_file.as_deref())?;
+    let cluster = Cluster::open(file, key, path).await?;
+    let said = cluster.statuses(access.timeout).await;
+    cluster.close().await;
+    let members = file.membership.size().members();
+    let rows = members.zip(&file.addresses).zip(said);
+    Ok(rows.map(|((id, address), said)| Row { id, address: address.clone(), said }).collect())
+}
+
+/// `elea status`
+pub async fn run(args: &cli::Status) -> Outcome {
+    let file = commands::cluster(args.access.cluster.as_deref())?;
+    let rows = ask(&file, &args.access).await?;
+    let outcome = somebody_answered(&rows);
+    if args.access.json {
+        return show_json(to_json(&file, &rows), outcome);
+    }
+    output::line(&to_table(&rows));
+    outcome
+}
+
+/// `elea evidence`
+pub async fn evidence(args: &cli::Status) -> Outcome {
+    let file = commands::cluster(args.access.cluster.as_deref())?;
+    let rows = ask(&file, &args.access).await?;
+    let outcome = somebody_answered(&rows).and_then(|()| nobody_was_caught(&rows));
+    if args.access.json {
+        let counts: Vec<_> = rows
+            .iter()
+            .map(|row| match &row.said {
+                Ok(status) => {
+                    json!({ "id": row.id.0, "reachable": true, "evidence": status.evidence })
+                }
+                Err(why) => json!({ "id": row.id.0, "reachable": false, "error": why }),
+            })
+            .collect();
+        return show_json(json!({ "replicas": counts }), outcome);
+    }
+    for row in &rows {
+        output::line(&match &row.said {
+            Ok(status) => format!("{}: {} proofs", row.id, status.evidence),
+            Err(why) => format!("{}: not known, it did not answer ({why})", row.id),
+        });
+    }
+    outcome
+}
+
+/// Prints the object, with the failure in it if there is one.
+fn show_json(mut object: Json, outcome: Outcome) -> Outcome {
+    if let Err(failure) = &outcome {
+        object["error"] = failure.to_json();
+    }
+    output::line(&object.to_string());
+    outcome.map_err(Failure::told)
+}
+
+fn somebody_answered(rows: &[Row]) -> Outcome {
+    if rows.iter().any(|row| row.said.is_ok()) {
+        return Ok(());
+    }
+    let why = rows.iter().filter_map(|row| Some((row.id, row.said.as_ref().err()?.clone())));
+    Err(Failure::unavailable(format!(
+        "none of the {} replicas answered ({}): are they running, and is the cluster file theirs?",
+        rows.len(),
+        by_reason(why)
+    )))
+}
+
+fn nobody_was_caught(rows: &[Row]) -> Outcome {
+    let most = rows.iter().filter_map(|row| row.said.as_ref().ok()).map(|said| said.evidence).max();
+    match most.unwrap_or(0) {
+        0 => Ok(()),
+        // A replica can only be believed as far as it is honest, and the proofs themselves are on
+        // its disk: so this says who to ask, and not who is guilty.
+        most => Err(Failure::misbehaviour(format!(
+            "replicas hold up to {most} proofs that a member signed a contradiction: their logs \
+             name it; f + 1 replicas that say so cannot all be lying"
+        ))),
+    }
+}
+
+fn to_json(file: &ClusterFile, rows: &[Row]) -> Json {
+    let size = file.membership.size();
+    let replicas: Vec<_> = rows.iter().map(row_json).collect();
+    json!({
+        "cluster": file.membership.name(),
+        "genesis": file.membership.genesis().to_string(),
+        "f": size.faulty(),
+        "weak_quorum": size.quorum(Strength::Weak),
+        "strong_quorum": size.quorum(Strength::Strong),
+        "replicas": replicas,
+    })
+}
+
+fn row_json(row: &Row) -> Json {
+    let status = match &row.said {
+        Ok(status) => status,
+        Err(why) => {
+            return json!({
+                "id": row.id.0, "address": row.address, "reachable": false, "error": why,
+            });
+        }
+    };
+    let lock = status.lock.map(
+        |(view, at)| json!({ "view": view.0, "slot": at.slot.0, "hash": at.hash.to_string() }),
+    );
+    let counters: Map<_, _> =
+        status.counters.iter().map(|(name, count)| (name.clone(), (*count).into())).collect();
+    json!({
+        "id": row.id.0,
+        "address": row.address,
+        "reachable": true,
+        "view": status.view.0,
+        "primary": status.primary.0,
+        "head": { "slot": status.head.slot.0, "hash": status.head.hash.to_string() },
+        "lock": lock,
+        "stable": status.stable.0,
+        "state": status.state.to_string(),
+        "sessions": status.sessions,
+        "pending": status.pending,
+        "divergence": status.divergent.iter().map(|id| id.0).collect::<Vec<_>>(),
+        "evidence": status.evidence,
+        "counters": counters,
+    })
+}
+
+fn to_table(rows: &[Row]) -> String {
+    let mut table = Table::new();
+    table.load_preset(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header([
+        "replica",
+        "reachable",
+        "view",
+        "primary",
+        "head",
+        "lock",
+        "stable",
+        "state",
+        "divergence",
+        "evidence",
+    ]);
+    let short = |digest: &elea_protocol::id::Digest| hex(&digest.0[..4]);
+    for row in rows {
+        let name = format!("{} {}", row.id, row.address);
+        let Ok(status) = &row.said else {
+            let why = row.said.as_ref().err().cloned().unwrap_or_default();
+            table.add_row([name, format!("no: {why}")]);
+            continue;
+        };
+        let divergent: Vec<_> = status.divergent.iter().map(ToString::to_string).collect();
+        table.add_row([
+            name,
+            String::from("yes"),
+            status.view.to_string(),
+            status.primary.to_string(),
+            format!("{} {}", status.head.slot, short(&status.head.hash)),
+            status.lock.map_or_else(String::new, |(view, at)| format!("{} in {view}", at.slot)),
+            status.stable.to_string(),
+            short(&status.state),
+            if divergent.is_empty() { String::from("none") } else { divergent.join(", ") },
+            status.evidence.to_string(),
+        ]);
+    }
+    table.to_string()
+}

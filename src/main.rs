@@ -1,0 +1,16 @@
+//! `elea`: the command line.
+
+mod children;
+mod cli;
+mod cluster;
+mod commands;
+mod failure;
+mod files;
+mod output;
+mod txn_syntax;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    commands::main()
+}

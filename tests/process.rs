@@ -1,0 +1,18 @@
+//! The command line as users meet it: real processes, real sockets, real disks, and `kill -9`.
+//!
+//! Nothing here sleeps to let something happen: it waits for what can be seen, with a deadline.
+//! Ports are free ones and are chosen anew where somebody else was faster. Every process is ended
+//! by its own id, also where a test fails.
+
+#[path = "process/configuration.rs"]
+mod configuration;
+#[path = "process/data.rs"]
+mod data;
+#[path = "process/faults.rs"]
+mod faults;
+#[path = "process/harness.rs"]
+mod harness;
+#[path = "process/one_shot.rs"]
+mod one_shot;
+#[path = "process/receipts.rs"]
+mod receipts;

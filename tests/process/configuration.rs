@@ -1,0 +1,157 @@
+//! Files and command lines that cannot work: each is answered with one sentence that says what to
+//! do. And `init` and `up`, which make and run what can.
+
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use elea_protocol::cluster_file::ClusterFile;
+use rustix::process::Signal;
+
+use crate::harness::{Process, elea, init, run, until};
+
+fn replica(dir: &Path) -> Command {
+    let mut command = elea();
+    command.arg("replica").arg("--cluster").arg(dir.join("cluster.toml"));
+    command.arg("--key").arg(dir.join("replica-0.key")).arg("--data").arg(dir.join("data"));
+    command
+}
+
+fn get(dir: &Path) -> Command {
+    let mut command = elea();
+    command.args(["get", "k", "--json"]).arg("--cluster").arg(dir.join("cluster.toml"));
+    command.arg("--key").arg(dir.join("client-0.key"));
+    command
+}
+
+fn addresses(dir: &Path) -> Vec<String> {
+    let text = fs::read_to_string(dir.join("cluster.toml")).expect("there");
+    ClusterFile::parse(&text).expect("sound").addresses
+}
+
+#[test]
+fn key_files_that_cannot_be_used_are_refused() {
+    let dir = init(4);
+    let dir = dir.path();
+    for key in ["replica-0.key", "client-0.key"] {
+        let path = dir.join(key);
+        let good = fs::read(&path).expect("there");
+        let ask =
+            || if key.starts_with("replica") { run(&mut replica(dir)) } else { run(&mut get(dir)) };
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("ours");
+        ask().fails(2, &[key, "chmod 600"]);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("ours");
+        fs::write(&path, "elea-key-1 abc\n").expect("ours");
+        ask().fails(2, &[key, "malformed"]);
+        fs::remove_file(&path).expect("ours");
+        let missing = ask();
+        missing.fails(2, &[key, "there is no key file"]);
+        if key.starts_with("client") {
+            assert_eq!(missing.json()["error"]["kind"], "usage");
+        }
+        fs::write(&path, good).expect("ours");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("ours");
+    }
+    fs::copy(dir.join("client-0.key"), dir.join("replica-0.key")).expect("ours");
+    run(&mut replica(dir)).fails(2, &["none of the replicas"]);
+}
+
+#[test]
+fn cluster_files_that_cannot_work_are_refused_with_the_line() {
+    let dir = init(4);
+    let path = dir.path().join("cluster.toml");
+    let text = fs::read_to_string(&path).expect("there");
+    for (old, new, says) in [
+        ("f = 1", "f = 2", "at least 7"),
+        ("f = 1", "f = 1\nsize = 4", "unknown field"),
+        ("f = 1", "f = ", ""),
+        ("id = 2", "id = 9", "number them so"),
+        ("address = \"127.0.0.1:", "address = \"", "host:port"),
+    ] {
+        fs::write(&path, text.replacen(old, new, 1)).expect("ours");
+        let line = text.lines().position(|line| line.contains(old)).expect("there") + 1;
+        let line = format!("line {}", line + new.matches('\n').count());
+        run(&mut replica(dir.path())).fails(2, &["cluster.toml", &line, says]);
+        run(&mut get(dir.path())).fails(2, &["cluster.toml", &line, says]);
+    }
+    fs::write(&path, format!("{text}\n[tuning]\ncommit_interval = 0\n")).expect("ours");
+    let line = format!("line {}", text.lines().count() + 3);
+    run(&mut get(dir.path())).fails(2, &[&line, "`commit_interval` must be 1 to 4096"]);
+    fs::remove_file(&path).expect("ours");
+    run(&mut get(dir.path())).fails(2, &["there is no cluster file", "elea init"]);
+}
+
+#[test]
+fn command_lines_that_cannot_work_are_refused() {
+    for (words, says) in [
+        (&["get"][..], "KEY"),
+        (&["get", "k"], "--cluster FILE or ELEA_CLUSTER"),
+        (&["get", "k", "--weak", "--strong"], "cannot be used with"),
+        (&["get", "k", "--timeout", "soon"], "no duration"),
+        (&["put", "k", "?", "--base64"], "no base64"),
+        (&["cas", "k", "v"], "EXPECTED NEW"),
+        (&["txn", "--then", "fly k"], "is no operation"),
+        (&["txn", "--compare", "k ~ v", "--then", "get k"], "is no comparison"),
+        (&["txn"], "does nothing"),
+        (&["frobnicate"], "unrecognized subcommand"),
+    ] {
+        run(elea().args(words)).fails(2, &[says]);
+        let json = run(elea().args(words).arg("--json"));
+        assert_eq!(json.code, 2, "{json:?}");
+        assert_eq!(json.json()["error"]["kind"], "usage");
+    }
+    run(elea().args(["get", "--help"])).succeeds();
+    run(elea().arg("--version")).succeeds();
+}
+
+#[test]
+fn an_address_in_use_is_said_so_by_the_replica_and_by_up() {
+    let dir = init(4);
+    let addresses = addresses(dir.path());
+    let _taken = TcpListener::bind(&addresses[0]).expect("it was free a moment ago");
+    run(&mut replica(dir.path())).fails(2, &[&addresses[0], "in use"]);
+    let up = run(elea().arg("up").arg(dir.path()));
+    up.fails(2, &["replica 0", &addresses[0], "in use"]);
+    // The others were stopped again.
+    for address in &addresses[1..] {
+        assert!(TcpStream::connect(address).is_err(), "{address} still answers");
+    }
+}
+
+#[test]
+fn init_makes_what_up_runs_until_it_is_told_to_stop() {
+    let dir = init(4);
+    let dir = dir.path();
+    for entry in fs::read_dir(dir).expect("there").map(|entry| entry.expect("readable")) {
+        let mode = entry.metadata().expect("there").permissions().mode() & 0o777;
+        let is_key = entry.path().extension().is_some_and(|extension| extension == "key");
+        assert!(!is_key || mode == 0o600, "{}: {mode:o}", entry.path().display());
+    }
+    let before = fs::read(dir.join("cluster.toml")).expect("there");
+    run(elea().arg("init").arg(dir)).fails(2, &["not overwritten"]);
+    assert_eq!(fs::read(dir.join("cluster.toml")).expect("there"), before);
+    run(elea().args(["init", "x", "--base-port", "65534"])).fails(2, &["--base-port"]);
+    run(elea().arg("up").arg(dir.join("nothing"))).fails(2, &["there is no cluster file"]);
+
+    let mut up = Process::start(elea().arg("up").arg(dir), &dir.join("up.log"));
+    let ready = up.says("ready");
+    assert!(ready.is_some_and(|line| line.contains("4 replicas")), "{}", up.log());
+    let mut put = elea();
+    put.args(["put", "k", "v", "--timeout", "60s"]).arg("--cluster").arg(dir.join("cluster.toml"));
+    run(put.arg("--key").arg(dir.join("client-0.key"))).succeeds();
+    up.signal(Signal::TERM);
+    assert_eq!(up.ended(), Some(0), "{}", up.log());
+    for address in addresses(dir) {
+        assert!(TcpStream::connect(&address).is_err(), "{address} still answers");
+    }
+
+    // Where `up` itself is killed, its replicas do not stay behind.
+    let mut up = Process::start(elea().arg("up").arg(dir), &dir.join("up.log"));
+    assert!(up.says("ready").is_some(), "{}", up.log());
+    drop(up);
+    for address in addresses(dir) {
+        until("the replicas stop", || TcpStream::connect(&address).is_err().then_some(()));
+    }
+}

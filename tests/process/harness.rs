@@ -1,0 +1,269 @@
+//! Clusters of real processes.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use rand::RngExt as _;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value as Json;
+use tempfile::TempDir;
+
+/// How long anything may take before a test gives it up. Machines that run tests are busy.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a command answered.
+#[derive(Debug)]
+pub struct Answer {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl Answer {
+    fn of(output: &Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// The one JSON object on stdout.
+    #[track_caller]
+    pub fn json(&self) -> Json {
+        assert_eq!(self.out.lines().count(), 1, "one object a line: {self:?}");
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// A failure: this exit code, and one sentence on stderr that holds all of these.
+    #[track_caller]
+    pub fn fails(&self, code: i32, says: &[&str]) {
+        assert_eq!(self.code, code, "{self:?}");
+        assert_eq!(self.err.lines().count(), 1, "one sentence: {self:?}");
+        assert!(self.err.starts_with("elea: "), "{self:?}");
+        for part in says {
+            assert!(self.err.contains(part), "it should say {part:?}: {self:?}");
+        }
+    }
+
+    #[track_caller]
+    pub fn succeeds(self) -> Self {
+        assert_eq!(self.code, 0, "{self:?}");
+        self
+    }
+}
+
+/// The program under test, in an environment of its own.
+pub fn elea() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_elea"));
+    command.env_remove("ELEA_CLUSTER").env_remove("ELEA_KEY").env_remove("ELEA_LOG");
+    command
+}
+
+/// Runs a command to its end.
+pub fn run(command: &mut Command) -> Answer {
+    Answer::of(&command.stdin(Stdio::null()).output().expect("the program runs"))
+}
+
+/// Waits until something that can be seen is so.
+#[track_caller]
+pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "never came to pass: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A process that does not outlive its owner.
+pub struct Process {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts it with stderr in a file, for the message of a test that fails.
+    pub fn start(command: &mut Command, log: &Path) -> Self {
+        let stderr = fs::File::create(log).expect("a log file");
+        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).spawn();
+        Self { child: child.expect("the program starts"), log: log.to_owned() }
+    }
+
+    /// The first line on stdout that begins so; `None` if the process ends without saying it.
+    #[track_caller]
+    pub fn says(&mut self, begin: &'static str) -> Option<String> {
+        let stdout = self.child.stdout.take().expect("stdout is read once");
+        let (send, lines) = mpsc::channel();
+        // A thread, since reading a pipe cannot be given a deadline. It ends with the process.
+        std::thread::spawn(move || {
+            let found = BufReader::new(stdout)
+                .lines()
+                .map_while(Result::ok)
+                .find(|line| line.starts_with(begin));
+            // The test may have failed meanwhile.
+            let _ = send.send(found);
+        });
+        let said = lines.recv_timeout(PATIENCE);
+        said.unwrap_or_else(|_| panic!("never said {begin:?}: {}", self.log()))
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        // It fails where the process has ended; it has not been waited for, so it is no other's.
+        let _ = kill_process(pid.expect("a process has an id"), signal);
+    }
+
+    /// Waits for its end; answers with the exit code.
+    #[track_caller]
+    pub fn ended(&mut self) -> Option<i32> {
+        until("the process ends", || self.child.try_wait().expect("it is our child")).code()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Both fail where it has ended and been waited for.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The first of so many ports in a row on which nobody listens. They lie below those that the
+/// system gives to outgoing connections.
+pub fn free_ports(count: u16) -> u16 {
+    until("free ports", || {
+        let base = rand::rng().random_range(10_000..32_000 - count);
+        let free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
+        (base..base + count).all(free).then_some(base)
+    })
+}
+
+/// A cluster whose replicas are processes of the test.
+pub struct Town {
+    dir: TempDir,
+    replicas: Vec<Option<Process>>,
+}
+
+impl Town {
+    /// Starts so many replicas and waits until all are ready.
+    pub fn new(count: u8) -> Self {
+        for _ in 0..10 {
+            let mut town = Self { dir: init(count), replicas: (0..count).map(|_| None).collect() };
+            for id in 0..count {
+                town.spawn(id);
+            }
+            if (0..count).all(|id| town.is_ready(id)) {
+                return town;
+            }
+            let logs: Vec<_> = town.replicas.iter().flatten().map(Process::log).collect();
+            assert!(logs.iter().any(|log| log.contains("in use")), "cannot start: {logs:#?}");
+        }
+        panic!("no free ports");
+    }
+
+    fn spawn(&mut self, id: u8) {
+        let path = |kind: &str| self.path(&format!("replica-{id}.{kind}"));
+        let mut command = elea();
+        command.arg("replica").arg("--cluster").arg(self.path("cluster.toml"));
+        command.arg("--key").arg(path("key")).arg("--data").arg(path("data"));
+        let process = Process::start(&mut command, &path("log"));
+        self.replicas[usize::from(id)] = Some(process);
+    }
+
+    fn is_ready(&mut self, id: u8) -> bool {
+        self.replica(id).says("ready").is_some()
+    }
+
+    pub fn replica(&mut self, id: u8) -> &mut Process {
+        self.replicas[usize::from(id)].as_mut().expect("it runs")
+    }
+
+    /// Ends a replica as a crash would.
+    pub fn kill(&mut self, id: u8) {
+        drop(self.replicas[usize::from(id)].take());
+    }
+
+    /// Starts these again on their own disks, at the same time, and waits until they are ready.
+    #[track_caller]
+    pub fn restart(&mut self, ids: &[u8]) {
+        ids.iter().for_each(|id| self.spawn(*id));
+        for id in ids {
+            assert!(self.is_ready(*id), "r{id} did not start: {}", self.replica(*id).log());
+        }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A command with this cluster and its client.
+    pub fn command(&self, words: &[&str]) -> Command {
+        let mut command = elea();
+        command.args(words);
+        command.env("ELEA_CLUSTER", self.path("cluster.toml"));
+        command.env("ELEA_KEY", self.path("client-0.key"));
+        command
+    }
+
+    /// Runs a command with a generous time limit.
+    pub fn elea(&self, words: &[&str]) -> Answer {
+        run(&mut self.command(words))
+    }
+
+    /// The same with `--timeout`, for what should succeed on a busy machine too.
+    pub fn patient(&self, words: &[&str]) -> Answer {
+        run(self.command(words).args(["--timeout", "60s"]))
+    }
+
+    /// Runs a command with this on its stdin, and answers with the bytes of its stdout.
+    pub fn piped(&self, words: &[&str], input: &[u8]) -> Vec<u8> {
+        let mut command = self.command(words);
+        command.args(["--timeout", "60s"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("the program starts");
+        child.stdin.take().expect("piped").write_all(input).expect("it reads stdin");
+        let mut out = Vec::new();
+        child.stdout.take().expect("piped").read_to_end(&mut out).expect("it writes");
+        assert!(child.wait().expect("our child").success(), "{words:?}");
+        out
+    }
+
+    /// What `elea status --json` says of the replicas.
+    pub fn status(&self) -> Vec<Json> {
+        let status = self.patient(&["status", "--json"]).succeeds().json();
+        status["replicas"].as_array().expect("a list").clone()
+    }
+
+    /// Waits until all replicas have the same history and the same state.
+    #[track_caller]
+    pub fn agrees(&self) -> Json {
+        until("all replicas have one history and one state", || {
+            let replicas = self.status();
+            let place = |replica: &Json| (replica["head"].clone(), replica["state"].clone());
+            let first = place(replicas.first()?);
+            let all = replicas.iter().all(|r| r["reachable"] == true && place(r) == first);
+            all.then(|| replicas[0].clone())
+        })
+    }
+}
+
+/// A directory with the files of a cluster.
+pub fn init(replicas: u8) -> TempDir {
+    let dir = tempfile::Builder::new().prefix("elea-test-").tempdir().expect("a folder");
+    let port = free_ports(replicas.into()).to_string();
+    let count = replicas.to_string();
+    let words = ["--replicas", &count, "--base-port", &port, "--clients", "2"];
+    run(elea().arg("init").arg(dir.path()).args(words)).succeeds();
+    dir
+}
