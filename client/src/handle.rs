@@ -44,7 +44,7 @@ impl Default for Options {
         Self {
             timeout: Duration::from_secs(5),
             timing: Timing::default(),
-            pipeline: 16,
+            pipeline: 2,
             sessions: None,
         }
     }

@@ -1,0 +1,440 @@
+//! What a correct replica's history may hold: I4, I6, and the rules for a slot.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use elea_protocol::id::{Digest, ReplicaId, RequestName, Slot};
+use elea_protocol::membership::Membership;
+use elea_protocol::message::{Batch, Commit, Position};
+
+use crate::inspect::Seen;
+use crate::restate;
+use crate::violation::{Violation, demand};
+
+/// What the checkers may see of a replica.
+pub trait Look {
+    /// The end of its history.
+    fn head(&self) -> Position;
+    /// The last slot no longer in memory.
+    fn base(&self) -> Slot;
+    /// The hash at a slot.
+    fn hash_at(&self, slot: Slot) -> Option<Digest>;
+    /// A slot in memory.
+    fn slot(&self, slot: Slot) -> Option<Seen>;
+    /// What its lock certifies.
+    fn lock(&self) -> Option<Commit>;
+    /// What it holds in memory.
+    fn footprint(&self) -> Vec<(&'static str, usize)>;
+}
+
+/// A slot of some history, known by its hash.
+struct Link {
+    slot: Slot,
+    previous: Digest,
+    batch: Arc<Batch>,
+}
+
+/// What a replica's history was when it was last looked at.
+#[derive(Clone, Default)]
+struct Mirror {
+    /// From slot 1 on.
+    hashes: Vec<Digest>,
+    names: HashMap<RequestName, Slot>,
+}
+
+/// Every history that a correct replica ever had, and where each replica stands in them.
+pub struct Histories {
+    genesis: Digest,
+    replicas: u8,
+    links: HashMap<Digest, Link>,
+    mirrors: Vec<Mirror>,
+    states: HashMap<Digest, (ReplicaId, Digest)>,
+    /// Slots that correct replicas took back while they ran, or lost in a crash.
+    pub taken_back: u64,
+}
+
+impl Histories {
+    /// Nobody has a history yet.
+    #[must_use]
+    pub fn new(genesis: Digest, replicas: u8) -> Self {
+        Self {
+            genesis,
+            replicas,
+            links: HashMap::new(),
+            mirrors: vec![Mirror::default(); usize::from(replicas)],
+            states: HashMap::new(),
+            taken_back: 0,
+        }
+    }
+
+    fn mirror(&mut self, who: ReplicaId) -> &mut Mirror {
+        &mut self.mirrors[usize::from(who.0)]
+    }
+
+    fn hash_of(&self, mirror: &Mirror, slot: usize) -> Digest {
+        slot.checked_sub(1).map_or(self.genesis, |index| mirror.hashes[index])
+    }
+
+    /// Brings the mirror of a replica up to date and checks what is new in it. Answers whether
+    /// anything is.
+    ///
+    /// # Errors
+    /// I4, I6, `orders`, `requests` or `time`.
+    pub fn follow(
+        &mut self,
+        who: ReplicaId,
+        core: &dyn Look,
+        membership: &Membership,
+    ) -> Result<bool, Violation> {
+        let head = core.head();
+        let mirror = &self.mirrors[usize::from(who.0)];
+        let length = usize::try_from(head.slot.0).unwrap_or(usize::MAX);
+        if mirror.hashes.len() == length && self.hash_of(mirror, length) == head.hash {
+            return Ok(false);
+        }
+        let base = usize::try_from(core.base().0).unwrap_or(usize::MAX);
+        // It may have taken so much at once that the first of it is no longer in memory.
+        let gap = if mirror.hashes.len() < base { self.gap(who, core)? } else { Vec::new() };
+        if !gap.is_empty() {
+            for (slot, seen) in gap {
+                self.append(who, slot, seen, membership)?;
+            }
+            return self.follow(who, core, membership).map(|_| true);
+        }
+        let mirror = &self.mirrors[usize::from(who.0)];
+        let mut common = length.min(mirror.hashes.len());
+        while common > base
+            && core.hash_at(Slot(common as u64)) != Some(self.hash_of(mirror, common))
+        {
+            common -= 1;
+        }
+        if common > 0 {
+            let theirs = core.hash_at(Slot(common as u64));
+            demand(theirs == Some(self.hash_of(mirror, common)), "I6", || {
+                format!("{who} changed its history below slot {base}, which it no longer holds")
+            })?;
+        }
+        self.cut(who, common);
+        for slot in common + 1..=length {
+            let slot = Slot(slot as u64);
+            let seen = core.slot(slot).ok_or_else(|| {
+                Violation::new(
+                    "I6",
+                    format!("{who} has its head at {} and no slot {slot}", head.slot),
+                )
+            })?;
+            self.append(who, slot, seen, membership)?;
+        }
+        let mirror = &self.mirrors[usize::from(who.0)];
+        demand(self.hash_of(mirror, length) == head.hash, "I6", || {
+            format!("{who} has head {:?} at {}, its chain ends otherwise", head.hash, head.slot)
+        })?;
+        Ok(true)
+    }
+
+    /// The slots between the end of the mirror and the oldest one in memory, as others had them:
+    /// they are certified, so some correct replica had.
+    fn gap(&self, who: ReplicaId, core: &dyn Look) -> Result<Vec<(Slot, Seen)>, Violation> {
+        let length = self.mirrors[usize::from(who.0)].hashes.len() as u64;
+        let mut gap = Vec::new();
+        let mut at = core.hash_at(core.base()).unwrap_or_default();
+        for slot in (length + 1..=core.base().0).rev() {
+            let link = self.links.get(&at).ok_or_else(|| {
+                let what = format!("{who} gave up slot {slot}, which no correct replica ever had");
+                Violation::new("I6", what)
+            })?;
+            let seen = Seen { hash: at, batch: link.batch.clone(), order: None };
+            gap.push((Slot(slot), seen));
+            at = link.previous;
+        }
+        gap.reverse();
+        Ok(gap)
+    }
+
+    fn cut(&mut self, who: ReplicaId, length: usize) {
+        let cut = self.mirror(who).hashes.split_off(length);
+        self.taken_back += cut.len() as u64;
+        for hash in cut {
+            let Some(link) = self.links.get(&hash) else { continue };
+            let batch = link.batch.clone();
+            let mirror = self.mirror(who);
+            for request in &batch.requests {
+                mirror.names.remove(&request.body().name());
+            }
+        }
+    }
+
+    fn append(
+        &mut self,
+        who: ReplicaId,
+        slot: Slot,
+        seen: Seen,
+        membership: &Membership,
+    ) -> Result<(), Violation> {
+        let mirror = &self.mirrors[usize::from(who.0)];
+        let previous = self.hash_of(mirror, mirror.hashes.len());
+        let batch = restate::batch(&seen.batch);
+        demand(restate::link(&previous, &batch) == seen.hash, "I6", || {
+            format!("{who} has {:?} at {slot}, which is not the digest of its batch", seen.hash)
+        })?;
+        if let Some(order) = &seen.order {
+            let header = &order.body.header;
+            let primary = header.view.primary(self.replicas);
+            demand(order.by == primary, "orders", || {
+                format!("{who} took an order for slot {slot} from {}, not {primary}", order.by)
+            })?;
+            let same = (header.slot, header.hash, header.batch) == (slot, seen.hash, batch);
+            demand(same, "orders", || {
+                format!("{who} keeps an order for slot {slot} that is about something else")
+            })?;
+        }
+        let before = self.links.get(&previous).map(|link| link.batch.choices.time);
+        demand(before.is_none_or(|time| time <= seen.batch.choices.time), "time", || {
+            format!("{who}: slot {slot} is older than the slot before")
+        })?;
+        if !self.knows(&seen.hash) {
+            demand(!seen.batch.requests.is_empty(), "requests", || {
+                format!("{who} has nothing in slot {slot}")
+            })?;
+            for request in &seen.batch.requests {
+                let good = membership.open_request(request.clone()).is_ok();
+                demand(good, "requests", || {
+                    format!("{who} has in slot {slot} a request that no client signed")
+                })?;
+            }
+            let link = Link { slot, previous, batch: seen.batch.clone() };
+            self.links.insert(seen.hash, link);
+        }
+        let mirror = self.mirror(who);
+        for request in &seen.batch.requests {
+            let name = request.body().name();
+            if let Some(first) = mirror.names.insert(name, slot) {
+                let what = format!("{who} executed {name:?} in slot {first} and in slot {slot}");
+                return Err(Violation::new("I4", what));
+            }
+        }
+        mirror.hashes.push(seen.hash);
+        Ok(())
+    }
+
+    /// What a replica's state was after its head.
+    ///
+    /// # Errors
+    /// `state`: another replica had another state there.
+    pub fn state(&mut self, who: ReplicaId, at: Digest, state: Digest) -> Result<(), Violation> {
+        let (other, theirs) = *self.states.entry(at).or_insert((who, state));
+        demand(theirs == state, "state", || {
+            format!("{who} and {other} have one history up to {at:?} and two states")
+        })
+    }
+
+    /// Whether some correct replica had a history that ends so.
+    #[must_use]
+    pub fn knows(&self, hash: &Digest) -> bool {
+        *hash == self.genesis || self.links.contains_key(hash)
+    }
+
+    /// The last slot of the history that ends in `hash`, and what it holds.
+    #[must_use]
+    pub fn batch_at(&self, hash: &Digest) -> Option<(Slot, &Batch)> {
+        self.links.get(hash).map(|link| (link.slot, &*link.batch))
+    }
+
+    /// The hash at `slot` of the history that ends in `hash`.
+    #[must_use]
+    pub fn ancestor(&self, hash: Digest, slot: Slot) -> Option<Digest> {
+        let mut at = hash;
+        loop {
+            if slot == Slot::GENESIS {
+                return Some(self.genesis);
+            }
+            let link = self.links.get(&at)?;
+            if link.slot <= slot {
+                return (link.slot == slot).then_some(at);
+            }
+            at = link.previous;
+        }
+    }
+
+    /// The whole history that ends in `hash`, from slot 1 on.
+    #[must_use]
+    pub fn batches(&self, hash: Digest) -> Vec<(Position, Arc<Batch>)> {
+        let mut batches = Vec::new();
+        let mut at = hash;
+        while let Some(link) = self.links.get(&at) {
+            batches.push((Position { slot: link.slot, hash: at }, link.batch.clone()));
+            at = link.previous;
+        }
+        batches.reverse();
+        batches
+    }
+
+    /// Whether a replica's history holds the request.
+    #[must_use]
+    pub fn holds(&self, who: ReplicaId, name: &RequestName) -> bool {
+        self.mirrors[usize::from(who.0)].names.contains_key(name)
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use elea_protocol::id::{RequestNumber, SessionId, View, WallTime};
+    use elea_protocol::message::{
+        Level, NonDeterminism, Order, OrderHeader, Request, SignedRequest,
+    };
+    use elea_protocol::seal::sign;
+
+    use super::*;
+    use crate::keys::Keyring;
+    use crate::rng::Rng;
+
+    /// A made-up replica: what the checkers would see of one.
+    #[derive(Clone)]
+    pub struct Fake {
+        pub slots: Vec<Seen>,
+    }
+
+    impl Look for Fake {
+        fn head(&self) -> Position {
+            let hash = self.slots.last().map_or(Digest::default(), |seen| seen.hash);
+            Position { slot: Slot(self.slots.len() as u64), hash }
+        }
+        fn base(&self) -> Slot {
+            Slot::GENESIS
+        }
+        fn hash_at(&self, slot: Slot) -> Option<Digest> {
+            self.slot(slot).map(|seen| seen.hash)
+        }
+        fn slot(&self, slot: Slot) -> Option<Seen> {
+            let index = usize::try_from(slot.0).ok()?.checked_sub(1)?;
+            self.slots.get(index).cloned()
+        }
+        fn lock(&self) -> Option<Commit> {
+            None
+        }
+        fn footprint(&self) -> Vec<(&'static str, usize)> {
+            Vec::new()
+        }
+    }
+
+    pub struct Stage {
+        pub keys: Keyring,
+        pub membership: Membership,
+    }
+
+    impl Stage {
+        pub fn new() -> Self {
+            let keys = Keyring::new(&mut Rng::new(1), 4, 1, false);
+            let membership =
+                Membership::new("check", 1, keys.replica_keys(), None, keys.scheme.clone())
+                    .expect("a sound cluster");
+            Self { keys, membership }
+        }
+
+        pub fn request(&self, number: u64) -> Arc<SignedRequest> {
+            let body = Request {
+                client: self.keys.client_id(0),
+                session: SessionId(1),
+                number: RequestNumber(number),
+                floor: SessionId(0),
+                level: Level::Weak,
+                want_final: false,
+                operations: vec!["incr x 1".into()],
+            };
+            SignedRequest::sign(&*self.keys.clients[0], self.membership.genesis(), body)
+        }
+
+        pub fn chain(&self, batches: &[&[u64]], by: u8) -> Fake {
+            let mut previous = *self.membership.genesis();
+            let mut slots = Vec::new();
+            for (index, numbers) in batches.iter().enumerate() {
+                let requests: Vec<_> = numbers.iter().map(|n| self.request(*n)).collect();
+                let choices = NonDeterminism { time: WallTime(5), seed: [0; 16] };
+                let batch = Batch { choices, requests };
+                let digest = restate::batch(&batch);
+                let hash = restate::link(&previous, &digest);
+                let header = OrderHeader {
+                    view: View(0),
+                    slot: Slot(index as u64 + 1),
+                    hash,
+                    batch: digest,
+                };
+                let order = Order { header, choices, requests: batch.request_digests() };
+                let signer = &*self.keys.replicas[usize::from(by)];
+                let genesis = self.membership.genesis();
+                let order = sign(signer, genesis, ReplicaId(by), order).into_inner();
+                slots.push(Seen { hash, batch: Arc::new(batch), order: Some(order) });
+                previous = hash;
+            }
+            Fake { slots }
+        }
+
+        pub fn histories(&self) -> Histories {
+            Histories::new(*self.membership.genesis(), 4)
+        }
+    }
+
+    fn rule(found: Result<bool, Violation>) -> String {
+        found.expect_err("a violation").rule
+    }
+
+    const ONE: ReplicaId = ReplicaId(1);
+
+    #[test]
+    fn a_name_executed_twice_breaks_i4_and_one_undone_does_not() {
+        let stage = Stage::new();
+        let mut histories = stage.histories();
+        let first = stage.chain(&[&[1], &[2, 3]], 0);
+        assert_eq!(histories.follow(ONE, &first, &stage.membership), Ok(true));
+        assert_eq!(histories.follow(ONE, &first, &stage.membership), Ok(false));
+        let other = stage.chain(&[&[1], &[3], &[2]], 0);
+        assert_eq!(histories.follow(ONE, &other, &stage.membership), Ok(true));
+        assert_eq!(histories.taken_back, 1);
+        let twice = stage.chain(&[&[1], &[3], &[2], &[3]], 0);
+        assert_eq!(rule(histories.follow(ONE, &twice, &stage.membership)), "I4");
+    }
+
+    #[test]
+    fn a_broken_chain_breaks_i6() {
+        let stage = Stage::new();
+        let mut bent = stage.chain(&[&[1], &[2]], 0);
+        bent.slots[1].hash.0[0] ^= 1;
+        assert_eq!(rule(stage.histories().follow(ONE, &bent, &stage.membership)), "I6");
+        let mut swapped = stage.chain(&[&[1], &[2]], 0);
+        swapped.slots[0].batch = swapped.slots[1].batch.clone();
+        assert_eq!(rule(stage.histories().follow(ONE, &swapped, &stage.membership)), "I6");
+    }
+
+    #[test]
+    fn an_order_of_a_backup_in_a_history_is_found() {
+        let stage = Stage::new();
+        let usurped = stage.chain(&[&[1]], 2);
+        assert_eq!(rule(stage.histories().follow(ONE, &usurped, &stage.membership)), "orders");
+    }
+
+    #[test]
+    fn a_request_that_no_client_signed_is_found() {
+        let stage = Stage::new();
+        let mut forged = stage.chain(&[&[1]], 0);
+        let request = stage.request(1);
+        let body = request.body().clone();
+        let signature = elea_protocol::seal::Signature([0; 64]);
+        let batch = Batch {
+            choices: forged.slots[0].batch.choices,
+            requests: vec![Arc::new(SignedRequest::from_parts(body, signature))],
+        };
+        forged.slots[0].batch = Arc::new(batch);
+        assert_eq!(rule(stage.histories().follow(ONE, &forged, &stage.membership)), "requests");
+    }
+
+    #[test]
+    fn two_states_after_one_history_are_found() {
+        let stage = Stage::new();
+        let mut histories = stage.histories();
+        let at = Digest([1; 32]);
+        assert!(histories.state(ReplicaId(0), at, Digest([2; 32])).is_ok());
+        assert!(histories.state(ONE, at, Digest([2; 32])).is_ok());
+        let found = histories.state(ReplicaId(2), at, Digest([3; 32])).expect_err("differs");
+        assert_eq!(found.rule, "state");
+    }
+}

@@ -1,0 +1,327 @@
+//! What replicas sign: I1, I3 and I7.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use elea_protocol::id::{Digest, ReplicaId, Slot, View};
+use elea_protocol::message::{Checkpoint, Commit, CommitCertificate};
+use elea_protocol::quorum::ClusterSize;
+
+use super::Histories;
+use crate::violation::{Violation, demand};
+
+/// Everything one correct replica ever signed and sent.
+#[derive(Clone, Default)]
+struct Said {
+    orders: HashMap<(View, Slot), Digest>,
+    commits: HashMap<(View, Slot), Digest>,
+    checkpoints: HashMap<(View, Slot), (Digest, Digest)>,
+    newest_view: View,
+    lock: Option<(View, Slot)>,
+}
+
+/// Votes and certificates of a world.
+pub struct Votes {
+    /// A strong quorum, stated a second time: any two share more than `f` members.
+    strong: usize,
+    said: Vec<Said>,
+    /// Who voted for what, correct or not.
+    tallies: HashMap<(View, Slot, Digest), BTreeSet<ReplicaId>>,
+    /// What is certified, by view and slot.
+    certified: BTreeMap<View, BTreeMap<Slot, Digest>>,
+    stable: BTreeMap<Slot, (Digest, Digest)>,
+    /// Certificates that the votes of the world could make.
+    pub certificates: u64,
+}
+
+impl Votes {
+    /// Nobody has voted.
+    #[must_use]
+    pub fn new(size: ClusterSize) -> Self {
+        let (n, f) = (usize::from(size.replicas()), usize::from(size.faulty()));
+        let strong = (1..=n).find(|q| 2 * q > n + f).unwrap_or(n);
+        Self {
+            strong,
+            said: vec![Said::default(); n],
+            tallies: HashMap::new(),
+            certified: BTreeMap::new(),
+            stable: BTreeMap::new(),
+            certificates: 0,
+        }
+    }
+
+    fn said(&mut self, who: ReplicaId) -> &mut Said {
+        &mut self.said[usize::from(who.0)]
+    }
+
+    /// A correct replica says that it stands in `view`, or signs something of it.
+    ///
+    /// # Errors
+    /// I7: it stood higher before.
+    pub fn stands(&mut self, who: ReplicaId, view: View) -> Result<(), Violation> {
+        let said = self.said(who);
+        demand(said.newest_view <= view, "I7", || {
+            format!("{who} signs something of {view} after something of {}", said.newest_view)
+        })?;
+        said.newest_view = view;
+        Ok(())
+    }
+
+    /// A correct replica orders.
+    ///
+    /// # Errors
+    /// I7: it ordered something else there.
+    pub fn orders(
+        &mut self,
+        who: ReplicaId,
+        view: View,
+        slot: Slot,
+        hash: Digest,
+    ) -> Result<(), Violation> {
+        let first = *self.said(who).orders.entry((view, slot)).or_insert(hash);
+        demand(first == hash, "I7", || {
+            format!("{who} orders {first:?} and {hash:?} for slot {slot} of {view}")
+        })
+    }
+
+    /// A correct replica votes for a prefix.
+    ///
+    /// # Errors
+    /// I7: it voted for another one; I1: with this vote two are certified.
+    pub fn commits(
+        &mut self,
+        who: ReplicaId,
+        commit: Commit,
+        histories: Option<&Histories>,
+    ) -> Result<(), Violation> {
+        self.stands(who, commit.view)?;
+        let said = self.said(who);
+        let first = *said.commits.entry((commit.view, commit.slot)).or_insert(commit.hash);
+        demand(first == commit.hash, "I7", || {
+            format!(
+                "{who} votes for {first:?} and {:?} at slot {} of {}",
+                commit.hash, commit.slot, commit.view
+            )
+        })?;
+        match histories {
+            Some(histories) => self.tally(who, commit, histories),
+            None => Ok(()),
+        }
+    }
+
+    /// A correct replica votes for a state.
+    ///
+    /// # Errors
+    /// I7: it voted for another one.
+    pub fn checkpoints(&mut self, who: ReplicaId, vote: Checkpoint) -> Result<(), Violation> {
+        self.stands(who, vote.view)?;
+        let word = (vote.hash, vote.state);
+        let first = *self.said(who).checkpoints.entry((vote.view, vote.slot)).or_insert(word);
+        demand(first == word, "I7", || {
+            format!("{who} votes for two states at slot {} of {}", vote.slot, vote.view)
+        })
+    }
+
+    /// Somebody's vote, correct or not, is in the world.
+    ///
+    /// # Errors
+    /// I1: it makes a certificate that contradicts another.
+    pub fn tally(
+        &mut self,
+        who: ReplicaId,
+        commit: Commit,
+        histories: &Histories,
+    ) -> Result<(), Violation> {
+        let Commit { view, slot, hash } = commit;
+        let voters = self.tallies.entry((view, slot, hash)).or_default();
+        if voters.insert(who) && voters.len() == self.strong {
+            self.certificate(commit, histories)?;
+        }
+        Ok(())
+    }
+
+    /// A certificate with good signatures is in the world.
+    ///
+    /// # Errors
+    /// As [`Votes::certificate`].
+    pub fn seen(
+        &mut self,
+        certificate: &CommitCertificate,
+        histories: &Histories,
+    ) -> Result<(), Violation> {
+        let commit = certificate.commit;
+        let voters = self.tallies.entry((commit.view, commit.slot, commit.hash)).or_default();
+        voters.extend(certificate.votes.keys());
+        self.certificate(commit, histories)
+    }
+
+    /// There is a certificate for this.
+    ///
+    /// # Errors
+    /// I1: another of the same view contradicts it.
+    pub fn certificate(&mut self, commit: Commit, histories: &Histories) -> Result<(), Violation> {
+        let Commit { view, slot, hash } = commit;
+        let certified = self.certified.entry(view).or_default();
+        let other = certified.get(&slot).copied();
+        if other == Some(hash) {
+            return Ok(());
+        }
+        let conflict = |at: Slot, one: Digest, two: Digest| {
+            Violation::new(
+                "I1",
+                format!("{view} has two certificates for slot {at}: {one:?}, {two:?}"),
+            )
+        };
+        if let Some(other) = other {
+            return Err(conflict(slot, other, hash));
+        }
+        demand(histories.knows(&hash), "I1", || {
+            format!("a certificate for slot {slot} of {view} covers what no correct replica had")
+        })?;
+        let below = certified.range(..slot).next_back().map(|(slot, hash)| (*slot, *hash));
+        let above = certified.range(slot..).next().map(|(slot, hash)| (*slot, *hash));
+        if let Some((at, known)) = below
+            && let Some(mine) = histories.ancestor(hash, at)
+            && mine != known
+        {
+            return Err(conflict(at, known, mine));
+        }
+        if let Some((_, known)) = above
+            && let Some(theirs) = histories.ancestor(known, slot)
+            && theirs != hash
+        {
+            return Err(conflict(slot, theirs, hash));
+        }
+        certified.insert(slot, hash);
+        self.certificates += 1;
+        Ok(())
+    }
+
+    /// A state is certified.
+    ///
+    /// # Errors
+    /// I3: another is, at the same slot.
+    pub fn stable(&mut self, vote: Checkpoint) -> Result<(), Violation> {
+        let word = (vote.hash, vote.state);
+        let first = *self.stable.entry(vote.slot).or_insert(word);
+        demand(first == word, "I3", || {
+            format!("two stable checkpoints at slot {}: {first:?} and {word:?}", vote.slot)
+        })
+    }
+
+    /// A correct replica holds this lock.
+    ///
+    /// # Errors
+    /// I7: it had a higher one; I1: it contradicts another certificate.
+    pub fn lock(
+        &mut self,
+        who: ReplicaId,
+        commit: Commit,
+        histories: &Histories,
+    ) -> Result<(), Violation> {
+        let rank = (commit.view, commit.slot);
+        let said = self.said(who);
+        if said.lock == Some(rank) {
+            return Ok(());
+        }
+        demand(said.lock <= Some(rank), "I7", || {
+            format!("{who} gives up its lock {:?} for {rank:?}", said.lock)
+        })?;
+        said.lock = Some(rank);
+        // Its own vote may still wait for its disk, as everything does that rests on the lock.
+        let voters = self.tallies.get(&(commit.view, commit.slot, commit.hash));
+        let others = voters.map_or(0, |voters| voters.iter().filter(|id| **id != who).count());
+        demand(others + 1 >= self.strong, "I1", || {
+            format!("{who} is locked on slot {} without a strong quorum of votes", commit.slot)
+        })?;
+        self.certificate(commit, histories)
+    }
+
+    /// A replica came back: its lock may be an older one, as long as nothing rested on it.
+    pub fn restarted(&mut self, who: ReplicaId) {
+        self.said(who).lock = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::histories::tests::Stage;
+    use super::*;
+
+    const A: Digest = Digest([1; 32]);
+    const B: Digest = Digest([2; 32]);
+
+    fn votes() -> Votes {
+        Votes::new(ClusterSize::new(4, 1).expect("a valid size"))
+    }
+
+    fn rule(found: Result<(), Violation>) -> String {
+        found.expect_err("a violation").rule
+    }
+
+    #[test]
+    fn two_orders_two_votes_or_two_states_for_one_slot_break_i7() {
+        let who = ReplicaId(0);
+        let mut votes = votes();
+        let (view, slot) = (View(0), Slot(3));
+        assert!(votes.orders(who, view, slot, A).is_ok());
+        assert!(votes.orders(who, view, slot, A).is_ok());
+        assert_eq!(rule(votes.orders(who, view, slot, B)), "I7");
+        assert!(votes.commits(who, Commit { view, slot, hash: A }, None).is_ok());
+        assert_eq!(rule(votes.commits(who, Commit { view, slot, hash: B }, None)), "I7");
+        let vote = Checkpoint { view, slot, hash: A, state: A };
+        assert!(votes.checkpoints(who, vote).is_ok());
+        assert_eq!(rule(votes.checkpoints(who, Checkpoint { state: B, ..vote })), "I7");
+        assert!(votes.stands(who, View(2)).is_ok());
+        assert_eq!(rule(votes.stands(who, View(1))), "I7");
+    }
+
+    #[test]
+    fn certificates_of_one_view_for_two_histories_break_i1() {
+        let stage = Stage::new();
+        let mut histories = stage.histories();
+        let left = stage.chain(&[&[1], &[2]], 0);
+        let right = stage.chain(&[&[3], &[2]], 0);
+        for (who, fake) in [(ReplicaId(1), &left), (ReplicaId(2), &right)] {
+            histories.follow(who, fake, &stage.membership).expect("sound");
+        }
+        let commit = |fake: &super::super::histories::tests::Fake, slot: u64| Commit {
+            view: View(0),
+            slot: Slot(slot),
+            hash: fake.slots[usize::try_from(slot).expect("small") - 1].hash,
+        };
+        let mut same_slot = votes();
+        assert!(same_slot.certificate(commit(&left, 2), &histories).is_ok());
+        assert_eq!(rule(same_slot.certificate(commit(&right, 2), &histories)), "I1");
+        let mut lower = votes();
+        assert!(lower.certificate(commit(&left, 2), &histories).is_ok());
+        assert_eq!(rule(lower.certificate(commit(&right, 1), &histories)), "I1");
+        let mut by_votes = votes();
+        for who in 0..3 {
+            by_votes.tally(ReplicaId(who), commit(&left, 1), &histories).expect("one history");
+        }
+        for who in [0, 2] {
+            by_votes.tally(ReplicaId(who), commit(&right, 2), &histories).expect("too few");
+        }
+        let found = by_votes.tally(ReplicaId(3), commit(&right, 2), &histories);
+        assert_eq!(rule(found), "I1");
+    }
+
+    #[test]
+    fn two_stable_states_at_one_slot_break_i3() {
+        let mut votes = votes();
+        let vote = Checkpoint { view: View(0), slot: Slot(8), hash: A, state: A };
+        assert!(votes.stable(vote).is_ok());
+        assert!(votes.stable(Checkpoint { view: View(1), ..vote }).is_ok());
+        assert_eq!(rule(votes.stable(Checkpoint { state: B, ..vote })), "I3");
+    }
+
+    #[test]
+    fn a_lock_without_votes_is_found() {
+        let stage = Stage::new();
+        let mut histories = stage.histories();
+        let fake = stage.chain(&[&[1]], 0);
+        histories.follow(ReplicaId(1), &fake, &stage.membership).expect("sound");
+        let commit = Commit { view: View(0), slot: Slot(1), hash: fake.slots[0].hash };
+        assert_eq!(rule(votes().lock(ReplicaId(1), commit, &histories)), "I1");
+    }
+}

@@ -1,0 +1,173 @@
+//! Byzantine clients: they hold a key of their own and send whatever bytes they like.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use elea_protocol::codec::encode;
+use elea_protocol::id::{ClientId, Digest, RequestNumber, SessionId};
+use elea_protocol::message::{Level, Request, SignedRequest, ToReplica};
+use elea_protocol::seal::{Signature, Signer};
+
+use crate::rng::Rng;
+
+/// What a hostile client does, with what it is called.
+pub const KINDS: &[(&str, &str)] = &[
+    ("two-contents", "signs two contents under one name and tells each half another one"),
+    ("beyond-window", "numbers far beyond its window, and gaps"),
+    ("old-numbers", "executed numbers again, with the same and with other contents"),
+    ("flood", "many requests at once, in one session"),
+    ("many-sessions", "a new session for every request"),
+    ("floor-raiser", "retires its sessions and goes on using them"),
+    ("forger", "requests with bad signatures and in the names of others"),
+    ("backups-only", "sends to one backup and to nobody else"),
+];
+
+/// See the [module](self).
+pub struct Hostile {
+    /// As it is called.
+    pub kind: &'static str,
+    signer: Arc<dyn Signer>,
+    genesis: Digest,
+    replicas: u8,
+    session: SessionId,
+    number: u64,
+    window: u64,
+    sent: Vec<Arc<SignedRequest>>,
+    rng: Rng,
+}
+
+/// Bytes for a replica.
+pub type Shot = (u8, Bytes);
+
+impl Hostile {
+    /// A client of this kind.
+    #[must_use]
+    pub fn new(
+        kind: &'static str,
+        signer: Arc<dyn Signer>,
+        genesis: Digest,
+        replicas: u8,
+        window: u64,
+        mut rng: Rng,
+    ) -> Self {
+        let session = SessionId((1 << 32) + rng.between(0, 1 << 20));
+        let number = 0;
+        Self { kind, signer, genesis, replicas, session, number, window, sent: Vec::new(), rng }
+    }
+
+    /// Which client it is.
+    #[must_use]
+    pub fn id(&self) -> ClientId {
+        self.signer.public_key().into()
+    }
+
+    fn request(&mut self, number: u64, text: &str) -> Arc<SignedRequest> {
+        let body = Request {
+            client: self.id(),
+            session: self.session,
+            number: RequestNumber(number),
+            floor: SessionId(0),
+            level: if self.rng.one_in(4) { Level::Strong } else { Level::Weak },
+            want_final: self.rng.one_in(2),
+            operations: vec![Bytes::copy_from_slice(text.as_bytes())],
+        };
+        SignedRequest::sign(&*self.signer, &self.genesis, body)
+    }
+
+    fn everywhere(&self, request: &Arc<SignedRequest>, shots: &mut Vec<Shot>) {
+        let bytes = frame(request);
+        shots.extend((0..self.replicas).map(|to| (to, bytes.clone())));
+    }
+
+    /// What it sends now.
+    pub fn act(&mut self) -> Vec<Shot> {
+        let mut shots = Vec::new();
+        self.number += 1;
+        let number = self.number;
+        match self.kind {
+            "two-contents" => {
+                let left = self.request(number, "incr hostile 1");
+                let right = self.request(number, "incr hostile 100");
+                for to in 0..self.replicas {
+                    let both = self.rng.one_in(4);
+                    if to % 2 == 0 || both {
+                        shots.push((to, frame(&left)));
+                    }
+                    if to % 2 == 1 || both {
+                        shots.push((to, frame(&right)));
+                    }
+                }
+            }
+            "beyond-window" => {
+                let gap = self.rng.between(0, 3 * self.window);
+                let request = self.request(number.saturating_add(gap), "incr hostile 1");
+                self.everywhere(&request, &mut shots);
+                if self.rng.one_in(4) {
+                    let request = self.request(u64::MAX, "incr hostile 1");
+                    self.everywhere(&request, &mut shots);
+                }
+            }
+            "old-numbers" => {
+                let request = self.request(number, "incr hostile 1");
+                self.everywhere(&request, &mut shots);
+                self.sent.push(request);
+                let old = self.rng.pick(&self.sent).clone();
+                self.everywhere(&old, &mut shots);
+                let again = self.request(old.body().number.0, "put hostile again");
+                self.everywhere(&again, &mut shots);
+            }
+            "flood" => {
+                for offset in 0..self.rng.between(20, 60) {
+                    let request = self.request(number + offset, "append hostile x");
+                    self.everywhere(&request, &mut shots);
+                }
+                self.number += 10;
+            }
+            "many-sessions" => {
+                self.session = SessionId(self.session.0 + 1);
+                let request = self.request(1, "incr hostile 1");
+                self.everywhere(&request, &mut shots);
+            }
+            "floor-raiser" => {
+                let old = self.request(number, "incr hostile 1");
+                if self.rng.one_in(3) {
+                    let mut body = old.body().clone();
+                    body.session = SessionId(self.session.0 + 1);
+                    body.number = RequestNumber(1);
+                    body.floor = body.session;
+                    let raised = SignedRequest::sign(&*self.signer, &self.genesis, body);
+                    self.everywhere(&raised, &mut shots);
+                }
+                self.everywhere(&old, &mut shots);
+                if self.rng.one_in(6) {
+                    self.session = SessionId(self.session.0 + 1);
+                    self.number = 1;
+                }
+            }
+            "forger" => {
+                let good = self.request(number, "incr hostile 1");
+                let mut body = good.body().clone();
+                let signature = *good.signature();
+                body.client = ClientId(self.rng.bytes());
+                let foreign = Arc::new(SignedRequest::from_parts(body, signature));
+                self.everywhere(&foreign, &mut shots);
+                let noise: [u8; 32] = self.rng.bytes();
+                let mut bad = [0; 64];
+                bad[..32].copy_from_slice(&noise);
+                let unsigned = SignedRequest::from_parts(good.body().clone(), Signature(bad));
+                self.everywhere(&Arc::new(unsigned), &mut shots);
+                self.everywhere(&good, &mut shots);
+            }
+            _ => {
+                let request = self.request(number, "incr hostile 1");
+                let to = self.rng.between(1, u64::from(self.replicas.max(2)) - 1);
+                shots.push((u8::try_from(to).expect("few replicas"), frame(&request)));
+            }
+        }
+        shots
+    }
+}
+
+fn frame(request: &Arc<SignedRequest>) -> Bytes {
+    encode(&ToReplica::Request(request.clone())).expect("a small request")
+}

@@ -1,0 +1,68 @@
+//! The only place that looks into a core: if its inspection methods change, this changes.
+
+use std::sync::Arc;
+
+use elea_protocol::application::Application;
+use elea_protocol::id::{Digest, Slot};
+use elea_protocol::message::{Batch, Commit, Order, Position};
+use elea_protocol::replica::Replica;
+use elea_protocol::seal::Signed;
+
+use crate::check::Look;
+
+/// One slot of a replica's history, as the checkers want it.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// The hash of the history up to it.
+    pub hash: Digest,
+    /// What it holds.
+    pub batch: Arc<Batch>,
+    /// The order that it was accepted by, if it was by one.
+    pub order: Option<Signed<Order>>,
+}
+
+/// A core, as the checkers see it.
+pub struct Lens<'a, A: Application>(pub &'a Replica<A>);
+
+impl<A: Application> Look for Lens<'_, A> {
+    fn head(&self) -> Position {
+        self.0.head()
+    }
+
+    fn base(&self) -> Slot {
+        self.0.history().base().slot
+    }
+
+    fn hash_at(&self, slot: Slot) -> Option<Digest> {
+        self.0.history().hash_at(slot)
+    }
+
+    fn slot(&self, slot: Slot) -> Option<Seen> {
+        let entry = self.0.history().entry(slot)?;
+        Some(Seen { hash: entry.hash, batch: entry.batch.clone(), order: entry.order.clone() })
+    }
+
+    fn lock(&self) -> Option<Commit> {
+        self.0.lock().map(|certificate| certificate.commit)
+    }
+
+    fn footprint(&self) -> Vec<(&'static str, usize)> {
+        let footprint = self.0.footprint();
+        vec![
+            ("pending", footprint.pending),
+            ("pending_bytes", footprint.pending_bytes),
+            ("orders_ahead", footprint.orders_ahead),
+            ("commit_votes", footprint.commit_votes),
+            ("checkpoint_votes", footprint.checkpoint_votes),
+            ("sessions", footprint.sessions),
+            ("slots", footprint.slots),
+            ("digests", footprint.digests),
+            ("evidence", footprint.evidence),
+        ]
+    }
+}
+
+/// Everything the core counts.
+pub fn counters<A: Application>(core: &Replica<A>) -> Vec<(&'static str, u64)> {
+    core.counters().iter().collect()
+}

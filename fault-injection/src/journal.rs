@@ -1,0 +1,247 @@
+//! The application that most simulated worlds replicate: small, and easy to judge.
+//!
+//! It keeps text under text keys. Operations and results are text, so that a trace can be read:
+//!
+//! - `put KEY VALUE` answers the value before, or `-`;
+//! - `get KEY` answers the value, or `-`;
+//! - `incr KEY BY` adds to a number (missing counts as 0) and answers the sum;
+//! - `append KEY TEXT` adds to the end and answers the new length;
+//! - `draw KEY` stores and answers a random number, so that unequal choices of a primary show;
+//! - anything else answers `?`.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use elea_protocol::application::{Application, BadChunk, Context, Incomplete, Restore, Snapshot};
+use elea_protocol::id::{Digest, Slot};
+use sha2::{Digest as _, Sha256};
+
+type Values = BTreeMap<String, String>;
+
+/// Keys with what they held before, oldest first.
+type Changes = Vec<(String, Option<String>)>;
+
+/// See the [module](self).
+#[derive(Clone, Debug, Default)]
+pub struct Journal {
+    values: Values,
+    /// For each slot above the permanent one, oldest first, what its keys held before it.
+    undo: Vec<(Slot, Changes)>,
+    /// The same of the slot being executed.
+    open: Changes,
+}
+
+impl Journal {
+    /// What is stored under `key`.
+    #[must_use]
+    pub fn value(&self, key: &str) -> Option<&str> {
+        self.values.get(key).map(String::as_str)
+    }
+
+    /// All keys with their values.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let pairs: Vec<String> =
+            self.values.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        pairs.join(" ")
+    }
+
+    /// How many slots could be undone.
+    #[must_use]
+    pub fn undo_depth(&self) -> usize {
+        self.undo.len()
+    }
+
+    fn set(&mut self, key: &str, value: String) {
+        let before = self.values.insert(key.to_owned(), value);
+        self.open.push((key.to_owned(), before));
+    }
+
+    fn run(&mut self, context: &Context, operation: &str) -> Option<String> {
+        let mut words = operation.splitn(3, ' ');
+        let (verb, key) = (words.next()?, words.next()?);
+        let before = self.value(key).map(str::to_owned);
+        Some(match (verb, words.next()) {
+            ("get", None) => before.unwrap_or_else(|| "-".into()),
+            ("put", Some(value)) => {
+                self.set(key, value.to_owned());
+                before.unwrap_or_else(|| "-".into())
+            }
+            ("incr", Some(by)) => {
+                let sum = before
+                    .map_or(Some(0i64), |value| value.parse().ok())?
+                    .checked_add(by.parse().ok()?)?;
+                self.set(key, sum.to_string());
+                sum.to_string()
+            }
+            ("append", Some(text)) => {
+                let whole = before.unwrap_or_default() + text;
+                let length = whole.len().to_string();
+                self.set(key, whole);
+                length
+            }
+            ("draw", None) => {
+                let [first, ..] = context.random(0);
+                self.set(key, first.to_string());
+                first.to_string()
+            }
+            _ => return None,
+        })
+    }
+}
+
+impl Application for Journal {
+    type Snapshot = Frozen;
+    type Restore = Thawing;
+
+    fn execute(&mut self, context: &Context, operation: &Bytes) -> Bytes {
+        str::from_utf8(operation)
+            .ok()
+            .and_then(|text| self.run(context, text))
+            .unwrap_or_else(|| "?".into())
+            .into()
+    }
+
+    fn end_slot(&mut self, slot: Slot) {
+        self.undo.push((slot, std::mem::take(&mut self.open)));
+    }
+
+    fn undo_to(&mut self, slot: Slot) {
+        assert!(self.open.is_empty(), "undo in the middle of a slot");
+        while let Some((_, changes)) = self.undo.pop_if(|(undone, _)| *undone > slot) {
+            for (key, before) in changes.into_iter().rev() {
+                match before {
+                    Some(value) => self.values.insert(key, value),
+                    None => self.values.remove(&key),
+                };
+            }
+        }
+    }
+
+    fn make_permanent(&mut self, slot: Slot) {
+        self.undo.retain(|(undoable, _)| *undoable > slot);
+    }
+
+    fn digest(&mut self) -> Digest {
+        digest(&self.values)
+    }
+
+    fn snapshot(&self) -> Frozen {
+        Frozen(self.values.clone())
+    }
+
+    fn restore(&self, digest: Digest) -> Thawing {
+        Thawing { digest, values: None }
+    }
+
+    fn install(&mut self, _slot: Slot, restored: Thawing) -> Result<(), Incomplete> {
+        self.values = restored.values.ok_or(Incomplete)?;
+        self.undo.clear();
+        Ok(())
+    }
+}
+
+fn digest(values: &Values) -> Digest {
+    let mut hash = Sha256::new();
+    for (key, value) in values {
+        for text in [key, value] {
+            hash.update((text.len() as u64).to_le_bytes());
+            hash.update(text);
+        }
+    }
+    Digest(hash.finalize().into())
+}
+
+/// The state at some slot. It travels as one chunk.
+pub struct Frozen(Values);
+
+impl Snapshot for Frozen {
+    fn digest(&self) -> Digest {
+        digest(&self.0)
+    }
+
+    fn chunks(&self) -> u32 {
+        1
+    }
+
+    fn chunk(&self, index: u32) -> Option<Bytes> {
+        let pairs: Vec<(&String, &String)> = self.0.iter().collect();
+        (index == 0).then(|| elea_protocol::codec::encode(&pairs).expect("a small state"))
+    }
+}
+
+/// A state on its way.
+pub struct Thawing {
+    digest: Digest,
+    values: Option<Values>,
+}
+
+impl Restore for Thawing {
+    fn accept(&mut self, index: u32, chunk: &Bytes) -> Result<(), BadChunk> {
+        let pairs: Vec<(String, String)> =
+            elea_protocol::codec::decode(chunk).map_err(|_| BadChunk)?;
+        let values: Values = pairs.into_iter().collect();
+        if index != 0 || digest(&values) != self.digest {
+            return Err(BadChunk);
+        }
+        self.values = Some(values);
+        Ok(())
+    }
+
+    fn missing(&self) -> Option<u32> {
+        self.values.is_none().then_some(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use elea_protocol::id::{ClientId, RequestNumber, SessionId, WallTime};
+    use elea_protocol::message::Level;
+
+    use super::*;
+
+    fn run(journal: &mut Journal, slot: u64, operation: &'static str) -> Bytes {
+        let context = Context {
+            slot: Slot(slot),
+            index: 0,
+            client: ClientId([0; 32]),
+            session: SessionId(0),
+            number: RequestNumber(1),
+            time: WallTime(0),
+            seed: [3; 16],
+            level: Level::Weak,
+        };
+        let result = journal.execute(&context, &Bytes::from_static(operation.as_bytes()));
+        journal.end_slot(Slot(slot));
+        result
+    }
+
+    #[test]
+    fn what_is_undone_leaves_no_trace() {
+        let mut journal = Journal::default();
+        assert_eq!(run(&mut journal, 1, "put x 1"), "-");
+        let before = journal.digest();
+        assert_eq!(run(&mut journal, 2, "incr x 41"), "42");
+        assert_eq!(run(&mut journal, 3, "append x abc"), "5");
+        assert_eq!(run(&mut journal, 4, "incr x 1"), "?", "not a number any more");
+        journal.undo_to(Slot(1));
+        assert_eq!(journal.digest(), before);
+        assert_eq!(journal.value("x"), Some("1"));
+        assert_eq!(journal.undo_depth(), 1);
+    }
+
+    #[test]
+    fn a_snapshot_is_restored_and_a_bent_one_is_refused() {
+        let mut journal = Journal::default();
+        run(&mut journal, 1, "put x 1");
+        let frozen = journal.snapshot();
+        let chunk = frozen.chunk(0).expect("one chunk");
+        let mut other = Journal::default();
+        let mut restore = other.restore(frozen.digest());
+        assert_eq!(restore.accept(1, &chunk), Err(BadChunk));
+        assert_eq!(restore.missing(), Some(0));
+        assert_eq!(restore.accept(0, &chunk), Ok(()));
+        assert_eq!(other.install(Slot(1), restore), Ok(()));
+        assert_eq!(other.digest(), journal.digest());
+    }
+}

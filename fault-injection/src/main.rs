@@ -1,0 +1,154 @@
+//! The simulator's command line.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use elea_fault_injection::campaign::{self, Order};
+use elea_fault_injection::subject::JournalWorld;
+use elea_fault_injection::{hostile, mutants, run, villain};
+
+/// Breaks simulated Elea clusters and checks that they keep their promises.
+#[derive(Parser)]
+#[command(
+    name = "elea-fault-injection",
+    version,
+    after_help = "Examples:\n  \
+        elea-fault-injection campaign --seeds 1000\n  \
+        elea-fault-injection replay 42 --verbose\n  \
+        elea-fault-injection mutants skip-duplicate-check"
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs many seeds and tells what they saw; fails on a broken rule and on anything never seen.
+    Campaign {
+        /// How many seeds.
+        #[arg(long, default_value_t = 1000)]
+        seeds: u64,
+        /// The first seed.
+        #[arg(long, default_value_t = 0)]
+        from: u64,
+        /// Stop at the first broken rule.
+        #[arg(long)]
+        stop_early: bool,
+        /// Do not fail for what was never seen; for few seeds.
+        #[arg(long)]
+        partial: bool,
+        /// One JSON object instead of text.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Runs one seed again and prints its digest.
+    Replay {
+        /// Which.
+        seed: u64,
+        /// Print everything that happens.
+        #[arg(long, short)]
+        verbose: bool,
+    },
+    /// Lists villains, hostile clients and mutants.
+    List,
+    /// Breaks a rule in a copy of the source and checks that the simulator notices.
+    Mutants {
+        /// Which mutants; all of them if none is named.
+        names: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Command::Campaign { seeds, from, stop_early, partial, json } => {
+            run_campaign(Order { from, seeds, stop_early }, partial, json)
+        }
+        Command::Replay { seed, verbose } => replay(seed, verbose),
+        Command::List => list(),
+        Command::Mutants { names } => run_mutants(&names),
+    }
+}
+
+fn code(good: bool) -> ExitCode {
+    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn run_campaign(order: Order, partial: bool, json: bool) -> ExitCode {
+    let result = campaign::run::<JournalWorld>(order);
+    let good = if partial { result.failures.is_empty() } else { result.is_good() };
+    if json {
+        match serde_json::to_string(&result) {
+            Ok(text) => println!("{text}"),
+            Err(error) => eprintln!("the result cannot be written as JSON: {error}"),
+        }
+        return code(good);
+    }
+    print!("{}", campaign::describe(&result, partial));
+    code(good)
+}
+
+fn replay(seed: u64, verbose: bool) -> ExitCode {
+    let report = run::seed::<JournalWorld>(seed, verbose);
+    for line in &report.lines {
+        println!("{line}");
+    }
+    println!("seed {seed}: {} steps, {} ms of its own time", report.steps, report.world_ms);
+    println!("digest {}", report.digest);
+    match &report.violation {
+        None => println!("every rule held"),
+        Some(violation) => println!("BROKEN {violation}"),
+    }
+    code(report.violation.is_none())
+}
+
+fn list() -> ExitCode {
+    println!("villains");
+    for (name, what, _) in villain::PRIMARIES.iter().chain(villain::BACKUPS) {
+        println!("  {name:<18} {what}");
+    }
+    println!("hostile clients");
+    for (name, what) in hostile::KINDS {
+        println!("  {name:<18} {what}");
+    }
+    println!("mutants");
+    match mutants::all() {
+        Ok(all) => {
+            for mutant in all {
+                println!("  {:<28} {}", mutant.name, mutant.breaks);
+            }
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_mutants(names: &[String]) -> ExitCode {
+    let all = match mutants::all() {
+        Ok(all) => all,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut good = true;
+    for name in names {
+        if all.iter().all(|mutant| mutant.name != *name) {
+            eprintln!("there is no mutant `{name}`; `list` shows them all");
+            good = false;
+        }
+    }
+    for mutant in all.iter().filter(|mutant| names.is_empty() || names.contains(&mutant.name)) {
+        match mutants::hunt(mutant) {
+            Ok(caught) => println!("{}: {caught}", mutant.name),
+            Err(error) => {
+                eprintln!("{}: {error}", mutant.name);
+                good = false;
+            }
+        }
+    }
+    code(good)
+}

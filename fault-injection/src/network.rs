@@ -1,0 +1,173 @@
+//! What happens to bytes between two parties.
+//!
+//! Each link loses, doubles and delays by chances of its own; a link between two parties that are
+//! cut off from each other loses everything. Nothing here looks into a message except for the
+//! filters of a scripted trace, which know its kind.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::rng::Rng;
+
+/// Who sends or receives: a replica by its id, or one of the client processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Party {
+    /// A replica.
+    Replica(u8),
+    /// A client process.
+    Client(u16),
+}
+
+impl std::fmt::Display for Party {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Replica(id) => write!(f, "r{id}"),
+            Self::Client(index) => write!(f, "c{index}"),
+        }
+    }
+}
+
+/// How a link behaves. Times are in microseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// The least a message takes.
+    pub delay: u64,
+    /// What comes on top, anything from 0 to this. A jitter above the time between two messages
+    /// reorders them.
+    pub jitter: u64,
+    /// Messages lost in a thousand.
+    pub loss: u32,
+    /// Messages delivered twice in a thousand.
+    pub duplication: u32,
+}
+
+impl Link {
+    /// Nothing is lost and everything takes the same time.
+    #[must_use]
+    pub fn steady(delay: u64) -> Self {
+        Self { delay, jitter: 0, loss: 0, duplication: 0 }
+    }
+}
+
+/// A filter of a scripted trace: the next `left` messages that match are lost.
+#[derive(Clone, Debug)]
+pub struct Drop {
+    /// The sender, or any.
+    pub from: Option<Party>,
+    /// The receiver, or any.
+    pub to: Option<Party>,
+    /// The kind, or any.
+    pub kind: Option<String>,
+    /// How many more; `None` for all.
+    pub left: Option<u64>,
+}
+
+/// All links.
+#[derive(Debug)]
+pub struct Network {
+    usual: Link,
+    special: BTreeMap<(Party, Party), Link>,
+    cut: BTreeSet<(Party, Party)>,
+    /// Filters, in the order in which they were set.
+    pub drops: Vec<Drop>,
+    rng: Rng,
+    /// Messages lost so far.
+    pub lost: u64,
+    /// Messages delivered twice so far.
+    pub doubled: u64,
+}
+
+impl Network {
+    /// A network in which every link is `usual`.
+    #[must_use]
+    pub fn new(usual: Link, rng: Rng) -> Self {
+        Self {
+            usual,
+            special: BTreeMap::new(),
+            cut: BTreeSet::new(),
+            drops: Vec::new(),
+            rng,
+            lost: 0,
+            doubled: 0,
+        }
+    }
+
+    /// Gives one direction of a link a behaviour of its own.
+    pub fn set(&mut self, from: Party, to: Party, link: Link) {
+        self.special.insert((from, to), link);
+    }
+
+    /// Cuts both directions between two parties.
+    pub fn cut(&mut self, one: Party, other: Party) {
+        self.cut.insert((one, other));
+        self.cut.insert((other, one));
+    }
+
+    /// Takes back all cuts and filters; the links stay as they are.
+    pub fn join(&mut self) {
+        self.cut.clear();
+        self.drops.clear();
+    }
+
+    /// From now on nothing is lost or doubled. Slow links stay slow.
+    pub fn heal(&mut self) {
+        self.join();
+        for link in self.special.values_mut().chain([&mut self.usual]) {
+            (link.loss, link.duplication) = (0, 0);
+        }
+    }
+
+    /// When what is sent now arrives: not at all, once, or twice.
+    pub fn arrivals(&mut self, from: Party, to: Party, kind: &str) -> Vec<u64> {
+        let link = self.special.get(&(from, to)).copied().unwrap_or(self.usual);
+        // Always the same number of draws, so that a filter does not change the rest of a world.
+        let (lost, doubled) = (self.rng.per_mille(link.loss), self.rng.per_mille(link.duplication));
+        let (first, second) = (self.rng.between(0, link.jitter), self.rng.between(0, link.jitter));
+        if lost || self.cut.contains(&(from, to)) || self.filtered(from, to, kind) {
+            self.lost += 1;
+            return Vec::new();
+        }
+        if doubled {
+            self.doubled += 1;
+            return vec![link.delay + first, link.delay + second];
+        }
+        vec![link.delay + first]
+    }
+
+    fn filtered(&mut self, from: Party, to: Party, kind: &str) -> bool {
+        let matching = self.drops.iter_mut().find(|drop| {
+            drop.left != Some(0)
+                && drop.from.is_none_or(|party| party == from)
+                && drop.to.is_none_or(|party| party == to)
+                && drop.kind.as_deref().is_none_or(|wanted| wanted == kind)
+        });
+        if let Some(drop) = matching {
+            drop.left = drop.left.map(|left| left - 1);
+            return true;
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_takes_as_many_as_it_was_told() {
+        let mut network = Network::new(Link::steady(5), Rng::new(1));
+        let (a, b) = (Party::Replica(0), Party::Replica(1));
+        network.drops.push(Drop {
+            from: Some(a),
+            to: None,
+            kind: Some("order".into()),
+            left: Some(1),
+        });
+        assert_eq!(network.arrivals(a, b, "commit"), [5]);
+        assert!(network.arrivals(a, b, "order").is_empty());
+        assert_eq!(network.arrivals(a, b, "order"), [5]);
+        network.cut(a, b);
+        assert!(network.arrivals(b, a, "commit").is_empty());
+        network.heal();
+        assert_eq!(network.arrivals(b, a, "commit"), [5]);
+    }
+}

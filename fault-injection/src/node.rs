@@ -1,0 +1,290 @@
+//! The driver of one simulated replica: what the shell does in earnest, and a check on the core.
+//!
+//! It carries out actions in their order, holds back what rests on records that are not on disk
+//! yet, and complains where the core breaks the contract between them: marks count up by one, and
+//! nothing waits for a mark that was never written.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use elea_protocol::evidence::Evidence;
+use elea_protocol::id::{ClientId, Instant, Now, ReplicaId, SessionId, WallTime};
+use elea_protocol::membership::Membership;
+use elea_protocol::message::{Message, Slots, ToClient};
+use elea_protocol::replica::{Action, Event, Mark, Replica, Setup, Target};
+use elea_protocol::seal::Signer;
+use elea_protocol::tuning::Tuning;
+
+use crate::disk::Disk;
+use crate::inspect;
+use crate::network::Party;
+use crate::rng::Rng;
+use crate::subject::Subject;
+use crate::villain::{Deed, Lair, Villain};
+use crate::violation::{Violation, demand};
+
+/// Where all wall clocks stand when a world begins, in microseconds since 1970.
+pub const EPOCH_MICROS: u64 = 1_700_000_000_000_000;
+
+/// The clocks of one machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    /// How far the wall clock is off, in microseconds.
+    pub skew: i64,
+    /// What the monotonic clock shows when the world begins.
+    pub start: u64,
+}
+
+impl Clock {
+    /// What it shows at `time` of the world.
+    #[must_use]
+    pub fn at(&self, time: u64) -> Now {
+        let wall = (EPOCH_MICROS + time).saturating_add_signed(self.skew) / 1000;
+        Now { instant: Instant(self.start + time), wall: WallTime(wall) }
+    }
+
+    /// When it shows `instant`.
+    #[must_use]
+    pub fn when(&self, instant: Instant) -> u64 {
+        instant.0.saturating_sub(self.start)
+    }
+}
+
+/// Something on its way out of a replica.
+#[derive(Clone, Debug)]
+pub enum Outbound {
+    /// To all other replicas or one of them.
+    Peers(Target, Message),
+    /// To another replica that asked: a stretch of history read from the disk.
+    FromDisk(ReplicaId, Slots),
+    /// To a client.
+    Client(ClientId, Option<SessionId>, ToClient),
+    /// A villain's own bytes.
+    Raw(Party, Bytes),
+    /// A proof, for the operator.
+    Accusation(Evidence),
+}
+
+/// Everything that a replica needs to be started, again and again.
+pub struct Fabric {
+    /// Of which cluster.
+    pub membership: Arc<Membership>,
+    /// Its key.
+    pub signer: Arc<dyn Signer>,
+    /// Its settings.
+    pub tuning: Tuning,
+    /// Its clocks.
+    pub clock: Clock,
+    /// A villain in whose hands it is.
+    pub villain: Option<Box<dyn Villain>>,
+    /// For its seeds, for what crashes take, and for its villain.
+    pub rng: Rng,
+}
+
+/// A machine with a replica on it.
+pub struct Node<S: Subject> {
+    /// Which one.
+    pub id: ReplicaId,
+    /// `None` while it is down.
+    pub core: Option<Replica<S::App>>,
+    /// Its disk.
+    pub disk: Disk,
+    /// Its clocks.
+    pub clock: Clock,
+    /// How often it was started.
+    pub incarnation: u64,
+    /// What its cores counted before they crashed.
+    pub past: Vec<(&'static str, u64)>,
+    membership: Arc<Membership>,
+    signer: Arc<dyn Signer>,
+    tuning: Tuning,
+    villain: Option<Box<dyn Villain>>,
+    lair: Lair,
+    rng: Rng,
+    held: VecDeque<(Mark, Outbound)>,
+}
+
+impl<S: Subject> Node<S> {
+    /// A machine with an empty disk, switched off.
+    #[must_use]
+    pub fn new(id: ReplicaId, fabric: Fabric) -> Self {
+        let Fabric { membership, signer, tuning, clock, villain, mut rng } = fabric;
+        let lair = Lair {
+            id,
+            membership: membership.clone(),
+            signer: signer.clone(),
+            rng: rng.fork(),
+            now: clock.at(0),
+        };
+        Self {
+            id,
+            core: None,
+            disk: Disk::default(),
+            clock,
+            incarnation: 0,
+            past: Vec::new(),
+            membership,
+            signer,
+            tuning,
+            villain,
+            lair,
+            rng,
+            held: VecDeque::new(),
+        }
+    }
+
+    /// Whether no villain has it in hand.
+    #[must_use]
+    pub fn is_correct(&self) -> bool {
+        self.villain.is_none()
+    }
+
+    /// The villain's name.
+    #[must_use]
+    pub fn villain(&self) -> Option<&'static str> {
+        self.villain.as_ref().map(|villain| villain.name())
+    }
+
+    /// Starts the replica from its disk.
+    ///
+    /// # Errors
+    /// It does not start from what it wrote itself.
+    pub fn start(&mut self, time: u64) -> Result<(), Violation> {
+        let setup = Setup {
+            id: self.id,
+            membership: self.membership.clone(),
+            signer: self.signer.clone(),
+            tuning: self.tuning,
+            seed: self.rng.bytes(),
+        };
+        let slots = self.disk.slots().into_iter().map(Ok::<_, std::convert::Infallible>);
+        let core = Replica::start(
+            setup,
+            S::application(),
+            self.disk.recovered(),
+            slots,
+            self.clock.at(time),
+        )
+        .map_err(|error| Violation::new("restart", format!("{}: {error}", self.id)))?;
+        self.core = Some(core);
+        self.incarnation += 1;
+        Ok(())
+    }
+
+    /// The power goes. Answers how many records it cost.
+    ///
+    /// # Errors
+    /// As [`Disk::crash`].
+    pub fn crash(&mut self) -> Result<usize, Violation> {
+        self.note_counters();
+        self.core = None;
+        self.held.clear();
+        self.disk.crash(self.id, &mut self.rng)
+    }
+
+    /// What its cores counted under this name, those included that crashed.
+    #[must_use]
+    pub fn count(&self, name: &str) -> u64 {
+        let present = self.core.as_ref().map(inspect::counters).unwrap_or_default();
+        let all = present.into_iter().chain(self.past.iter().copied());
+        all.filter(|(known, _)| *known == name).map(|(_, count)| count).sum()
+    }
+
+    fn note_counters(&mut self) {
+        let Some(core) = &self.core else { return };
+        for (name, count) in inspect::counters(core) {
+            match self.past.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, sum)) => *sum += count,
+                None => self.past.push((name, count)),
+            }
+        }
+    }
+
+    /// When it wants to be woken, in the world's time.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<u64> {
+        self.core.as_ref()?.deadline().map(|instant| self.clock.when(instant))
+    }
+
+    /// Hands an event to the replica and answers what leaves the machine now.
+    ///
+    /// # Errors
+    /// The core breaks its contract with the driver.
+    pub fn handle(&mut self, time: u64, event: Event) -> Result<Vec<Outbound>, Violation> {
+        let mut released = Vec::new();
+        let Some(core) = &mut self.core else { return Ok(released) };
+        let now = self.clock.at(time);
+        let mut actions = Vec::new();
+        let Some(villain) = &mut self.villain else {
+            core.handle(now, event, &mut actions);
+            for action in actions {
+                self.carry_out(action, &mut released)?;
+            }
+            return Ok(released);
+        };
+        self.lair.now = now;
+        let (mut events, mut deeds) = (Vec::new(), Vec::new());
+        villain.hears(&mut self.lair, event, &mut events);
+        for event in events {
+            core.handle(now, event, &mut actions);
+        }
+        for action in actions {
+            villain.does(&mut self.lair, action, &mut deeds);
+        }
+        villain.stirs(&mut self.lair, &mut deeds);
+        for deed in deeds {
+            match deed {
+                Deed::Act(action) => self.carry_out(action, &mut released)?,
+                Deed::Whisper { to, bytes } => released.push(Outbound::Raw(to, bytes)),
+            }
+        }
+        Ok(released)
+    }
+
+    fn carry_out(&mut self, action: Action, released: &mut Vec<Outbound>) -> Result<(), Violation> {
+        let (after, outbound) = match action {
+            Action::Append { mark, record } => {
+                return self.disk.append(self.id, mark, &record);
+            }
+            Action::Send { to, message, after } => (after, Outbound::Peers(to, message)),
+            Action::Answer { client, session, message, after } => {
+                (after, Outbound::Client(client, session, message))
+            }
+            Action::ServeHistory { to, from } => match self.disk.serve(from) {
+                None => return Ok(()),
+                Some(slots) => (Mark::NONE, Outbound::FromDisk(to, slots)),
+            },
+            Action::Accuse(evidence) => (Mark::NONE, Outbound::Accusation(evidence)),
+        };
+        demand(after <= self.disk.written(), "marks", || {
+            format!("{} waits for mark {}, which it never wrote", self.id, after.0)
+        })?;
+        if after <= self.disk.synced() {
+            released.push(outbound);
+        } else {
+            self.held.push_back((after, outbound));
+        }
+        Ok(())
+    }
+
+    /// A sync is done: answers what it lets out, in order, and what the core says to it.
+    ///
+    /// # Errors
+    /// As [`Disk::finish_sync`] and [`Node::handle`].
+    pub fn synced(&mut self, time: u64) -> Result<Vec<Outbound>, Violation> {
+        let mark = self.disk.finish_sync(self.id)?;
+        let (out, held) = self.held.drain(..).partition(|(after, _)| *after <= mark);
+        self.held = held;
+        let out: VecDeque<(Mark, Outbound)> = out;
+        let mut released: Vec<Outbound> = out.into_iter().map(|(_, outbound)| outbound).collect();
+        released.extend(self.handle(time, Event::Synced(mark))?);
+        Ok(released)
+    }
+
+    /// Messages held back.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+}

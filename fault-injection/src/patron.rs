@@ -1,0 +1,411 @@
+//! An honest client process: client cores, several sessions of one key, and a load.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use elea_protocol::client::{
+    Action, Client, Event, Failure, Follow, Setup, Submission, Ticket, Timing,
+};
+use elea_protocol::codec::encode;
+use elea_protocol::id::{ClientId, ReplicaId, RequestNumber, SessionId};
+use elea_protocol::membership::Membership;
+use elea_protocol::message::{Level, ReplyKind, Request, SignedRequest, ToClient, ToReplica};
+use elea_protocol::seal::{Signer, VerifiedRoots};
+
+use crate::check::Promise;
+use crate::coverage::Coverage;
+use crate::node::Clock;
+use crate::rng::Rng;
+use crate::violation::{Violation, demand};
+
+/// A submission that is not done with.
+#[derive(Clone, Debug)]
+struct Asked {
+    at: u64,
+    level: Level,
+    follow: Follow,
+    is_answered: bool,
+}
+
+/// See the [module](self).
+pub struct Patron {
+    id: ClientId,
+    membership: Arc<Membership>,
+    signer: Arc<dyn Signer>,
+    /// Its clocks.
+    pub clock: Clock,
+    sessions: Vec<Client>,
+    /// Those that take submissions, by index.
+    usable: Vec<usize>,
+    window: u64,
+    timing: Timing,
+    asked: BTreeMap<Ticket, Asked>,
+    tickets: u64,
+    roots: VerifiedRoots,
+    rng: Rng,
+    /// What it counted.
+    pub coverage: Coverage,
+    /// Readable words about what it was told, newest last; for scripted traces.
+    pub told: Vec<String>,
+}
+
+/// What a client process wants of the world.
+#[derive(Default)]
+pub struct Wants {
+    /// To one replica or to all.
+    pub sends: Vec<(Option<ReplicaId>, ToReplica)>,
+    /// What it was promised.
+    pub promises: Vec<Promise>,
+}
+
+impl Patron {
+    /// A process with `sessions` sessions.
+    #[must_use]
+    pub fn new(
+        membership: Arc<Membership>,
+        signer: Arc<dyn Signer>,
+        sessions: usize,
+        window: u64,
+        timing: Timing,
+        rng: Rng,
+    ) -> Self {
+        let mut patron = Self {
+            id: signer.public_key().into(),
+            membership,
+            signer,
+            clock: Clock { skew: 0, start: 0 },
+            sessions: Vec::new(),
+            usable: Vec::new(),
+            window,
+            timing,
+            asked: BTreeMap::new(),
+            tickets: 0,
+            roots: VerifiedRoots::default(),
+            rng,
+            coverage: Coverage::default(),
+            told: Vec::new(),
+        };
+        (0..sessions).for_each(|_| patron.open_session(0));
+        patron
+    }
+
+    /// Which client it is.
+    #[must_use]
+    pub fn id(&self) -> ClientId {
+        self.id
+    }
+
+    fn open_session(&mut self, time: u64) {
+        let random = u16::try_from(self.rng.between(0, u64::from(u16::MAX))).expect("16 bits");
+        let session = SessionId::new(self.clock.at(time).wall, random);
+        // Below all of its sessions: it never retires one.
+        let floor = SessionId::new(self.clock.at(0).wall, 0);
+        self.usable.push(self.sessions.len());
+        self.sessions.push(Client::new(Setup {
+            membership: self.membership.clone(),
+            signer: self.signer.clone(),
+            session,
+            next: RequestNumber::FIRST,
+            floor,
+            timing: self.timing,
+            window: self.window,
+            pipeline: 4,
+        }));
+    }
+
+    /// A request of this number in its newest session, whatever the session's window says.
+    ///
+    /// # Panics
+    /// Where the operations do not fit a frame.
+    #[must_use]
+    pub fn raw_request(&self, number: u64, operations: Vec<Bytes>) -> Bytes {
+        let session = self.sessions.last().map(Client::session).unwrap_or_default();
+        let body = Request {
+            client: self.id,
+            session,
+            number: RequestNumber(number),
+            floor: session,
+            level: Level::Weak,
+            want_final: false,
+            operations,
+        };
+        let request = SignedRequest::sign(&*self.signer, self.membership.genesis(), body);
+        encode(&ToReplica::Request(request)).expect("a small request")
+    }
+
+    /// Submissions that are not done with.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.asked.len()
+    }
+
+    /// Submits operations of random levels, to one session or another.
+    ///
+    /// # Errors
+    /// As [`Patron::submit`].
+    pub fn load(
+        &mut self,
+        time: u64,
+        mut operation: impl FnMut(&mut Rng) -> Bytes,
+    ) -> Result<Wants, Violation> {
+        let count = if self.rng.one_in(3) { self.rng.between(2, 6) } else { 1 };
+        let mut submissions = Vec::new();
+        for _ in 0..count {
+            let (level, follow) = match self.rng.between(0, 9) {
+                0..=2 => (Level::Strong, Follow::No),
+                3..=5 => (Level::Weak, Follow::Yes),
+                6 => (Level::Weak, Follow::MayAsk),
+                _ => (Level::Weak, Follow::No),
+            };
+            let operations =
+                (0..self.rng.between(1, 3)).map(|_| operation(&mut self.rng)).collect();
+            submissions.push((level, follow, operations));
+        }
+        let session = *self.rng.pick(&self.usable);
+        self.submit(time, session, submissions)
+    }
+
+    /// Submits these to one of the sessions.
+    ///
+    /// # Errors
+    /// What comes of it breaks a rule.
+    pub fn submit(
+        &mut self,
+        time: u64,
+        session: usize,
+        submissions: Vec<(Level, Follow, Vec<Bytes>)>,
+    ) -> Result<Wants, Violation> {
+        let submissions = submissions
+            .into_iter()
+            .map(|(level, follow, operations)| {
+                self.tickets += 1;
+                let ticket = Ticket(self.tickets);
+                let asked = Asked { at: time, level, follow, is_answered: false };
+                self.asked.insert(ticket, asked);
+                Submission { ticket, level, follow, operations }
+            })
+            .collect();
+        let mut wants = Wants::default();
+        let session = session.min(self.sessions.len() - 1);
+        self.tell(time, session, Event::Submit(submissions), &mut wants)?;
+        Ok(wants)
+    }
+
+    fn tell(
+        &mut self,
+        time: u64,
+        session: usize,
+        event: Event,
+        wants: &mut Wants,
+    ) -> Result<(), Violation> {
+        let mut actions = Vec::new();
+        let resent = self.sessions[session].counters().resent;
+        self.sessions[session].handle(self.clock.at(time), event, &mut actions);
+        let resent = self.sessions[session].counters().resent - resent;
+        self.coverage.add("client: resent", resent);
+        for action in actions {
+            match action {
+                Action::Send { to, message } => wants.sends.push((to, message)),
+                Action::Awaits { .. } | Action::Settled { .. } => {}
+                Action::Answered { ticket, answer } => {
+                    let promise = self.promise(time, ticket, &answer, false)?;
+                    wants.promises.push(promise);
+                    let asked = self.asked.get_mut(&ticket).expect("checked by `promise`");
+                    asked.is_answered = true;
+                    match asked.follow {
+                        Follow::No => self.forget(ticket),
+                        Follow::MayAsk => {
+                            asked.follow = Follow::Yes;
+                            self.tell(time, session, Event::WantFinal(ticket), wants)?;
+                        }
+                        Follow::Yes if asked.level == Level::Strong => self.forget(ticket),
+                        Follow::Yes => {}
+                    }
+                }
+                Action::Final { ticket, answer, .. } => {
+                    let promise = self.promise(time, ticket, &answer, true)?;
+                    wants.promises.push(promise);
+                    self.asked.remove(&ticket);
+                }
+                Action::Failed { ticket, failure } => self.failed(ticket, failure)?,
+                Action::SessionUnusable { reason, unsent } => {
+                    self.coverage.mark("client: new session");
+                    self.told.push(format!("session closed: {reason}"));
+                    self.usable.retain(|usable| *usable != session);
+                    self.open_session(time);
+                    let next = self.sessions.len() - 1;
+                    if !unsent.is_empty() {
+                        self.tell(time, next, Event::Submit(unsent), wants)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self, ticket: Ticket) {
+        self.asked.remove(&ticket);
+    }
+
+    fn failed(&mut self, ticket: Ticket, failure: Failure) -> Result<(), Violation> {
+        self.coverage.mark(&format!("client: failed, {failure:?}"));
+        self.told.push(format!("failed: {failure}"));
+        // Nothing else can happen to who keeps to the rules. Results are only kept for a while, and
+        // who was cut off for long comes too late for them.
+        demand(failure == Failure::ResultForgotten, "liveness", || {
+            format!("an honest client is told: {failure}")
+        })?;
+        demand(self.asked.remove(&ticket).is_some(), "honest", || {
+            format!("the client core fails {ticket:?}, which is done with")
+        })
+    }
+
+    /// What an answer promises, after a look at its proof.
+    fn promise(
+        &mut self,
+        time: u64,
+        ticket: Ticket,
+        answer: &elea_protocol::client::Answer,
+        is_final: bool,
+    ) -> Result<Promise, Violation> {
+        let size = self.membership.size();
+        let (n, f) = (usize::from(size.replicas()), usize::from(size.faulty()));
+        let asked = self.asked.get(&ticket).cloned().ok_or_else(|| {
+            Violation::new("honest", format!("the client core answers {ticket:?} once too often"))
+        })?;
+        let strong = asked.level == Level::Strong || is_final;
+        let rule = if strong { "strong" } else { "weak" };
+        let voters: std::collections::BTreeSet<ReplicaId> =
+            answer.receipt.votes.iter().map(|vote| vote.by).collect();
+        let needed = match answer.kind {
+            ReplyKind::Speculative => f + 1,
+            ReplyKind::Committed => (n + f) / 2 + 1,
+        };
+        let is_weak_on_committed = !strong && answer.kind == ReplyKind::Committed;
+        let needed = if is_weak_on_committed { f + 1 } else { needed };
+        demand(voters.len() >= needed, rule, || {
+            format!("an answer rests on {voters:?} alone, {needed} are needed")
+        })?;
+        demand(!strong || answer.kind == ReplyKind::Committed, rule, || {
+            format!("{ticket:?} is called final on speculative replies")
+        })?;
+        if voters.len() > (n + f) / 2 || answer.kind == ReplyKind::Speculative {
+            answer
+                .receipt
+                .verify(&self.membership)
+                .map_err(|error| Violation::new(rule, format!("a bad receipt: {error}")))?;
+        }
+        self.coverage.mark(match (strong, is_final) {
+            (_, true) => "answer final",
+            (true, _) => "answer strong",
+            (false, _) => "answer weak",
+        });
+        let results: Vec<_> = answer.results.iter().map(|r| String::from_utf8_lossy(r)).collect();
+        self.told.push(format!(
+            "{} slot={} results=[{}] by={}",
+            if is_final { "final" } else { rule },
+            answer.slot,
+            results.join(", "),
+            voters.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+        ));
+        Ok(Promise {
+            name: answer.receipt.reply.name,
+            level: asked.level,
+            kind: if is_weak_on_committed { ReplyKind::Speculative } else { answer.kind },
+            asked: asked.at,
+            answered: time,
+            slot: answer.slot,
+            hash: answer.hash,
+            index: answer.index,
+            results: answer.results.clone(),
+        })
+    }
+
+    /// Something came from a replica.
+    ///
+    /// # Errors
+    /// What comes of it breaks a rule.
+    pub fn hear(
+        &mut self,
+        time: u64,
+        from: ReplicaId,
+        words: ToClient,
+    ) -> Result<Wants, Violation> {
+        let mut wants = Wants::default();
+        let mut events = Vec::new();
+        match words {
+            ToClient::Replies(replies) => {
+                for signed in replies {
+                    let session = signed.reply.name.session;
+                    match self.membership.open_reply_cached(signed, &mut self.roots) {
+                        Ok(reply) => events.push((session, Event::Reply { from, reply })),
+                        Err(_) => self.coverage.mark("client: bad reply"),
+                    }
+                }
+            }
+            ToClient::Refusal(refusal) => match self.membership.open(refusal) {
+                Ok(refusal) => {
+                    let (session, reason) = (refusal.body.name.session, refusal.body.reason);
+                    self.told.push(format!("{from} refuses: {reason}"));
+                    events.push((session, Event::Refusal(refusal)));
+                }
+                Err(_) => self.coverage.mark("client: bad reply"),
+            },
+            ToClient::Busy(name) => {
+                self.coverage.mark("client: busy");
+                events.push((name.session, Event::Busy { from, name }));
+            }
+            ToClient::Session(report) => {
+                if let Ok(report) = self.membership.open(report) {
+                    events.push((report.body.session, Event::Session(report)));
+                }
+            }
+            ToClient::Challenge(_)
+            | ToClient::Welcome
+            | ToClient::Farewell(_)
+            | ToClient::Status(_) => {}
+        }
+        for (session, event) in events {
+            if let Some(index) = self.sessions.iter().position(|core| core.session() == session) {
+                self.tell(time, index, event, &mut wants)?;
+            }
+        }
+        Ok(wants)
+    }
+
+    /// When it wants to be woken, in the world's time.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<u64> {
+        self.sessions
+            .iter()
+            .filter_map(Client::deadline)
+            .min()
+            .map(|instant| self.clock.when(instant))
+    }
+
+    /// The time has come.
+    ///
+    /// # Errors
+    /// What comes of it breaks a rule.
+    pub fn wake(&mut self, time: u64) -> Result<Wants, Violation> {
+        let mut wants = Wants::default();
+        for session in 0..self.sessions.len() {
+            self.tell(time, session, Event::Tick, &mut wants)?;
+        }
+        Ok(wants)
+    }
+
+    /// What is still open, for a liveness report.
+    #[must_use]
+    pub fn complaint(&self) -> String {
+        self.asked
+            .iter()
+            .map(|(ticket, asked)| {
+                let progress = self.sessions.iter().find_map(|core| core.progress(*ticket));
+                format!("{ticket:?} {asked:?} {progress:?}")
+            })
+            .collect::<Vec<_>>()
+            .join("; ")
+    }
+}

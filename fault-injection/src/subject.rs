@@ -1,0 +1,50 @@
+//! What a world needs to know of the application it replicates.
+
+use bytes::Bytes;
+use elea_protocol::application::Application;
+
+use crate::journal::Journal;
+use crate::rng::Rng;
+
+/// An application under test and a source of operations for it.
+pub trait Subject: 'static {
+    /// The application.
+    type App: Application;
+
+    /// A fresh one, in the state before slot 1.
+    fn application() -> Self::App;
+
+    /// The state in words or as a digest: equal states, equal words.
+    fn describe(application: &Self::App) -> String;
+
+    /// An operation. Keys are few, so that operations meet.
+    fn operation(rng: &mut Rng) -> Bytes;
+}
+
+/// Worlds of the [`Journal`].
+pub struct JournalWorld;
+
+impl Subject for JournalWorld {
+    type App = Journal;
+
+    fn application() -> Journal {
+        Journal::default()
+    }
+
+    fn describe(application: &Journal) -> String {
+        application.describe()
+    }
+
+    fn operation(rng: &mut Rng) -> Bytes {
+        let key = rng.between(0, 3);
+        let text = match rng.between(0, 9) {
+            0 | 1 => format!("put k{key} {}", rng.between(0, 99)),
+            2 | 3 => format!("get k{key}"),
+            4..=6 => format!("incr k{key} {}", rng.between(1, 9)),
+            7 => format!("append log {} ", rng.between(0, 99)),
+            8 => format!("draw k{key}"),
+            _ => "nonsense".into(),
+        };
+        text.into()
+    }
+}

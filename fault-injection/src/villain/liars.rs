@@ -1,0 +1,131 @@
+//! Villains that sign what is not so.
+
+use bytes::Bytes;
+use elea_protocol::id::Digest;
+use elea_protocol::message::{
+    Commit, Message, NonDeterminism, Order, OrderHeader, Results, ToClient,
+};
+use elea_protocol::replica::{Action, Event};
+use elea_protocol::seal::sign_replies;
+
+use super::{Deed, Lair, Villain};
+use crate::restate;
+
+/// A backup that signs orders, as if it were the primary: for the slot after the last order it
+/// saw, on the right chain, with requests that everybody has.
+#[derive(Default)]
+pub struct Pretender {
+    heard: Vec<Digest>,
+    last: Option<(OrderHeader, NonDeterminism)>,
+    genesis_done: bool,
+}
+
+impl Pretender {
+    fn forge(&mut self, lair: &mut Lair, deeds: &mut Vec<Deed>) {
+        let Some(request) = self.heard.pop() else { return };
+        let (view, slot, before, time) = match &self.last {
+            Some((header, choices)) => (header.view, header.slot.next(), header.hash, choices.time),
+            None if !self.genesis_done => (
+                elea_protocol::id::View::ZERO,
+                elea_protocol::id::Slot::GENESIS.next(),
+                *lair.membership.genesis(),
+                lair.now.wall,
+            ),
+            None => return,
+        };
+        self.genesis_done = true;
+        let choices = NonDeterminism { time, seed: lair.rng.bytes() };
+        let requests = vec![request];
+        let batch = restate::choices_and_requests(&choices, &requests);
+        let hash = restate::link(&before, &batch);
+        let header = OrderHeader { view, slot, hash, batch };
+        let order = lair.sign(Order { header, choices, requests });
+        for to in lair.others() {
+            deeds.push(Deed::message(to, Message::Order(order.clone())));
+        }
+    }
+}
+
+impl Villain for Pretender {
+    fn name(&self) -> &'static str {
+        "pretender"
+    }
+
+    fn hears(&mut self, _lair: &mut Lair, event: Event, to_core: &mut Vec<Event>) {
+        match &event {
+            Event::Request(request) => self.heard.push(request.digest()),
+            Event::Peer { message, .. } => {
+                if let Message::Order(order) = &**message
+                    && self.last.is_none_or(|(last, _)| last.slot < order.body.header.slot)
+                {
+                    self.last = Some((order.body.header, order.body.choices));
+                }
+            }
+            _ => {}
+        }
+        to_core.push(event);
+    }
+
+    fn stirs(&mut self, lair: &mut Lair, deeds: &mut Vec<Deed>) {
+        self.forge(lair, deeds);
+    }
+}
+
+/// Answers clients with invented results, properly signed, and each answer twice.
+pub struct ForgedReplies;
+
+impl Villain for ForgedReplies {
+    fn name(&self) -> &'static str {
+        "forged-replies"
+    }
+
+    fn does(&mut self, lair: &mut Lair, action: Action, deeds: &mut Vec<Deed>) {
+        let Action::Answer { client, session, message: ToClient::Replies(replies), after } = action
+        else {
+            return deeds.push(Deed::Act(action));
+        };
+        let genesis = *lair.membership.genesis();
+        let forged: Vec<_> = replies
+            .into_iter()
+            .flat_map(|signed| {
+                let mut reply = signed.reply;
+                let count = match &reply.results {
+                    Results::Full(results) => results.len(),
+                    Results::Forgotten(_) => 1,
+                };
+                reply.results = Results::Full(vec![Bytes::from_static(b"forged"); count]);
+                sign_replies(&*lair.signer, &genesis, lair.id, vec![reply])
+            })
+            .collect();
+        for _ in 0..2 {
+            deeds.push(Deed::Act(Action::Answer {
+                client,
+                session,
+                message: ToClient::Replies(forged.clone()),
+                after,
+            }));
+        }
+    }
+}
+
+/// Votes as its core does, and also for a history that does not exist.
+pub struct DoubleVoter;
+
+impl Villain for DoubleVoter {
+    fn name(&self) -> &'static str {
+        "double-voter"
+    }
+
+    fn does(&mut self, lair: &mut Lair, action: Action, deeds: &mut Vec<Deed>) {
+        if let Action::Send { message: Message::Commit(commit), .. } = &action {
+            let hash = lair.invented();
+            let other = lair.sign(Commit { hash, ..commit.body });
+            for to in lair.others() {
+                if lair.rng.one_in(2) {
+                    deeds.push(Deed::message(to, Message::Commit(other.clone())));
+                }
+            }
+        }
+        deeds.push(Deed::Act(action));
+    }
+}

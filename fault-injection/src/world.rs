@@ -1,0 +1,671 @@
+//! One simulated world: replicas, disks, clients and the network between them, under one clock.
+//!
+//! A world is a queue of happenings, ordered by time and, within a time, by when they were put
+//! there. All randomness comes from the plan's seed. After every happening the checkers look at
+//! what it changed.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use elea_protocol::codec::{decode, encode};
+use elea_protocol::id::{ClientId, ReplicaId};
+use elea_protocol::membership::Membership;
+use elea_protocol::message::{Message, ToClient, ToReplica};
+use elea_protocol::replica::{Event, Target};
+
+use crate::check::{Bounds, Checker};
+use crate::client_side::Clients;
+use crate::coverage::Coverage;
+use crate::inspect::{self, Lens};
+use crate::keys::Keyring;
+use crate::network::{Network, Party};
+use crate::node::{Clock, Fabric, Node, Outbound};
+use crate::patron::Wants;
+use crate::plan::{Fault, Plan};
+use crate::rng::Rng;
+use crate::subject::Subject;
+use crate::trace::Trace;
+use crate::villain;
+use crate::violation::{Violation, demand};
+
+/// More happenings than this mean that a world runs away.
+const STEPS_MAX: u64 = 400_000;
+
+/// A replica that is woken so often without time going by never sleeps again.
+const SPIN_MAX: u32 = 10_000;
+
+enum Happening {
+    /// Bytes arrive.
+    Arrival { from: Party, to: Party, bytes: Bytes, kind: &'static str },
+    /// A replica's deadline.
+    Wake { id: ReplicaId, token: u64 },
+    /// A sync of this incarnation is done.
+    Synced { id: ReplicaId, incarnation: u64 },
+    /// A client process' deadline.
+    ClientWake { index: u16, token: u64 },
+    /// An honest client submits something.
+    Load { index: u16 },
+    /// A hostile client does something.
+    Attack { index: u16 },
+    /// From the plan.
+    Fault(Fault),
+    /// The network heals and what crashed comes back.
+    Heal,
+}
+
+struct Scheduled {
+    at: u64,
+    sequence: u64,
+    happening: Happening,
+}
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Self) -> bool {
+        (self.at, self.sequence) == (other.at, other.sequence)
+    }
+}
+
+impl Eq for Scheduled {}
+
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Scheduled {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.sequence).cmp(&(other.at, other.sequence))
+    }
+}
+
+/// See the [module](self).
+pub struct World<S: Subject> {
+    /// What it was made from.
+    pub plan: Plan,
+    /// The cluster.
+    pub membership: Arc<Membership>,
+    /// The machines, by the ids of their replicas.
+    pub nodes: Vec<Node<S>>,
+    /// The links.
+    pub network: Network,
+    /// The checkers.
+    pub checker: Checker,
+    /// What was seen.
+    pub coverage: Coverage,
+    /// What happened.
+    pub trace: Trace,
+    /// Everybody who is not a replica.
+    pub clients: Clients,
+    now: u64,
+    steps: u64,
+    sequence: u64,
+    queue: BinaryHeap<Reverse<Scheduled>>,
+    wakes: BTreeMap<Party, (u64, u64)>,
+    spins: (u64, u32),
+    stopped: Vec<bool>,
+    rng: Rng,
+}
+
+impl<S: Subject> World<S> {
+    /// A world of this plan, at its beginning.
+    ///
+    /// # Errors
+    /// A replica does not start.
+    ///
+    /// # Panics
+    /// Where the plan is not one that can be: it names a villain that does not exist, say.
+    pub fn new(plan: Plan, verbose: bool) -> Result<Self, Violation> {
+        let mut rng = Rng::new(plan.seed ^ 0x00e1_ea00);
+        let replicas = usize::from(plan.size.replicas());
+        let parties = plan.patrons.len() + plan.hostiles.len();
+        let keys = Keyring::new(&mut rng, replicas, parties, plan.real_signatures);
+        let membership = Membership::new(
+            "simulated",
+            plan.size.faulty(),
+            keys.replica_keys(),
+            None,
+            keys.scheme.clone(),
+        )
+        .expect("a plan makes a sound cluster");
+        let membership = Arc::new(membership);
+        plan.tuning.check().expect("a plan has sound settings");
+        let nodes = (0..plan.size.replicas())
+            .map(|id| {
+                let name = plan.villains.iter().find(|(villain, _)| villain.0 == id);
+                let fabric = Fabric {
+                    membership: membership.clone(),
+                    signer: keys.replicas[usize::from(id)].clone(),
+                    tuning: plan.tuning,
+                    clock: Clock {
+                        skew: plan.skews[usize::from(id)],
+                        start: rng.between(0, 1 << 40),
+                    },
+                    villain: name.map(|(_, name)| villain::named(name).expect("a known villain")),
+                    rng: rng.fork(),
+                };
+                Node::new(ReplicaId(id), fabric)
+            })
+            .collect();
+        let mut network = Network::new(plan.link, rng.fork());
+        for (from, to, link) in &plan.special {
+            network.set(*from, *to, *link);
+        }
+        let clients = Clients::new(&plan, &membership, &keys, &mut rng);
+        let bounds = Bounds::new(&plan.tuning, plan.size, parties.max(1));
+        let mut world = Self {
+            checker: Checker::new(membership.clone(), bounds),
+            coverage: Coverage::default(),
+            trace: Trace::new(verbose),
+            now: 0,
+            steps: 0,
+            sequence: 0,
+            queue: BinaryHeap::new(),
+            wakes: BTreeMap::new(),
+            spins: (0, 0),
+            stopped: vec![false; replicas],
+            rng,
+            plan,
+            membership,
+            nodes,
+            network,
+            clients,
+        };
+        world.begin()?;
+        Ok(world)
+    }
+
+    fn begin(&mut self) -> Result<(), Violation> {
+        for id in self.plan.size.members() {
+            self.nodes[usize::from(id.0)].start(0)?;
+            self.after_replica(id, Vec::new())?;
+        }
+        for (at, fault) in self.plan.faults.clone() {
+            self.push(at, Happening::Fault(fault));
+        }
+        if self.plan.heal_at != u64::MAX {
+            self.push(self.plan.heal_at, Happening::Heal);
+            let load_until = self.plan.heal_at;
+            for (index, (_, loads)) in self.plan.patrons.clone().into_iter().enumerate() {
+                let index = u16::try_from(index).expect("few clients");
+                for _ in 0..loads {
+                    let at = self.rng.between(0, load_until);
+                    self.push(at, Happening::Load { index });
+                }
+            }
+            for index in 0..u16::try_from(self.plan.hostiles.len()).expect("few clients") {
+                for _ in 0..self.rng.between(3, 12) {
+                    let at = self.rng.between(0, load_until);
+                    self.push(at, Happening::Attack { index });
+                }
+            }
+        }
+        self.mark_plan();
+        Ok(())
+    }
+
+    fn mark_plan(&mut self) {
+        if self.plan.real_signatures {
+            self.coverage.mark("real signatures");
+        }
+        let drift = i64::try_from(self.plan.tuning.max_clock_drift_ms).unwrap_or(i64::MAX) * 1000;
+        if self.plan.skews.iter().any(|skew| skew.abs() > drift) {
+            self.coverage.mark("clock beyond drift");
+        }
+        for (_, name) in &self.plan.villains {
+            self.coverage.mark(&format!("villain {name}"));
+        }
+        for kind in &self.plan.hostiles {
+            self.coverage.mark(&format!("hostile {kind}"));
+        }
+    }
+
+    /// The world's time, in microseconds.
+    #[must_use]
+    pub fn now(&self) -> u64 {
+        self.now
+    }
+
+    /// How many happenings there were.
+    #[must_use]
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// A machine.
+    #[must_use]
+    pub fn node(&self, id: ReplicaId) -> &Node<S> {
+        &self.nodes[usize::from(id.0)]
+    }
+
+    /// Correct replicas that are up.
+    pub fn correct(&self) -> impl Iterator<Item = &Node<S>> {
+        self.nodes.iter().filter(|node| node.is_correct() && node.core.is_some())
+    }
+
+    fn push(&mut self, at: u64, happening: Happening) {
+        self.sequence += 1;
+        let scheduled = Scheduled { at: at.max(self.now), sequence: self.sequence, happening };
+        self.queue.push(Reverse(scheduled));
+    }
+
+    /// When the next thing happens.
+    #[must_use]
+    pub fn next_at(&self) -> Option<u64> {
+        self.queue.peek().map(|Reverse(scheduled)| scheduled.at)
+    }
+
+    /// Lets time go by without anything happening.
+    pub fn pass_until(&mut self, time: u64) {
+        self.now = self.now.max(time);
+    }
+
+    /// The next thing happens. Answers `false` where nothing is left.
+    ///
+    /// # Errors
+    /// A rule is broken.
+    pub fn step(&mut self) -> Result<bool, Violation> {
+        let Some(Reverse(scheduled)) = self.queue.pop() else { return Ok(false) };
+        self.now = scheduled.at;
+        self.steps += 1;
+        demand(self.steps < STEPS_MAX, "liveness", || {
+            format!("{STEPS_MAX} steps and no end: somebody talks too much")
+        })?;
+        match scheduled.happening {
+            Happening::Arrival { from, to, bytes, kind } => self.arrive(from, to, &bytes, kind)?,
+            Happening::Wake { id, token } => {
+                if self.is_current(Party::Replica(id.0), token) {
+                    self.guard_against_spinning(id)?;
+                    self.hand(id, Event::Tick)?;
+                }
+            }
+            Happening::Synced { id, incarnation } => self.synced(id, incarnation)?,
+            Happening::ClientWake { index, token } => {
+                if self.is_current(Party::Client(index), token) {
+                    let wants = self.clients.wake(index, self.now)?;
+                    self.after_client(index, wants)?;
+                }
+            }
+            Happening::Load { index } => {
+                let wants = self.clients.load::<S>(index, self.now)?;
+                self.after_client(index, wants)?;
+            }
+            Happening::Attack { index } => {
+                for (party, to, bytes) in self.clients.attack(index) {
+                    self.coverage.mark("attack");
+                    self.transmit(party, Party::Replica(to), &bytes, "request");
+                }
+            }
+            Happening::Fault(fault) => self.inflict(fault)?,
+            Happening::Heal => self.heal()?,
+        }
+        Ok(true)
+    }
+
+    fn is_current(&mut self, party: Party, token: u64) -> bool {
+        let current = self.wakes.get(&party).is_some_and(|(_, known)| *known == token);
+        if current {
+            self.wakes.remove(&party);
+        }
+        current
+    }
+
+    fn guard_against_spinning(&mut self, id: ReplicaId) -> Result<(), Violation> {
+        self.spins =
+            if self.spins.0 == self.now { (self.now, self.spins.1 + 1) } else { (self.now, 0) };
+        demand(self.spins.1 < SPIN_MAX, "liveness", || {
+            format!("{id} wants to be woken again and again at one time")
+        })
+    }
+
+    fn arm(&mut self, party: Party, wake_at: Option<u64>) {
+        let Some(at) = wake_at.map(|at| at.max(self.now)) else { return };
+        if self.wakes.get(&party).is_some_and(|(known, _)| *known <= at) {
+            return;
+        }
+        let token = self.sequence + 1;
+        self.wakes.insert(party, (at, token));
+        self.push(
+            at,
+            match party {
+                Party::Replica(id) => Happening::Wake { id: ReplicaId(id), token },
+                Party::Client(index) => Happening::ClientWake { index, token },
+            },
+        );
+    }
+
+    // ---- replicas ----
+
+    fn hand(&mut self, id: ReplicaId, event: Event) -> Result<(), Violation> {
+        let released = self.nodes[usize::from(id.0)].handle(self.now, event)?;
+        self.after_replica(id, released)
+    }
+
+    fn synced(&mut self, id: ReplicaId, incarnation: u64) -> Result<(), Violation> {
+        let node = &mut self.nodes[usize::from(id.0)];
+        if node.incarnation != incarnation || node.core.is_none() {
+            return Ok(());
+        }
+        let released = node.synced(self.now)?;
+        self.trace.note(self.now, &[b'S', id.0], format_args!("{id} synced"));
+        self.after_replica(id, released)
+    }
+
+    /// What has to be done after a replica did something: check, send, sync, wake.
+    fn after_replica(&mut self, id: ReplicaId, released: Vec<Outbound>) -> Result<(), Violation> {
+        self.check(id)?;
+        for outbound in released {
+            self.release(id, outbound)?;
+        }
+        let node = &mut self.nodes[usize::from(id.0)];
+        if node.core.is_some() && node.disk.begin_sync().is_some() {
+            let incarnation = node.incarnation;
+            let slowest = self.plan.sync_max[usize::from(id.0)];
+            let delay = self.rng.between(slowest / 4, slowest);
+            self.push(self.now + delay, Happening::Synced { id, incarnation });
+        }
+        let wake_at = self.nodes[usize::from(id.0)].wake_at();
+        self.arm(Party::Replica(id.0), wake_at);
+        Ok(())
+    }
+
+    fn check(&mut self, id: ReplicaId) -> Result<(), Violation> {
+        let node = &mut self.nodes[usize::from(id.0)];
+        if !node.is_correct() {
+            return Ok(());
+        }
+        let Some(core) = &mut node.core else { return Ok(()) };
+        if self.checker.look(id, &Lens(core))? {
+            let head = core.head();
+            let state = core.state_digest();
+            self.checker.histories.state(id, head.hash, state)?;
+            let mut bytes = vec![b'H', id.0];
+            bytes.extend(head.hash.0);
+            bytes.extend(state.0);
+            let line = format_args!("{id} head {} {:?}", head.slot, head.hash);
+            self.trace.note(self.now, &bytes, line);
+        }
+        Ok(())
+    }
+
+    fn release(&mut self, id: ReplicaId, outbound: Outbound) -> Result<(), Violation> {
+        let node = &self.nodes[usize::from(id.0)];
+        let is_correct = node.is_correct();
+        let from = Party::Replica(id.0);
+        match outbound {
+            Outbound::Peers(target, message) => {
+                if is_correct {
+                    self.checker.message_leaves(id, &message, &node.disk)?;
+                }
+                let kind = message.kind();
+                if let Message::Slots(_) = &message {
+                    self.coverage.mark("slots sent");
+                }
+                let bytes = to_bytes(id, &ToReplica::Peer(message))?;
+                for to in self.plan.size.members() {
+                    let meant = match target {
+                        Target::Others => to != id,
+                        Target::One(one) => to == one && to != id,
+                    };
+                    if meant {
+                        self.transmit(from, Party::Replica(to.0), &bytes, kind);
+                    }
+                }
+            }
+            Outbound::FromDisk(to, slots) => {
+                self.coverage.mark("history served from disk");
+                let message = Message::Slots(slots);
+                if is_correct {
+                    self.checker.message_leaves(id, &message, &node.disk)?;
+                }
+                let bytes = to_bytes(id, &ToReplica::Peer(message))?;
+                self.transmit(from, Party::Replica(to.0), &bytes, "slots");
+            }
+            Outbound::Client(client, session, answer) => {
+                if is_correct {
+                    self.checker.answer_leaves(id, &answer, &node.disk)?;
+                }
+                let kind = match &answer {
+                    ToClient::Refusal(refusal) => {
+                        self.coverage.mark(&format!("refused {:?}", refusal.body.reason));
+                        "refusal"
+                    }
+                    ToClient::Replies(_) => "reply",
+                    ToClient::Busy(_) => "busy",
+                    _ => "answer",
+                };
+                let bytes = to_bytes(id, &answer)?;
+                for party in self.clients.parties_of(&client, session) {
+                    self.transmit(from, party, &bytes, kind);
+                }
+            }
+            Outbound::Raw(to, bytes) => self.transmit(from, to, &bytes, "raw"),
+            Outbound::Accusation(evidence) => {
+                self.coverage.mark("evidence");
+                let culprit = evidence.culprit();
+                let guilty = !self.nodes[usize::from(culprit.0)].is_correct();
+                demand(guilty || !is_correct, "I7", || {
+                    format!("{id} has proof against {culprit}, which is correct: {evidence:?}")
+                })?;
+                let line = format_args!("{id} accuses {culprit}");
+                self.trace.note(self.now, &[b'E', id.0, culprit.0], line);
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts bytes on a link.
+    pub fn transmit(&mut self, from: Party, to: Party, bytes: &Bytes, kind: &'static str) {
+        let arrivals = self.network.arrivals(from, to, kind);
+        match arrivals.len() {
+            0 => self.coverage.mark("message lost"),
+            1 => {}
+            _ => self.coverage.mark("message doubled"),
+        }
+        for delay in arrivals {
+            let bytes = bytes.clone();
+            self.push(self.now + delay, Happening::Arrival { from, to, bytes, kind });
+        }
+    }
+
+    fn arrive(
+        &mut self,
+        from: Party,
+        to: Party,
+        bytes: &Bytes,
+        kind: &'static str,
+    ) -> Result<(), Violation> {
+        self.trace.note(self.now, bytes, format_args!("{from} -> {to} {kind}"));
+        match (from, to) {
+            (_, Party::Replica(id)) => self.arrive_at_replica(from, ReplicaId(id), bytes),
+            (Party::Replica(id), Party::Client(index)) => {
+                let id = ReplicaId(id);
+                let Ok(words) = decode::<ToClient>(bytes) else {
+                    return self.refused_from(from, "undecodable bytes");
+                };
+                let wants = self.clients.hear(index, self.now, id, words)?;
+                self.after_client(index, wants)
+            }
+            (Party::Client(_), Party::Client(_)) => Ok(()),
+        }
+    }
+
+    /// Bytes were turned away. From a correct sender they never are.
+    fn refused_from(&mut self, from: Party, what: &str) -> Result<(), Violation> {
+        let honest = match from {
+            Party::Replica(id) => self.nodes[usize::from(id)].is_correct(),
+            Party::Client(index) => self.clients.is_honest(index),
+        };
+        demand(!honest, "honest", || format!("{from} is correct and sent {what}"))
+    }
+
+    fn arrive_at_replica(
+        &mut self,
+        from: Party,
+        to: ReplicaId,
+        bytes: &Bytes,
+    ) -> Result<(), Violation> {
+        let node = &self.nodes[usize::from(to.0)];
+        if node.core.is_none() {
+            self.coverage.mark("message to a dead replica");
+            return Ok(());
+        }
+        let is_correct = node.is_correct();
+        let words: ToReplica = match decode(bytes) {
+            Ok(words) => words,
+            Err(error) => {
+                self.coverage.mark("message malformed");
+                return self.refused_from(from, &error.to_string());
+            }
+        };
+        let event = match (from, words) {
+            (Party::Replica(from_id), ToReplica::Peer(message)) => {
+                match self.membership.open_message(message) {
+                    Ok(message) => {
+                        if is_correct {
+                            self.checker.message_arrives(&message)?;
+                        }
+                        Event::Peer { from: ReplicaId(from_id), message }
+                    }
+                    Err(error) => {
+                        self.coverage.mark("message rejected");
+                        return self.refused_from(from, &error.to_string());
+                    }
+                }
+            }
+            (Party::Client(_), ToReplica::Request(request)) => {
+                if is_correct && self.checker.histories.holds(to, &request.body().name()) {
+                    self.coverage.mark("request after execution");
+                }
+                match self.membership.open_request(request) {
+                    Ok(request) => Event::Request(request),
+                    Err(error) => {
+                        self.coverage.mark("message rejected");
+                        return self.refused_from(from, &error.to_string());
+                    }
+                }
+            }
+            (Party::Client(index), ToReplica::AskSession(session)) => {
+                Event::AskSession { client: self.clients.id_of(index), session }
+            }
+            (Party::Client(index), ToReplica::AskStatus(nonce)) => {
+                Event::AskStatus { client: self.clients.id_of(index), nonce, counters: Vec::new() }
+            }
+            _ => {
+                self.coverage.mark("message malformed");
+                return self.refused_from(from, "what only others may send");
+            }
+        };
+        self.hand(to, event)
+    }
+
+    // ---- clients ----
+
+    /// Carries out what a client process wants.
+    ///
+    /// # Errors
+    /// It was promised something that no correct replica can have meant.
+    pub fn after_client(&mut self, index: u16, wants: Wants) -> Result<(), Violation> {
+        for promise in wants.promises {
+            self.checker.promised(promise)?;
+        }
+        let from = Party::Client(index);
+        for (to, message) in wants.sends {
+            let kind = match &message {
+                ToReplica::Request(_) => "request",
+                _ => "question",
+            };
+            let bytes = to_bytes(ReplicaId(u8::MAX), &message)?;
+            for id in self.plan.size.members() {
+                if to.is_none_or(|one| one == id) {
+                    self.transmit(from, Party::Replica(id.0), &bytes, kind);
+                }
+            }
+        }
+        let wake_at = self.clients.wake_at(index);
+        self.arm(from, wake_at);
+        Ok(())
+    }
+
+    // ---- faults ----
+
+    /// Does something to the world.
+    ///
+    /// # Errors
+    /// A replica does not start again from its disk.
+    pub fn inflict(&mut self, fault: Fault) -> Result<(), Violation> {
+        let line = format_args!("{fault:?}");
+        self.trace.note(self.now, format!("{fault:?}").as_bytes(), line);
+        match fault {
+            Fault::Crash(id) | Fault::Stop(id) => {
+                let stop = fault == Fault::Stop(id);
+                self.stopped[usize::from(id.0)] |= stop;
+                let node = &mut self.nodes[usize::from(id.0)];
+                if node.core.is_none() {
+                    return Ok(());
+                }
+                let lost = node.crash()?;
+                self.wakes.remove(&Party::Replica(id.0));
+                self.coverage.mark(if stop { "stopped for good" } else { "crash" });
+                if lost > 0 {
+                    self.coverage.mark("crash with lost records");
+                }
+            }
+            Fault::Restart(id) => {
+                let node = &mut self.nodes[usize::from(id.0)];
+                if node.core.is_some() || self.stopped[usize::from(id.0)] {
+                    return Ok(());
+                }
+                node.start(self.now)?;
+                self.coverage.mark("restart");
+                self.checker.restarted(id);
+                self.after_replica(id, Vec::new())?;
+            }
+            Fault::Cut(one, other) => {
+                self.coverage.mark("cut");
+                self.network.cut(Party::Replica(one.0), Party::Replica(other.0));
+            }
+            Fault::Join => self.network.join(),
+        }
+        Ok(())
+    }
+
+    fn heal(&mut self) -> Result<(), Violation> {
+        self.trace.note(self.now, b"heal", format_args!("heal"));
+        self.network.heal();
+        for id in self.plan.size.members() {
+            self.inflict(Fault::Restart(id))?;
+        }
+        Ok(())
+    }
+
+    /// Everything the world has seen, with what its cores and clients counted.
+    #[must_use]
+    pub fn full_coverage(&self) -> Coverage {
+        let mut coverage = self.coverage.clone();
+        for node in self.nodes.iter().filter(|node| node.is_correct()) {
+            let present = node.core.as_ref().map(inspect::counters).unwrap_or_default();
+            for (name, count) in present.into_iter().chain(node.past.iter().copied()) {
+                coverage.add(&format!("core:{name}"), count);
+            }
+        }
+        coverage.add("certificates", self.checker.votes.certificates);
+        coverage.add("slots taken back", self.checker.histories.taken_back);
+        coverage.absorb(&self.clients.coverage());
+        coverage
+    }
+
+    /// Which client a key belongs to, for traces.
+    #[must_use]
+    pub fn client_named(&self, id: &ClientId) -> Option<Party> {
+        self.clients.parties_of(id, None).into_iter().next()
+    }
+}
+
+fn to_bytes<T: serde::Serialize>(who: ReplicaId, words: &T) -> Result<Bytes, Violation> {
+    encode(words).map_err(|error| {
+        Violation::new("honest", format!("{who} makes a message that cannot be sent: {error}"))
+    })
+}
