@@ -9,9 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use elea_kv::{Command, KeyValueStore, Put};
-use elea_protocol::id::{
-    ClientId, Instant, Now, ReplicaId, RequestNumber, SessionId, WallTime,
-};
+use elea_protocol::id::{ClientId, Instant, Now, ReplicaId, RequestNumber, SessionId, WallTime};
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{Level, Request, SignedRequest, ToClient};
 use elea_protocol::replica::{Action, Event, Recovered, Replica, Setup, Target};
@@ -165,10 +163,8 @@ fn signatures(criterion: &mut Criterion) {
     });
     let key = SecretKey::from_bytes(&[9; 32]);
     let genesis = *loopback.membership.genesis();
-    let body = Request {
-        operations: vec![Bytes::from_static(b"operation")],
-        ..request.body().clone()
-    };
+    let body =
+        Request { operations: vec![Bytes::from_static(b"operation")], ..request.body().clone() };
     criterion.bench_function("sign a request", |bencher| {
         bencher.iter(|| SignedRequest::sign(&key, &genesis, body.clone()));
     });

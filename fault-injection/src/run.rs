@@ -128,12 +128,17 @@ fn discord<S: Subject>(world: &World<S>) -> Option<String> {
         locked && positions.all(|(other, locked)| locked && other == head)
     });
     let open = world.clients.open();
-    if agreed && open == 0 {
+    // What waits at a correct replica may still be ordered: hostile clients' requests, too.
+    let waiting: usize =
+        world.correct().filter_map(|node| Some(node.core.as_ref()?.footprint().pending)).sum();
+    if agreed && open == 0 && waiting == 0 {
         return None;
     }
     let complaints: Vec<String> =
         world.clients.patrons.iter().map(crate::patron::Patron::complaint).collect();
-    Some(format!("{open} submissions open, heads {heads:?}; {complaints:?}"))
+    Some(format!(
+        "{open} submissions open, {waiting} requests waiting, heads {heads:?}; {complaints:?}"
+    ))
 }
 
 /// Healed and quiet: I5, I8 and I9.
