@@ -3,11 +3,18 @@
 //! Run in release mode: `cargo test --release --test simulation`. A seed that fails prints the one
 //! command that replays it. `REWRITE=1` writes the outputs of traces anew; read the difference.
 
+use bytes::Bytes;
 use elea_fault_injection::campaign::{self, Order};
 use elea_fault_injection::mutants;
+use elea_fault_injection::rng::Rng;
 use elea_fault_injection::run;
 use elea_fault_injection::script::Script;
-use elea_fault_injection::subject::JournalWorld;
+use elea_fault_injection::subject::{JournalWorld, Subject};
+use elea_kv::{
+    Add, Append, Cas, Command, Compare, Delete, Get, Incr, KeyValueStore, Members, Put, Remove,
+    Scan, Txn,
+};
+use elea_protocol::application::{Application, Snapshot};
 
 /// Every rule holds in every world, and together they see everything that they are about.
 #[test]
@@ -17,6 +24,54 @@ fn a_thousand_worlds_keep_every_rule_and_see_every_fault() {
     let text = campaign::describe(&result, false);
     println!("{text}");
     assert!(result.is_good(), "{text}");
+}
+
+/// Worlds of the application that is shipped.
+struct KeyValueWorld;
+
+impl Subject for KeyValueWorld {
+    type App = KeyValueStore;
+
+    fn application() -> KeyValueStore {
+        KeyValueStore::new()
+    }
+
+    fn describe(application: &KeyValueStore) -> String {
+        format!("{} keys, state {}", application.len(), application.snapshot().digest())
+    }
+
+    fn operation(rng: &mut Rng) -> Bytes {
+        let key = format!("k{}", rng.between(0, 3));
+        let set = format!("s{}", rng.between(0, 1));
+        let text = rng.between(0, 5).to_string();
+        match rng.between(0, 13) {
+            0 | 1 => Put::new(key, text).encode(),
+            2 | 3 => Incr::new(key, 1).encode(),
+            4 => Get::new(key).encode(),
+            5 => Delete::new(key).encode(),
+            6 => Cas::new(key, text, "7").encode(),
+            7 => Append::new(key, text).encode(),
+            8 => Add::new(set, text).encode(),
+            9 => Remove::new(set, text).encode(),
+            10 => Members::new(set).encode(),
+            11 => Scan::all().limit(3).encode(),
+            12 => Txn::new()
+                .when(Compare::exists(key.clone()))
+                .then(Incr::new(key.clone(), -1))
+                .otherwise(Put::new(key, "3"))
+                .encode(),
+            _ => Bytes::from_static(b"no operation at all"),
+        }
+    }
+}
+
+/// The store that is shipped, in worlds of its own: the same history makes the same state.
+#[test]
+fn the_key_value_store_keeps_every_rule_in_two_hundred_worlds() {
+    let order = Order { from: 7_000_000, seeds: 200, stop_early: false };
+    let result = campaign::run::<KeyValueWorld>(order);
+    let text = campaign::describe(&result, true);
+    assert!(result.failures.is_empty(), "{text}");
 }
 
 /// A seed in a bug report must be the same world for whoever reads it.
