@@ -310,6 +310,7 @@ impl<A: Application> Replica<A> {
             // The order may have been here already, and only requests were missing.
             self.advance();
             if self.history.head().slot == before.slot {
+                self.pending.drop_wanted(entry.requests.iter().map(|request| request.digest()));
                 return;
             }
         }

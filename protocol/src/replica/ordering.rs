@@ -51,7 +51,9 @@ enum Obstacle {
     Early,
     /// The history may not grow.
     Full,
-    /// It will never be right.
+    /// It does not extend the history.
+    OffChain,
+    /// It breaks a rule.
     Never,
 }
 
@@ -323,10 +325,16 @@ impl<A: Application> Replica<A> {
                     self.counters.order_ahead_of_clock += 1;
                     break;
                 }
-                Err(Obstacle::Never) => {
+                Err(obstacle @ (Obstacle::OffChain | Obstacle::Never)) => {
+                    match obstacle {
+                        Obstacle::OffChain => self.counters.order_off_chain += 1,
+                        _ => self.counters.order_breaks_rules += 1,
+                    }
                     // Not kept: the slot stays open for an order that is right.
                     let slot = self.history.head().slot.next();
-                    self.ahead.remove(&slot);
+                    if let Some(wrong) = self.ahead.remove(&slot) {
+                        self.pending.drop_wanted(wrong.order.body.requests);
+                    }
                     break;
                 }
             }
@@ -337,7 +345,7 @@ impl<A: Application> Replica<A> {
     fn check(&self, order: &Order) -> Result<Vec<Arc<SignedRequest>>, Obstacle> {
         let head = self.history.head();
         if extend(&head.hash, &order.header.batch) != order.header.hash {
-            return Err(Obstacle::Never);
+            return Err(Obstacle::OffChain);
         }
         if order.choices.time < self.history.time() {
             return Err(Obstacle::Never);
@@ -389,7 +397,10 @@ impl<A: Application> Replica<A> {
         };
         match self.check(&ahead.order.body) {
             Err(Obstacle::Missing(digests)) => digests,
-            Ok(_) | Err(Obstacle::Early | Obstacle::Full | Obstacle::Never) => Vec::new(),
+            Ok(_)
+            | Err(Obstacle::Early | Obstacle::Full | Obstacle::OffChain | Obstacle::Never) => {
+                Vec::new()
+            }
         }
     }
 

@@ -120,6 +120,15 @@ impl Pending {
         Some(waiting.request)
     }
 
+    /// Forgets those of these requests that were kept only because an order named them.
+    pub(crate) fn drop_wanted(&mut self, digests: impl IntoIterator<Item = Digest>) {
+        for digest in digests {
+            if self.by_digest.get(&digest).is_some_and(|waiting| waiting.wanted) {
+                self.remove(&digest);
+            }
+        }
+    }
+
     /// Forgets everything under a name and gives back the contents other than `executed`.
     pub(crate) fn remove_name(
         &mut self,

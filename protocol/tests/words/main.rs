@@ -1,4 +1,5 @@
-//! The words of the protocol from outside: what is signed, and what is let in.
+//! The protocol from outside: what is signed, what is let in, and what a replica cannot be made to do.
 
+mod core;
 mod rejections;
 mod vectors;

@@ -1,0 +1,366 @@
+//! One replica, fed by hand: what a lying primary, peer or client cannot make it do.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use elea_protocol::application::{Application, BadChunk, Context, Incomplete, Restore, Snapshot};
+use elea_protocol::history::extend;
+use elea_protocol::id::{
+    Digest, Instant, Now, ReplicaId, RequestNumber, SessionId, Slot, View, WallTime,
+};
+use elea_protocol::membership::Membership;
+use elea_protocol::message::{
+    Commit, Level, Message, NonDeterminism, Order, OrderHeader, Position, RefusalReason, Request,
+    Requests, SignedRequest, SlotEntry, Slots, Status, ToClient, batch_digest,
+};
+use elea_protocol::replica::{Action, Counters, Event, Recovered, Replica, Setup};
+use elea_protocol::seal::{Ed25519, SecretKey, Signer, sign};
+use elea_protocol::tuning::Tuning;
+
+/// An application without a state.
+struct Nothing;
+
+impl Application for Nothing {
+    type Snapshot = Self;
+    type Restore = Self;
+
+    fn execute(&mut self, _: &Context, operation: &Bytes) -> Bytes {
+        operation.clone()
+    }
+
+    fn end_slot(&mut self, _: Slot) {}
+
+    fn undo_to(&mut self, _: Slot) {}
+
+    fn make_permanent(&mut self, _: Slot) {}
+
+    fn digest(&mut self) -> Digest {
+        Digest::default()
+    }
+
+    fn snapshot(&self) -> Self {
+        Self
+    }
+
+    fn restore(&self, _: Digest) -> Self {
+        Self
+    }
+
+    fn install(&mut self, _: Slot, _: Self) -> Result<(), Incomplete> {
+        Ok(())
+    }
+}
+
+impl Snapshot for Nothing {
+    fn digest(&self) -> Digest {
+        Digest::default()
+    }
+
+    fn chunks(&self) -> u32 {
+        1
+    }
+
+    fn chunk(&self, _: u32) -> Option<Bytes> {
+        None
+    }
+}
+
+impl Restore for Nothing {
+    fn accept(&mut self, _: u32, _: &Bytes) -> Result<(), BadChunk> {
+        Err(BadChunk)
+    }
+
+    fn missing(&self) -> Option<u32> {
+        Some(0)
+    }
+}
+
+fn key(n: u8) -> SecretKey {
+    SecretKey::from_bytes(&[n; 32])
+}
+
+const WALL: u64 = 1_000_000;
+
+/// Replica 1 of four, and everybody else's keys.
+struct Bench {
+    membership: Arc<Membership>,
+    replica: Replica<Nothing>,
+    now: Now,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let keys = (1..=4).map(|n| key(n).public_key()).collect();
+        let membership = Membership::new("bench", 1, keys, None, Arc::new(Ed25519))
+            .map(Arc::new)
+            .expect("four sound keys");
+        let now = Now { instant: Instant(1), wall: WallTime(WALL) };
+        let setup = Setup {
+            id: ReplicaId(1),
+            membership: membership.clone(),
+            signer: Arc::new(key(2)),
+            tuning: Tuning::default(),
+            seed: [0; 32],
+        };
+        let none = std::iter::empty::<Result<_, Infallible>>();
+        let replica = Replica::start(setup, Nothing, Recovered::default(), none, now)
+            .expect("an empty store is sound");
+        Self { membership, replica, now }
+    }
+
+    fn handle(&mut self, event: Event) -> Vec<Action> {
+        let mut actions = Vec::new();
+        self.now.instant.0 += 1;
+        self.replica.handle(self.now, event, &mut actions);
+        actions
+    }
+
+    fn hear(&mut self, message: Message) -> Vec<Action> {
+        let message = self.membership.open_message(message).expect("signed and within bounds");
+        self.handle(Event::Peer { from: ReplicaId(0), message })
+    }
+
+    fn ask(&mut self, request: &Arc<SignedRequest>) -> Vec<Action> {
+        let request = self.membership.open_request(request.clone()).expect("it verifies");
+        self.handle(Event::Request(request))
+    }
+
+    fn request(&self, number: u64, operation: &'static [u8]) -> Arc<SignedRequest> {
+        let client = key(9);
+        let body = Request {
+            client: client.public_key().into(),
+            session: SessionId(7),
+            number: RequestNumber(number),
+            floor: SessionId(0),
+            level: Level::Weak,
+            want_final: false,
+            operations: vec![Bytes::from_static(operation)],
+        };
+        SignedRequest::sign(&client, self.membership.genesis(), body)
+    }
+
+    /// An order that extends `before`, by the holder of key `by + 1`.
+    fn order(
+        &self,
+        by: u8,
+        before: Position,
+        time: u64,
+        requests: &[&Arc<SignedRequest>],
+    ) -> (Message, Position) {
+        let choices = NonDeterminism { time: WallTime(time), seed: [0; 16] };
+        let requests: Vec<Digest> = requests.iter().map(|request| request.digest()).collect();
+        let batch = batch_digest(&choices, &requests);
+        let slot = before.slot.next();
+        let hash = extend(&before.hash, &batch);
+        let header = OrderHeader { view: View(0), slot, hash, batch };
+        let order = Order { header, choices, requests };
+        let genesis = self.membership.genesis();
+        let signed = sign(&key(by + 1), genesis, ReplicaId(by), order).into_inner();
+        (Message::Order(signed), Position { slot, hash })
+    }
+
+    fn head(&self) -> Position {
+        self.replica.head()
+    }
+
+    fn counters(&self) -> &Counters {
+        self.replica.counters()
+    }
+}
+
+fn refusals(actions: &[Action]) -> Vec<RefusalReason> {
+    actions
+        .iter()
+        .filter_map(|action| match action {
+            Action::Answer { message: ToClient::Refusal(refusal), .. } => Some(refusal.body.reason),
+            _ => None,
+        })
+        .collect()
+}
+
+fn replies(actions: &[Action]) -> usize {
+    actions
+        .iter()
+        .filter(|action| matches!(action, Action::Answer { message: ToClient::Replies(_), .. }))
+        .count()
+}
+
+#[test]
+fn an_order_with_its_request_is_executed_and_answered() {
+    let mut bench = Bench::new();
+    let request = bench.request(1, b"a");
+    let (order, head) = bench.order(0, bench.head(), WALL, &[&request]);
+    bench.hear(order);
+    assert_eq!(bench.head().slot, Slot(0), "the request is not here yet");
+    let actions = bench.ask(&request);
+    assert_eq!((bench.head(), replies(&actions)), (head, 1));
+    assert!(matches!(actions[0], Action::Append { .. }), "the record comes first: {actions:?}");
+}
+
+#[test]
+fn orders_that_break_a_rule_are_counted_and_leave_the_slot_open() {
+    let mut bench = Bench::new();
+    let (first, second) = (bench.request(1, b"a"), bench.request(2, b"b"));
+    bench.ask(&first);
+    bench.ask(&second);
+    let genesis = bench.head();
+
+    let (by_a_backup, _) = bench.order(2, genesis, WALL, &[&first]);
+    bench.hear(by_a_backup);
+    assert_eq!(bench.counters().order_not_from_primary, 1);
+
+    let nowhere = Position { hash: Digest([7; 32]), ..genesis };
+    let (off_chain, _) = bench.order(0, nowhere, WALL, &[&first]);
+    bench.hear(off_chain);
+    assert_eq!(bench.counters().order_off_chain, 1);
+
+    let (twice, _) = bench.order(0, genesis, WALL, &[&first, &first]);
+    bench.hear(twice);
+    assert_eq!(bench.counters().order_breaks_rules, 1);
+
+    let (good, at_one) = bench.order(0, genesis, WALL, &[&first]);
+    bench.hear(good.clone());
+    assert_eq!(bench.head(), at_one, "the slot stayed open for an order that is right");
+
+    let (again, _) = bench.order(0, at_one, WALL, &[&first]);
+    bench.hear(again);
+    // What was executed has left, so the order waits for a request that nobody will accept.
+    assert_eq!(bench.head(), at_one);
+    let repeat = bench.membership.open_message(Message::Requests(Requests(vec![first.clone()])));
+    bench.handle(Event::Peer { from: ReplicaId(0), message: repeat.expect("it verifies") });
+    assert_eq!(bench.head(), at_one);
+    assert_eq!(bench.counters().order_breaks_rules, 2);
+    assert_eq!(bench.replica.footprint().pending, 1, "only the second request waits");
+
+    let (earlier, _) = bench.order(0, at_one, WALL - 1, &[&second]);
+    bench.hear(earlier);
+    assert_eq!((bench.head(), bench.counters().order_breaks_rules), (at_one, 3));
+
+    bench.hear(good);
+    assert_eq!(bench.counters().order_repeated, 1);
+}
+
+#[test]
+fn an_order_ahead_of_the_clock_waits_for_it() {
+    let mut bench = Bench::new();
+    let request = bench.request(1, b"a");
+    bench.ask(&request);
+    let drift = Tuning::default().max_clock_drift_ms;
+    let (order, head) = bench.order(0, bench.head(), WALL + drift + 500, &[&request]);
+    bench.hear(order);
+    assert_eq!((bench.head().slot, bench.counters().order_ahead_of_clock), (Slot(0), 1));
+    let at = bench.replica.deadline().expect("it comes back");
+    assert!(at <= bench.now.instant.after_ms(500));
+    bench.now.wall.0 += 500;
+    bench.handle(Event::Tick);
+    assert_eq!(bench.head(), head);
+}
+
+#[test]
+fn two_orders_for_one_slot_convict_the_primary() {
+    let mut bench = Bench::new();
+    let (first, second) = (bench.request(1, b"a"), bench.request(2, b"b"));
+    bench.ask(&first);
+    let genesis = bench.head();
+    let (one, head) = bench.order(0, genesis, WALL, &[&first]);
+    let (other, _) = bench.order(0, genesis, WALL, &[&second]);
+    bench.hear(one);
+    let actions = bench.hear(other);
+    assert_eq!(bench.head(), head);
+    let [evidence] = bench.replica.evidence() else { panic!("one proof") };
+    assert_eq!(evidence.culprit(), ReplicaId(0));
+    assert!(bench.membership.open_evidence(evidence.clone()).is_ok());
+    assert!(actions.iter().any(|action| matches!(action, Action::Accuse(_))));
+}
+
+#[test]
+fn floods_of_future_slots_and_votes_stay_within_their_bounds() {
+    let mut bench = Bench::new();
+    let request = bench.request(1, b"a");
+    let limit = Tuning::default().orders_ahead;
+    for n in (2..=2 * limit).chain([u64::MAX - 1]) {
+        let before = Position { slot: Slot(n), hash: Digest([1; 32]) };
+        let (order, _) = bench.order(0, before, WALL, &[&request]);
+        bench.hear(order);
+        let body = Commit { view: View(0), slot: Slot(n), hash: Digest([1; 32]) };
+        let genesis = *bench.membership.genesis();
+        let vote = sign(&key(3), &genesis, ReplicaId(2), body).into_inner();
+        bench.hear(Message::Commit(vote));
+    }
+    let footprint = bench.replica.footprint();
+    assert!(footprint.orders_ahead as u64 <= limit);
+    assert!(footprint.commit_votes <= 256);
+    assert!(bench.counters().order_too_far > limit / 2);
+    assert!(bench.counters().votes_dropped > 0);
+    // It still serves: the next order is taken as ever.
+    bench.ask(&request);
+    let (order, head) = bench.order(0, bench.head(), WALL, &[&request]);
+    bench.hear(order);
+    assert_eq!(bench.head(), head);
+}
+
+#[test]
+fn old_numbers_used_names_and_the_window_are_refused_with_a_word() {
+    let mut bench = Bench::new();
+    let first = bench.request(1, b"a");
+    bench.ask(&first);
+    let (order, _) = bench.order(0, bench.head(), WALL, &[&first]);
+    bench.hear(order);
+    assert_eq!(replies(&bench.ask(&first)), 1, "the same request is answered from memory");
+    let other_content = bench.request(1, b"b");
+    assert_eq!(refusals(&bench.ask(&other_content)), [RefusalReason::NameUsed]);
+    let window = Tuning::default().rules.session_window;
+    let at_the_edge = bench.request(1 + window, b"c");
+    assert!(refusals(&bench.ask(&at_the_edge)).is_empty());
+    for beyond in [2 + window, u64::MAX] {
+        let beyond = bench.request(beyond, b"d");
+        assert_eq!(refusals(&bench.ask(&beyond)), [RefusalReason::WindowExceeded]);
+    }
+    assert_eq!(bench.counters().executed_requests, 1);
+}
+
+#[test]
+fn of_two_contents_under_one_name_the_one_that_is_ordered_stays() {
+    let mut bench = Bench::new();
+    let (one, other) = (bench.request(1, b"a"), bench.request(1, b"b"));
+    bench.ask(&one);
+    bench.ask(&other);
+    assert_eq!(bench.replica.footprint().pending, 2);
+    let (order, _) = bench.order(0, bench.head(), WALL, &[&other]);
+    let actions = bench.hear(order);
+    assert_eq!(refusals(&actions), [RefusalReason::NameUsed]);
+    assert_eq!(bench.replica.footprint().pending, 0);
+}
+
+#[test]
+fn a_history_that_no_order_covers_is_not_believed_and_leaves_nothing_behind() {
+    let mut bench = Bench::new();
+    let request = bench.request(1, b"a");
+    let choices = NonDeterminism { time: WallTime(WALL), seed: [0; 16] };
+    let entry = SlotEntry { choices, requests: vec![request], order: None };
+    bench.hear(Message::Slots(Slots { from: Slot(1), entries: vec![entry], certificate: None }));
+    assert_eq!((bench.head().slot, bench.counters().useless_answers), (Slot(0), 1));
+    assert_eq!(bench.replica.footprint().pending, 0);
+}
+
+#[test]
+fn a_status_that_lies_costs_a_question_now_and_then() {
+    let mut bench = Bench::new();
+    let head = Position { slot: Slot(u64::MAX), hash: Digest([1; 32]) };
+    for stamp in [u64::MAX, 5, u64::MAX] {
+        let body = Status { entered: View(0), head, lock: None, stable: Slot(0), stamp };
+        let genesis = *bench.membership.genesis();
+        let status = sign(&key(3), &genesis, ReplicaId(2), body).into_inner();
+        bench.hear(Message::Status(status));
+    }
+    assert_eq!(bench.counters().stale_stamp, 2);
+    let begin = bench.now.instant;
+    while bench.now.instant.micros_since(begin) < 10_000_000 {
+        let at = bench.replica.deadline().expect("a status is always due");
+        bench.now.instant = bench.now.instant.max(at);
+        bench.handle(Event::Tick);
+    }
+    let asked = bench.counters().slot_fetches;
+    assert!((1..=60).contains(&asked), "{asked} questions in ten seconds");
+}
