@@ -29,7 +29,7 @@ impl Loopback {
     fn new() -> Self {
         let keys: Vec<SecretKey> = (1..=4).map(|n| SecretKey::from_bytes(&[n; 32])).collect();
         let public = keys.iter().map(Signer::public_key).collect();
-        let membership = Membership::new("bench", 1, public, None, Arc::new(Ed25519))
+        let membership = Membership::new("bench", 1, public, None, Arc::new(Ed25519::default()))
             .map(Arc::new)
             .expect("four sound keys");
         let mut tuning = Tuning::default();

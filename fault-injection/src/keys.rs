@@ -88,7 +88,8 @@ impl Keyring {
             })
             .collect();
         let clients = signers.split_off(replicas);
-        let scheme: Arc<dyn Scheme> = if real { Arc::new(Ed25519) } else { Arc::new(registry) };
+        let scheme: Arc<dyn Scheme> =
+            if real { Arc::new(Ed25519::default()) } else { Arc::new(registry) };
         Self { replicas: signers, clients, scheme }
     }
 

@@ -180,34 +180,36 @@ impl ClusterFile {
         let keys = replicas.iter().map(|replica| replica.key).collect();
         let admitted =
             listed.as_ref().map(|listed| listed.iter().map(|(client, _)| client.id).collect());
-        let membership =
-            Membership::new(raw.name.get_ref().clone(), faulty, keys, admitted, Arc::new(Ed25519))
-                .map_err(|bad| {
-                    let replica = |id: ReplicaId| {
-                        replicas
-                            .get(usize::from(id.0))
-                            .map_or(0..0, |replica| replica.key_span.clone())
-                    };
-                    let (span, advice) = match &bad {
-                        BadMembership::Size(_) => {
-                            (raw.f.span(), ": lower `f` or list as many replicas as it needs")
-                        }
-                        BadMembership::Name(_) => (raw.name.span(), ""),
-                        BadMembership::WeakReplicaKey(id) => {
-                            (replica(*id), ": anybody could sign for it, make a new one")
-                        }
-                        BadMembership::SharedKey(_, second) => {
-                            (replica(*second), ": one key must not vote twice, make another")
-                        }
-                        BadMembership::WeakClientKey(weak) => {
-                            let span =
-                                listed.iter().flatten().find(|(client, _)| client.id == *weak);
-                            let span = span.map_or(0..0, |(_, span)| span.clone());
-                            (span, ": anybody could sign for it, make a new one")
-                        }
-                    };
-                    source.wrong(span, format!("{bad}{advice}"))
-                })?;
+        let membership = Membership::new(
+            raw.name.get_ref().clone(),
+            faulty,
+            keys,
+            admitted,
+            Arc::new(Ed25519::default()),
+        )
+        .map_err(|bad| {
+            let replica = |id: ReplicaId| {
+                replicas.get(usize::from(id.0)).map_or(0..0, |replica| replica.key_span.clone())
+            };
+            let (span, advice) = match &bad {
+                BadMembership::Size(_) => {
+                    (raw.f.span(), ": lower `f` or list as many replicas as it needs")
+                }
+                BadMembership::Name(_) => (raw.name.span(), ""),
+                BadMembership::WeakReplicaKey(id) => {
+                    (replica(*id), ": anybody could sign for it, make a new one")
+                }
+                BadMembership::SharedKey(_, second) => {
+                    (replica(*second), ": one key must not vote twice, make another")
+                }
+                BadMembership::WeakClientKey(weak) => {
+                    let span = listed.iter().flatten().find(|(client, _)| client.id == *weak);
+                    let span = span.map_or(0..0, |(_, span)| span.clone());
+                    (span, ": anybody could sign for it, make a new one")
+                }
+            };
+            source.wrong(span, format!("{bad}{advice}"))
+        })?;
         Ok(Self {
             membership,
             addresses: replicas.into_iter().map(|replica| replica.address).collect(),
@@ -455,7 +457,7 @@ mod tests {
                 (replicas - 1) / 3,
                 keys,
                 admitted,
-                Arc::new(Ed25519),
+                Arc::new(Ed25519::default()),
             )
             .expect("sound"),
             addresses: (0..replicas).map(|n| format!("[::1]:{}", 7100 + u16::from(n))).collect(),

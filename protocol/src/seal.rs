@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
 use serde::de::{self, SeqAccess};
@@ -113,19 +113,42 @@ pub trait Scheme: Send + Sync {
 /// Strict Ed25519: malleable signatures and small-order keys are refused (RFC 8032, and
 /// "Taming the many EdDSAs", Chalkias et al. 2020). Batch verification is never used, since it can
 /// answer differently on two replicas for one signature.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Ed25519;
+///
+/// Keys are parsed once: to find the point of a key takes a tenth of a check.
+#[derive(Debug, Default)]
+pub struct Ed25519 {
+    parsed: RwLock<BTreeMap<PublicKey, VerifyingKey>>,
+}
+
+impl Ed25519 {
+    /// Keys remembered; with more, all are forgotten.
+    const PARSED_MAX: usize = 4096;
+
+    fn parse(&self, key: &PublicKey) -> Option<VerifyingKey> {
+        let known = self.parsed.read().unwrap_or_else(PoisonError::into_inner).get(key).copied();
+        if known.is_some() {
+            return known;
+        }
+        let parsed = VerifyingKey::from_bytes(&key.0).ok()?;
+        let mut keys = self.parsed.write().unwrap_or_else(PoisonError::into_inner);
+        if keys.len() >= Self::PARSED_MAX {
+            keys.clear();
+        }
+        keys.insert(*key, parsed);
+        Some(parsed)
+    }
+}
 
 impl Scheme for Ed25519 {
     fn verify(&self, key: &PublicKey, digest: &Digest, signature: &Signature) -> bool {
-        VerifyingKey::from_bytes(&key.0).is_ok_and(|key| {
+        self.parse(key).is_some_and(|key| {
             let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
             key.verify_strict(&digest.0, &signature).is_ok()
         })
     }
 
     fn is_sound(&self, key: &PublicKey) -> bool {
-        VerifyingKey::from_bytes(&key.0).is_ok_and(|key| !key.is_weak())
+        self.parse(key).is_some_and(|key| !key.is_weak())
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use elea_protocol::application::Application;
 use elea_protocol::replica::{Action, Event, Replica};
 
+use crate::certified::Certified;
 use crate::clock::Clock;
 use crate::counters::{Counter, Counters};
 use crate::inbox::{Inbox, Woken};
@@ -23,6 +24,7 @@ pub(crate) struct Router {
     pub(crate) outbound: Arc<Outbound>,
     pub(crate) history: HistoryServer,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) certified: Arc<Certified>,
 }
 
 impl Router {
@@ -76,6 +78,9 @@ pub(crate) fn run<A: Application>(
             let now = clock.now();
             replica.handle(now, queued.event, &mut actions);
             actions.drain(..).for_each(|action| router.carry_out(action));
+        }
+        if let Some(lock) = replica.lock().filter(|lock| lock.commit.view == replica.entered()) {
+            router.certified.tell(lock.commit.view, lock.commit.slot);
         }
         if replica.deadline().is_some_and(|at| at <= clock.now().instant) {
             replica.handle(clock.now(), Event::Tick, &mut actions);

@@ -101,6 +101,8 @@ counters! {
     SignaturesChecked = "signatures_checked",
     /// Signatures that had been checked before.
     SignaturesKnown = "signatures_known",
+    /// Votes for slots that were certified without them.
+    VotesNotNeeded = "votes_not_needed",
     /// Groups of records written with one fsync.
     StoreCommits = "store_commits",
     /// Records in them.

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::certified::Certified;
 use crate::clients::Clients;
 use crate::counters::{Counter, Counters};
 use crate::handshake::{self, Waiting};
@@ -30,6 +31,7 @@ pub(crate) struct Shell {
     pub(crate) limits: Limits,
     pub(crate) counters: Arc<Counters>,
     pub(crate) inbox: Arc<Inbox>,
+    pub(crate) certified: Arc<Certified>,
     pub(crate) clients: Arc<Clients>,
     /// By peer: cancelled when it dials anew.
     pub(crate) peers: Mutex<HashMap<ReplicaId, CancellationToken>>,

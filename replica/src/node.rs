@@ -23,6 +23,7 @@ use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::certified::Certified;
 use crate::clients::Clients;
 use crate::clock::Clock;
 use crate::config::{Config, RunError};
@@ -136,12 +137,14 @@ impl Node {
 
         let replicas = membership.size().replicas();
         let inbox = Inbox::new(replicas, limits.peer_intake_bytes, limits.client_intake_bytes);
+        let certified = Arc::<Certified>::default();
         let shell = Arc::new(Shell {
             me,
             membership,
             limits,
             counters: Arc::clone(&counters),
             inbox: Arc::new(inbox),
+            certified: Arc::clone(&certified),
             clients: Clients::new(limits, Arc::clone(&counters)),
             peers: Mutex::new(HashMap::new()),
             waiting: Waiting::new(limits.handshakes, Arc::clone(&counters)),
@@ -174,7 +177,7 @@ impl Node {
             Ok(store_work.run(|outgoing| release.send(outgoing), synced)?)
         })?;
         let inbox = Arc::clone(&shell.inbox);
-        let router = Router { store: queue, outbound, history, counters };
+        let router = Router { store: queue, outbound, history, counters, certified };
         let core = Worker::spawn(format!("{me}-core"), failed, move || {
             core_thread::run(replica, &inbox, router, clock, limits.store_backlog_bytes);
             Ok(())

@@ -87,6 +87,12 @@ async fn receive(shell: &Shell, peer: ReplicaId, reader: &mut Reader) -> Option<
                 return Some(Farewell::Misbehaviour);
             }
         };
+        if let Message::Commit(vote) = &message
+            && shell.certified.covers(&vote.body)
+        {
+            shell.counters.count(Counter::VotesNotNeeded);
+            continue;
+        }
         // Room comes first: a peer that sends faster than the core takes is not worth checking.
         let Some(room) = shell.inbox.peer_room(peer, bytes + OVERHEAD).await else {
             return Some(Farewell::Stopping);

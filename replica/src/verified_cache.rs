@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn only_good_signatures_are_remembered_and_each_only_as_it_was() {
         let counters = Arc::new(Counters::default());
-        let cache = VerifiedCache::new(Arc::new(Ed25519), 64, Arc::clone(&counters));
+        let cache = VerifiedCache::new(Arc::new(Ed25519::default()), 64, Arc::clone(&counters));
         let (key, other) = (SecretKey::from_bytes(&[1; 32]), SecretKey::from_bytes(&[2; 32]));
         let digest = Digest([7; 32]);
         let good = key.sign(&digest);
@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn the_memory_is_bounded() {
         let counters = Arc::new(Counters::default());
-        let cache = VerifiedCache::new(Arc::new(Ed25519), 2 * SHARDS * 4, counters);
+        let cache = VerifiedCache::new(Arc::new(Ed25519::default()), 2 * SHARDS * 4, counters);
         let key = SecretKey::from_bytes(&[1; 32]);
         for n in 0..200u64 {
             let mut digest = Digest([0; 32]);

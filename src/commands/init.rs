@@ -84,7 +84,7 @@ pub fn write(dir: &Path, plan: &Plan) -> Result<ClusterFile, Failure> {
         size.faulty(),
         replicas.iter().map(|key| key.public_key()).collect(),
         Some(admitted),
-        Arc::new(Ed25519),
+        Arc::new(Ed25519::default()),
     )
     .map_err(|bad| Failure::usage(format!("{bad}: choose another --name or --replicas")))?;
     let file = ClusterFile {

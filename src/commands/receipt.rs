@@ -196,7 +196,7 @@ mod tests {
 
     fn membership() -> Membership {
         let keys = (0..4).map(|n| key(n).public_key()).collect();
-        Membership::new("receipts", 1, keys, None, Arc::new(Ed25519)).expect("sound")
+        Membership::new("receipts", 1, keys, None, Arc::new(Ed25519::default())).expect("sound")
     }
 
     /// A receipt as replicas make it: the reply is the second of three in its slot.

@@ -89,7 +89,7 @@ impl World {
         // A cluster of its own for each test: clients of one process share a book for each.
         static CLUSTERS: AtomicU64 = AtomicU64::new(0);
         let name = format!("fake {}", CLUSTERS.fetch_add(1, Ordering::Relaxed));
-        let membership = Membership::new(name, faulty, public, None, Arc::new(Ed25519));
+        let membership = Membership::new(name, faulty, public, None, Arc::new(Ed25519::default()));
         let membership = Arc::new(membership.expect("sound"));
         let history = Arc::new(Mutex::new(History::default()));
         let (sender, taken) = watch::channel(0);

@@ -92,7 +92,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let keys = (1..=4).map(|n| key(n).public_key()).collect();
-        let membership = Membership::new("bench", 1, keys, None, Arc::new(Ed25519))
+        let membership = Membership::new("bench", 1, keys, None, Arc::new(Ed25519::default()))
             .map(Arc::new)
             .expect("four sound keys");
         let now = Now { instant: Instant(1), wall: WallTime(WALL) };

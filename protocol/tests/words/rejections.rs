@@ -35,7 +35,8 @@ fn keys() -> Vec<PublicKey> {
 /// Four replicas with keys 1 to 4; client 9 may speak.
 fn cluster(name: &str) -> Membership {
     let clients = Some([client_id(9)].into());
-    Membership::new(name, 1, keys(), clients, Arc::new(Ed25519)).expect("four sound keys")
+    Membership::new(name, 1, keys(), clients, Arc::new(Ed25519::default()))
+        .expect("four sound keys")
 }
 
 fn request(operations: Vec<Bytes>) -> Request {
@@ -87,13 +88,14 @@ fn a_weak_key_is_refused_wherever_a_key_is_loaded() {
     neutral[0] = 1;
     let mut replicas = keys();
     replicas[2] = PublicKey(neutral);
-    let refused = Membership::new("here", 1, replicas, None, Arc::new(Ed25519)).err();
+    let refused = Membership::new("here", 1, replicas, None, Arc::new(Ed25519::default())).err();
     assert_eq!(refused, Some(BadMembership::WeakReplicaKey(ReplicaId(2))));
     let weak = ClientId(neutral);
-    let refused = Membership::new("here", 1, keys(), Some([weak].into()), Arc::new(Ed25519)).err();
+    let refused =
+        Membership::new("here", 1, keys(), Some([weak].into()), Arc::new(Ed25519::default())).err();
     assert_eq!(refused, Some(BadMembership::WeakClientKey(weak)));
-    let open =
-        Membership::new("here", 1, keys(), None, Arc::new(Ed25519)).expect("four sound keys");
+    let open = Membership::new("here", 1, keys(), None, Arc::new(Ed25519::default()))
+        .expect("four sound keys");
     let body = Request { client: weak, ..request(vec![Bytes::from_static(b"x")]) };
     let mut forged = [0; 64];
     forged[0] = 1;
@@ -106,7 +108,9 @@ fn a_weak_key_is_refused_wherever_a_key_is_loaded() {
 
 #[test]
 fn memberships_that_cannot_be_are_refused() {
-    let new = |name: &str, f, keys| Membership::new(name, f, keys, None, Arc::new(Ed25519)).err();
+    let new = |name: &str, f, keys| {
+        Membership::new(name, f, keys, None, Arc::new(Ed25519::default())).err()
+    };
     assert_eq!(new("", 1, keys()), Some(BadMembership::Name(0)));
     assert_eq!(new(&"x".repeat(129), 1, keys()), Some(BadMembership::Name(129)));
     assert!(matches!(new("here", 2, keys()), Some(BadMembership::Size(_))));

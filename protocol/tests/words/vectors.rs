@@ -42,8 +42,8 @@ fn request() -> Request {
 fn what_is_signed_and_hashed_never_changes() {
     let keys: Vec<SecretKey> = (1..=4).map(|n| SecretKey::from_bytes(&[n; 32])).collect();
     let public: Vec<PublicKey> = keys.iter().map(Signer::public_key).collect();
-    let membership =
-        Membership::new("vectors", 1, public, None, Arc::new(Ed25519)).expect("four sound keys");
+    let membership = Membership::new("vectors", 1, public, None, Arc::new(Ed25519::default()))
+        .expect("four sound keys");
     let genesis = *membership.genesis();
     let mut text = String::new();
     writeln!(text, "genesis of \"vectors\", f = 1, keys of secrets 01.. to 04..\n  {genesis}")

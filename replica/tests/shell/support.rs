@@ -160,7 +160,8 @@ impl Cluster {
         let keys: Vec<_> = (0..4).map(|n| Arc::new(SecretKey::from_bytes(&[n + 1; 32]))).collect();
         let replicas = keys.iter().map(|key| key.public_key()).collect();
         let clients: BTreeSet<_> = (0..8).map(client_id).collect();
-        let membership = Membership::new("test", 1, replicas, Some(clients), Arc::new(Ed25519));
+        let membership =
+            Membership::new("test", 1, replicas, Some(clients), Arc::new(Ed25519::default()));
         // The ports are ours from here on: no replica starts before all are known.
         let listeners: Vec<_> = keys
             .iter()

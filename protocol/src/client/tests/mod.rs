@@ -62,7 +62,8 @@ impl World {
     fn of(replicas: u8, faulty: u8, adjust: impl FnOnce(&mut Setup)) -> Self {
         let keys: Vec<_> = (0..replicas).map(|n| SecretKey::from_bytes(&[n + 1; 32])).collect();
         let public = keys.iter().map(Signer::public_key).collect();
-        let membership = Membership::new("test", faulty, public, None, Arc::new(Ed25519));
+        let membership =
+            Membership::new("test", faulty, public, None, Arc::new(Ed25519::default()));
         let membership = Arc::new(membership.expect("a sound cluster"));
         let mut setup = Setup {
             membership: Arc::clone(&membership),
