@@ -51,6 +51,9 @@ pub struct ClusterFile {
     pub tuning: Tuning,
     /// When a record counts as written.
     pub durability: Durability,
+    /// The `[application]` table: limits of what is replicated, for the application to read. Like
+    /// [`Rules`](crate::tuning::Rules) they must be equal on all replicas.
+    pub application: toml::Table,
 }
 
 /// A client that may use the cluster.
@@ -101,6 +104,8 @@ struct Raw {
     client: Vec<RawClient>,
     #[serde(default)]
     tuning: BTreeMap<Spanned<String>, Spanned<toml::Value>>,
+    #[serde(default)]
+    application: toml::Table,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -216,6 +221,7 @@ impl ClusterFile {
             clients: listed.map(|listed| listed.into_iter().map(|(client, _)| client).collect()),
             tuning,
             durability: raw.durability,
+            application: raw.application,
         })
     }
 
@@ -259,6 +265,10 @@ impl ClusterFile {
             put(format!("public_key = \"{}\"", hex(&client.id.0)));
         }
         text.push_str(&tuning_text(&self.tuning));
+        if !self.application.is_empty() {
+            text.push_str("\n# Must be equal on all replicas.\n[application]\n");
+            text.push_str(&self.application.to_string());
+        }
         text
     }
 }
@@ -464,6 +474,7 @@ mod tests {
             clients: listed,
             tuning,
             durability: Durability::Os,
+            application: toml::Table::from_iter([("key_bytes".to_owned(), 64.into())]),
         }
     }
 
@@ -483,6 +494,7 @@ mod tests {
                     assert_eq!(again.membership.is_open(), clients.is_none());
                     assert_eq!(again.tuning, tuning);
                     assert_eq!(again.durability, file.durability);
+                    assert_eq!(again.application, file.application);
                     assert_eq!(again.to_text(), text);
                 }
             }

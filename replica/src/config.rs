@@ -2,23 +2,11 @@
 
 use std::path::PathBuf;
 
+pub use elea_protocol::cluster_file::Durability;
 use elea_protocol::replica::Setup;
-use serde::{Deserialize, Serialize};
 
 use crate::limits::{BadLimit, Limits};
 use crate::store::StoreError;
-
-/// When a record counts as durable.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Durability {
-    /// When it is on the disk: it outlives a power cut.
-    #[default]
-    Sync,
-    /// When the operating system has it: it outlives the process, not the machine. A replica that
-    /// loses power under it counts as a faulty one.
-    Os,
-}
 
 /// Everything a replica needs to know, beside its application.
 #[derive(Clone)]

@@ -93,6 +93,7 @@ pub fn write(dir: &Path, plan: &Plan) -> Result<ClusterFile, Failure> {
         clients: Some(listed),
         tuning: Tuning::default(),
         durability: Durability::default(),
+        application: Default::default(),
     };
     // The host came from the command line: what cannot be read back must not be written.
     let text = file.to_text();

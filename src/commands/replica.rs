@@ -3,8 +3,7 @@
 use std::io::Read;
 use std::sync::Arc;
 
-use elea_kv::KeyValueStore;
-use elea_protocol::cluster_file::Durability;
+use elea_kv::{KeyValueStore, Limits as StoreLimits};
 use elea_protocol::replica::Setup;
 use elea_protocol::seal::Signer as _;
 use elea_replica::{Config, Limits, Node, RunError};
@@ -30,6 +29,14 @@ pub async fn run(args: &Replica) -> Outcome {
             args.cluster.display()
         ))
     })?;
+    let bad_limits = |why: String| {
+        Failure::usage(format!("{}, table [application]: {why}", args.cluster.display()))
+    };
+    let limits = file
+        .application
+        .try_into::<StoreLimits>()
+        .map_err(|bad| bad_limits(bad.message().to_owned()))?;
+    let store = KeyValueStore::with_limits(limits).map_err(|bad| bad_limits(bad.to_string()))?;
     log();
     let listen = args.listen.clone().or_else(|| file.addresses.get(usize::from(id.0)).cloned());
     let config = Config {
@@ -43,13 +50,10 @@ pub async fn run(args: &Replica) -> Outcome {
         addresses: file.addresses,
         listen: listen.unwrap_or_default(),
         data: args.data.clone(),
-        durability: match file.durability {
-            Durability::Sync => elea_replica::Durability::Sync,
-            Durability::Os => elea_replica::Durability::Os,
-        },
+        durability: file.durability,
         limits: Limits::default(),
     };
-    let node = Node::start(config, KeyValueStore::new()).await.map_err(failure)?;
+    let node = Node::start(config, store).await.map_err(failure)?;
     output::line(&format!("listening {}", node.local_address()));
     let mut orphaned = args.attached.then(stdin_closed);
     let orphaned = async move {

@@ -155,3 +155,17 @@ fn init_makes_what_up_runs_until_it_is_told_to_stop() {
         until("the replicas stop", || TcpStream::connect(&address).is_err().then_some(()));
     }
 }
+
+#[test]
+fn limits_of_the_application_that_cannot_be_are_refused() {
+    let dir = init(4);
+    let dir = dir.path();
+    let path = dir.join("cluster.toml");
+    let good = fs::read_to_string(&path).expect("there");
+    for (table, word) in
+        [("key_bytes = 0", "key_bytes"), ("key_bites = 9", "key_bites"), ("key_bytes = \"x\"", "")]
+    {
+        fs::write(&path, format!("{good}\n[application]\n{table}\n")).expect("ours");
+        run(&mut replica(dir)).fails(2, &["table [application]", word]);
+    }
+}

@@ -22,7 +22,19 @@ impl Position {
     }
 }
 
-/// Replica to all, every `status_interval` and on change: "this is where I stand".
+/// The canonical bytes of a lock that there may be.
+pub(super) fn write_lock(lock: Option<&(View, Position)>, to: &mut impl Sink) {
+    match lock {
+        None => to.put_u8(0),
+        Some((view, at)) => {
+            to.put_u8(1);
+            to.put_u64(view.0);
+            at.write(to);
+        }
+    }
+}
+
+/// Replica to all, every `status_interval`: "this is where I stand".
 ///
 /// A receiver that lacks something fetches it; one that sees the sender lack something sends it.
 /// It proves nothing but that the sender lives. `stamp` grows with every status of one sender, so
@@ -57,14 +69,7 @@ impl Canonical for Status {
     fn write(&self, to: &mut impl Sink) {
         to.put_u64(self.entered.0);
         self.head.write(to);
-        match &self.lock {
-            None => to.put_u8(0),
-            Some((view, at)) => {
-                to.put_u8(1);
-                to.put_u64(view.0);
-                at.write(to);
-            }
-        }
+        write_lock(self.lock.as_ref(), to);
         to.put_u64(self.stable.0);
         to.put_u64(self.stamp);
     }

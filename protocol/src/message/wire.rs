@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::status::write_lock;
 use super::{Message, Position, Refusal, SessionReport, SignedReply, SignedRequest};
 use crate::codec::{Canonical, Sink};
 use crate::id::{ClientId, Digest, ReplicaId, RequestName, SessionId, Slot, View};
@@ -184,14 +185,7 @@ impl Canonical for NodeStatus {
         to.put_u64(self.view.0);
         to.put_u8(self.primary.0);
         self.head.write(to);
-        match &self.lock {
-            None => to.put_u8(0),
-            Some((view, at)) => {
-                to.put_u8(1);
-                to.put_u64(view.0);
-                at.write(to);
-            }
-        }
+        write_lock(self.lock.as_ref(), to);
         to.put_u64(self.stable.0);
         to.put_digest(&self.state);
         to.put_u64(self.sessions);
