@@ -63,6 +63,7 @@ pub const REQUIRED: &[&str] = &[
     "core:fetch_over_budget",
     "core:future_view",
     "core:order_ahead_of_clock",
+    "core:order_breaks_rules",
     "core:order_not_from_primary",
     "core:order_repeated",
     "core:order_too_far",

@@ -165,7 +165,8 @@ impl Plan {
     fn choose_faulty(&mut self, rng: &mut Rng, faulty_primary: bool) {
         let mut budget = self.size.faulty();
         if faulty_primary {
-            self.villains.push((ReplicaId(0), villain::PRIMARIES[0].0));
+            let (name, ..) = *rng.pick(villain::PRIMARIES);
+            self.villains.push((ReplicaId(0), name));
             budget -= 1;
         }
         let mut backups: Vec<u8> = (1..self.size.replicas()).collect();

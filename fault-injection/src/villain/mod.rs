@@ -8,6 +8,7 @@
 mod equivocator;
 mod flooders;
 mod liars;
+mod rule_breaker;
 mod silent;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use elea_protocol::seal::{Signed, Signer, sign};
 pub use self::equivocator::Equivocator;
 pub use self::flooders::{FalseHistorian, FutureFlooder, Junk, Replayer};
 pub use self::liars::{DoubleVoter, ForgedReplies, Pretender};
+pub use self::rule_breaker::RuleBreaker;
 pub use self::silent::{Mute, Shunner};
 use crate::network::Party;
 use crate::rng::Rng;
@@ -148,11 +150,16 @@ pub const BACKUPS: &[(&str, &str, Maker)] = &[
 ];
 
 /// The villains that need to be primary.
-pub const PRIMARIES: &[(&str, &str, Maker)] = &[(
-    "equivocator",
-    "a primary that signs two orders for a slot and tells each half of the cluster another one",
-    || Box::new(Equivocator::default()),
-)];
+pub const PRIMARIES: &[(&str, &str, Maker)] = &[
+    (
+        "equivocator",
+        "a primary that signs two orders for a slot and tells each half of the cluster another one",
+        || Box::new(Equivocator::default()),
+    ),
+    ("rule-breaker", "a primary that orders what no slot may hold", || {
+        Box::new(RuleBreaker::default())
+    }),
+];
 
 /// The villain of this name.
 #[must_use]

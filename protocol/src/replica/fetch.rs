@@ -86,13 +86,15 @@ impl<A: Application> Replica<A> {
 
     fn lacks_slots(&self) -> bool {
         let head = self.history.head().slot;
+        if self.certified_ahead.is_some() || self.stable_ahead.is_some() {
+            // Also where the next order is here: a lying primary may have sent this replica alone
+            // one that waits for ever.
+            return true;
+        }
         if self.ahead.contains_key(&head.next()) {
             return false;
         }
-        !self.ahead.is_empty()
-            || self.certified_ahead.is_some()
-            || self.stable_ahead.is_some()
-            || self.peers.values().any(|peer| peer.head_in(self.entered) > head)
+        !self.ahead.is_empty() || self.peers.values().any(|peer| peer.head_in(self.entered) > head)
     }
 
     pub(super) fn fetch_at(&self) -> Option<Instant> {
