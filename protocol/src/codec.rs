@@ -133,7 +133,7 @@ pub trait Canonical {
 
     /// `SHA-256("elea/1/hash/" TAG, bytes)`, the tag behind its length.
     fn digest(&self) -> Digest {
-        let mut hash = domain("elea/1/hash/", Self::TAG);
+        let mut hash = begin(Self::TAG);
         self.write(&mut hash);
         Digest(hash.finalize().into())
     }
@@ -153,6 +153,11 @@ impl<T: Canonical> Canonical for Arc<T> {
     fn write(&self, to: &mut impl Sink) {
         T::write(self, to);
     }
+}
+
+/// The start of [`Canonical::digest`], for what is hashed piece by piece.
+pub(crate) fn begin(tag: &str) -> Sha256 {
+    domain("elea/1/hash/", tag)
 }
 
 fn domain(purpose: &str, tag: &str) -> Sha256 {

@@ -47,7 +47,7 @@ mod state;
 mod tests;
 mod words;
 
-pub use queue::{QUEUED_BYTES_MAX, QUEUED_MAX};
+pub use queue::{MERGED_MAX, QUEUED_BYTES_MAX, QUEUED_MAX};
 pub use settle::Reported;
 pub use state::Client;
 

@@ -10,6 +10,11 @@ use crate::message::{Level, OPERATIONS_MAX, REQUEST_BYTES_MAX};
 /// The most submissions that wait.
 pub const QUEUED_MAX: usize = 1 << 16;
 
+/// The most operations of several submissions that go into one request. What a request returned is
+/// kept whole only up to a limit, by the replicas that may have to answer anew; many small results
+/// stay below it.
+pub const MERGED_MAX: usize = 32;
+
 /// The most bytes of operations that wait.
 pub const QUEUED_BYTES_MAX: usize = 64 << 20;
 
@@ -58,7 +63,8 @@ impl Queue {
         while let Some(next) = self.waiting.front() {
             count += next.operations.len();
             size += bytes(&next.operations);
-            if next.terms() != terms || count > OPERATIONS_MAX || size > REQUEST_BYTES_MAX {
+            let fits = count <= MERGED_MAX && size <= REQUEST_BYTES_MAX && next.terms() == terms;
+            if !fits && !batch.is_empty() {
                 break;
             }
             batch.extend(self.waiting.pop_front());

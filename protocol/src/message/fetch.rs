@@ -50,7 +50,8 @@ pub enum Wanted {
 impl Fetch {
     pub(crate) fn check(&self) -> Result<(), Malformed> {
         match &self.wanted {
-            Wanted::Requests { slot: _, digests } => {
+            Wanted::Requests { slot, digests } => {
+                Malformed::unless(*slot > Slot::GENESIS, "a fetch of slot 0")?;
                 Malformed::unless(!digests.is_empty(), "a fetch of nothing")?;
                 Malformed::unless(digests.len() <= FETCH_DIGESTS_MAX, "a fetch of too much")
             }
@@ -87,7 +88,10 @@ pub struct Requests(pub Vec<Arc<SignedRequest>>);
 impl Requests {
     pub(crate) fn check(&self) -> Result<(), Malformed> {
         Malformed::unless(!self.0.is_empty(), "no requests")?;
-        Malformed::unless(self.0.len() <= FETCH_DIGESTS_MAX, "too many requests")
+        Malformed::unless(self.0.len() <= FETCH_DIGESTS_MAX, "too many requests")?;
+        let bytes: usize = self.0.iter().map(|request| request.body().wire_bytes()).sum();
+        let most = ANSWER_BYTES_MAX.max(self.0[0].body().wire_bytes());
+        Malformed::unless(bytes <= most, "too many bytes of requests")
     }
 }
 

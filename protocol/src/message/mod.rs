@@ -23,10 +23,10 @@ pub use fetch::{
 pub use order::{
     BATCH_BYTES_MAX, BATCH_REQUESTS_MAX, Batch, NonDeterminism, Order, OrderHeader, batch_digest,
 };
-pub(crate) use reply::ReplyRoot;
 pub use reply::{
     Refusal, RefusalReason, Reply, ReplyKind, ReplyVote, Results, SessionReport, SignedReply,
 };
+pub(crate) use reply::{ReplyRoot, ResultCollector};
 pub use request::{Level, OPERATIONS_MAX, REQUEST_BYTES_MAX, Request, SignedRequest};
 pub use status::{Position, Status};
 pub use wire::{

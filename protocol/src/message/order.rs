@@ -11,7 +11,7 @@ use crate::id::{Digest, Slot, View, WallTime};
 /// The most requests one slot may hold.
 pub const BATCH_REQUESTS_MAX: usize = 4096;
 
-/// The most bytes the operations of one slot may have together, so that it fits a frame.
+/// The most bytes the requests of one slot may take together, so that it fits a frame.
 pub const BATCH_BYTES_MAX: usize = 4 << 20;
 
 /// The primary's choices for a slot, on which execution may depend.
@@ -67,11 +67,10 @@ impl Batch {
         self.requests.iter().map(|request| request.digest()).collect()
     }
 
-    /// Roughly the bytes it takes in a frame.
+    /// At least the bytes its requests take in a frame.
     #[must_use]
     pub fn size(&self) -> usize {
-        let each = |request: &Arc<SignedRequest>| 256 + request.body().operation_bytes();
-        self.requests.iter().map(each).sum()
+        self.requests.iter().map(|request| request.body().wire_bytes()).sum()
     }
 
     /// Whether somebody waits for a certificate that covers this slot.

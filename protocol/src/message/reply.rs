@@ -2,9 +2,10 @@
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use super::Malformed;
-use crate::codec::{Canonical, Sink};
+use crate::codec::{Canonical, Sink, begin};
 use crate::id::{ClientId, Digest, ReplicaId, RequestName, RequestNumber, SessionId, Slot, View};
 use crate::merkle::Path;
 use crate::quorum::Strength;
@@ -67,6 +68,45 @@ impl Results {
         match self {
             Self::Full(results) => results.iter().map(Bytes::len).sum(),
             Self::Forgotten(_) => 32,
+        }
+    }
+}
+
+/// Takes the results of a request one by one and lets go of all of them once they are too many
+/// bytes: from then on it only hashes.
+pub(crate) struct ResultCollector {
+    count: usize,
+    most: usize,
+    size: usize,
+    whole: Vec<Bytes>,
+    hash: Option<Sha256>,
+}
+
+impl ResultCollector {
+    /// For `count` results of at most `most` bytes together.
+    pub(crate) fn new(count: usize, most: usize) -> Self {
+        Self { count, most, size: 0, whole: Vec::with_capacity(count), hash: None }
+    }
+
+    pub(crate) fn add(&mut self, result: Bytes) {
+        if let Some(hash) = &mut self.hash {
+            hash.put_bytes(&result);
+            return;
+        }
+        self.size += result.len();
+        self.whole.push(result);
+        if self.size > self.most {
+            let mut hash = begin(ResultList::TAG);
+            hash.put_len(self.count);
+            self.whole.drain(..).for_each(|result| hash.put_bytes(&result));
+            self.hash = Some(hash);
+        }
+    }
+
+    pub(crate) fn finish(self) -> Results {
+        match self.hash {
+            None => Results::Full(self.whole),
+            Some(hash) => Results::Forgotten(Digest(hash.finalize().into())),
         }
     }
 }
@@ -286,5 +326,25 @@ impl Canonical for SessionReport {
         to.put_u64(self.executed_through.0);
         to.put_u64(self.final_through.0);
         to.put_u64(self.floor.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_that_are_let_go_keep_their_digest() {
+        let results: Vec<Bytes> = (1..=9u8).map(|n| Bytes::from(vec![n; 10])).collect();
+        let collect = |most| {
+            let mut collector = ResultCollector::new(results.len(), most);
+            results.iter().for_each(|result| collector.add(result.clone()));
+            collector.finish()
+        };
+        let whole = Results::Full(results.clone());
+        assert_eq!(collect(90), whole);
+        for most in [0, 35, 89] {
+            assert_eq!(collect(most), Results::Forgotten(whole.digest()), "{most}");
+        }
     }
 }

@@ -61,6 +61,13 @@ impl Request {
         self.operations.iter().map(Bytes::len).sum()
     }
 
+    /// At least the bytes it takes in a frame, signature included: what limits on batches, answers
+    /// and queues count, since a request of empty operations is not empty.
+    #[must_use]
+    pub fn wire_bytes(&self) -> usize {
+        256 + 8 * self.operations.len() + self.operation_bytes()
+    }
+
     /// Whether somebody waits for a certificate that covers it.
     #[must_use]
     pub fn wants_commit(&self) -> bool {

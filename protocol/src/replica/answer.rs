@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Action, Known, Mark, Replica};
+use super::{Action, Known, Replica};
 use crate::application::Application;
 use crate::id::{ClientId, SessionId, Slot};
 use crate::message::{
@@ -11,10 +11,10 @@ use crate::message::{
 use crate::seal::sign_replies;
 
 impl<A: Application> Replica<A> {
-    /// Answers at once; nothing durable is said.
-    pub(super) fn answer_now(&mut self, client: ClientId, session: SessionId, message: ToClient) {
-        let session = Some(session);
-        self.out.push(Action::Answer { client, session, message, after: Mark::NONE });
+    /// Answers a session when everything appended so far is on disk.
+    pub(super) fn answer(&mut self, client: ClientId, session: SessionId, message: ToClient) {
+        let (session, after) = (Some(session), self.appended);
+        self.out.push(Action::Answer { client, session, message, after });
     }
 
     /// Sends replies of one slot, signed together, when everything appended so far is on disk.
@@ -29,10 +29,8 @@ impl<A: Application> Replica<A> {
             let name = reply.reply.name;
             by_session.entry((name.client, name.session)).or_default().push(reply);
         }
-        let after = self.appended;
         for ((client, session), replies) in by_session {
-            let message = ToClient::Replies(replies);
-            self.out.push(Action::Answer { client, session: Some(session), message, after });
+            self.answer(client, session, ToClient::Replies(replies));
         }
     }
 
@@ -138,9 +136,7 @@ impl<A: Application> Replica<A> {
             final_through,
             floor: self.sessions().floor(&client),
         });
-        let after = self.appended;
-        let message = ToClient::Session(report);
-        self.out.push(Action::Answer { client, session: Some(session), message, after });
+        self.answer(client, session, ToClient::Session(report));
     }
 
     pub(super) fn answer_status(
@@ -175,6 +171,7 @@ impl<A: Application> Replica<A> {
         };
         let signed = self.sign(body);
         let message = ToClient::Status(Box::new(signed));
-        self.out.push(Action::Answer { client, session: None, message, after: Mark::NONE });
+        let after = self.appended;
+        self.out.push(Action::Answer { client, session: None, message, after });
     }
 }

@@ -79,7 +79,6 @@ impl<A: Application> Replica<A> {
         self.checkpoints.forget_through(slot);
         self.give_up_through(slot);
         self.advance();
-        self.order_pending();
     }
 
     /// What a stable checkpoint makes superfluous. Some slots stay in memory for those who lag.

@@ -138,6 +138,5 @@ impl<A: Application> Replica<A> {
         // could let another history in.
         self.answer_committed(before, slot);
         self.vote_checkpoint();
-        self.order_pending();
     }
 }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use crate::application::{Application, Context};
 use crate::codec::{Canonical, FRAME_MAX, Sink};
 use crate::id::{Digest, Slot};
-use crate::message::{Batch, Position, Results};
+use crate::message::{Batch, Position, ResultCollector, Results};
 use crate::replica::sessions::{Kept, Sessions};
 use crate::tuning::Rules;
 
@@ -80,31 +80,27 @@ impl<A: Application> Execution<A> {
             .map(|signed| {
                 let request = signed.body();
                 let first = index;
-                let results = request
-                    .operations
-                    .iter()
-                    .map(|operation| {
-                        let context = Context {
-                            slot: at.slot,
-                            index,
-                            client: request.client,
-                            session: request.session,
-                            number: request.number,
-                            time: batch.choices.time,
-                            seed: batch.choices.seed,
-                            level: request.level,
-                        };
-                        index += 1;
-                        self.application.execute(&context, operation)
-                    })
-                    .collect();
-                let mut results = Results::Full(results);
-                let size = results.size();
-                if size > RESULT_BYTES_MAX || bytes + size > SLOT_RESULT_BYTES_MAX {
-                    results = Results::Forgotten(results.digest());
-                } else {
-                    bytes += size;
+                let mut collector =
+                    ResultCollector::new(request.operations.len(), RESULT_BYTES_MAX);
+                for operation in &request.operations {
+                    let context = Context {
+                        slot: at.slot,
+                        index,
+                        client: request.client,
+                        session: request.session,
+                        number: request.number,
+                        time: batch.choices.time,
+                        seed: batch.choices.seed,
+                        level: request.level,
+                    };
+                    index += 1;
+                    collector.add(self.application.execute(&context, operation));
                 }
+                let mut results = collector.finish();
+                if bytes + results.size() > SLOT_RESULT_BYTES_MAX {
+                    results = Results::Forgotten(results.digest());
+                }
+                bytes += results.size();
                 let kept =
                     Kept { at, index: first, request: signed.digest(), results: results.clone() };
                 self.sessions.execute(request, kept);

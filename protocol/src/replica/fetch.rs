@@ -32,7 +32,8 @@ pub(super) struct Fetching {
     slots_at: Option<Instant>,
     /// Whom to ask next: counts through the candidates.
     slots_turn: usize,
-    /// When requests were asked for last, and whose turn is next.
+    /// For which slot requests were asked for last, when, and whose turn is next.
+    requests_for: Slot,
     requests_asked: Instant,
     requests_turn: usize,
     filling: bool,
@@ -98,10 +99,11 @@ impl<A: Application> Replica<A> {
     }
 
     pub(super) fn fetch_at(&self) -> Option<Instant> {
-        let requests = self.ahead.get(&self.history.head().slot.next()).map(|next| {
+        let slot = self.history.head().slot.next();
+        let requests = self.ahead.get(&slot).map(|next| {
             let grace = next.since.after_ms(self.setup.tuning.fetch_grace_ms);
             let retry = self.fetching.requests_asked.after_ms(self.setup.tuning.fetch_retry_ms);
-            if self.fetching.requests_asked < next.since { grace } else { retry }
+            if self.fetching.requests_for == slot { retry } else { grace }
         });
         [requests, self.fetching.slots_at].into_iter().flatten().min()
     }
@@ -120,6 +122,7 @@ impl<A: Application> Replica<A> {
         }
         let due = self.fetch_at().is_some_and(|at| at <= now);
         if due && self.ahead.contains_key(&self.history.head().slot.next()) {
+            self.fetching.requests_for = self.history.head().slot.next();
             self.fetching.requests_asked = now;
             let digests = self.missing_at_head();
             if !digests.is_empty() {
@@ -197,10 +200,11 @@ impl<A: Application> Replica<A> {
                 requests.iter().find(|request| request.digest() == *digest)
             };
             if let Some(request) = self.pending.get(digest).or_else(in_slot) {
-                bytes += request.body().operation_bytes();
-                if bytes > ANSWER_BYTES_MAX && !found.is_empty() {
+                let size = request.body().wire_bytes();
+                if bytes + size > ANSWER_BYTES_MAX && !found.is_empty() {
                     break;
                 }
+                bytes += size;
                 found.push(request.clone());
             }
         }
@@ -283,6 +287,9 @@ impl<A: Application> Replica<A> {
     fn fill(&mut self, entries: &[SlotEntry], certificate: Option<&CommitCertificate>) {
         let certified = self.certified_reach(entries, certificate);
         let first = self.history.head().slot.next();
+        // What a lying primary ordered in their place must not slip in between.
+        let last = first.plus(certified.len() as u64);
+        self.ahead.retain(|slot, _| *slot >= last);
         for (index, entry) in entries.iter().enumerate() {
             let before = self.history.head();
             if first.plus(index as u64) <= before.slot {
@@ -298,8 +305,12 @@ impl<A: Application> Replica<A> {
                     && header.view == self.entered
                     && header.slot == before.slot.next()
                     && header.hash == hash
+                    && header.batch == batch.digest()
             });
-            if index < certified {
+            if let Some(expected) = certified.get(index) {
+                if *expected != hash {
+                    return;
+                }
                 self.accept(hash, batch, order.cloned(), |_| ());
                 continue;
             }
@@ -318,12 +329,12 @@ impl<A: Application> Replica<A> {
         }
     }
 
-    /// How many of the entries lie under a certificate of the entered view.
+    /// The hashes of those entries that lie under a certificate of the entered view.
     fn certified_reach(
         &self,
         entries: &[SlotEntry],
         certificate: Option<&CommitCertificate>,
-    ) -> usize {
+    ) -> Vec<Digest> {
         let certificates: Vec<_> = [certificate, self.certified_ahead.as_ref()]
             .into_iter()
             .flatten()
@@ -331,6 +342,7 @@ impl<A: Application> Replica<A> {
             .collect();
         let head = self.history.head();
         let mut hash = head.hash;
+        let mut hashes = Vec::with_capacity(entries.len());
         let mut reach = 0;
         for (index, entry) in entries.iter().enumerate() {
             let digests: Vec<_> = entry.requests.iter().map(|request| request.digest()).collect();
@@ -339,10 +351,12 @@ impl<A: Application> Replica<A> {
             let covers = |certificate: &&CommitCertificate| {
                 certificate.commit.slot == slot && certificate.commit.hash == hash
             };
+            hashes.push(hash);
             if certificates.iter().any(covers) {
-                reach = index + 1;
+                reach = hashes.len();
             }
         }
-        reach
+        hashes.truncate(reach);
+        hashes
     }
 }

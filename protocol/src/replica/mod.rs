@@ -284,12 +284,10 @@ impl<A: Application> Replica<A> {
             Event::AskStatus { client, nonce, counters } => {
                 self.answer_status(client, nonce, counters);
             }
-            Event::Synced(mark) => {
-                self.synced = self.synced.max(mark);
-                self.order_pending();
-            }
+            Event::Synced(mark) => self.synced = self.synced.max(mark),
             Event::Tick => self.on_tick(),
         }
+        self.order_pending();
         self.assert_invariants();
         actions.append(&mut self.out);
     }
@@ -310,7 +308,6 @@ impl<A: Application> Replica<A> {
 
     fn on_tick(&mut self) {
         self.advance();
-        self.order_pending();
         self.commit_when_quiet();
         self.forward_waiting();
         self.fetch_missing();

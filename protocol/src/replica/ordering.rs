@@ -76,14 +76,11 @@ impl<A: Application> Replica<A> {
         let forward_at = self.next_forward();
         let name = body.name();
         match self.pending.insert(request, forward_at, false, &self.setup.tuning) {
-            Inserted::New => {
-                self.advance();
-                self.order_pending();
-            }
+            Inserted::New => self.advance(),
             Inserted::AlreadyThere => {}
             Inserted::NoRoom => {
                 self.counters.busy += 1;
-                self.answer_now(name.client, name.session, ToClient::Busy(name));
+                self.answer(name.client, name.session, ToClient::Busy(name));
             }
         }
     }
@@ -107,14 +104,13 @@ impl<A: Application> Replica<A> {
             }
         }
         self.advance();
-        self.order_pending();
     }
 
     pub(super) fn refuse(&mut self, request: &SignedRequest, reason: RefusalReason) {
         self.counters.refused_requests += 1;
         let name = request.body().name();
         let refusal = self.sign(Refusal { name, request: request.digest(), reason });
-        self.answer_now(name.client, name.session, ToClient::Refusal(refusal));
+        self.answer(name.client, name.session, ToClient::Refusal(refusal));
     }
 
     fn next_forward(&self) -> Instant {
@@ -148,10 +144,12 @@ impl<A: Application> Replica<A> {
         if self.is_primary() { None } else { self.pending.next_forward() }
     }
 
-    /// Whether the suffix above the stable checkpoint is as long as it may be.
+    /// Whether the suffix above the stable checkpoint is as long as it may be. What others have
+    /// made stable already counts as such: a replica that catches up is not to stop before it.
     fn is_full(&self) -> bool {
         let limit = self.setup.tuning.rules.max_speculative_slots;
-        self.history.head().slot.since(self.stable()) >= limit
+        let ahead = self.stable_ahead.as_ref().map_or(Slot::GENESIS, |s| s.checkpoint.slot);
+        self.history.head().slot.since(self.stable().max(ahead)) >= limit
     }
 
     // ---- the primary ----
@@ -201,7 +199,7 @@ impl<A: Application> Replica<A> {
         let mut refused: Vec<(Arc<SignedRequest>, RefusalReason)> = Vec::new();
         let mut bytes = 0;
         for (_, request) in self.pending.oldest_first() {
-            let size = request.body().operation_bytes();
+            let size = request.body().wire_bytes();
             let full = requests.len() >= tuning.batch_requests
                 || (bytes + size > tuning.batch_bytes && !requests.is_empty());
             if full {
@@ -225,10 +223,14 @@ impl<A: Application> Replica<A> {
             self.pending.remove(&request.digest());
             self.refuse(&request, reason);
         }
+        sort_within_sessions(&mut requests);
+        // A floor that a request sets counts for those behind it, so the order they were admitted
+        // in is not the order that counts. What does not fit now waits for the next slot.
+        let mut admission = self.execution.sessions().admission();
+        requests.retain(|request| admission.admit(request.body()).is_ok());
         if requests.is_empty() {
             return None;
         }
-        sort_within_sessions(&mut requests);
         let time = self.now.wall.max(self.history.time());
         let choices = NonDeterminism { time, seed: self.draw_seed() };
         Some(Batch { choices, requests })
@@ -368,7 +370,7 @@ impl<A: Application> Replica<A> {
             missing.truncate(FETCH_DIGESTS_MAX);
             return Err(Obstacle::Missing(missing));
         }
-        let bytes: usize = requests.iter().map(|request| request.body().operation_bytes()).sum();
+        let bytes: usize = requests.iter().map(|request| request.body().wire_bytes()).sum();
         let mut admission = self.sessions().admission();
         let admitted = requests.iter().all(|request| admission.admit(request.body()).is_ok());
         if bytes > BATCH_BYTES_MAX || !admitted {

@@ -73,7 +73,7 @@ impl Pending {
             return Inserted::AlreadyThere;
         }
         let name = request.body().name();
-        let bytes = request.body().operation_bytes();
+        let bytes = request.body().wire_bytes();
         let contents = self.by_name.get(&name).map_or(0, Vec::len);
         let of_client = self.per_client.get(&name.client).copied().unwrap_or(0);
         let room = contents < CONTENTS_MAX

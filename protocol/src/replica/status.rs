@@ -47,6 +47,8 @@ impl<A: Application> Replica<A> {
             return;
         }
         self.status_at = self.now.instant.after_ms(self.setup.tuning.status_interval_ms);
+        // After a restart nothing else calls for it.
+        self.vote_checkpoint();
         let stamp = self.next_stamp();
         let lock = self.lock.as_ref().map(|lock| {
             (lock.commit.view, Position { slot: lock.commit.slot, hash: lock.commit.hash })

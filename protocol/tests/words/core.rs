@@ -82,7 +82,7 @@ fn key(n: u8) -> SecretKey {
 
 const WALL: u64 = 1_000_000;
 
-/// Replica 1 of four, and everybody else's keys.
+/// One replica of four, and everybody else's keys.
 struct Bench {
     membership: Arc<Membership>,
     replica: Replica<Nothing>,
@@ -91,15 +91,19 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        Self::of(ReplicaId(1))
+    }
+
+    fn of(id: ReplicaId) -> Self {
         let keys = (1..=4).map(|n| key(n).public_key()).collect();
         let membership = Membership::new("bench", 1, keys, None, Arc::new(Ed25519::default()))
             .map(Arc::new)
             .expect("four sound keys");
         let now = Now { instant: Instant(1), wall: WallTime(WALL) };
         let setup = Setup {
-            id: ReplicaId(1),
+            id,
             membership: membership.clone(),
-            signer: Arc::new(key(2)),
+            signer: Arc::new(key(id.0 + 1)),
             tuning: Tuning::default(),
             seed: [0; 32],
         };
@@ -363,4 +367,74 @@ fn a_status_that_lies_costs_a_question_now_and_then() {
     }
     let asked = bench.counters().slot_fetches;
     assert!((1..=60).contains(&asked), "{asked} questions in ten seconds");
+}
+
+#[test]
+fn a_primary_never_orders_what_its_backups_would_refuse() {
+    // The session's own order puts the request with the floor first, and the floor retires the
+    // session of another request of the same slot.
+    let mut bench = Bench::of(ReplicaId(0));
+    let of = |session, number, floor| {
+        let client = key(9);
+        let body = Request {
+            session: SessionId(session),
+            floor: SessionId(floor),
+            ..bench.request(number, b"x").body().clone()
+        };
+        SignedRequest::sign(&client, bench.membership.genesis(), body)
+    };
+    let (first, x, y, z) = (of(1, 1, 0), of(10, 2, 0), of(5, 1, 0), of(10, 1, 10));
+    let second = of(1, 2, 0);
+    let mut orders = Vec::new();
+    let mut mark = 0;
+    for request in [&first, &second, &x, &y, &z] {
+        note(&bench.ask(request), &mut orders, &mut mark);
+    }
+    for _ in 0..4 {
+        let synced = Event::Synced(elea_protocol::replica::Mark(mark));
+        note(&bench.handle(synced), &mut orders, &mut mark);
+    }
+    assert!(orders.iter().any(|order| order.body.requests.contains(&z.digest())));
+    let mut backup = Bench::new();
+    for request in [&first, &second, &x, &y, &z] {
+        backup.ask(request);
+    }
+    for order in orders {
+        backup.hear(Message::Order(order));
+    }
+    assert_eq!((backup.head(), backup.counters().order_breaks_rules), (bench.head(), 0));
+}
+
+fn note(actions: &[Action], orders: &mut Vec<elea_protocol::seal::Signed<Order>>, mark: &mut u64) {
+    for action in actions {
+        match action {
+            Action::Append { mark: appended, .. } => *mark = appended.0,
+            Action::Send { message: Message::Order(order), .. } => orders.push(order.clone()),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn requests_missing_slot_after_slot_are_each_asked_for_after_the_grace() {
+    let mut bench = Bench::new();
+    let mut before = bench.head();
+    let requests: Vec<_> = (1..=10).map(|number| bench.request(number, b"x")).collect();
+    for request in &requests {
+        let (order, after) = bench.order(0, before, WALL, &[request]);
+        bench.hear(order);
+        before = after;
+    }
+    let begin = bench.now.instant;
+    while bench.head() != before {
+        bench.now.instant = bench.replica.deadline().expect("it asks").max(bench.now.instant);
+        for action in bench.handle(Event::Tick) {
+            if let Action::Send { message: Message::Fetch(_), .. } = action {
+                let wanted = requests[usize::try_from(bench.head().slot.0).expect("few")].clone();
+                bench.hear(Message::Requests(Requests(vec![wanted])));
+            }
+        }
+    }
+    let millis = bench.now.instant.micros_since(begin) / 1000;
+    assert!(millis < 5 * Tuning::default().fetch_grace_ms, "{millis} ms for ten slots");
 }

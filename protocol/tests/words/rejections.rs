@@ -223,10 +223,14 @@ fn broken_bounds_of_messages_between_replicas_are_refused() {
     assert!(malformed(fetch(digests(FETCH_DIGESTS_MAX + 1))));
     assert!(malformed(fetch(digests(0))));
     assert!(malformed(fetch(Wanted::Slots { from: Slot(0) })));
+    assert!(malformed(fetch(Wanted::Requests { slot: Slot(0), digests: vec![Digest([3; 32])] })));
 
     let one = signed(request(vec![Bytes::from_static(b"x")]));
     assert!(malformed(Message::Requests(Requests(vec![]))));
     assert!(malformed(Message::Requests(Requests(vec![one.clone(); FETCH_DIGESTS_MAX + 1]))));
+    let large = signed(request(vec![Bytes::from(vec![0; REQUEST_BYTES_MAX])]));
+    assert!(here.open_message(Message::Requests(Requests(vec![large.clone()]))).is_ok());
+    assert!(malformed(Message::Requests(Requests(vec![large; 3]))));
     let entry = |requests| SlotEntry { choices: NonDeterminism::default(), requests, order: None };
     let slots = |from, entries| Message::Slots(Slots { from, entries, certificate: None });
     assert!(here.open_message(slots(Slot(1), vec![entry(vec![one.clone()])])).is_ok());

@@ -90,12 +90,17 @@ fn submissions_that_come_together_share_a_request_unless_they_want_something_els
 #[test]
 fn a_request_carries_no_more_than_it_may() {
     let mut world = World::new();
-    let many = submissions(&mut world, Level::Weak, OPERATIONS_MAX + 1);
+    let many = submissions(&mut world, Level::Weak, MERGED_MAX + 1);
     let counts: Vec<_> = sent(&world.handle(Event::Submit(many)))
         .iter()
         .map(|request| request.body().operations.len())
         .collect();
-    assert_eq!(counts, [OPERATIONS_MAX, 1]);
+    assert_eq!(counts, [MERGED_MAX, 1]);
+
+    let mut one = world.submission(Level::Weak, Follow::No, "");
+    one.operations = vec![Bytes::from_static(b"x"); OPERATIONS_MAX];
+    let alone = sent(&world.handle(Event::Submit(vec![one])));
+    assert_eq!(alone.iter().map(|r| r.body().operations.len()).collect::<Vec<_>>(), [1024]);
 
     let mut large = submissions(&mut world, Level::Weak, 3);
     for one in &mut large {
