@@ -11,8 +11,9 @@ use elea_protocol::id::{
 };
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{
-    Commit, Level, Message, NonDeterminism, Order, OrderHeader, Position, RefusalReason, Request,
-    Requests, SignedRequest, SlotEntry, Slots, Status, ToClient, batch_digest,
+    Checkpoint, CheckpointCertificate, Commit, Level, Message, NonDeterminism, Order, OrderHeader,
+    Position, RefusalReason, Request, Requests, SignedRequest, SlotEntry, Slots, Status, ToClient,
+    batch_digest,
 };
 use elea_protocol::replica::{Action, Counters, Event, Recovered, Replica, Setup};
 use elea_protocol::seal::{Ed25519, SecretKey, Signer, sign};
@@ -95,6 +96,10 @@ impl Bench {
     }
 
     fn of(id: ReplicaId) -> Self {
+        Self::tuned(id, Tuning::default())
+    }
+
+    fn tuned(id: ReplicaId, tuning: Tuning) -> Self {
         let keys = (1..=4).map(|n| key(n).public_key()).collect();
         let membership = Membership::new("bench", 1, keys, None, Arc::new(Ed25519::default()))
             .map(Arc::new)
@@ -104,7 +109,7 @@ impl Bench {
             id,
             membership: membership.clone(),
             signer: Arc::new(key(id.0 + 1)),
-            tuning: Tuning::default(),
+            tuning,
             seed: [0; 32],
         };
         let none = std::iter::empty::<Result<_, Infallible>>();
@@ -437,4 +442,40 @@ fn requests_missing_slot_after_slot_are_each_asked_for_after_the_grace() {
     }
     let millis = bench.now.instant.micros_since(begin) / 1000;
     assert!(millis < 5 * Tuning::default().fetch_grace_ms, "{millis} ms for ten slots");
+}
+
+#[test]
+fn a_replica_further_behind_than_its_suffix_may_be_long_catches_up() {
+    let mut tuning = Tuning::default();
+    tuning.rules.checkpoint_interval = 4;
+    let mut ahead = Bench::tuned(ReplicaId(2), tuning);
+    let mut entries = Vec::new();
+    for number in 1..=20 {
+        let request = ahead.request(number, b"x");
+        let (order, _) = ahead.order(0, ahead.head(), WALL, &[&request]);
+        ahead.ask(&request);
+        ahead.hear(order.clone());
+        let Message::Order(order) = order else { unreachable!("it is an order") };
+        let choices = order.body.choices;
+        entries.push(SlotEntry { choices, requests: vec![request], order: Some(order) });
+    }
+    let Position { slot, hash } = ahead.head();
+    let state = ahead.replica.state_digest();
+    let checkpoint = Checkpoint { view: View(0), slot, hash, state };
+    let vote = |n: u8| {
+        let signed = sign(&key(n + 1), ahead.membership.genesis(), ReplicaId(n), checkpoint);
+        (ReplicaId(n), signed.into_inner().signature)
+    };
+    let votes = [0, 2, 3].map(vote).into();
+    let stable = Message::Stable(CheckpointCertificate { checkpoint, votes });
+
+    tuning.rules.max_speculative_slots = 8;
+    let mut behind = Bench::tuned(ReplicaId(1), tuning);
+    let slots = Message::Slots(Slots { from: Slot(1), entries, certificate: None });
+    behind.hear(slots.clone());
+    assert_eq!(behind.head().slot, Slot(8), "nothing shows yet that more may be executed");
+    behind.hear(stable);
+    behind.hear(slots);
+    assert_eq!(behind.head(), Position { slot, hash });
+    assert_eq!(behind.replica.stable(), slot);
 }
