@@ -8,7 +8,6 @@ use super::Malformed;
 use crate::codec::{Canonical, Sink, begin};
 use crate::id::{ClientId, Digest, ReplicaId, RequestName, RequestNumber, SessionId, Slot, View};
 use crate::merkle::Path;
-use crate::quorum::Strength;
 use crate::seal::Signature;
 
 /// What a reply asserts of the slot it names.
@@ -18,18 +17,6 @@ pub enum ReplyKind {
     Speculative,
     /// "I hold a commit certificate of this view that covers it."
     Committed,
-}
-
-impl ReplyKind {
-    /// How many matching replies of this kind answer a client for good: a weak quorum of
-    /// speculative ones a weak request, a strong quorum of committed ones any.
-    #[must_use]
-    pub fn strength(self) -> Strength {
-        match self {
-            Self::Speculative => Strength::Weak,
-            Self::Committed => Strength::Strong,
-        }
-    }
 }
 
 /// The results of a request, one for each of its operations.
@@ -113,8 +100,8 @@ impl ResultCollector {
 
 /// Replica to client: "in `view`, the request has this place and these results".
 ///
-/// A client is answered by a quorum of replies that are equal in all fields; see
-/// [`ReplyKind::strength`].
+/// A client is answered by a quorum of replies that are equal in all fields: a weak one of either
+/// kind shows that a correct replica executed it, a strong one of committed ones that it is final.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Reply {
     /// How much it promises.
