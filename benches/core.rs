@@ -104,7 +104,7 @@ impl Loopback {
                     Action::Answer { message: ToClient::Replies(replies), .. } => {
                         self.replies += replies.len();
                     }
-                    Action::Answer { .. } | Action::ServeHistory { .. } | Action::Accuse(_) => {}
+                    Action::Answer { .. } | Action::Accuse(_) => {}
                 }
             }
         }

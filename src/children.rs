@@ -102,11 +102,6 @@ impl Process {
         self.id
     }
 
-    /// The directory that holds its files.
-    pub fn dir(&self) -> &Path {
-        self.log.parent().unwrap_or(Path::new("."))
-    }
-
     /// Its process id, while it runs.
     pub fn pid(&self) -> Option<u32> {
         self.child.id()

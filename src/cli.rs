@@ -117,8 +117,12 @@ pub enum Command {
     Bench(Bench),
     /// Check receipts
     Receipt(ReceiptCommand),
-    /// Show how many proofs of misbehaviour each replica holds; exit code 4 if there are any
-    #[command(after_help = "Example: elea evidence || echo 'somebody lies'")]
+    /// List the proofs of misbehaviour that replicas hold; exit code 4 if there are any
+    #[command(
+        after_help = "Example: elea evidence || echo 'somebody lies'\nPrints one line for each \
+        thing that is proven: who, what, in which view, and which replicas hold\nthe proof. \
+        Proofs are checked here, with the cluster file: no replica can slander another."
+    )]
     Evidence(Status),
 }
 

@@ -5,9 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use elea_client::{Client, Command as _, Error, ErrorKind, Finality, ReplicaNote, Shortfall};
+use elea_client::{
+    Answer as Answered, Client, Command as _, Error, ErrorKind, Executed, Finality, ReplicaNote,
+    Shortfall,
+};
 use elea_kv::{Answer, Operation};
 use elea_protocol::cluster_file::ClusterFile;
+use elea_protocol::evidence::Evidence;
 use elea_protocol::id::{Digest, ReplicaId, Slot, View};
 use elea_protocol::message::{Level, NodeStatus};
 use elea_protocol::receipt::{Proven, Receipt};
@@ -64,6 +68,28 @@ pub struct Reply {
     pub latency: Duration,
 }
 
+/// A weak answer whose end can be waited for.
+#[derive(Debug)]
+pub struct Promise {
+    /// As it was given.
+    pub reply: Reply,
+    executed: Executed,
+    operation: Operation,
+    begin: Instant,
+    replicas: usize,
+}
+
+impl Promise {
+    /// Waits, as long as the request could, until the answer is final.
+    pub async fn finality(mut self) -> Result<Reply, Failure> {
+        let Some(last) = self.executed.finality().await else { return Ok(self.reply) };
+        let (finality, answer) = last.map_err(|e| failed(&e, self.replicas, Wait::Final))?;
+        let reordered = matches!(finality, Finality::Reordered { .. });
+        let reply = reply(&self.operation, answer, Wait::Final, self.begin)?;
+        Ok(Reply { reordered, ..reply })
+    }
+}
+
 /// Connections to all replicas, in a session of its own. Every session comes from the state file
 /// beside the key, so that commands which run at the same time do not retire each other's.
 #[derive(Clone, Debug)]
@@ -86,45 +112,48 @@ impl Cluster {
         wait: Wait,
         timeout: Duration,
     ) -> Result<Reply, Failure> {
-        let client = self.client.with_timeout(timeout);
+        match wait {
+            Wait::Strong => {
+                let begin = Instant::now();
+                let executed = self.execute(&operation, wait, timeout).await?;
+                reply(&operation, executed.answer, wait, begin)
+            }
+            Wait::Weak | Wait::Final => {
+                let promise = self.promise(operation, wait, timeout).await?;
+                if wait == Wait::Final { promise.finality().await } else { Ok(promise.reply) }
+            }
+        }
+    }
+
+    /// Has one operation executed weakly. Unless only the weak answer is wanted, replicas are asked
+    /// to tell when it is final.
+    pub async fn promise(
+        &self,
+        operation: Operation,
+        wait: Wait,
+        timeout: Duration,
+    ) -> Result<Promise, Failure> {
+        let begin = Instant::now();
+        let executed = self.execute(&operation, wait, timeout).await?;
+        let reply = reply(&operation, executed.answer.clone(), Wait::Weak, begin)?;
+        Ok(Promise { reply, executed, operation, begin, replicas: self.replicas })
+    }
+
+    async fn execute(
+        &self,
+        operation: &Operation,
+        wait: Wait,
+        timeout: Duration,
+    ) -> Result<Executed, Failure> {
         let level = match wait {
             Wait::Weak | Wait::Final => Level::Weak,
             Wait::Strong => Level::Strong,
         };
-        let failed = |error: Error| self.failed(&error, wait);
-        let begin = Instant::now();
-        let mut executed = client
+        self.client
+            .with_timeout(timeout)
             .execute(level, wait == Wait::Final, vec![operation.encode()])
             .await
-            .map_err(failed)?;
-        let mut reordered = false;
-        let mut answer = executed.answer.clone();
-        if wait == Wait::Final
-            && let Some(last) = executed.finality().await
-        {
-            let (finality, at_last) = last.map_err(failed)?;
-            reordered = matches!(finality, Finality::Reordered { .. });
-            answer = at_last;
-        }
-        let latency = begin.elapsed();
-        let decoded = answer.results.first().map(|result| operation.decode(result));
-        let Some(Ok(decoded)) = decoded else {
-            return Err(Failure::usage(
-                "the replicas agree on a result that this program cannot read: use the version of \
-                 elea that the cluster runs",
-            ));
-        };
-        Ok(Reply {
-            answer: decoded,
-            wait,
-            view: answer.view,
-            slot: answer.slot,
-            hash: answer.hash,
-            is_final: answer.proven == Proven::Final,
-            reordered,
-            receipt: answer.receipt,
-            latency,
-        })
+            .map_err(|error| failed(&error, self.replicas, wait))
     }
 
     /// Asks every replica how it is, in the order of their ids.
@@ -133,18 +162,52 @@ impl Cluster {
         all.into_iter().map(|(_, said)| said.map_err(|reason| plain(&reason))).collect()
     }
 
+    /// Asks every replica, in the order of their ids, which proofs of misbehaviour it holds. All
+    /// of them have been checked.
+    pub async fn evidence(&self, timeout: Duration) -> Vec<Result<Vec<Evidence>, String>> {
+        let all = self.client.with_timeout(timeout).evidence().await;
+        all.into_iter().map(|(_, said)| said.map_err(|reason| plain(&reason))).collect()
+    }
+
     /// Gives the session back.
     pub async fn close(self) {
         self.client.with_timeout(FAREWELL).close().await;
     }
+}
 
-    fn failed(&self, error: &Error, wait: Wait) -> Failure {
-        match error {
-            Error::NotEnoughReplicas(shortfall) => {
-                Failure::unavailable(lacking(shortfall, self.replicas, wait))
-            }
-            error => other(error),
+/// What the replicas agree on, in our words.
+fn reply(
+    operation: &Operation,
+    answered: Answered,
+    wait: Wait,
+    begin: Instant,
+) -> Result<Reply, Failure> {
+    let decoded = answered.results.first().map(|result| operation.decode(result));
+    let Some(Ok(answer)) = decoded else {
+        return Err(Failure::usage(
+            "the replicas agree on a result that this program cannot read: use the version of \
+             elea that the cluster runs",
+        ));
+    };
+    Ok(Reply {
+        answer,
+        wait,
+        view: answered.view,
+        slot: answered.slot,
+        hash: answered.hash,
+        is_final: answered.proven == Proven::Final,
+        reordered: false,
+        receipt: answered.receipt,
+        latency: begin.elapsed(),
+    })
+}
+
+fn failed(error: &Error, replicas: usize, wait: Wait) -> Failure {
+    match error {
+        Error::NotEnoughReplicas(shortfall) => {
+            Failure::unavailable(lacking(shortfall, replicas, wait))
         }
+        error => other(error),
     }
 }
 

@@ -6,7 +6,9 @@ mod cluster;
 mod commands;
 mod failure;
 mod files;
+mod liar;
 mod output;
+mod proxy;
 mod txn_syntax;
 
 use std::process::ExitCode;

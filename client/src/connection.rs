@@ -224,12 +224,26 @@ impl Connection {
                 Some(Said::Refusal(self.membership.open(refusal)?))
             }
             ToClient::Busy(name) => self.awaited.holds(&name).then_some(Said::Busy(name)),
-            ToClient::Session(_) | ToClient::Status(_) if !self.link.expects_report() => None,
+            ToClient::Session(_) | ToClient::Status(_) | ToClient::Evidence(_)
+                if !self.link.expects_report() =>
+            {
+                None
+            }
             ToClient::Session(report) if report.by != me => return Err(others),
             ToClient::Session(report) => Some(Said::Session(self.membership.open(report)?)),
             ToClient::Status(status) if status.by != me => return Err(others),
             ToClient::Status(status) => {
                 Some(Said::Status(Box::new(self.membership.open(*status)?)))
+            }
+            // A replica keeps one proof a culprit. More would be work that nobody asked for.
+            ToClient::Evidence(all)
+                if all.len() > usize::from(self.membership.size().replicas()) =>
+            {
+                return Err(Lost::Misbehaves("it has more proofs than there are replicas"));
+            }
+            ToClient::Evidence(all) => {
+                let open = |evidence| self.membership.open_evidence(evidence);
+                Some(Said::Evidence(all.into_iter().map(open).collect::<Result<_, _>>()?))
             }
         })
     }

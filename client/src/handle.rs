@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use elea_protocol::application::{Command as Operation, Undecodable};
 use elea_protocol::client::{Answer, Finality, Follow, Progress, Submission, Ticket, Timing};
+use elea_protocol::evidence::Evidence;
 use elea_protocol::id::{ClientId, ReplicaId, SessionId, Slot};
 use elea_protocol::message::{Level, NodeStatus};
 use elea_protocol::receipt::Receipt;
@@ -19,7 +20,7 @@ use crate::Cluster;
 use crate::connection::Connection;
 use crate::error::{Error, ReplicaNote, Shortfall};
 use crate::link::{Awaited, Link, Links};
-use crate::owner::{Command, FinalWord, Owner, Parts, Waiter};
+use crate::owner::{Answers, Command, FinalWord, Owner, Parts, Waiter};
 use crate::sessions::{SessionFile, Sessions};
 
 /// Submissions of one client that wait for an answer; more wait for their turn.
@@ -384,18 +385,30 @@ impl Client {
     /// Asks every replica how it is, and checks that the answer is its own. What it says of itself
     /// is believed as far as the replica is.
     pub async fn status(&self) -> Vec<(ReplicaId, Result<NodeStatus, String>)> {
+        self.ask_all(|answers| Command::Status { nonce: rand::random(), answers }).await
+    }
+
+    /// Asks every replica which proofs of misbehaviour it holds. Each proof was checked and stands
+    /// for itself, whoever showed it; that a replica shows none proves nothing.
+    pub async fn evidence(&self) -> Vec<(ReplicaId, Result<Vec<Evidence>, String>)> {
+        self.ask_all(Command::Evidence).await
+    }
+
+    async fn ask_all<T>(
+        &self,
+        question: impl FnOnce(Answers<T>) -> Command,
+    ) -> Vec<(ReplicaId, Result<T, String>)> {
         let mut heard = std::collections::BTreeMap::new();
         let (answers, mut from_replicas) = mpsc::unbounded_channel();
-        let nonce = rand::random();
         let start = Instant::now();
-        let _ = self.send(Command::Status { nonce, answers });
+        let _ = self.send(question(answers));
         let links = &self.shared.links;
         while heard.len() < links.len() && start.elapsed() < self.timeout {
             // Those that cannot be reached are not waited for, once the others have answered.
             let nap = Duration::from_millis(25);
             match timeout(nap, from_replicas.recv()).await {
-                Ok(Some((from, status))) => {
-                    heard.insert(from, status);
+                Ok(Some((from, said))) => {
+                    heard.insert(from, said);
                 }
                 Ok(None) => break,
                 Err(_) => {
@@ -409,12 +422,12 @@ impl Client {
         links
             .iter()
             .map(|link| {
-                let status = heard.remove(&link.id).ok_or_else(|| match link.note() {
+                let said = heard.remove(&link.id).ok_or_else(|| match link.note() {
                     ReplicaNote::Failed(reason) => reason,
                     ReplicaNote::Connecting => "not connected in time".into(),
                     ReplicaNote::Connected => "did not answer in time".into(),
                 });
-                (link.id, status)
+                (link.id, said)
             })
             .collect()
     }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use bytes::Bytes;
 use elea_protocol::client::Awaiting;
+use elea_protocol::evidence::Evidence;
 use elea_protocol::id::{ReplicaId, RequestName, RequestNumber, SessionId};
 use elea_protocol::message::{NodeStatus, Refusal, ReplyKind, SessionReport, SignedReply};
 use elea_protocol::seal::{Signed, Verified};
@@ -134,6 +135,7 @@ pub(crate) enum Said {
     Busy(RequestName),
     Session(Verified<Signed<SessionReport>>),
     Status(Box<Verified<Signed<NodeStatus>>>),
+    Evidence(Vec<Verified<Evidence>>),
 }
 
 /// One message for the owner; the permit is one of [`INBOUND_MAX`] of its replica.

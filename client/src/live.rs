@@ -105,6 +105,7 @@ mod tests {
             nonce: 1,
             view: View(2),
             primary: ReplicaId(2),
+            campaign: None,
             head,
             lock: Some((View(2), head)),
             stable: Slot(0),

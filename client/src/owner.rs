@@ -10,12 +10,13 @@ use elea_protocol::client::{
     Ticket, Timing, Unusable,
 };
 use elea_protocol::codec;
+use elea_protocol::evidence::Evidence;
 use elea_protocol::id::{
     Instant as CoreInstant, Now, ReplicaId, RequestNumber, SessionId, WallTime,
 };
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{NodeStatus, RefusalReason, ToReplica};
-use elea_protocol::seal::Signer;
+use elea_protocol::seal::{Signer, Verified};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
@@ -45,9 +46,13 @@ pub(crate) enum Command {
     WantFinal(Ticket),
     Cancel(Ticket),
     Explain(Ticket, oneshot::Sender<Progress>),
-    Status { nonce: u64, answers: mpsc::UnboundedSender<(ReplicaId, NodeStatus)> },
+    Status { nonce: u64, answers: Answers<NodeStatus> },
+    Evidence(Answers<Vec<Evidence>>),
     Close { deadline: Instant, done: oneshot::Sender<()> },
 }
+
+/// Where the answers of replicas go, in the order in which they come.
+pub(crate) type Answers<T> = mpsc::UnboundedSender<(ReplicaId, T)>;
 
 pub(crate) type FinalWord = Result<(Finality, Answer), Error>;
 
@@ -90,7 +95,8 @@ pub(crate) struct Owner {
     pub(crate) held: Vec<(Submission, Waiter)>,
     pub(crate) hold_until: Option<Instant>,
     pub(crate) quiet: Option<QuietCheck>,
-    pub(crate) statuses: HashMap<u64, mpsc::UnboundedSender<(ReplicaId, NodeStatus)>>,
+    pub(crate) statuses: HashMap<u64, Answers<NodeStatus>>,
+    pub(crate) proofs: Vec<Answers<Vec<Evidence>>>,
     pub(crate) next_upkeep: Instant,
     pub(crate) closing: Option<Closing>,
 }
@@ -118,6 +124,7 @@ impl Owner {
             hold_until: None,
             quiet: None,
             statuses: HashMap::new(),
+            proofs: Vec::new(),
             next_upkeep: now + UPKEEP,
             closing: None,
         };
@@ -211,7 +218,10 @@ impl Owner {
     }
 
     pub(crate) fn broadcast(&self, to: Option<ReplicaId>, message: &ToReplica) {
-        let question = matches!(message, ToReplica::AskSession(_) | ToReplica::AskStatus(_));
+        let question = matches!(
+            message,
+            ToReplica::AskSession(_) | ToReplica::AskStatus(_) | ToReplica::AskEvidence
+        );
         // Encoded once for all. What the core makes is within bounds.
         let Ok(frame) = codec::encode(message) else { return };
         for link in self.parts.links.iter().filter(|link| to.is_none_or(|id| id == link.id)) {
@@ -260,6 +270,11 @@ impl Owner {
                 self.statuses.retain(|_, answers| !answers.is_closed());
                 self.statuses.insert(nonce, answers);
                 self.broadcast(None, &ToReplica::AskStatus(nonce));
+            }
+            Command::Evidence(answers) => {
+                self.proofs.retain(|answers| !answers.is_closed());
+                self.proofs.push(answers);
+                self.broadcast(None, &ToReplica::AskEvidence);
             }
             Command::Close { deadline, done } => self.close(deadline, Some(done)),
         }
@@ -425,6 +440,9 @@ impl Owner {
                 }
             }
             Said::Status(status) => self.on_status(from, status.into_inner().body),
+            Said::Evidence(proofs) => {
+                self.on_evidence(from, proofs.into_iter().map(Verified::into_inner).collect());
+            }
         }
     }
 

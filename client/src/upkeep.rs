@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use elea_protocol::client::Event;
+use elea_protocol::evidence::Evidence;
 use elea_protocol::id::{ReplicaId, RequestNumber, SessionId};
 use elea_protocol::message::{NodeStatus, ToReplica};
 
@@ -31,6 +32,11 @@ impl Owner {
             self.refresh_floor();
         }
         self.release_hold();
+    }
+
+    /// The answer has no name: it goes to all who wait for one.
+    pub(crate) fn on_evidence(&mut self, from: ReplicaId, proofs: Vec<Evidence>) {
+        self.proofs.retain(|answers| answers.send((from, proofs.clone())).is_ok());
     }
 
     fn change_book(&self, change: impl FnOnce(&mut Book)) {

@@ -1,13 +1,222 @@
-//! Many seeds, on all processors, and whether they saw what they are about.
+//! The campaigns: many seeds each, on all processors, and whether they saw what they are about.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 
-use crate::coverage::{Coverage, REQUIRED};
+use crate::coverage::{Coverage, HEADLINES};
+use crate::plan::{self, Plan};
 use crate::run::{self, Report};
 use crate::subject::Subject;
+
+/// Worlds of one kind, each from a seed.
+pub struct Campaign {
+    /// As it is called.
+    pub name: &'static str,
+    /// What it is about.
+    pub about: &'static str,
+    /// Makes the world of a seed.
+    pub plan: fn(u64) -> Plan,
+    /// What all of its worlds together must have seen at least once.
+    pub required: &'static [&'static str],
+}
+
+/// All campaigns.
+pub const ALL: &[Campaign] = &[
+    Campaign {
+        name: "safety",
+        about: "everything at once: crashes, partitions, bad links, villains, hostile clients",
+        plan: plan::safety::plan,
+        required: SAFETY,
+    },
+    Campaign {
+        name: "liveness",
+        about: "primaries that fail, and components with just enough correct replicas",
+        plan: plan::liveness::plan,
+        required: LIVENESS,
+    },
+    Campaign {
+        name: "partition-merge",
+        about: "long partitions with work on both sides, and the merges after them",
+        plan: plan::partition::plan,
+        required: PARTITION_MERGE,
+    },
+    Campaign {
+        name: "villains",
+        about: "as many Byzantine replicas as a cluster bears, in a fair network",
+        plan: plan::villains::plan,
+        required: VILLAINS,
+    },
+    Campaign {
+        name: "twins",
+        about: "replicas that exist twice, each copy in another part of the network",
+        plan: plan::twins::plan,
+        required: TWINS,
+    },
+];
+
+const SAFETY: &[&str] = &[
+    "answer final",
+    "answer strong",
+    "answer weak",
+    "client: busy",
+    "client: new session",
+    "client: resent",
+    "clock beyond drift",
+    "core:answered_from_cache",
+    "core:certificates",
+    "core:checkpoints_cast",
+    "core:checkpoints_stable",
+    "core:commits_cast",
+    "core:executed_slots",
+    "core:locks_aside",
+    "core:merges",
+    "core:order_ahead_of_clock",
+    "core:order_repeated",
+    "core:order_too_far",
+    "core:ordered_slots",
+    "core:orphans_reordered",
+    "core:refused_requests",
+    "core:request_fetches",
+    "core:requests_filled",
+    "core:requests_forwarded",
+    "core:slot_fetches",
+    "core:slots_filled",
+    "core:state_transfers",
+    "core:views_entered",
+    "core:weak_views_entered",
+    "crash",
+    "crash of all",
+    "crash with lost records",
+    "cut",
+    "flapping",
+    "linearizable",
+    "message doubled",
+    "message lost",
+    "message malformed",
+    "message rejected",
+    "real signatures",
+    "refused NameUsed",
+    "refused SessionRetired",
+    "refused TooManySessions",
+    "refused WindowExceeded",
+    "request after execution",
+    "restart",
+    "stopped for good",
+    "torn write",
+];
+
+const LIVENESS: &[&str] = &[
+    "answer final",
+    "answer strong",
+    "answer weak",
+    "component answered: strong",
+    "component answered: weak",
+    "core:campaigns",
+    "core:checkpoints_stable",
+    "core:merges",
+    "core:new_views_made",
+    "core:suspicions",
+    "core:views_entered",
+    "core:weak_views_entered",
+    "one-way cut",
+    "primaries fall",
+    "primary cut off",
+    "random links cut",
+    "short suffix",
+    "stopped for good",
+];
+
+const PARTITION_MERGE: &[&str] = &[
+    "answer final",
+    "answer strong",
+    "answer weak",
+    "branch sent",
+    "client: moved",
+    "client: result changed",
+    "core:branch_slots",
+    "core:checkpoints_stable",
+    "core:locks_aside",
+    "core:merges",
+    "core:orphans",
+    "core:orphans_reordered",
+    "core:results_reordered",
+    "core:slots_undone",
+    "core:state_transfers",
+    "core:views_entered",
+    "core:weak_views_entered",
+    "flapping",
+    "linearizable",
+    "refused HistoryFull",
+    "slots taken back",
+    "two live sides",
+];
+
+const VILLAINS: &[&str] = &[
+    "attack",
+    "core:contradictions",
+    "core:fetch_over_budget",
+    "core:future_view",
+    "core:order_breaks_rules",
+    "core:order_not_from_primary",
+    "core:proofs",
+    "core:stale_stamp",
+    "core:useless_answers",
+    "core:views_entered",
+    "evidence: two orders for one slot",
+    "evidence: two votes for one slot",
+    "message malformed",
+    "message rejected",
+    "villain accomplice",
+    "villain agitator",
+    "villain amnesiac",
+    "villain basementdb-drop-commits",
+    "villain basementdb-garbage-hash",
+    "villain basementdb-n-zero",
+    "villain double-voter",
+    "villain equivocator",
+    "villain false-historian",
+    "villain false-status",
+    "villain forged-replies",
+    "villain future-flooder",
+    "villain hidden-lock",
+    "villain huge-views",
+    "villain junk",
+    "villain junk-state",
+    "villain mute",
+    "villain pretender",
+    "villain procrastinator",
+    "villain replayer",
+    "villain rule-breaker",
+    "villain selective-sender",
+    "villain shunner",
+    "villain stale-historian",
+    "villain ticket-hoarder",
+    "villain two-new-views",
+    "villain vote-withholder",
+    "villain year-9000",
+];
+
+const TWINS: &[&str] = &[
+    "answer final",
+    "answer strong",
+    "answer weak",
+    "core:checkpoints_stable",
+    "core:contradictions",
+    "core:merges",
+    "core:proofs",
+    "core:views_entered",
+    "core:weak_views_entered",
+    "evidence: two orders for one slot",
+    "twins",
+];
+
+/// The campaign of this name.
+#[must_use]
+pub fn named(name: &str) -> Option<&'static Campaign> {
+    ALL.iter().find(|campaign| campaign.name == name)
+}
 
 /// Which seeds to run.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +232,8 @@ pub struct Order {
 /// What came of a campaign.
 #[derive(Clone, Debug, Serialize)]
 pub struct Result {
+    /// Which one.
+    pub campaign: &'static str,
     /// How many seeds were run.
     pub seeds: u64,
     /// How many happenings there were in all of them.
@@ -48,7 +259,7 @@ impl Result {
 /// # Panics
 /// Where a thread of the campaign itself panics.
 #[must_use]
-pub fn run<S: Subject>(order: Order) -> Result {
+pub fn run<S: Subject>(campaign: &Campaign, order: Order) -> Result {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let next = AtomicU64::new(order.from);
     let end = order.from.saturating_add(order.seeds);
@@ -61,7 +272,7 @@ pub fn run<S: Subject>(order: Order) -> Result {
                     if seed >= end {
                         return;
                     }
-                    let report = run::seed::<S>(seed, false);
+                    let report = run::plan::<S>((campaign.plan)(seed), false);
                     let mut all = gathered.lock().expect("no thread panics with it");
                     all.0 += 1;
                     all.1 += report.steps;
@@ -79,17 +290,19 @@ pub fn run<S: Subject>(order: Order) -> Result {
     let (seeds, steps, coverage, mut failures) =
         gathered.into_inner().expect("no thread panics with it");
     failures.sort_by_key(|report: &Report| report.seed);
-    let unseen = REQUIRED.iter().copied().filter(|what| coverage.count(what) == 0).collect();
-    Result { seeds, steps, coverage, unseen, failures }
+    let unseen =
+        campaign.required.iter().copied().filter(|what| coverage.count(what) == 0).collect();
+    Result { campaign: campaign.name, seeds, steps, coverage, unseen, failures }
 }
 
 /// How to see one failure again.
 #[must_use]
-pub fn replay_command(seed: u64) -> String {
-    format!("cargo run --release -p elea-fault-injection -- replay {seed} --verbose")
+pub fn replay_command(campaign: &str, seed: u64) -> String {
+    format!("cargo run --release -p elea-fault-injection -- replay {campaign} {seed} --verbose")
 }
 
-/// A campaign's result, to be read.
+/// A campaign's result, to be read: what it is about first, then all that it saw, then what went
+/// wrong.
 #[must_use]
 pub fn describe(result: &Result, partial: bool) -> String {
     use std::fmt::Write;
@@ -97,14 +310,19 @@ pub fn describe(result: &Result, partial: bool) -> String {
     let mut line = |words: std::fmt::Arguments<'_>| {
         writeln!(text, "{words}").expect("writing to a String cannot fail");
     };
-    line(format_args!("{} seeds, {} steps", result.seeds, result.steps));
+    line(format_args!("{}: {} seeds, {} steps", result.campaign, result.seeds, result.steps));
+    let headlines: Vec<String> = HEADLINES
+        .iter()
+        .map(|(name, what)| format!("{name} {}", result.coverage.count(what)))
+        .collect();
+    line(format_args!("  {}", headlines.join(", ")));
     for (what, times) in result.coverage.iter() {
         line(format_args!("  {times:>10}  {what}"));
     }
     for report in &result.failures {
         if let Some(violation) = &report.violation {
-            line(format_args!("seed {} BROKEN {violation}", report.seed));
-            line(format_args!("  again: {}", replay_command(report.seed)));
+            line(format_args!("{} seed {} BROKEN {violation}", result.campaign, report.seed));
+            line(format_args!("  again: {}", replay_command(result.campaign, report.seed)));
         }
     }
     if !partial {
@@ -113,4 +331,34 @@ pub fn describe(result: &Result, partial: bool) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::villain;
+
+    #[test]
+    fn the_villains_campaign_asks_for_all_villains() {
+        for (name, ..) in villain::ALL {
+            let wanted = format!("villain {name}");
+            assert!(VILLAINS.contains(&wanted.as_str()), "{wanted}");
+        }
+    }
+
+    #[test]
+    fn campaigns_have_names_of_their_own_and_worlds_that_can_be() {
+        for campaign in ALL {
+            assert!(named(campaign.name).is_some_and(|found| found.about == campaign.about));
+            for seed in 0..200 {
+                let plan = (campaign.plan)(seed);
+                assert_eq!(plan.tuning.check(), Ok(()), "{} {seed}", campaign.name);
+                assert_eq!(plan.skews.len(), plan.machines().count());
+                assert_eq!(plan.sync_max.len(), plan.machines().count());
+                let faulty = plan.villains.len() + plan.twins.len();
+                assert!(faulty <= usize::from(plan.size.faulty()), "{} {seed}", campaign.name);
+                assert!(plan.faults.iter().all(|(at, _)| *at <= plan.heal_at));
+            }
+        }
+    }
 }

@@ -37,9 +37,9 @@ impl Clients {
             .patrons
             .iter()
             .enumerate()
-            .map(|(index, (sessions, _))| {
+            .map(|(index, planned)| {
                 let (membership, signer) = (membership.clone(), keys.clients[index].clone());
-                Patron::new(membership, signer, *sessions, window, TIMING, rng.fork())
+                Patron::new(membership, signer, *planned, window, TIMING, rng.fork())
             })
             .collect();
         let hostiles = plan

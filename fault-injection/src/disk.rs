@@ -1,49 +1,268 @@
 //! A replica's disk: what is written, what is on it, and what a crash takes away.
 //!
-//! Records are encoded when they are written and decoded when they are synced, as a real store
-//! would. A sync covers what was written when it began; a crash keeps what was synced and a
-//! prefix, chosen by the seed, of what was not.
+//! Records are bytes in an append-only tail, each with its length and a checksum, as a real store
+//! would write them. A sync covers what was written when it began, and only what it covers is read
+//! back and [applied](Contents). A crash keeps what was synced and a prefix, chosen by the seed, of
+//! what was not; the record in which the prefix ends may be *torn*, with some of its bytes there
+//! and others not. Recovery must then drop it, whole.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use elea_protocol::codec;
 use elea_protocol::evidence::Evidence;
-use elea_protocol::id::{Digest, ReplicaId, Slot};
+use elea_protocol::id::{Digest, ReplicaId, Slot, View};
 use elea_protocol::message::{
-    CheckpointCertificate, CommitCertificate, SLOTS_MAX, SlotEntry, Slots,
+    CommitCertificate, Linked, Position, SignedRequest, SlotEntry, StableProof, StatePart,
 };
-use elea_protocol::replica::{Mark, Record, Recovered};
+use elea_protocol::replica::{
+    Adopted, Aside, EnteredView, Ground, Mark, Record, Recovered, StoredState,
+};
 
 use crate::rng::Rng;
 use crate::violation::{Violation, demand};
 
-/// See the [module](self).
-#[derive(Default)]
-pub struct Disk {
+/// Length and checksum before each record.
+const HEADER: usize = 12;
+
+/// What all records on a disk come to, applied one after the other.
+#[derive(Clone, Default)]
+struct Contents {
+    /// The state that the stored history begins with, where that is not slot 1.
+    state: Option<StoredState>,
+    /// The slots above it, or from slot 1 on.
     slots: Vec<(Digest, SlotEntry)>,
+    entered: Option<EnteredView>,
     lock: Option<CommitCertificate>,
-    stable: Option<CheckpointCertificate>,
+    /// The slots that lead to the lock from the own history, lowest first.
+    branch: Vec<Digest>,
+    aside: BTreeMap<Digest, Aside>,
+    stable: Option<StableProof>,
+    orphans: Vec<Arc<SignedRequest>>,
+    /// Pieces of a state on its way, all of one checkpoint.
+    pieces: Option<(Position, BTreeMap<StatePart, Bytes>)>,
     evidence: Vec<Evidence>,
-    unsynced: VecDeque<(Mark, Bytes)>,
+    /// The hash of every slot that ever was part of the stored history. Only looked up in.
+    ever: HashSet<Digest>,
+}
+
+/// What a crash took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Loss {
+    /// How many records are gone for good.
+    pub records: usize,
+    /// Whether a part of one was left behind.
+    pub is_torn: bool,
+}
+
+/// See the [module](self).
+#[derive(Clone, Default)]
+pub struct Disk {
+    contents: Contents,
+    /// What is written and not applied yet.
+    tail: Vec<u8>,
+    /// The records in the tail, with their lengths there.
+    unsynced: VecDeque<(Mark, usize)>,
     written: Mark,
     synced: Mark,
     syncing: Option<Mark>,
+}
+
+fn broken(who: ReplicaId, what: impl std::fmt::Display) -> Violation {
+    Violation::new("records", format!("{who}: {what}"))
+}
+
+/// FNV-1a: it tells a torn record from a whole one, and nobody forges a disk here.
+fn checksum(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+/// The first record in these bytes and how many of them it takes; `None` where it is torn.
+fn first_record(bytes: &[u8]) -> Option<(&[u8], usize)> {
+    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    let (sum, rest) = rest.split_first_chunk::<8>()?;
+    let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
+    let body = rest.get(..length)?;
+    (checksum(body) == u64::from_le_bytes(*sum)).then_some((body, HEADER + length))
+}
+
+impl Contents {
+    /// Where the stored history begins: the end of the state before its first slot.
+    fn base(&self) -> Option<Position> {
+        self.state.as_ref().map(|state| state.head.stable.position())
+    }
+
+    fn base_slot(&self) -> Slot {
+        self.base().map_or(Slot::GENESIS, |base| base.slot)
+    }
+
+    fn head_slot(&self) -> Slot {
+        self.base_slot().plus(self.slots.len() as u64)
+    }
+
+    fn hash_at(&self, slot: Slot) -> Option<Digest> {
+        let base = self.base();
+        if let Some(base) = base
+            && base.slot == slot
+        {
+            return Some(base.hash);
+        }
+        let above = slot.0.checked_sub(self.base_slot().0)?.checked_sub(1)?;
+        self.slots.get(usize::try_from(above).ok()?).map(|(hash, _)| *hash)
+    }
+
+    /// Lets go of the slots above this one.
+    fn truncate(&mut self, slot: Slot) -> Result<(), String> {
+        let base = self.base_slot();
+        if slot < base || slot > self.head_slot() {
+            let head = self.head_slot();
+            return Err(format!("keeps slots up to {slot}, of a history from {base} to {head}"));
+        }
+        self.slots.truncate(usize::try_from(slot.since(base)).unwrap_or(usize::MAX));
+        Ok(())
+    }
+
+    fn push(&mut self, hash: Digest, entry: SlotEntry) {
+        self.ever.insert(hash);
+        self.slots.push((hash, entry));
+    }
+
+    /// Whether this slot follows the end of the stored history; of a history from slot 1 on the
+    /// hash before it is the cluster's and not known here.
+    fn is_next(&self, at: Position, previous: Digest) -> bool {
+        let head = self.head_slot();
+        at.slot == head.next() && self.hash_at(head).is_none_or(|hash| hash == previous)
+    }
+
+    fn apply(&mut self, record: Record) -> Result<(), String> {
+        match record {
+            Record::Slot { slot, hash, entry } => {
+                let before = Slot(slot.0.saturating_sub(1));
+                self.truncate(before)?;
+                self.push(hash, entry);
+            }
+            Record::Aside(aside) => {
+                self.aside.insert(aside.at.hash, aside);
+            }
+            Record::Lock { certificate, branch } => self.lock(certificate, branch)?,
+            Record::Stable(proof) => self.stable = Some(*proof),
+            Record::Adopted(adopted) => self.adopt(*adopted)?,
+            Record::Orphans { add, remove } => {
+                for orphan in add {
+                    if self.orphans.iter().all(|known| known.digest() != orphan.digest()) {
+                        self.orphans.push(orphan);
+                    }
+                }
+                self.orphans.retain(|orphan| !remove.contains(&orphan.digest()));
+            }
+            Record::Chunk { at, part, bytes } => match &mut self.pieces {
+                Some((known, pieces)) if *known == at => {
+                    pieces.insert(part, bytes);
+                }
+                _ => self.pieces = Some((at, BTreeMap::from([(part, bytes)]))),
+            },
+            Record::Evidence(evidence) => self.evidence.push(*evidence),
+        }
+        Ok(())
+    }
+
+    /// The lock must not outlive what it rests on: its branch is there, and leads to it.
+    fn lock(&mut self, certificate: CommitCertificate, branch: Vec<Digest>) -> Result<(), String> {
+        let at = certificate.position();
+        if let Some(last) = branch.last() {
+            if *last != at.hash {
+                return Err(format!("a lock at {} whose branch ends elsewhere", at.slot));
+            }
+            let mut before: Option<Position> = None;
+            for hash in &branch {
+                let aside = self.aside.get(hash).ok_or("a lock on slots that are not stored")?;
+                let previous = aside.linked.previous;
+                let follows = match before {
+                    Some(before) => before.slot.next() == aside.at.slot && before.hash == previous,
+                    None => {
+                        let root = Slot(aside.at.slot.0.saturating_sub(1));
+                        let is_first = root == Slot::GENESIS && self.base_slot() == root;
+                        is_first || self.hash_at(root) == Some(previous)
+                    }
+                };
+                if !follows {
+                    return Err(format!("a lock on a branch with a gap at {}", aside.at.slot));
+                }
+                before = Some(aside.at);
+            }
+        } else if at.slot >= self.base_slot() && self.hash_at(at.slot) != Some(at.hash) {
+            return Err(format!("a lock at {}, where the stored history is another", at.slot));
+        }
+        self.lock = Some(certificate);
+        self.aside.retain(|hash, _| branch.contains(hash));
+        self.branch = branch;
+        Ok(())
+    }
+
+    fn adopt(&mut self, adopted: Adopted) -> Result<(), String> {
+        let Adopted { entered, ground, slots, lock } = adopted;
+        match ground {
+            Ground::Common(slot) => self.truncate(slot)?,
+            Ground::State(head) => {
+                let (at, pieces) = self.pieces.take().ok_or("a state without its pieces")?;
+                if at != head.stable.position() {
+                    return Err(format!("a state at {} of another's pieces", at.slot));
+                }
+                self.stable = Some(head.stable.clone());
+                self.slots.clear();
+                let chunks = pieces.into_iter().collect();
+                self.state = Some(StoredState { head: *head, chunks });
+            }
+        }
+        for hash in slots {
+            let Aside { at, linked } =
+                self.aside.get(&hash).cloned().ok_or("a history of slots that are not stored")?;
+            let Linked { previous, entry } = linked;
+            if at.hash != hash || !self.is_next(at, previous) {
+                return Err(format!("slot {} does not follow what it is put on", at.slot));
+            }
+            self.push(hash, entry);
+        }
+        if let Some(lock) = &lock {
+            let at = lock.position();
+            if at.slot >= self.base_slot() && self.hash_at(at.slot) != Some(at.hash) {
+                return Err(format!("a lock at {} off the history adopted", at.slot));
+            }
+        }
+        if let Some(entered) = entered {
+            let before = self.entered.as_ref().map_or(View::ZERO, EnteredView::view);
+            if entered.view() <= before {
+                return Err(format!("{} entered after {before}", entered.view()));
+            }
+            self.entered = Some(entered);
+        }
+        self.lock = lock;
+        self.branch.clear();
+        self.aside.clear();
+        Ok(())
+    }
 }
 
 impl Disk {
     /// Takes a record of the running replica.
     ///
     /// # Errors
-    /// Marks must count up by one, and a record must survive being encoded.
+    /// Marks must count up by one, and a record must survive being encoded: it is no larger than a
+    /// frame.
     pub fn append(&mut self, who: ReplicaId, mark: Mark, record: &Record) -> Result<(), Violation> {
         demand(mark.0 == self.written.0 + 1, "marks", || {
             format!("{who} writes mark {} after mark {}", mark.0, self.written.0)
         })?;
-        let bytes = codec::encode(record)
-            .map_err(|error| Violation::new("records", format!("{who}: {error}")))?;
+        let bytes = codec::encode(record).map_err(|error| broken(who, error))?;
+        let length = u32::try_from(bytes.len()).map_err(|error| broken(who, error))?;
+        self.tail.extend(length.to_le_bytes());
+        self.tail.extend(checksum(&bytes).to_le_bytes());
+        self.tail.extend(&bytes);
         self.written = mark;
-        self.unsynced.push_back((mark, bytes));
+        self.unsynced.push_back((mark, HEADER + bytes.len()));
         Ok(())
     }
 
@@ -59,50 +278,58 @@ impl Disk {
     /// The sync under way is done.
     ///
     /// # Errors
-    /// A record does not decode, or leaves a hole in the history.
+    /// A record does not decode, or contradicts those before it.
     pub fn finish_sync(&mut self, who: ReplicaId) -> Result<Mark, Violation> {
         let up_to = self.syncing.take().unwrap_or(self.synced);
+        let mut length = 0;
         while let Some((mark, bytes)) = self.unsynced.pop_front_if(|(mark, _)| *mark <= up_to) {
-            self.apply(who, &bytes)?;
+            length += bytes;
             self.synced = mark;
         }
+        let rest = self.tail.split_off(length);
+        let synced = std::mem::replace(&mut self.tail, rest);
+        let left = self.replay(who, &synced)?;
+        demand(left == 0, "records", || format!("{who}: {left} bytes synced and not readable"))?;
         Ok(self.synced)
     }
 
-    fn apply(&mut self, who: ReplicaId, bytes: &Bytes) -> Result<(), Violation> {
-        let record: Record = codec::decode(bytes)
-            .map_err(|error| Violation::new("records", format!("{who}: {error}")))?;
-        match record {
-            Record::Slot { slot, hash, entry } => {
-                let index = usize::try_from(slot.0).unwrap_or(usize::MAX).wrapping_sub(1);
-                demand(index <= self.slots.len(), "records", || {
-                    format!("{who} writes slot {slot} above {} slots", self.slots.len())
-                })?;
-                self.slots.truncate(index);
-                self.slots.push((hash, entry));
-            }
-            Record::Lock(certificate) => self.lock = Some(certificate),
-            Record::Stable(certificate) => self.stable = Some(certificate),
-            Record::Evidence(evidence) => self.evidence.push(evidence),
+    /// Applies the whole records in these bytes. Answers how many bytes are left: of a torn one.
+    fn replay(&mut self, who: ReplicaId, mut bytes: &[u8]) -> Result<usize, Violation> {
+        while let Some((body, length)) = first_record(bytes) {
+            let record: Record = codec::decode(body).map_err(|error| broken(who, error))?;
+            self.contents.apply(record).map_err(|what| broken(who, what))?;
+            bytes = &bytes[length..];
         }
-        Ok(())
+        Ok(bytes.len())
     }
 
-    /// The power goes. Answers how many records were lost for good.
+    /// The power goes.
     ///
     /// # Errors
     /// As [`Disk::finish_sync`].
-    pub fn crash(&mut self, who: ReplicaId, rng: &mut Rng) -> Result<usize, Violation> {
-        let kept = rng.between(0, self.unsynced.len() as u64);
-        for _ in 0..kept {
-            if let Some((_, bytes)) = self.unsynced.pop_front() {
-                self.apply(who, &bytes)?;
+    pub fn crash(&mut self, who: ReplicaId, rng: &mut Rng) -> Result<Loss, Violation> {
+        let count = self.unsynced.len();
+        let kept = rng.index(count + 1);
+        let mut bytes: usize = self.unsynced.iter().take(kept).map(|(_, length)| length).sum();
+        if let Some((_, next)) = self.unsynced.get(kept)
+            && rng.one_in(2)
+        {
+            // Either it ends in the middle, or all of its length is there and not all of its bytes.
+            let part = rng.index(*next - 1) + 1;
+            if rng.one_in(2) {
+                bytes += part;
+            } else {
+                for byte in &mut self.tail[bytes + part.max(HEADER)..bytes + next] {
+                    *byte = !*byte;
+                }
+                bytes += next;
             }
         }
-        let lost = self.unsynced.len();
+        let tail = std::mem::take(&mut self.tail);
+        let left = self.replay(who, &tail[..bytes])?;
         self.unsynced.clear();
         (self.written, self.synced, self.syncing) = (Mark::NONE, Mark::NONE, None);
-        Ok(lost)
+        Ok(Loss { records: count - kept, is_torn: left > 0 })
     }
 
     /// The last mark written.
@@ -117,131 +344,87 @@ impl Disk {
         self.synced
     }
 
-    /// The hash of a slot on disk.
+    /// Where the stored history begins, if that is not before slot 1: the end of a state.
+    #[must_use]
+    pub fn base(&self) -> Option<Position> {
+        self.contents.base()
+    }
+
+    /// The hash of a slot of the stored history, or of the state that it begins with. Nothing is
+    /// known of the slots below that state.
     #[must_use]
     pub fn hash_at(&self, slot: Slot) -> Option<Digest> {
-        let index = usize::try_from(slot.0).ok()?.checked_sub(1)?;
-        self.slots.get(index).map(|(hash, _)| *hash)
+        self.contents.hash_at(slot)
+    }
+
+    /// Whether a slot aside is stored that ends so.
+    #[must_use]
+    pub fn is_aside(&self, at: Position) -> bool {
+        self.contents.aside.get(&at.hash).is_some_and(|aside| aside.at == at)
+    }
+
+    /// Whether a slot of this hash was part of the stored history at any time.
+    #[must_use]
+    pub fn ever_held(&self, hash: &Digest) -> bool {
+        self.contents.ever.contains(hash)
+    }
+
+    /// The view entered, as it is stored.
+    #[must_use]
+    pub fn entered(&self) -> View {
+        self.contents.entered.as_ref().map_or(View::ZERO, EnteredView::view)
     }
 
     /// The lock on disk.
     #[must_use]
     pub fn lock(&self) -> Option<&CommitCertificate> {
-        self.lock.as_ref()
+        self.contents.lock.as_ref()
     }
 
     /// The stable checkpoint on disk.
     #[must_use]
-    pub fn stable(&self) -> Option<&CheckpointCertificate> {
-        self.stable.as_ref()
+    pub fn stable(&self) -> Option<&StableProof> {
+        self.contents.stable.as_ref()
     }
 
     /// How many slots are on disk.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.slots.len()
+        self.contents.slots.len()
     }
 
     /// Whether no slot is on disk.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.slots.is_empty()
+        self.contents.slots.is_empty()
     }
 
     /// What a replica that starts finds beside the slots.
     #[must_use]
     pub fn recovered(&self) -> Recovered {
+        let contents = &self.contents;
         Recovered {
-            lock: self.lock.clone(),
-            stable: self.stable.clone(),
-            evidence: self.evidence.clone(),
+            entered: contents.entered.clone(),
+            state: contents.state.clone(),
+            lock: contents.lock.clone(),
+            aside: contents
+                .branch
+                .iter()
+                .filter_map(|hash| contents.aside.get(hash))
+                .cloned()
+                .collect(),
+            stable: contents.stable.clone(),
+            orphans: contents.orphans.clone(),
+            evidence: contents.evidence.clone(),
         }
     }
 
-    /// The stored slots from slot 1 on.
+    /// The stored slots, from slot 1 or from the one after the [state](Recovered::state) on.
     #[must_use]
     pub fn slots(&self) -> Vec<(Digest, SlotEntry)> {
-        self.slots.clone()
-    }
-
-    /// A stretch of the stored history for a peer that asked for it.
-    #[must_use]
-    pub fn serve(&self, from: Slot) -> Option<Slots> {
-        let first = usize::try_from(from.0).ok()?.checked_sub(1)?;
-        let entries: Vec<SlotEntry> =
-            self.slots.iter().skip(first).take(SLOTS_MAX).map(|(_, entry)| entry.clone()).collect();
-        let certificate = self.lock.clone();
-        (!entries.is_empty()).then_some(Slots { from, entries, certificate })
+        self.contents.slots.clone()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use elea_protocol::message::NonDeterminism;
-
-    use super::*;
-
-    const ME: ReplicaId = ReplicaId(0);
-
-    fn slot(slot: u64, hash: u8) -> Record {
-        Record::Slot {
-            slot: Slot(slot),
-            hash: Digest([hash; 32]),
-            entry: SlotEntry {
-                choices: NonDeterminism::default(),
-                requests: Vec::new(),
-                order: None,
-            },
-        }
-    }
-
-    #[test]
-    fn a_sync_covers_what_was_written_when_it_began() {
-        let mut disk = Disk::default();
-        disk.append(ME, Mark(1), &slot(1, 1)).expect("in order");
-        assert_eq!(disk.begin_sync(), Some(Mark(1)));
-        disk.append(ME, Mark(2), &slot(2, 2)).expect("in order");
-        assert_eq!(disk.begin_sync(), None, "one at a time");
-        assert_eq!(disk.finish_sync(ME), Ok(Mark(1)));
-        assert_eq!(disk.len(), 1);
-        assert_eq!(disk.begin_sync(), Some(Mark(2)));
-    }
-
-    #[test]
-    fn a_crash_takes_what_was_not_synced_and_slots_replace_what_is_above_them() {
-        let mut disk = Disk::default();
-        for n in 1..=3 {
-            disk.append(ME, Mark(n), &slot(n, 1)).expect("in order");
-        }
-        disk.begin_sync();
-        disk.finish_sync(ME).expect("sound");
-        disk.append(ME, Mark(4), &slot(2, 9)).expect("in order");
-        let mut kept_all = false;
-        let mut kept_none = false;
-        for seed in 0..16 {
-            let mut copy = Disk { slots: disk.slots(), ..Disk::default() };
-            copy.unsynced.clone_from(&disk.unsynced);
-            match copy.crash(ME, &mut Rng::new(seed)).expect("sound") {
-                0 => {
-                    assert_eq!((copy.len(), copy.hash_at(Slot(2))), (2, Some(Digest([9; 32]))));
-                    kept_all = true;
-                }
-                lost => {
-                    assert_eq!((lost, copy.len()), (1, 3));
-                    kept_none = true;
-                }
-            }
-        }
-        assert!(kept_all && kept_none);
-    }
-
-    #[test]
-    fn marks_and_slots_that_leave_a_hole_are_found() {
-        let mut disk = Disk::default();
-        let found = disk.append(ME, Mark(2), &slot(1, 1)).expect_err("a mark left out");
-        assert_eq!(found.rule, "marks");
-        disk.append(ME, Mark(1), &slot(2, 1)).expect("the mark is right");
-        disk.begin_sync();
-        assert_eq!(disk.finish_sync(ME).expect_err("a slot left out").rule, "records");
-    }
-}
+mod tests;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use elea_protocol::application::Application;
-use elea_protocol::id::{Digest, Slot};
+use elea_protocol::id::{Digest, RequestName, Slot, View};
 use elea_protocol::message::{Batch, Commit, Order, Position};
 use elea_protocol::replica::Replica;
 use elea_protocol::seal::Signed;
@@ -29,8 +29,16 @@ impl<A: Application> Look for Lens<'_, A> {
         self.0.head()
     }
 
-    fn base(&self) -> Slot {
-        self.0.history().base().slot
+    fn entered(&self) -> (View, Slot) {
+        (self.0.entered(), self.0.entry_slot())
+    }
+
+    fn base(&self) -> Position {
+        self.0.history().base()
+    }
+
+    fn waits(&self, name: &RequestName) -> bool {
+        self.0.waits(name)
     }
 
     fn hash_at(&self, slot: Slot) -> Option<Digest> {
@@ -58,6 +66,13 @@ impl<A: Application> Look for Lens<'_, A> {
             ("slots", footprint.slots),
             ("digests", footprint.digests),
             ("evidence", footprint.evidence),
+            ("branch_slots", footprint.branch_slots),
+            ("view_changes", footprint.view_changes),
+            ("new_views", footprint.new_views),
+            ("of_later_views", footprint.of_later_views),
+            ("undone_results", footprint.undone_results),
+            ("orphans", footprint.orphans),
+            ("states", footprint.states),
         ]
     }
 }

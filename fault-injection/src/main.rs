@@ -13,8 +13,9 @@ use elea_fault_injection::{hostile, mutants, run, villain};
     name = "elea-fault-injection",
     version,
     after_help = "Examples:\n  \
-        elea-fault-injection campaign --seeds 1000\n  \
-        elea-fault-injection replay 42 --verbose\n  \
+        elea-fault-injection campaign partition-merge --seeds 1000\n  \
+        elea-fault-injection campaign all --seeds 200\n  \
+        elea-fault-injection replay partition-merge 42 --verbose\n  \
         elea-fault-injection mutants skip-duplicate-check"
 )]
 struct Arguments {
@@ -25,8 +26,14 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Runs many seeds and tells what they saw; fails on a broken rule and on anything never seen.
+    ///
+    /// One seed is one whole world, bit for bit, on every machine. A seed that fails prints the
+    /// command that replays it.
     Campaign {
-        /// How many seeds.
+        /// Which one: safety, liveness, partition-merge, villains or twins; or all of them.
+        #[arg(value_parser = campaign_names(true))]
+        name: String,
+        /// How many seeds; of each, where all are run.
         #[arg(long, default_value_t = 1000)]
         seeds: u64,
         /// The first seed.
@@ -38,19 +45,22 @@ enum Command {
         /// Do not fail for what was never seen; for few seeds.
         #[arg(long)]
         partial: bool,
-        /// One JSON object instead of text.
+        /// One JSON object a campaign, each on a line, instead of text.
         #[arg(long)]
         json: bool,
     },
     /// Runs one seed again and prints its digest.
     Replay {
-        /// Which.
+        /// The campaign: safety, liveness, partition-merge, villains or twins.
+        #[arg(value_parser = campaign_names(false))]
+        campaign: String,
+        /// Which seed.
         seed: u64,
         /// Print everything that happens.
         #[arg(long, short)]
         verbose: bool,
     },
-    /// Lists villains, hostile clients and mutants.
+    /// Lists campaigns, villains, hostile clients and mutants.
     List,
     /// Breaks a rule in a copy of the source and checks that the simulator notices.
     Mutants {
@@ -59,12 +69,17 @@ enum Command {
     },
 }
 
+fn campaign_names(with_all: bool) -> clap::builder::PossibleValuesParser {
+    let all = with_all.then_some("all");
+    campaign::ALL.iter().map(|campaign| campaign.name).chain(all).collect::<Vec<_>>().into()
+}
+
 fn main() -> ExitCode {
     match Arguments::parse().command {
-        Command::Campaign { seeds, from, stop_early, partial, json } => {
-            run_campaign(Order { from, seeds, stop_early }, partial, json)
+        Command::Campaign { name, seeds, from, stop_early, partial, json } => {
+            run_campaigns(&name, Order { from, seeds, stop_early }, partial, json)
         }
-        Command::Replay { seed, verbose } => replay(seed, verbose),
+        Command::Replay { campaign, seed, verbose } => replay(&campaign, seed, verbose),
         Command::List => list(),
         Command::Mutants { names } => run_mutants(&names),
     }
@@ -74,26 +89,40 @@ fn code(good: bool) -> ExitCode {
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn run_campaign(order: Order, partial: bool, json: bool) -> ExitCode {
-    let result = campaign::run::<JournalWorld>(order);
-    let good = if partial { result.failures.is_empty() } else { result.is_good() };
-    if json {
-        match serde_json::to_string(&result) {
-            Ok(text) => println!("{text}"),
-            Err(error) => eprintln!("the result cannot be written as JSON: {error}"),
+fn run_campaigns(name: &str, order: Order, partial: bool, json: bool) -> ExitCode {
+    let mut all_good = true;
+    for campaign in campaign::ALL.iter().filter(|known| name == "all" || known.name == name) {
+        let result = campaign::run::<JournalWorld>(campaign, order);
+        all_good &= if partial { result.failures.is_empty() } else { result.is_good() };
+        if json {
+            match serde_json::to_string(&result) {
+                Ok(text) => println!("{text}"),
+                Err(error) => eprintln!("the result cannot be written as JSON: {error}"),
+            }
+        } else {
+            print!("{}", campaign::describe(&result, partial));
         }
-        return code(good);
+        if order.stop_early && !result.failures.is_empty() {
+            break;
+        }
     }
-    print!("{}", campaign::describe(&result, partial));
-    code(good)
+    code(all_good)
 }
 
-fn replay(seed: u64, verbose: bool) -> ExitCode {
-    let report = run::seed::<JournalWorld>(seed, verbose);
+fn replay(name: &str, seed: u64, verbose: bool) -> ExitCode {
+    let Some(campaign) = campaign::named(name) else {
+        eprintln!("there is no campaign `{name}`; `list` shows them all");
+        return ExitCode::FAILURE;
+    };
+    let plan = (campaign.plan)(seed);
+    if verbose {
+        println!("{plan:#?}");
+    }
+    let report = run::plan::<JournalWorld>(plan, verbose);
     for line in &report.lines {
         println!("{line}");
     }
-    println!("seed {seed}: {} steps, {} ms of its own time", report.steps, report.world_ms);
+    println!("{name} {seed}: {} steps, {} ms of its own time", report.steps, report.world_ms);
     println!("digest {}", report.digest);
     match &report.violation {
         None => println!("every rule held"),
@@ -103,8 +132,12 @@ fn replay(seed: u64, verbose: bool) -> ExitCode {
 }
 
 fn list() -> ExitCode {
+    println!("campaigns");
+    for campaign in campaign::ALL {
+        println!("  {:<18} {}", campaign.name, campaign.about);
+    }
     println!("villains");
-    for (name, what, _) in villain::PRIMARIES.iter().chain(villain::BACKUPS) {
+    for (name, what, ..) in villain::ALL {
         println!("  {name:<18} {what}");
     }
     println!("hostile clients");

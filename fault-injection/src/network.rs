@@ -6,12 +6,40 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use elea_protocol::id::ReplicaId;
+
 use crate::rng::Rng;
 
-/// Who sends or receives: a replica by its id, or one of the client processes.
+/// A machine with a replica on it. The first machine of each replica has the number of its id; the
+/// second one of a replica that has two, its twin, has a number above those.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Machine(pub u8);
+
+impl Machine {
+    /// It, as a sender or receiver.
+    #[must_use]
+    pub fn party(self) -> Party {
+        Party::Replica(self.0)
+    }
+
+    /// Its place among all machines.
+    #[must_use]
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+impl From<ReplicaId> for Machine {
+    /// Its first one.
+    fn from(id: ReplicaId) -> Self {
+        Self(id.0)
+    }
+}
+
+/// Who sends or receives: a replica by its [`Machine`], or one of the client processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Party {
-    /// A replica.
+    /// A replica, by the number of its machine.
     Replica(u8),
     /// A client process.
     Client(u16),
@@ -67,6 +95,8 @@ pub struct Network {
     usual: Link,
     special: BTreeMap<(Party, Party), Link>,
     cut: BTreeSet<(Party, Party)>,
+    /// Cut for good: no healing ends it.
+    walls: BTreeSet<(Party, Party)>,
     /// Filters, in the order in which they were set.
     pub drops: Vec<Drop>,
     rng: Rng,
@@ -84,6 +114,7 @@ impl Network {
             usual,
             special: BTreeMap::new(),
             cut: BTreeSet::new(),
+            walls: BTreeSet::new(),
             drops: Vec::new(),
             rng,
             lost: 0,
@@ -100,6 +131,16 @@ impl Network {
     pub fn cut(&mut self, one: Party, other: Party) {
         self.cut.insert((one, other));
         self.cut.insert((other, one));
+    }
+
+    /// From now on exactly these directions are cut, beside those that are cut for good.
+    pub fn split(&mut self, cuts: &[(Party, Party)]) {
+        self.cut = cuts.iter().copied().collect();
+    }
+
+    /// Cuts a direction for good.
+    pub fn wall(&mut self, from: Party, to: Party) {
+        self.walls.insert((from, to));
     }
 
     /// Takes back all cuts and filters; the links stay as they are.
@@ -122,7 +163,8 @@ impl Network {
         // Always the same number of draws, so that a filter does not change the rest of a world.
         let (lost, doubled) = (self.rng.per_mille(link.loss), self.rng.per_mille(link.duplication));
         let (first, second) = (self.rng.between(0, link.jitter), self.rng.between(0, link.jitter));
-        if lost || self.cut.contains(&(from, to)) || self.filtered(from, to, kind) {
+        let cut = self.cut.contains(&(from, to)) || self.walls.contains(&(from, to));
+        if lost || cut || self.filtered(from, to, kind) {
             self.lost += 1;
             return Vec::new();
         }
@@ -168,6 +210,21 @@ mod tests {
         network.cut(a, b);
         assert!(network.arrivals(b, a, "commit").is_empty());
         network.heal();
+        assert_eq!(network.arrivals(b, a, "commit"), [5]);
+    }
+
+    #[test]
+    fn a_split_has_directions_and_a_wall_outlives_healing() {
+        let mut network = Network::new(Link::steady(5), Rng::new(1));
+        let (a, b) = (Party::Replica(0), Party::Replica(1));
+        network.split(&[(a, b)]);
+        assert!(network.arrivals(a, b, "commit").is_empty());
+        assert_eq!(network.arrivals(b, a, "commit"), [5]);
+        network.split(&[(b, a)]);
+        assert_eq!(network.arrivals(a, b, "commit"), [5]);
+        network.wall(a, b);
+        network.heal();
+        assert!(network.arrivals(a, b, "commit").is_empty());
         assert_eq!(network.arrivals(b, a, "commit"), [5]);
     }
 }

@@ -11,14 +11,14 @@ use bytes::Bytes;
 use elea_protocol::evidence::Evidence;
 use elea_protocol::id::{ClientId, Instant, Now, ReplicaId, SessionId, WallTime};
 use elea_protocol::membership::Membership;
-use elea_protocol::message::{Message, Slots, ToClient};
+use elea_protocol::message::{Message, ToClient};
 use elea_protocol::replica::{Action, Event, Mark, Replica, Setup, Target};
 use elea_protocol::seal::Signer;
 use elea_protocol::tuning::Tuning;
 
-use crate::disk::Disk;
+use crate::disk::{Disk, Loss};
 use crate::inspect;
-use crate::network::Party;
+use crate::network::{Machine, Party};
 use crate::rng::Rng;
 use crate::subject::Subject;
 use crate::villain::{Deed, Lair, Villain};
@@ -56,8 +56,6 @@ impl Clock {
 pub enum Outbound {
     /// To all other replicas or one of them.
     Peers(Target, Message),
-    /// To another replica that asked: a stretch of history read from the disk.
-    FromDisk(ReplicaId, Slots),
     /// To a client.
     Client(ClientId, Option<SessionId>, ToClient),
     /// A villain's own bytes.
@@ -78,13 +76,17 @@ pub struct Fabric {
     pub clock: Clock,
     /// A villain in whose hands it is.
     pub villain: Option<Box<dyn Villain>>,
+    /// Whether another machine runs a replica of the same identity.
+    pub is_twin: bool,
     /// For its seeds, for what crashes take, and for its villain.
     pub rng: Rng,
 }
 
 /// A machine with a replica on it.
 pub struct Node<S: Subject> {
-    /// Which one.
+    /// Which machine.
+    pub machine: Machine,
+    /// Which replica it is. Twins share it.
     pub id: ReplicaId,
     /// `None` while it is down.
     pub core: Option<Replica<S::App>>,
@@ -100,6 +102,7 @@ pub struct Node<S: Subject> {
     signer: Arc<dyn Signer>,
     tuning: Tuning,
     villain: Option<Box<dyn Villain>>,
+    is_twin: bool,
     lair: Lair,
     rng: Rng,
     held: VecDeque<(Mark, Outbound)>,
@@ -108,8 +111,8 @@ pub struct Node<S: Subject> {
 impl<S: Subject> Node<S> {
     /// A machine with an empty disk, switched off.
     #[must_use]
-    pub fn new(id: ReplicaId, fabric: Fabric) -> Self {
-        let Fabric { membership, signer, tuning, clock, villain, mut rng } = fabric;
+    pub fn new(machine: Machine, id: ReplicaId, fabric: Fabric) -> Self {
+        let Fabric { membership, signer, tuning, clock, villain, is_twin, mut rng } = fabric;
         let lair = Lair {
             id,
             membership: membership.clone(),
@@ -118,6 +121,7 @@ impl<S: Subject> Node<S> {
             now: clock.at(0),
         };
         Self {
+            machine,
             id,
             core: None,
             disk: Disk::default(),
@@ -128,16 +132,23 @@ impl<S: Subject> Node<S> {
             signer,
             tuning,
             villain,
+            is_twin,
             lair,
             rng,
             held: VecDeque::new(),
         }
     }
 
-    /// Whether no villain has it in hand.
+    /// Whether no villain has it in hand and nobody else is the same replica.
     #[must_use]
     pub fn is_correct(&self) -> bool {
-        self.villain.is_none()
+        self.villain.is_none() && !self.is_twin
+    }
+
+    /// Whether it is one of two machines of one replica.
+    #[must_use]
+    pub fn is_twin(&self) -> bool {
+        self.is_twin
     }
 
     /// The villain's name.
@@ -172,11 +183,11 @@ impl<S: Subject> Node<S> {
         Ok(())
     }
 
-    /// The power goes. Answers how many records it cost.
+    /// The power goes. Answers what it cost.
     ///
     /// # Errors
     /// As [`Disk::crash`].
-    pub fn crash(&mut self) -> Result<usize, Violation> {
+    pub fn crash(&mut self) -> Result<Loss, Violation> {
         self.note_counters();
         self.core = None;
         self.held.clear();
@@ -251,10 +262,6 @@ impl<S: Subject> Node<S> {
             Action::Answer { client, session, message, after } => {
                 (after, Outbound::Client(client, session, message))
             }
-            Action::ServeHistory { to, from } => match self.disk.serve(from) {
-                None => return Ok(()),
-                Some(slots) => (Mark::NONE, Outbound::FromDisk(to, slots)),
-            },
             Action::Accuse(evidence) => (Mark::NONE, Outbound::Accusation(evidence)),
         };
         demand(after <= self.disk.written(), "marks", || {

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use elea_protocol::client::{
-    Action, Client, Event, Failure, Follow, Setup, Submission, Ticket, Timing,
+    Action, Answer, Client, Event, Failure, Finality, Follow, Setup, Submission, Ticket, Timing,
 };
 use elea_protocol::codec::encode;
-use elea_protocol::id::{ClientId, ReplicaId, RequestNumber, SessionId};
+use elea_protocol::id::{ClientId, Digest, ReplicaId, RequestName, RequestNumber, SessionId, Slot};
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{Level, ReplyKind, Request, SignedRequest, ToClient, ToReplica};
 use elea_protocol::seal::{Signer, VerifiedRoots};
@@ -16,6 +16,7 @@ use elea_protocol::seal::{Signer, VerifiedRoots};
 use crate::check::Promise;
 use crate::coverage::Coverage;
 use crate::node::Clock;
+use crate::plan::{PatronPlan, Taste};
 use crate::rng::Rng;
 use crate::violation::{Violation, demand};
 
@@ -26,6 +27,40 @@ struct Asked {
     level: Level,
     follow: Follow,
     is_answered: bool,
+}
+
+/// What a client was told of a submission.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// When.
+    pub at: u64,
+    /// Of which request it is a part.
+    pub name: RequestName,
+    /// The slot that the answer names.
+    pub slot: Slot,
+    /// The hash of the history up to it.
+    pub hash: Digest,
+    /// The position of its first operation in the slot.
+    pub index: u32,
+    /// The results.
+    pub results: Vec<Bytes>,
+}
+
+/// A submission, from the first to the last, for the judgement at the end.
+#[derive(Clone, Debug)]
+pub struct Story {
+    /// When it was asked for.
+    pub asked: u64,
+    /// How good the answer had to be.
+    pub level: Level,
+    /// What it asked for.
+    pub operations: Vec<Bytes>,
+    /// The first answer.
+    pub answered: Option<Told>,
+    /// The answer that was final.
+    pub settled: Option<Told>,
+    /// When it was told that there will be none.
+    pub failed: Option<u64>,
 }
 
 /// See the [module](self).
@@ -40,7 +75,10 @@ pub struct Patron {
     usable: Vec<usize>,
     window: u64,
     timing: Timing,
+    taste: Taste,
     asked: BTreeMap<Ticket, Asked>,
+    /// All that it ever asked for, in that order.
+    pub stories: BTreeMap<Ticket, Story>,
     tickets: u64,
     roots: VerifiedRoots,
     rng: Rng,
@@ -60,12 +98,12 @@ pub struct Wants {
 }
 
 impl Patron {
-    /// A process with `sessions` sessions.
+    /// A process of this kind.
     #[must_use]
     pub fn new(
         membership: Arc<Membership>,
         signer: Arc<dyn Signer>,
-        sessions: usize,
+        planned: PatronPlan,
         window: u64,
         timing: Timing,
         rng: Rng,
@@ -79,14 +117,16 @@ impl Patron {
             usable: Vec::new(),
             window,
             timing,
+            taste: planned.taste,
             asked: BTreeMap::new(),
+            stories: BTreeMap::new(),
             tickets: 0,
             roots: VerifiedRoots::default(),
             rng,
             coverage: Coverage::default(),
             told: Vec::new(),
         };
-        (0..sessions).for_each(|_| patron.open_session(0));
+        (0..planned.sessions).for_each(|_| patron.open_session(0));
         patron
     }
 
@@ -97,8 +137,14 @@ impl Patron {
     }
 
     fn open_session(&mut self, time: u64) {
-        let random = u16::try_from(self.rng.between(0, u64::from(u16::MAX))).expect("16 bits");
-        let session = SessionId::new(self.clock.at(time).wall, random);
+        // A process knows its own sessions: 16 random bits tell it from other processes only.
+        let session = loop {
+            let random = u16::try_from(self.rng.between(0, u64::from(u16::MAX))).expect("16 bits");
+            let session = SessionId::new(self.clock.at(time).wall, random);
+            if self.sessions.iter().all(|known| known.session() != session) {
+                break session;
+            }
+        };
         // Below all of its sessions: it never retires one.
         let floor = SessionId::new(self.clock.at(0).wall, 0);
         self.usable.push(self.sessions.len());
@@ -152,11 +198,11 @@ impl Patron {
         let count = if self.rng.one_in(3) { self.rng.between(2, 6) } else { 1 };
         let mut submissions = Vec::new();
         for _ in 0..count {
-            let (level, follow) = match self.rng.between(0, 9) {
-                0..=2 => (Level::Strong, Follow::No),
-                3..=5 => (Level::Weak, Follow::Yes),
-                6 => (Level::Weak, Follow::MayAsk),
-                _ => (Level::Weak, Follow::No),
+            let (level, follow) = match (self.taste, self.rng.between(0, 9)) {
+                (Taste::Strong, _) | (Taste::Mixed, 0..=2) => (Level::Strong, Follow::No),
+                (Taste::Mixed, 3..=5) => (Level::Weak, Follow::Yes),
+                (Taste::Mixed, 6) => (Level::Weak, Follow::MayAsk),
+                (Taste::Weak, _) | (Taste::Mixed, _) => (Level::Weak, Follow::No),
             };
             let operations =
                 (0..self.rng.between(1, 3)).map(|_| operation(&mut self.rng)).collect();
@@ -183,6 +229,15 @@ impl Patron {
                 let ticket = Ticket(self.tickets);
                 let asked = Asked { at: time, level, follow, is_answered: false };
                 self.asked.insert(ticket, asked);
+                let story = Story {
+                    asked: time,
+                    level,
+                    operations: operations.clone(),
+                    answered: None,
+                    settled: None,
+                    failed: None,
+                };
+                self.stories.insert(ticket, story);
                 Submission { ticket, level, follow, operations }
             })
             .collect();
@@ -223,12 +278,17 @@ impl Patron {
                         Follow::Yes => {}
                     }
                 }
-                Action::Final { ticket, answer, .. } => {
+                Action::Final { ticket, answer, finality } => {
                     let promise = self.promise(time, ticket, &answer, true)?;
                     wants.promises.push(promise);
+                    let first = self.stories.get(&ticket).and_then(|story| story.answered.as_ref());
+                    if let Some(first) = first {
+                        let what = compare(first, &answer, &finality)?;
+                        what.into_iter().for_each(|what| self.coverage.mark(what));
+                    }
                     self.asked.remove(&ticket);
                 }
-                Action::Failed { ticket, failure } => self.failed(ticket, failure)?,
+                Action::Failed { ticket, failure } => self.failed(time, ticket, failure)?,
                 Action::SessionUnusable { reason, unsent } => {
                     self.coverage.mark("client: new session");
                     self.told.push(format!("session closed: {reason}"));
@@ -248,7 +308,7 @@ impl Patron {
         self.asked.remove(&ticket);
     }
 
-    fn failed(&mut self, ticket: Ticket, failure: Failure) -> Result<(), Violation> {
+    fn failed(&mut self, time: u64, ticket: Ticket, failure: Failure) -> Result<(), Violation> {
         self.coverage.mark(&format!("client: failed, {failure:?}"));
         self.told.push(format!("failed: {failure}"));
         // Nothing else can happen to who keeps to the rules. Results are only kept for a while, and
@@ -256,6 +316,9 @@ impl Patron {
         demand(failure == Failure::ResultForgotten, "liveness", || {
             format!("an honest client is told: {failure}")
         })?;
+        if let Some(story) = self.stories.get_mut(&ticket) {
+            story.failed = Some(time);
+        }
         demand(self.asked.remove(&ticket).is_some(), "honest", || {
             format!("the client core fails {ticket:?}, which is done with")
         })
@@ -266,7 +329,7 @@ impl Patron {
         &mut self,
         time: u64,
         ticket: Ticket,
-        answer: &elea_protocol::client::Answer,
+        answer: &Answer,
         is_final: bool,
     ) -> Result<Promise, Violation> {
         let size = self.membership.size();
@@ -309,6 +372,20 @@ impl Patron {
             results.join(", "),
             voters.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
         ));
+        let told = Told {
+            at: time,
+            name: answer.receipt.reply.name,
+            slot: answer.slot,
+            hash: answer.hash,
+            index: answer.index,
+            results: answer.results.clone(),
+        };
+        if let Some(story) = self.stories.get_mut(&ticket) {
+            if strong {
+                story.settled = Some(told.clone());
+            }
+            story.answered.get_or_insert(told);
+        }
         Ok(Promise {
             name: answer.receipt.reply.name,
             level: asked.level,
@@ -364,7 +441,8 @@ impl Patron {
             ToClient::Challenge(_)
             | ToClient::Welcome
             | ToClient::Farewell(_)
-            | ToClient::Status(_) => {}
+            | ToClient::Status(_)
+            | ToClient::Evidence(_) => {}
         }
         for (session, event) in events {
             if let Some(index) = self.sessions.iter().position(|core| core.session() == session) {
@@ -407,5 +485,32 @@ impl Patron {
             })
             .collect::<Vec<_>>()
             .join("; ")
+    }
+}
+
+/// Whether a client that was answered something is told rightly what became of it. Answers what
+/// there is to count.
+fn compare(
+    first: &Told,
+    last: &Answer,
+    finality: &Finality,
+) -> Result<Option<&'static str>, Violation> {
+    let is_same = first.results == last.results;
+    match finality {
+        Finality::Same => {
+            demand(is_same, "reported", || {
+                format!(
+                    "{:?} was answered {:?}, is final with {:?}, and that is called the same",
+                    first.name, first.results, last.results
+                )
+            })?;
+            Ok(None)
+        }
+        Finality::Reordered { results } => {
+            demand(*results == last.results, "reported", || {
+                format!("{:?} is final with {:?}, not {results:?}", first.name, last.results)
+            })?;
+            Ok(Some(if is_same { "client: moved" } else { "client: result changed" }))
+        }
     }
 }

@@ -1,20 +1,31 @@
 //! One seed, from its beginning to its verdict.
 
 use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
+use elea_protocol::application::Application;
+use elea_protocol::id::{Digest, RequestName, Slot};
+use elea_protocol::message::Level;
+use elea_protocol::replica::Replica;
 use serde::Serialize;
 
-use crate::check::reexecute;
+use crate::check::linear::{Decided, EnvironmentOp, StrongOp};
+use crate::check::{Executed, reexecute};
 use crate::coverage::Coverage;
-use crate::plan::{Goal, Plan};
+use crate::patron::{Patron, Story};
+use crate::plan::{Component, Plan};
 use crate::subject::Subject;
 use crate::violation::{Violation, demand};
 use crate::world::World;
 
-/// How long a healed world has until everybody agrees, in microseconds of its time.
+/// How long a healed world has until everybody agrees, and a component until its client is answered,
+/// in microseconds of its time.
 const PATIENCE: u64 = 60_000_000;
+
+/// How long clients go on asking once the faults are over.
+const LATE: u64 = 500_000;
 
 /// How long a world goes on after that, to see that it stays so.
 const AFTERWARDS: u64 = 500_000;
@@ -37,12 +48,6 @@ pub struct Report {
     /// What happened, in lines, where they were wanted.
     #[serde(skip)]
     pub lines: Vec<String>,
-}
-
-/// Runs the world of a seed.
-#[must_use]
-pub fn seed<S: Subject>(seed: u64, verbose: bool) -> Report {
-    plan::<S>(Plan::swarm(seed), verbose)
 }
 
 /// Runs the world of a plan. A panic of the core is a violation like any other.
@@ -76,24 +81,69 @@ pub fn plan<S: Subject>(plan: Plan, verbose: bool) -> Report {
 }
 
 fn drive<S: Subject>(world: &mut World<S>) -> Result<(), Violation> {
-    let heal_at = world.plan.heal_at;
-    run_until(world, heal_at)?;
-    match world.plan.goal {
-        Goal::SafetyOnly => run_until(world, heal_at + 2 * AFTERWARDS),
-        Goal::Convergence => {
-            let mut at = heal_at;
-            while discord(world).is_some() {
-                at += 50_000;
-                if at > heal_at + PATIENCE {
-                    let what = discord(world).unwrap_or_default();
-                    return Err(Violation::new("liveness", what));
-                }
-                run_until(world, at)?;
-            }
-            run_until(world, at + AFTERWARDS)?;
-            verdict(world)
-        }
+    run_until(world, world.plan.heal_at)?;
+    if let Some(component) = world.plan.component.clone() {
+        let until = world.now() + LATE;
+        world.enclose(&component, until)?;
+        run_until(world, until)?;
+        let rule = if component.level == Level::Weak { "L1" } else { "L2" };
+        wait(world, rule, |world| neglect(world, &component))?;
+        world.coverage.mark(match component.level {
+            Level::Weak => "component answered: weak",
+            Level::Strong => "component answered: strong",
+        });
     }
+    let until = world.now() + LATE;
+    world.heal(until)?;
+    wait(world, "liveness", discord)?;
+    run_until(world, world.now() + AFTERWARDS)?;
+    // A villain may have come with one more request of a hostile client meanwhile.
+    wait(world, "I9", discord)?;
+    verdict(world)
+}
+
+/// Lets time go by until nothing is missing.
+fn wait<S: Subject>(
+    world: &mut World<S>,
+    rule: &str,
+    missing: impl Fn(&World<S>) -> Option<String>,
+) -> Result<(), Violation> {
+    let until = world.now() + PATIENCE;
+    while let Some(what) = missing(world) {
+        demand(world.now() < until, rule, || what)?;
+        run_until(world, world.now() + 50_000)?;
+    }
+    Ok(())
+}
+
+/// What the client of a component is still waiting for.
+fn neglect<S: Subject>(world: &World<S>, component: &Component) -> Option<String> {
+    let patron = &world.clients.patrons[usize::from(component.client)];
+    if patron.open() == 0 {
+        return None;
+    }
+    let members: Vec<String> = component
+        .members
+        .iter()
+        .filter_map(|machine| {
+            let node = &world.nodes[machine.index()];
+            Some(format!("{} {}", node.id, standing(node.core.as_ref()?)))
+        })
+        .collect();
+    Some(format!(
+        "a {:?} client in a component with {members:?} waits in vain: {}",
+        component.level,
+        patron.complaint()
+    ))
+}
+
+/// Where a replica stands, in a few words.
+fn standing<A: Application>(core: &Replica<A>) -> String {
+    let head = core.head();
+    let lock = core.lock().map_or(0, |lock| lock.commit.slot.0);
+    let (entered, stable) = (core.entered(), core.stable());
+    let campaign = core.campaign().map(|view| format!(" for {view}")).unwrap_or_default();
+    format!("{entered}{campaign} head {} {:?} lock {lock} stable {stable}", head.slot, head.hash)
 }
 
 /// Lets everything up to `time` happen.
@@ -108,36 +158,29 @@ pub fn run_until<S: Subject>(world: &mut World<S>, time: u64) -> Result<(), Viol
     Ok(())
 }
 
-/// Why the world is not at rest yet.
+/// Why the world is not at rest yet: somebody is not answered, not everything is executed and
+/// final everywhere, or clients have more to ask for.
 fn discord<S: Subject>(world: &World<S>) -> Option<String> {
-    let heads: Vec<String> = world
-        .correct()
-        .filter_map(|node| {
-            let core = node.core.as_ref()?;
-            let lock = core.lock().map_or(0, |lock| lock.commit.slot.0);
-            Some(format!("{} {} {:?} lock {lock}", node.id, core.head().slot, core.head().hash))
-        })
-        .collect();
-    let mut positions = world.correct().filter_map(|node| {
-        let core = node.core.as_ref()?;
-        let lock = core.lock().map_or(0, |lock| lock.commit.slot.0);
-        Some((core.head(), lock == core.head().slot.0))
-    });
-    let first = positions.next();
-    let agreed = first.is_none_or(|(head, locked)| {
-        locked && positions.all(|(other, locked)| locked && other == head)
-    });
-    let open = world.clients.open();
-    // What waits at a correct replica may still be ordered: hostile clients' requests, too.
-    let waiting: usize =
-        world.correct().filter_map(|node| Some(node.core.as_ref()?.footprint().pending)).sum();
-    if agreed && open == 0 && waiting == 0 {
+    let mut heads = BTreeSet::new();
+    let (mut waiting, mut is_final) = (0, true);
+    for core in world.correct().filter_map(|node| node.core.as_ref()) {
+        let head = core.head();
+        heads.insert(head);
+        waiting += core.orderable();
+        let locked = core.lock().map_or(Slot::GENESIS, |lock| lock.commit.slot);
+        is_final &= locked >= head.slot;
+    }
+    let (open, left) = (world.clients.open(), world.loads_left());
+    if heads.len() <= 1 && is_final && open == 0 && waiting == 0 && left == 0 {
         return None;
     }
-    let complaints: Vec<String> =
-        world.clients.patrons.iter().map(crate::patron::Patron::complaint).collect();
+    let standings: Vec<String> = world
+        .correct()
+        .filter_map(|node| Some(format!("{} {}", node.id, standing(node.core.as_ref()?))))
+        .collect();
+    let complaints: Vec<String> = world.clients.patrons.iter().map(Patron::complaint).collect();
     Some(format!(
-        "{open} submissions open, {waiting} requests waiting, heads {heads:?}; {complaints:?}"
+        "{open} submissions open, {waiting} requests waiting, {standings:?}; {complaints:?}"
     ))
 }
 
@@ -152,6 +195,7 @@ fn verdict<S: Subject>(world: &mut World<S>) -> Result<(), Violation> {
     let mut fresh = S::application();
     let executed = reexecute(&world.checker.histories, head.hash, &mut fresh)?;
     world.checker.outcomes.check(&executed)?;
+    check_strong(world, head.hash, &executed)?;
     let mut states = Vec::new();
     for node in &mut world.nodes {
         if let (true, Some(core)) = (node.is_correct(), &mut node.core) {
@@ -175,6 +219,77 @@ fn verdict<S: Subject>(world: &mut World<S>) -> Result<(), Violation> {
             format!("{} ends in {found}, a re-execution in {expected}", node.id)
         })?;
     }
+    Ok(())
+}
+
+/// I8, judged by what clients saw: the one place where the checker of linearizability is called.
+///
+/// What was final when it was answered is a strong operation. Everything else that may have been
+/// executed is environment: weak requests of honest clients, and what hostile ones got into the
+/// history. Hostile requests that are not in the final history were in no strong one.
+fn check_strong<S: Subject>(
+    world: &mut World<S>,
+    head: Digest,
+    executed: &HashMap<RequestName, Executed>,
+) -> Result<(), Violation> {
+    let (mut strong, mut environment) = (Vec::new(), Vec::new());
+    for (client, patron) in (0u32..).zip(&world.clients.patrons) {
+        for story in patron.stories.values() {
+            let Story { asked, level, .. } = *story;
+            let operations = story.operations.clone();
+            if let Some(told) = &story.settled {
+                strong.push(StrongOp {
+                    client,
+                    asked,
+                    answered: Some(told.at),
+                    operations,
+                    results: Some(told.results.clone()),
+                    place: Some((told.slot.0, told.index)),
+                });
+            } else if level == Level::Strong {
+                let answered = story.failed;
+                let (results, place) = (None, None);
+                strong.push(StrongOp { client, asked, answered, operations, results, place });
+            } else {
+                // Only where the first answer stands in the final history are its results those of
+                // that history.
+                let place = story.answered.as_ref().and_then(|told| executed.get(&told.name));
+                let stood = story
+                    .answered
+                    .as_ref()
+                    .filter(|told| place.is_some_and(|place| place.hash == told.hash));
+                environment.push(EnvironmentOp {
+                    client,
+                    asked,
+                    operations,
+                    results: stood.map(|told| told.results.clone()),
+                    place: match stood {
+                        Some(told) => Some((told.slot.0, told.index)),
+                        None => place.map(|place| (place.slot.0, place.index)),
+                    },
+                });
+            }
+        }
+    }
+    let honest: Vec<_> = world.clients.patrons.iter().map(Patron::id).collect();
+    for (_, batch) in world.checker.histories.batches(head) {
+        for request in batch.requests.iter().map(|request| request.body()) {
+            let place = executed.get(&request.name());
+            if !honest.contains(&request.client) {
+                environment.push(EnvironmentOp {
+                    client: u32::MAX,
+                    asked: 0,
+                    operations: request.operations.clone(),
+                    results: place.map(|place| place.results.clone()),
+                    place: place.map(|place| (place.slot.0, place.index)),
+                });
+            }
+        }
+    }
+    world.coverage.mark(match S::check_strong(&strong, &environment)? {
+        Decided::Linearizable => "linearizable",
+        Decided::Unknown => "linearizability not decided",
+    });
     Ok(())
 }
 

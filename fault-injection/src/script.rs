@@ -6,30 +6,60 @@
 //!
 //! | directive | does |
 //! |---|---|
-//! | `cluster n=4 clients=1 villain=(0,equivocator) window=4 sync=5` | begins a new world |
+//! | `cluster n=4 clients=1 sync=5` | begins a new world, in which a sync takes up to 5 ms |
+//! | ...`seed=2` | with other keys, and another choice of what villains and syncs do |
+//! | ...`villain=(0,equivocator)` | and a replica is Byzantine |
+//! | ...`twin=0` | and a replica is two machines with one key, `r0` and `r0b`: both hear and are heard by everybody, as far as nothing is cut, except by each other |
+//! | ...`skew=(0,0,-500,0)` | and wall clocks are off by so many ms |
+//! | ...`checkpoint_interval=4` | and any setting of `tuning::Tuning`, by its name |
 //! | `weak client=0 ms=20`, `strong`, `final` | submits the operations below it, one a line, and runs |
 //! | `raw client=0 number=9 to=(1,2)` | sends a request of any number, as no honest client would |
 //! | `run ms=100` | lets time go by |
-//! | `drop from=0 to=2 kind=order count=1` | loses messages that match; parties are `0` or `c0` |
+//! | `drop from=0 to=(2,3) kind=order count=1` | loses the next messages that match, `count` of each combination |
 //! | `split left=(0,1,c0) right=(2,3)` | cuts every link between the two sides |
+//! | ...`oneway` | but only so that the right side does not hear the left one |
+//! | ...`forever` | in a way that no healing ends |
 //! | `heal` | ends all cuts and drops |
 //! | `crash r=3`, `restart r=3` | as they say |
-//! | `status`, `state`, `evidence` | prints one line a replica |
-//! | `count r=2 of=(slot_fetches,slots_filled)` | prints counters of a core |
+//! | `status`, `state`, `evidence` | prints a line for all replicas of which the same is true |
+//! | `counters of=(merges,orphans) r=2` | the same of what cores count; of all replicas if none is named |
+//!
+//! Parties are `0` for a replica, `0b` for its twin and `c0` for a client. A line of the status is
+//!
+//! ```text
+//! r1,r2 v4@3 head=7 1a2b lock=v4:6 stable=4 asks=v5 waiting=2 orphans=1
+//! ```
+//!
+//! View 4, entered at slot 3; the head is slot 7, whose hash begins with 1a2b; the highest lock is
+//! of view 4 and slot 6; slot 4 is stable; it asks for view 5; two requests wait to be ordered, and
+//! one of an abandoned slot to be ordered again. What is none is left out. A lock that does not lie
+//! on the own history is followed by its hash: `lock=v4:6/3c4d`. Clients are told
+//!
+//! ```text
+//! c0: final slot=4 results=[111] by=r0,r1,r2 reordered, was slot=2 results=[11]
+//! ```
+//!
+//! with `moved` where the results are the same and only the place is another one. Several refusals
+//! for one reason are one line, and come first.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write;
 
 use bytes::Bytes;
-use elea_protocol::client::Follow;
-use elea_protocol::id::{ReplicaId, hex};
+use elea_protocol::client::{Follow, Ticket};
+use elea_protocol::id::{ReplicaId, View, hex};
 use elea_protocol::message::Level;
+use elea_protocol::tuning::Tuning;
 
-use crate::network::{Drop, Party};
-use crate::plan::{Fault, Plan};
+use crate::inspect;
+use crate::network::{Drop, Machine, Party};
+use crate::node::Node;
+use crate::patron::{Patron, Told};
+use crate::plan::{Fault, PatronPlan, Plan};
 use crate::run::run_until;
 use crate::subject::JournalWorld;
 use crate::villain;
+use crate::violation::Violation;
 use crate::world::World;
 
 /// The arguments of a directive, as `datadriven` gives them.
@@ -38,7 +68,7 @@ pub type Arguments = HashMap<String, Vec<String>>;
 /// A page being run.
 #[derive(Default)]
 pub struct Script {
-    world: Option<World<JournalWorld>>,
+    page: Option<Page>,
 }
 
 impl Script {
@@ -63,47 +93,32 @@ impl Script {
         input: &str,
     ) -> Result<String, String> {
         if directive == "cluster" {
-            self.world = Some(cluster(given)?);
+            self.page = Some(Page::new(given)?);
             return Ok(String::new());
         }
-        let world = self.world.as_mut().ok_or("there is no cluster yet")?;
+        let page = self.page.as_mut().ok_or("there is no cluster yet")?;
         match directive {
-            "weak" => submit(world, given, input, Level::Weak, Follow::No),
-            "final" => submit(world, given, input, Level::Weak, Follow::Yes),
-            "strong" => submit(world, given, input, Level::Strong, Follow::No),
-            "raw" => raw(world, given, input),
+            "weak" => page.submit(given, input, Level::Weak, Follow::No),
+            "final" => page.submit(given, input, Level::Weak, Follow::Yes),
+            "strong" => page.submit(given, input, Level::Strong, Follow::No),
+            "raw" => page.raw(given, input),
             "run" => {
                 let ms = given.number("ms")?.ok_or("`ms` is missing")?;
-                run(world, ms)?;
-                Ok(told(world) + &status(world))
+                page.run(ms)
             }
-            "drop" => {
-                let drop = Drop {
-                    from: given.party("from")?,
-                    to: given.party("to")?,
-                    kind: given.word("kind"),
-                    left: given.number("count")?,
-                };
-                world.network.drops.push(drop);
-                Ok(String::new())
-            }
-            "split" => {
-                let (left, right) = (given.parties("left")?, given.parties("right")?);
-                for one in &left {
-                    right.iter().for_each(|other| world.network.cut(*one, *other));
-                }
-                Ok(String::new())
-            }
+            "drop" => page.drop(given),
+            "split" => page.split(given),
             "heal" => {
-                world.network.join();
+                page.cuts.clear();
+                page.world.network.join();
                 Ok(String::new())
             }
-            "crash" => inflict(world, given, Fault::Crash),
-            "restart" => inflict(world, given, Fault::Restart),
-            "status" => Ok(status(world)),
-            "state" => Ok(state(world)),
-            "evidence" => Ok(evidence(world)),
-            "count" => count(world, given),
+            "crash" => page.inflict(given, Fault::Crash),
+            "restart" => page.inflict(given, Fault::Restart),
+            "status" => Ok(page.status()),
+            "state" => Ok(page.lines(|node| Some(node.core.as_ref()?.application().describe()))),
+            "evidence" => Ok(page.lines(evidence)),
+            "counters" => page.counters(given),
             other => Err(format!("no such directive: {other}")),
         }
     }
@@ -115,208 +130,367 @@ struct Given {
 }
 
 impl Given {
-    fn word(&mut self, name: &str) -> Option<String> {
-        self.arguments.remove(name)?.into_iter().next()
+    fn words(&mut self, name: &str) -> Vec<String> {
+        self.arguments.remove(name).unwrap_or_default()
     }
 
-    fn number(&mut self, name: &str) -> Result<Option<u64>, String> {
-        self.word(name)
-            .map(|word| word.parse().map_err(|_| format!("`{name}` is no number: {word}")))
-            .transpose()
+    fn flag(&mut self, name: &str) -> bool {
+        self.arguments.remove(name).is_some()
     }
 
-    fn party(&mut self, name: &str) -> Result<Option<Party>, String> {
-        self.word(name).map(|word| party(&word)).transpose()
+    fn number<T: std::str::FromStr>(&mut self, name: &str) -> Result<Option<T>, String> {
+        Ok(self.numbers(name)?.into_iter().next())
     }
 
-    fn parties(&mut self, name: &str) -> Result<Vec<Party>, String> {
-        let words = self.arguments.remove(name).unwrap_or_default();
-        words.iter().map(|word| party(word)).collect()
+    fn numbers<T: std::str::FromStr>(&mut self, name: &str) -> Result<Vec<T>, String> {
+        let bad = |word: &String| format!("`{name}` is no number that can be: {word}");
+        self.words(name).iter().map(|word| word.parse().map_err(|_| bad(word))).collect()
     }
 }
 
-fn party(word: &str) -> Result<Party, String> {
-    let bad = |_| format!("no replica and no client: {word}");
-    match word.strip_prefix('c') {
-        Some(index) => index.parse().map(Party::Client).map_err(bad),
-        None => word.parse().map(Party::Replica).map_err(bad),
+/// A world with what was already told of it.
+struct Page {
+    world: World<JournalWorld>,
+    /// Directions cut until the network heals.
+    cuts: Vec<(Party, Party)>,
+    /// For each client, its submissions of which was said that they are final.
+    settled: Vec<BTreeSet<Ticket>>,
+}
+
+fn spoken(violation: Violation) -> String {
+    violation.to_string()
+}
+
+impl Page {
+    fn new(given: &mut Given) -> Result<Self, String> {
+        let replicas = given.number("n")?.unwrap_or(4);
+        let mut plan = Plan::quiet(replicas);
+        plan.seed = given.number("seed")?.unwrap_or(plan.seed);
+        plan.twins = given.numbers("twin")?.into_iter().map(ReplicaId).collect();
+        let clients: usize = given.number("clients")?.unwrap_or(1);
+        plan.patrons = vec![PatronPlan::idle(1); clients];
+        let machines = plan.machines().count();
+        let sync: u64 = given.number("sync")?.unwrap_or(0);
+        plan.sync_max = vec![sync * 1000; machines];
+        plan.skews = given.numbers("skew")?.into_iter().map(|ms: i64| ms * 1000).collect();
+        plan.skews.resize(machines, 0);
+        if let [id, name] = &given.words("villain")[..] {
+            let name = villain::ALL.iter().map(|(known, ..)| *known).find(|known| known == name);
+            let id = id.parse().map(ReplicaId).map_err(|_| "no such replica")?;
+            plan.villains.push((id, name.ok_or("no such villain")?));
+        }
+        let faulty = plan.twins.iter().chain(plan.villains.iter().map(|(id, _)| id));
+        if !faulty.clone().all(|id| plan.size.has(*id)) {
+            return Err("no such replica".into());
+        }
+        if faulty.count() > usize::from(plan.size.faulty()) {
+            return Err("more than f faulty replicas void all promises".into());
+        }
+        plan.tuning = tuning(plan.tuning, std::mem::take(&mut given.arguments))?;
+        let world = World::new(plan, false).map_err(spoken)?;
+        Ok(Self { world, cuts: Vec::new(), settled: vec![BTreeSet::new(); clients] })
+    }
+
+    // ---- parties ----
+
+    fn name(&self, machine: Machine) -> String {
+        let id = self.world.plan.replica_on(machine);
+        format!("{id}{}", if Machine::from(id) == machine { "" } else { "b" })
+    }
+
+    fn party(&self, word: &str) -> Result<Party, String> {
+        let clients = (0..self.world.clients.patrons.len()).map(|index| format!("c{index}"));
+        let client = (0..).map(Party::Client).zip(clients).find(|(_, name)| name == word);
+        let machine = self.world.plan.machines().find(|machine| self.name(*machine)[1..] == *word);
+        client
+            .map(|(party, _)| party)
+            .or(machine.map(Machine::party))
+            .ok_or_else(|| format!("no replica and no client: {word}"))
+    }
+
+    fn parties(&self, given: &mut Given, name: &str) -> Result<Vec<Party>, String> {
+        given.words(name).iter().map(|word| self.party(word)).collect()
+    }
+
+    fn machine(&self, given: &mut Given) -> Result<Option<Machine>, String> {
+        match self.parties(given, "r")?[..] {
+            [] => Ok(None),
+            [Party::Replica(number)] => Ok(Some(Machine(number))),
+            _ => Err("`r` is one replica".into()),
+        }
+    }
+
+    fn client(&self, given: &mut Given) -> Result<u16, String> {
+        let index = given.number("client")?.unwrap_or(0);
+        let known = usize::from(index) < self.world.clients.patrons.len();
+        if known { Ok(index) } else { Err("no such client".into()) }
+    }
+
+    // ---- what is done ----
+
+    fn run(&mut self, ms: u64) -> Result<String, String> {
+        let until = self.world.now() + ms * 1000;
+        run_until(&mut self.world, until).map_err(spoken)?;
+        Ok(self.told() + &self.status())
+    }
+
+    fn submit(
+        &mut self,
+        given: &mut Given,
+        input: &str,
+        level: Level,
+        follow: Follow,
+    ) -> Result<String, String> {
+        let index = self.client(given)?;
+        let ms = given.number("ms")?.unwrap_or(20);
+        let now = self.world.now();
+        let newest = usize::MAX;
+        let wants = self.world.clients.patrons[usize::from(index)]
+            .submit(now, newest, vec![(level, follow, operations(input))])
+            .map_err(spoken)?;
+        self.world.after_client(index, wants).map_err(spoken)?;
+        self.run(ms)
+    }
+
+    fn raw(&mut self, given: &mut Given, input: &str) -> Result<String, String> {
+        let index = self.client(given)?;
+        let number = given.number("number")?.ok_or("`number` is missing")?;
+        let ms = given.number("ms")?.unwrap_or(20);
+        let to = self.parties(given, "to")?;
+        let patron = &self.world.clients.patrons[usize::from(index)];
+        let bytes = patron.raw_request(number, operations(input));
+        for party in self.world.plan.machines().map(Machine::party) {
+            if to.is_empty() || to.contains(&party) {
+                self.world.transmit(Party::Client(index), party, &bytes, "request");
+            }
+        }
+        self.run(ms)
+    }
+
+    fn drop(&mut self, given: &mut Given) -> Result<String, String> {
+        let or_any = |parties: Vec<Party>| match parties.len() {
+            0 => vec![None],
+            _ => parties.into_iter().map(Some).collect(),
+        };
+        let from = or_any(self.parties(given, "from")?);
+        let to = or_any(self.parties(given, "to")?);
+        let kinds = given.words("kind");
+        let kinds =
+            if kinds.is_empty() { vec![None] } else { kinds.into_iter().map(Some).collect() };
+        let left = given.number("count")?;
+        for from in from {
+            for to in &to {
+                let drops =
+                    kinds.iter().map(|kind| Drop { from, to: *to, kind: kind.clone(), left });
+                self.world.network.drops.extend(drops);
+            }
+        }
+        Ok(String::new())
+    }
+
+    fn split(&mut self, given: &mut Given) -> Result<String, String> {
+        let (left, right) = (self.parties(given, "left")?, self.parties(given, "right")?);
+        let (oneway, forever) = (given.flag("oneway"), given.flag("forever"));
+        for one in left {
+            for other in &right {
+                let there = Some((one, *other));
+                let back = Some((*other, one)).filter(|_| !oneway);
+                for (from, to) in there.into_iter().chain(back) {
+                    if forever {
+                        self.world.network.wall(from, to);
+                    } else {
+                        self.cuts.push((from, to));
+                    }
+                }
+            }
+        }
+        self.world.network.split(&self.cuts);
+        Ok(String::new())
+    }
+
+    fn inflict(
+        &mut self,
+        given: &mut Given,
+        fault: fn(Machine) -> Fault,
+    ) -> Result<String, String> {
+        let machine = self.machine(given)?.ok_or("`r` is missing")?;
+        self.world.inflict(&fault(machine)).map_err(spoken)?;
+        Ok(String::new())
+    }
+
+    // ---- what is said ----
+
+    /// What clients were told since the last time, each thing once. Refusals come first.
+    fn told(&mut self) -> String {
+        let mut output = String::new();
+        let patrons = self.world.clients.patrons.iter_mut().zip(&mut self.settled);
+        for (index, (patron, settled)) in patrons.enumerate() {
+            let mut moved = moved(patron, settled);
+            let mut lines: Vec<(String, u32)> = Vec::new();
+            let mut refusals: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+            for mut words in patron.told.drain(..) {
+                if let Some((who, reason)) = words.split_once(" refuses: ") {
+                    refusals.entry(reason.to_owned()).or_default().insert(who.to_owned());
+                    continue;
+                }
+                let answer = words.rsplit_once(" by=").map_or("", |(answer, _)| answer);
+                if let Some(place) = moved.iter().position(|(known, _)| known == answer) {
+                    words += &moved.remove(place).1;
+                }
+                match lines.last_mut() {
+                    Some((known, times)) if *known == words => *times += 1,
+                    _ => lines.push((words, 1)),
+                }
+            }
+            for (reason, who) in refusals {
+                let who: Vec<String> = who.into_iter().collect();
+                writeln!(output, "c{index}: refused by={}: {reason}", who.join(","))
+                    .expect("writing to a String");
+            }
+            for (words, times) in lines {
+                let often = if times > 1 { format!(" x{times}") } else { String::new() };
+                writeln!(output, "c{index}: {words}{often}").expect("writing to a String");
+            }
+        }
+        output
+    }
+
+    /// One line for all replicas of which the same is true.
+    fn lines(&self, mut line: impl FnMut(&Node<JournalWorld>) -> Option<String>) -> String {
+        let mut groups: Vec<(Vec<String>, String)> = Vec::new();
+        for node in &self.world.nodes {
+            let words = line(node).unwrap_or_else(|| "down".into());
+            let name = self.name(node.machine);
+            match groups.iter_mut().find(|(_, known)| *known == words) {
+                Some((names, _)) => names.push(name),
+                None => groups.push((vec![name], words)),
+            }
+        }
+        let whole = groups.len() == 1;
+        let mut output = String::new();
+        for (names, words) in groups {
+            let who = if whole { "all".into() } else { names.join(",") };
+            writeln!(output, "{who} {words}").expect("writing to a String");
+        }
+        output
+    }
+
+    fn status(&self) -> String {
+        self.lines(|node| {
+            let core = node.core.as_ref()?;
+            let view = match core.entered() {
+                View::ZERO => View::ZERO.to_string(),
+                entered => format!("{entered}@{}", core.entry_slot()),
+            };
+            let head = core.head();
+            let mut words = format!("{view} head={} {}", head.slot, hex(&head.hash.0[..2]));
+            match core.lock().map(|lock| lock.commit) {
+                None => words += " lock=-",
+                Some(lock) => {
+                    write!(words, " lock={}:{}", lock.view, lock.slot).expect("a String");
+                    let own = core.history().hash_at(lock.slot);
+                    if lock.slot > core.history().base().slot && own != Some(lock.hash) {
+                        write!(words, "/{}", hex(&lock.hash.0[..2])).expect("a String");
+                    }
+                }
+            }
+            write!(words, " stable={}", core.stable()).expect("a String");
+            if let Some(campaign) = core.campaign() {
+                write!(words, " asks={campaign}").expect("a String");
+            }
+            let footprint = core.footprint();
+            for (name, count) in [("waiting", footprint.pending), ("orphans", footprint.orphans)] {
+                if count > 0 {
+                    write!(words, " {name}={count}").expect("a String");
+                }
+            }
+            Some(words)
+        })
+    }
+
+    fn counters(&self, given: &mut Given) -> Result<String, String> {
+        let names = given.words("of");
+        let only = self.machine(given)?;
+        let known: Vec<&str> = self
+            .world
+            .nodes
+            .iter()
+            .filter_map(|node| node.core.as_ref())
+            .flat_map(inspect::counters)
+            .map(|(name, _)| name)
+            .collect();
+        if let Some(name) = names.iter().find(|name| !known.contains(&name.as_str())) {
+            return Err(format!("no such counter: {name}"));
+        }
+        let words = |node: &Node<JournalWorld>| -> String {
+            let counts = names.iter().map(|name| format!("{name}={}", node.count(name)));
+            counts.collect::<Vec<_>>().join(" ")
+        };
+        Ok(match only {
+            None => self.lines(|node| Some(words(node))),
+            Some(machine) => {
+                let node = &self.world.nodes[machine.index()];
+                format!("{} {}\n", self.name(machine), words(node))
+            }
+        })
     }
 }
 
-fn cluster(given: &mut Given) -> Result<World<JournalWorld>, String> {
-    let replicas = given.number("n")?.unwrap_or(4);
-    let replicas = u8::try_from(replicas).map_err(|_| "too many replicas")?;
-    let mut plan = Plan::quiet(replicas);
-    let clients = given.number("clients")?.unwrap_or(1);
-    plan.patrons = (0..clients).map(|_| (1, 0)).collect();
-    if let Some(window) = given.number("window")? {
-        plan.tuning.rules.session_window = window;
+/// The settings with those that the rest of the arguments name.
+fn tuning(usual: Tuning, arguments: Arguments) -> Result<Tuning, String> {
+    let mut table = toml::Table::try_from(usual).map_err(|error| error.to_string())?;
+    for (name, words) in arguments {
+        let value = words.first().and_then(|word| word.parse::<i64>().ok());
+        let value = value.ok_or_else(|| format!("no number for `{name}`"))?;
+        let setting = if table.contains_key(&name) {
+            table.get_mut(&name)
+        } else {
+            let rules = table.get_mut("rules").and_then(toml::Value::as_table_mut);
+            rules.and_then(|rules| rules.get_mut(&name))
+        };
+        *setting.ok_or_else(|| format!("no such setting: {name}"))? = value.into();
     }
-    if let Some(sync) = given.number("sync")? {
-        plan.sync_max = vec![sync * 1000; usize::from(replicas)];
-    }
-    if let Some(interval) = given.number("checkpoint")? {
-        plan.tuning.rules.checkpoint_interval = interval;
-    }
-    if let Some(retained) = given.number("retained")? {
-        plan.tuning.retained_slots = retained;
-    }
-    if let Some(words) = given.arguments.remove("villain") {
-        let [id, name] = &words[..] else { return Err("villain=(ID,NAME)".into()) };
-        let known = villain::PRIMARIES.iter().chain(villain::BACKUPS);
-        let name = known.map(|(known, ..)| *known).find(|known| known == name);
-        let id = id.parse().map_err(|_| "no such replica")?;
-        plan.villains.push((ReplicaId(id), name.ok_or("no such villain")?));
-    }
-    World::new(plan, false).map_err(|violation| violation.to_string())
-}
-
-fn run(world: &mut World<JournalWorld>, ms: u64) -> Result<(), String> {
-    let until = world.now() + ms * 1000;
-    run_until(world, until).map_err(|violation| violation.to_string())
-}
-
-fn submit(
-    world: &mut World<JournalWorld>,
-    given: &mut Given,
-    input: &str,
-    level: Level,
-    follow: Follow,
-) -> Result<String, String> {
-    let index = client(world, given)?;
-    let ms = given.number("ms")?.unwrap_or(20);
-    let now = world.now();
-    let operations = operations(input);
-    let patron = &mut world.clients.patrons[usize::from(index)];
-    let wants = patron
-        .submit(now, usize::MAX, vec![(level, follow, operations)])
-        .and_then(|wants| world.after_client(index, wants));
-    wants.map_err(|violation| violation.to_string())?;
-    run(world, ms)?;
-    Ok(told(world) + &status(world))
-}
-
-fn client(world: &World<JournalWorld>, given: &mut Given) -> Result<u16, String> {
-    let index = given.number("client")?.unwrap_or(0);
-    let index = u16::try_from(index).map_err(|_| "no such client")?;
-    if usize::from(index) < world.clients.patrons.len() {
-        Ok(index)
-    } else {
-        Err("no such client".into())
-    }
+    let tuning: Tuning = table.try_into().map_err(|error: toml::de::Error| error.to_string())?;
+    tuning.check().map_err(|error| error.to_string())?;
+    Ok(tuning)
 }
 
 fn operations(input: &str) -> Vec<Bytes> {
     input.lines().map(|line| Bytes::copy_from_slice(line.as_bytes())).collect()
 }
 
-fn raw(world: &mut World<JournalWorld>, given: &mut Given, input: &str) -> Result<String, String> {
-    let index = client(world, given)?;
-    let number = given.number("number")?.ok_or("`number` is missing")?;
-    let ms = given.number("ms")?.unwrap_or(20);
-    let to = given.parties("to")?;
-    let patron = &world.clients.patrons[usize::from(index)];
-    let bytes = patron.raw_request(number, operations(input));
-    for party in world.plan.size.members().map(|id| Party::Replica(id.0)) {
-        if to.is_empty() || to.contains(&party) {
-            world.transmit(Party::Client(index), party, &bytes, "request");
+/// Of each answer that has become final since the last time and was another one before, its words
+/// and what to add to them.
+fn moved(patron: &Patron, settled: &mut BTreeSet<Ticket>) -> Vec<(String, String)> {
+    let mut moved = Vec::new();
+    for (ticket, story) in &patron.stories {
+        let (Some(first), Some(last)) = (&story.answered, &story.settled) else { continue };
+        if !settled.insert(*ticket) {
+            continue;
         }
-    }
-    run(world, ms)?;
-    Ok(told(world) + &status(world))
-}
-
-fn inflict(
-    world: &mut World<JournalWorld>,
-    given: &mut Given,
-    fault: fn(ReplicaId) -> Fault,
-) -> Result<String, String> {
-    let id = replica(world, given)?;
-    world.inflict(fault(id)).map_err(|violation| violation.to_string())?;
-    Ok(String::new())
-}
-
-fn replica(world: &World<JournalWorld>, given: &mut Given) -> Result<ReplicaId, String> {
-    let id = given.number("r")?.ok_or("`r` is missing")?;
-    let id = u8::try_from(id).map(ReplicaId).map_err(|_| "no such replica")?;
-    if world.plan.size.has(id) { Ok(id) } else { Err("no such replica".into()) }
-}
-
-/// What clients were told since the last time, each thing once with how often.
-fn told(world: &mut World<JournalWorld>) -> String {
-    let mut output = String::new();
-    for (index, patron) in world.clients.patrons.iter_mut().enumerate() {
-        let mut last: Option<(String, u32)> = None;
-        let mut flush = |entry: Option<(String, u32)>| {
-            let Some((words, times)) = entry else { return };
-            let often = if times > 1 { format!(" x{times}") } else { String::new() };
-            writeln!(output, "c{index}: {words}{often}").expect("writing to a String");
+        let results = |told: &Told| -> String {
+            let results = told.results.iter().map(|result| String::from_utf8_lossy(result));
+            format!("slot={} results=[{}]", told.slot, results.collect::<Vec<_>>().join(", "))
         };
-        for words in patron.told.drain(..) {
-            match &mut last {
-                Some((known, times)) if *known == words => *times += 1,
-                _ => flush(last.replace((words, 1))),
-            }
-        }
-        flush(last);
-    }
-    output
-}
-
-fn lines(
-    world: &World<JournalWorld>,
-    mut line: impl FnMut(&crate::node::Node<JournalWorld>) -> Option<String>,
-) -> String {
-    let mut output = String::new();
-    for node in &world.nodes {
-        let words = line(node).unwrap_or_else(|| "down".into());
-        writeln!(output, "{} {words}", node.id).expect("writing to a String");
-    }
-    output
-}
-
-fn status(world: &World<JournalWorld>) -> String {
-    lines(world, |node| {
-        let core = node.core.as_ref()?;
-        let head = core.head();
-        let lock = core.lock().map_or(0, |lock| lock.commit.slot.0);
-        Some(format!(
-            "{} head={} {} lock={lock} stable={}",
-            core.entered(),
-            head.slot,
-            hex(&head.hash.0[..2]),
-            core.stable()
-        ))
-    })
-}
-
-fn state(world: &World<JournalWorld>) -> String {
-    lines(world, |node| Some(node.core.as_ref()?.application().describe()))
-}
-
-fn evidence(world: &World<JournalWorld>) -> String {
-    lines(world, |node| {
-        let core = node.core.as_ref()?;
-        let culprits: Vec<String> =
-            core.evidence().iter().map(|proof| proof.culprit().to_string()).collect();
-        Some(if culprits.is_empty() {
-            "none".into()
+        let before = if first.results != last.results {
+            format!(" reordered, was {}", results(first))
+        } else if first.hash != last.hash {
+            format!(" moved, was slot={}", first.slot)
         } else {
-            format!("against {}", culprits.join(" "))
-        })
-    })
+            continue;
+        };
+        moved.push((format!("final {}", results(last)), before));
+    }
+    moved
 }
 
-fn count(world: &World<JournalWorld>, given: &mut Given) -> Result<String, String> {
-    let id = replica(world, given)?;
-    let names = given.arguments.remove("of").unwrap_or_default();
-    let mut output = String::new();
-    for name in names {
-        let known = world.node(id).core.as_ref().map(crate::inspect::counters).unwrap_or_default();
-        if known.iter().all(|(counter, _)| *counter != name) {
-            return Err(format!("no such counter: {name}"));
-        }
-        writeln!(output, "{name}={}", world.node(id).count(&name)).expect("writing to a String");
-    }
-    Ok(output)
+fn evidence(node: &Node<JournalWorld>) -> Option<String> {
+    let proofs: Vec<String> = node
+        .core
+        .as_ref()?
+        .evidence()
+        .iter()
+        .map(|proof| format!("against {}: {} in {}", proof.culprit(), proof.kind(), proof.view()))
+        .collect();
+    Some(if proofs.is_empty() { "none".into() } else { proofs.join("; ") })
 }

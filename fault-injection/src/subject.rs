@@ -3,8 +3,13 @@
 use bytes::Bytes;
 use elea_protocol::application::Application;
 
+use crate::check::linear::{self, Decided, EnvironmentOp, StrongOp};
 use crate::journal::Journal;
 use crate::rng::Rng;
+use crate::violation::Violation;
+
+/// The most steps of the search for a linearization.
+const SEARCH_STEPS: u64 = 200_000;
 
 /// An application under test and a source of operations for it.
 pub trait Subject: 'static {
@@ -19,6 +24,17 @@ pub trait Subject: 'static {
 
     /// An operation. Keys are few, so that operations meet.
     fn operation(rng: &mut Rng) -> Bytes;
+
+    /// Whether strong operations are linearizable, where there is a sequential model of it.
+    ///
+    /// # Errors
+    /// I8: they are not.
+    fn check_strong(
+        _strong: &[StrongOp],
+        _environment: &[EnvironmentOp],
+    ) -> Result<Decided, Violation> {
+        Ok(Decided::Unknown)
+    }
 }
 
 /// Worlds of the [`Journal`].
@@ -46,5 +62,12 @@ impl Subject for JournalWorld {
             _ => "nonsense".into(),
         };
         text.into()
+    }
+
+    fn check_strong(
+        strong: &[StrongOp],
+        environment: &[EnvironmentOp],
+    ) -> Result<Decided, Violation> {
+        linear::check_strong(strong, environment, SEARCH_STEPS)
     }
 }

@@ -20,10 +20,10 @@ use crate::client_side::Clients;
 use crate::coverage::Coverage;
 use crate::inspect::{self, Lens};
 use crate::keys::Keyring;
-use crate::network::{Network, Party};
+use crate::network::{Machine, Network, Party};
 use crate::node::{Clock, Fabric, Node, Outbound};
-use crate::patron::Wants;
-use crate::plan::{Fault, Plan};
+use crate::patron::{Patron, Wants};
+use crate::plan::{Component, Fault, Plan};
 use crate::rng::Rng;
 use crate::subject::Subject;
 use crate::trace::Trace;
@@ -31,7 +31,7 @@ use crate::villain;
 use crate::violation::{Violation, demand};
 
 /// More happenings than this mean that a world runs away.
-const STEPS_MAX: u64 = 400_000;
+const STEPS_MAX: u64 = 1_000_000;
 
 /// A replica that is woken so often without time going by never sleeps again.
 const SPIN_MAX: u32 = 10_000;
@@ -40,9 +40,9 @@ enum Happening {
     /// Bytes arrive.
     Arrival { from: Party, to: Party, bytes: Bytes, kind: &'static str },
     /// A replica's deadline.
-    Wake { id: ReplicaId, token: u64 },
+    Wake { machine: Machine, token: u64 },
     /// A sync of this incarnation is done.
-    Synced { id: ReplicaId, incarnation: u64 },
+    Synced { machine: Machine, incarnation: u64 },
     /// A client process' deadline.
     ClientWake { index: u16, token: u64 },
     /// An honest client submits something.
@@ -51,8 +51,6 @@ enum Happening {
     Attack { index: u16 },
     /// From the plan.
     Fault(Fault),
-    /// The network heals and what crashed comes back.
-    Heal,
 }
 
 struct Scheduled {
@@ -87,7 +85,7 @@ pub struct World<S: Subject> {
     pub plan: Plan,
     /// The cluster.
     pub membership: Arc<Membership>,
-    /// The machines, by the ids of their replicas.
+    /// The machines: one for each replica, by their ids, and then the twins.
     pub nodes: Vec<Node<S>>,
     /// The links.
     pub network: Network,
@@ -105,6 +103,7 @@ pub struct World<S: Subject> {
     queue: BinaryHeap<Reverse<Scheduled>>,
     wakes: BTreeMap<Party, (u64, u64)>,
     spins: (u64, u32),
+    loads_left: u64,
     stopped: Vec<bool>,
     rng: Rng,
 }
@@ -132,31 +131,38 @@ impl<S: Subject> World<S> {
         .expect("a plan makes a sound cluster");
         let membership = Arc::new(membership);
         plan.tuning.check().expect("a plan has sound settings");
-        let nodes = (0..plan.size.replicas())
-            .map(|id| {
-                let name = plan.villains.iter().find(|(villain, _)| villain.0 == id);
+        let nodes: Vec<Node<S>> = plan
+            .machines()
+            .map(|machine| {
+                let id = plan.replica_on(machine);
+                let name = plan.villains.iter().find(|(villain, _)| villain.0 == machine.0);
                 let fabric = Fabric {
                     membership: membership.clone(),
-                    signer: keys.replicas[usize::from(id)].clone(),
+                    signer: keys.replicas[usize::from(id.0)].clone(),
                     tuning: plan.tuning,
                     clock: Clock {
-                        skew: plan.skews[usize::from(id)],
+                        skew: plan.skews[machine.index()],
                         start: rng.between(0, 1 << 40),
                     },
                     villain: name.map(|(_, name)| villain::named(name).expect("a known villain")),
+                    is_twin: plan.twins.contains(&id),
                     rng: rng.fork(),
                 };
-                Node::new(ReplicaId(id), fabric)
+                Node::new(machine, id, fabric)
             })
             .collect();
         let mut network = Network::new(plan.link, rng.fork());
         for (from, to, link) in &plan.special {
             network.set(*from, *to, *link);
         }
+        for (from, to) in &plan.walls {
+            network.wall(*from, *to);
+        }
         let clients = Clients::new(&plan, &membership, &keys, &mut rng);
         let bounds = Bounds::new(&plan.tuning, plan.size, parties.max(1));
+        let honest = clients.patrons.iter().map(Patron::id).collect();
         let mut world = Self {
-            checker: Checker::new(membership.clone(), bounds),
+            checker: Checker::new(membership.clone(), honest, bounds),
             coverage: Coverage::default(),
             trace: Trace::new(verbose),
             now: 0,
@@ -165,7 +171,8 @@ impl<S: Subject> World<S> {
             queue: BinaryHeap::new(),
             wakes: BTreeMap::new(),
             spins: (0, 0),
-            stopped: vec![false; replicas],
+            loads_left: 0,
+            stopped: vec![false; nodes.len()],
             rng,
             plan,
             membership,
@@ -178,32 +185,38 @@ impl<S: Subject> World<S> {
     }
 
     fn begin(&mut self) -> Result<(), Violation> {
-        for id in self.plan.size.members() {
-            self.nodes[usize::from(id.0)].start(0)?;
-            self.after_replica(id, Vec::new())?;
+        for machine in self.plan.machines() {
+            self.nodes[machine.index()].start(0)?;
+            self.after_replica(machine, Vec::new())?;
         }
         for (at, fault) in self.plan.faults.clone() {
             self.push(at, Happening::Fault(fault));
         }
         if self.plan.heal_at != u64::MAX {
-            self.push(self.plan.heal_at, Happening::Heal);
-            let load_until = self.plan.heal_at;
-            for (index, (_, loads)) in self.plan.patrons.clone().into_iter().enumerate() {
-                let index = u16::try_from(index).expect("few clients");
-                for _ in 0..loads {
-                    let at = self.rng.between(0, load_until);
-                    self.push(at, Happening::Load { index });
-                }
-            }
+            let until = self.plan.heal_at;
+            let loads: Vec<u64> = self.plan.patrons.iter().map(|patron| patron.loads).collect();
+            self.schedule_loads(&loads, until);
             for index in 0..u16::try_from(self.plan.hostiles.len()).expect("few clients") {
                 for _ in 0..self.rng.between(3, 12) {
-                    let at = self.rng.between(0, load_until);
+                    let at = self.rng.between(0, until);
                     self.push(at, Happening::Attack { index });
                 }
             }
         }
         self.mark_plan();
         Ok(())
+    }
+
+    /// So many loads of each honest client, from now on and before `until`.
+    fn schedule_loads(&mut self, loads: &[u64], until: u64) {
+        for (index, count) in loads.iter().enumerate() {
+            let index = u16::try_from(index).expect("few clients");
+            for _ in 0..*count {
+                let at = self.rng.between(self.now, until);
+                self.loads_left += 1;
+                self.push(at, Happening::Load { index });
+            }
+        }
     }
 
     fn mark_plan(&mut self) {
@@ -220,6 +233,12 @@ impl<S: Subject> World<S> {
         for kind in &self.plan.hostiles {
             self.coverage.mark(&format!("hostile {kind}"));
         }
+        for _ in &self.plan.twins {
+            self.coverage.mark("twins");
+        }
+        for shape in &self.plan.shapes {
+            self.coverage.mark(shape);
+        }
     }
 
     /// The world's time, in microseconds.
@@ -234,10 +253,23 @@ impl<S: Subject> World<S> {
         self.steps
     }
 
-    /// A machine.
+    /// Loads of honest clients that are still to come.
+    #[must_use]
+    pub fn loads_left(&self) -> u64 {
+        self.loads_left
+    }
+
+    /// The first machine of a replica.
     #[must_use]
     pub fn node(&self, id: ReplicaId) -> &Node<S> {
         &self.nodes[usize::from(id.0)]
+    }
+
+    /// All machines of a replica.
+    fn machines_of(&self, id: ReplicaId) -> impl Iterator<Item = Machine> + use<S> {
+        let machines: Vec<Machine> =
+            self.nodes.iter().filter(|node| node.id == id).map(|node| node.machine).collect();
+        machines.into_iter()
     }
 
     /// Correct replicas that are up.
@@ -275,13 +307,13 @@ impl<S: Subject> World<S> {
         })?;
         match scheduled.happening {
             Happening::Arrival { from, to, bytes, kind } => self.arrive(from, to, &bytes, kind)?,
-            Happening::Wake { id, token } => {
-                if self.is_current(Party::Replica(id.0), token) {
-                    self.guard_against_spinning(id)?;
-                    self.hand(id, Event::Tick)?;
+            Happening::Wake { machine, token } => {
+                if self.is_current(machine.party(), token) {
+                    self.guard_against_spinning(machine)?;
+                    self.hand(machine, Event::Tick)?;
                 }
             }
-            Happening::Synced { id, incarnation } => self.synced(id, incarnation)?,
+            Happening::Synced { machine, incarnation } => self.synced(machine, incarnation)?,
             Happening::ClientWake { index, token } => {
                 if self.is_current(Party::Client(index), token) {
                     let wants = self.clients.wake(index, self.now)?;
@@ -289,17 +321,19 @@ impl<S: Subject> World<S> {
                 }
             }
             Happening::Load { index } => {
+                self.loads_left -= 1;
                 let wants = self.clients.load::<S>(index, self.now)?;
                 self.after_client(index, wants)?;
             }
             Happening::Attack { index } => {
                 for (party, to, bytes) in self.clients.attack(index) {
                     self.coverage.mark("attack");
-                    self.transmit(party, Party::Replica(to), &bytes, "request");
+                    for machine in self.machines_of(ReplicaId(to)) {
+                        self.transmit(party, machine.party(), &bytes, "request");
+                    }
                 }
             }
-            Happening::Fault(fault) => self.inflict(fault)?,
-            Happening::Heal => self.heal()?,
+            Happening::Fault(fault) => self.inflict(&fault)?,
         }
         Ok(true)
     }
@@ -312,11 +346,11 @@ impl<S: Subject> World<S> {
         current
     }
 
-    fn guard_against_spinning(&mut self, id: ReplicaId) -> Result<(), Violation> {
+    fn guard_against_spinning(&mut self, machine: Machine) -> Result<(), Violation> {
         self.spins =
             if self.spins.0 == self.now { (self.now, self.spins.1 + 1) } else { (self.now, 0) };
         demand(self.spins.1 < SPIN_MAX, "liveness", || {
-            format!("{id} wants to be woken again and again at one time")
+            format!("{} wants to be woken again and again at one time", machine.party())
         })
     }
 
@@ -330,7 +364,7 @@ impl<S: Subject> World<S> {
         self.push(
             at,
             match party {
-                Party::Replica(id) => Happening::Wake { id: ReplicaId(id), token },
+                Party::Replica(id) => Happening::Wake { machine: Machine(id), token },
                 Party::Client(index) => Happening::ClientWake { index, token },
             },
         );
@@ -338,90 +372,100 @@ impl<S: Subject> World<S> {
 
     // ---- replicas ----
 
-    fn hand(&mut self, id: ReplicaId, event: Event) -> Result<(), Violation> {
-        let released = self.nodes[usize::from(id.0)].handle(self.now, event)?;
-        self.after_replica(id, released)
+    fn hand(&mut self, machine: Machine, event: Event) -> Result<(), Violation> {
+        let released = self.nodes[machine.index()].handle(self.now, event)?;
+        self.after_replica(machine, released)
     }
 
-    fn synced(&mut self, id: ReplicaId, incarnation: u64) -> Result<(), Violation> {
-        let node = &mut self.nodes[usize::from(id.0)];
+    fn synced(&mut self, machine: Machine, incarnation: u64) -> Result<(), Violation> {
+        let node = &mut self.nodes[machine.index()];
         if node.incarnation != incarnation || node.core.is_none() {
             return Ok(());
         }
         let released = node.synced(self.now)?;
-        self.trace.note(self.now, &[b'S', id.0], format_args!("{id} synced"));
-        self.after_replica(id, released)
+        if node.is_correct() {
+            self.checker.synced(node.id, &node.disk)?;
+        }
+        let line = format_args!("{} synced", machine.party());
+        self.trace.note(self.now, &[b'S', machine.0], line);
+        self.after_replica(machine, released)
     }
 
     /// What has to be done after a replica did something: check, send, sync, wake.
-    fn after_replica(&mut self, id: ReplicaId, released: Vec<Outbound>) -> Result<(), Violation> {
-        self.check(id)?;
+    fn after_replica(
+        &mut self,
+        machine: Machine,
+        released: Vec<Outbound>,
+    ) -> Result<(), Violation> {
+        self.check(machine)?;
         for outbound in released {
-            self.release(id, outbound)?;
+            self.release(machine, outbound)?;
         }
-        let node = &mut self.nodes[usize::from(id.0)];
+        let node = &mut self.nodes[machine.index()];
         if node.core.is_some() && node.disk.begin_sync().is_some() {
             let incarnation = node.incarnation;
-            let slowest = self.plan.sync_max[usize::from(id.0)];
+            let slowest = self.plan.sync_max[machine.index()];
             let delay = self.rng.between(slowest / 4, slowest);
-            self.push(self.now + delay, Happening::Synced { id, incarnation });
+            self.push(self.now + delay, Happening::Synced { machine, incarnation });
         }
-        let wake_at = self.nodes[usize::from(id.0)].wake_at();
-        self.arm(Party::Replica(id.0), wake_at);
+        let wake_at = self.nodes[machine.index()].wake_at();
+        self.arm(machine.party(), wake_at);
         Ok(())
     }
 
-    fn check(&mut self, id: ReplicaId) -> Result<(), Violation> {
-        let node = &mut self.nodes[usize::from(id.0)];
-        if !node.is_correct() {
+    fn check(&mut self, machine: Machine) -> Result<(), Violation> {
+        let node = &mut self.nodes[machine.index()];
+        if node.villain().is_some() {
             return Ok(());
         }
+        let (id, is_twin) = (node.id, node.is_twin());
         let Some(core) = &mut node.core else { return Ok(()) };
+        let head = core.head();
+        let line = format_args!("{} head {} {:?}", machine.party(), head.slot, head.hash);
+        if is_twin {
+            self.trace.say(self.now, line);
+            return Ok(());
+        }
         if self.checker.look(id, &Lens(core))? {
-            let head = core.head();
             let state = core.state_digest();
             self.checker.histories.state(id, head.hash, state)?;
             let mut bytes = vec![b'H', id.0];
             bytes.extend(head.hash.0);
             bytes.extend(state.0);
-            let line = format_args!("{id} head {} {:?}", head.slot, head.hash);
             self.trace.note(self.now, &bytes, line);
         }
         Ok(())
     }
 
-    fn release(&mut self, id: ReplicaId, outbound: Outbound) -> Result<(), Violation> {
-        let node = &self.nodes[usize::from(id.0)];
-        let is_correct = node.is_correct();
-        let from = Party::Replica(id.0);
+    fn release(&mut self, machine: Machine, outbound: Outbound) -> Result<(), Violation> {
+        let node = &self.nodes[machine.index()];
+        let (id, is_correct) = (node.id, node.is_correct());
+        let from = machine.party();
         match outbound {
             Outbound::Peers(target, message) => {
                 if is_correct {
                     self.checker.message_leaves(id, &message, &node.disk)?;
                 }
                 let kind = message.kind();
-                if let Message::Slots(_) = &message {
-                    self.coverage.mark("slots sent");
-                }
+                let seen = match &message {
+                    Message::Slots(_) => Some("slots sent"),
+                    Message::Branch(_) => Some("branch sent"),
+                    Message::State(_) => Some("state sent"),
+                    Message::Evidence(_) => Some("evidence sent"),
+                    _ => None,
+                };
+                seen.into_iter().for_each(|seen| self.coverage.mark(seen));
                 let bytes = to_bytes(id, &ToReplica::Peer(message))?;
-                for to in self.plan.size.members() {
+                for to in self.plan.machines() {
+                    let other = self.plan.replica_on(to);
                     let meant = match target {
-                        Target::Others => to != id,
-                        Target::One(one) => to == one && to != id,
+                        Target::Others => other != id,
+                        Target::One(one) => other == one && other != id,
                     };
                     if meant {
-                        self.transmit(from, Party::Replica(to.0), &bytes, kind);
+                        self.transmit(from, to.party(), &bytes, kind);
                     }
                 }
-            }
-            Outbound::FromDisk(to, slots) => {
-                self.coverage.mark("history served from disk");
-                let message = Message::Slots(slots);
-                if is_correct {
-                    self.checker.message_leaves(id, &message, &node.disk)?;
-                }
-                let bytes = to_bytes(id, &ToReplica::Peer(message))?;
-                self.transmit(from, Party::Replica(to.0), &bytes, "slots");
             }
             Outbound::Client(client, session, answer) => {
                 if is_correct {
@@ -441,11 +485,16 @@ impl<S: Subject> World<S> {
                     self.transmit(from, party, &bytes, kind);
                 }
             }
+            Outbound::Raw(Party::Replica(to), bytes) => {
+                for machine in self.machines_of(ReplicaId(to)) {
+                    self.transmit(from, machine.party(), &bytes, "raw");
+                }
+            }
             Outbound::Raw(to, bytes) => self.transmit(from, to, &bytes, "raw"),
             Outbound::Accusation(evidence) => {
-                self.coverage.mark("evidence");
+                self.coverage.mark(&format!("evidence: {}", evidence.kind()));
                 let culprit = evidence.culprit();
-                let guilty = !self.nodes[usize::from(culprit.0)].is_correct();
+                let guilty = !self.node(culprit).is_correct();
                 demand(guilty || !is_correct, "I7", || {
                     format!("{id} has proof against {culprit}, which is correct: {evidence:?}")
                 })?;
@@ -479,9 +528,9 @@ impl<S: Subject> World<S> {
     ) -> Result<(), Violation> {
         self.trace.note(self.now, bytes, format_args!("{from} -> {to} {kind}"));
         match (from, to) {
-            (_, Party::Replica(id)) => self.arrive_at_replica(from, ReplicaId(id), bytes),
-            (Party::Replica(id), Party::Client(index)) => {
-                let id = ReplicaId(id);
+            (_, Party::Replica(to)) => self.arrive_at_replica(from, Machine(to), bytes),
+            (Party::Replica(machine), Party::Client(index)) => {
+                let id = self.plan.replica_on(Machine(machine));
                 let Ok(words) = decode::<ToClient>(bytes) else {
                     return self.refused_from(from, "undecodable bytes");
                 };
@@ -495,7 +544,7 @@ impl<S: Subject> World<S> {
     /// Bytes were turned away. From a correct sender they never are.
     fn refused_from(&mut self, from: Party, what: &str) -> Result<(), Violation> {
         let honest = match from {
-            Party::Replica(id) => self.nodes[usize::from(id)].is_correct(),
+            Party::Replica(machine) => self.nodes[usize::from(machine)].is_correct(),
             Party::Client(index) => self.clients.is_honest(index),
         };
         demand(!honest, "honest", || format!("{from} is correct and sent {what}"))
@@ -504,15 +553,15 @@ impl<S: Subject> World<S> {
     fn arrive_at_replica(
         &mut self,
         from: Party,
-        to: ReplicaId,
+        to: Machine,
         bytes: &Bytes,
     ) -> Result<(), Violation> {
-        let node = &self.nodes[usize::from(to.0)];
+        let node = &self.nodes[to.index()];
         if node.core.is_none() {
             self.coverage.mark("message to a dead replica");
             return Ok(());
         }
-        let is_correct = node.is_correct();
+        let (id, is_correct) = (node.id, node.is_correct());
         let words: ToReplica = match decode(bytes) {
             Ok(words) => words,
             Err(error) => {
@@ -521,13 +570,13 @@ impl<S: Subject> World<S> {
             }
         };
         let event = match (from, words) {
-            (Party::Replica(from_id), ToReplica::Peer(message)) => {
+            (Party::Replica(machine), ToReplica::Peer(message)) => {
                 match self.membership.open_message(message) {
                     Ok(message) => {
                         if is_correct {
                             self.checker.message_arrives(&message)?;
                         }
-                        Event::Peer { from: ReplicaId(from_id), message }
+                        Event::Peer { from: self.plan.replica_on(Machine(machine)), message }
                     }
                     Err(error) => {
                         self.coverage.mark("message rejected");
@@ -536,7 +585,7 @@ impl<S: Subject> World<S> {
                 }
             }
             (Party::Client(_), ToReplica::Request(request)) => {
-                if is_correct && self.checker.histories.holds(to, &request.body().name()) {
+                if is_correct && self.checker.histories.holds(id, &request.body().name()) {
                     self.coverage.mark("request after execution");
                 }
                 match self.membership.open_request(request) {
@@ -552,6 +601,9 @@ impl<S: Subject> World<S> {
             }
             (Party::Client(index), ToReplica::AskStatus(nonce)) => {
                 Event::AskStatus { client: self.clients.id_of(index), nonce, counters: Vec::new() }
+            }
+            (Party::Client(index), ToReplica::AskEvidence) => {
+                Event::AskEvidence { client: self.clients.id_of(index) }
             }
             _ => {
                 self.coverage.mark("message malformed");
@@ -578,9 +630,9 @@ impl<S: Subject> World<S> {
                 _ => "question",
             };
             let bytes = to_bytes(ReplicaId(u8::MAX), &message)?;
-            for id in self.plan.size.members() {
-                if to.is_none_or(|one| one == id) {
-                    self.transmit(from, Party::Replica(id.0), &bytes, kind);
+            for machine in self.plan.machines() {
+                if to.is_none_or(|one| one == self.plan.replica_on(machine)) {
+                    self.transmit(from, machine.party(), &bytes, kind);
                 }
             }
         }
@@ -595,49 +647,101 @@ impl<S: Subject> World<S> {
     ///
     /// # Errors
     /// A replica does not start again from its disk.
-    pub fn inflict(&mut self, fault: Fault) -> Result<(), Violation> {
-        let line = format_args!("{fault:?}");
-        self.trace.note(self.now, format!("{fault:?}").as_bytes(), line);
+    pub fn inflict(&mut self, fault: &Fault) -> Result<(), Violation> {
+        let words = format!("{fault:?}");
+        self.trace.note(self.now, words.as_bytes(), format_args!("{words}"));
         match fault {
-            Fault::Crash(id) | Fault::Stop(id) => {
-                let stop = fault == Fault::Stop(id);
-                self.stopped[usize::from(id.0)] |= stop;
-                let node = &mut self.nodes[usize::from(id.0)];
-                if node.core.is_none() {
-                    return Ok(());
-                }
-                let lost = node.crash()?;
-                self.wakes.remove(&Party::Replica(id.0));
-                self.coverage.mark(if stop { "stopped for good" } else { "crash" });
-                if lost > 0 {
-                    self.coverage.mark("crash with lost records");
+            Fault::Crash(machine) => self.crash(*machine)?,
+            Fault::Stop(machine) => {
+                self.stopped[machine.index()] = true;
+                self.coverage.mark("stopped for good");
+                self.crash(*machine)?;
+            }
+            Fault::Restart(machine) => self.restart(*machine)?,
+            Fault::Blackout => {
+                self.coverage.mark("crash of all");
+                for machine in self.plan.machines() {
+                    self.crash(machine)?;
                 }
             }
-            Fault::Restart(id) => {
-                let node = &mut self.nodes[usize::from(id.0)];
-                if node.core.is_some() || self.stopped[usize::from(id.0)] {
-                    return Ok(());
-                }
-                node.start(self.now)?;
-                self.coverage.mark("restart");
-                self.checker.restarted(id);
-                self.after_replica(id, Vec::new())?;
-            }
-            Fault::Cut(one, other) => {
+            Fault::Split(cuts) => {
                 self.coverage.mark("cut");
-                self.network.cut(Party::Replica(one.0), Party::Replica(other.0));
+                self.network.split(cuts);
             }
             Fault::Join => self.network.join(),
         }
         Ok(())
     }
 
-    fn heal(&mut self) -> Result<(), Violation> {
-        self.trace.note(self.now, b"heal", format_args!("heal"));
-        self.network.heal();
-        for id in self.plan.size.members() {
-            self.inflict(Fault::Restart(id))?;
+    fn crash(&mut self, machine: Machine) -> Result<(), Violation> {
+        let node = &mut self.nodes[machine.index()];
+        if node.core.is_none() {
+            return Ok(());
         }
+        let loss = node.crash()?;
+        if node.is_correct() {
+            self.checker.crashed(node.id, &node.disk)?;
+        }
+        self.wakes.remove(&machine.party());
+        self.coverage.mark("crash");
+        if loss.records > 0 {
+            self.coverage.mark("crash with lost records");
+        }
+        if loss.is_torn {
+            self.coverage.mark("torn write");
+        }
+        Ok(())
+    }
+
+    fn restart(&mut self, machine: Machine) -> Result<(), Violation> {
+        let node = &mut self.nodes[machine.index()];
+        if node.core.is_some() || self.stopped[machine.index()] {
+            return Ok(());
+        }
+        node.start(self.now)?;
+        self.coverage.mark("restart");
+        self.after_replica(machine, Vec::new())
+    }
+
+    /// Ends all faults but those that last for good: nothing is lost any more, cuts end, and what
+    /// crashed comes back. Slow links stay slow.
+    ///
+    /// # Errors
+    /// As [`World::inflict`].
+    fn mend(&mut self) -> Result<(), Violation> {
+        self.network.heal();
+        for machine in self.plan.machines() {
+            self.restart(machine)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the faults, but leaves the network in parts: this component, and the rest. Its client
+    /// asks for more, between now and `until`.
+    ///
+    /// # Errors
+    /// As [`World::inflict`].
+    pub fn enclose(&mut self, component: &Component, until: u64) -> Result<(), Violation> {
+        self.trace.note(self.now, b"enclose", format_args!("{component:?}"));
+        self.mend()?;
+        let parties = self.plan.parties();
+        let cuts = component.cuts(&parties);
+        self.network.split(&cuts);
+        let mut loads = vec![0; self.plan.patrons.len()];
+        loads[usize::from(component.client)] = component.loads;
+        self.schedule_loads(&loads, until);
+        Ok(())
+    }
+
+    /// Ends the faults. Honest clients ask for more, between now and `until`.
+    ///
+    /// # Errors
+    /// As [`World::inflict`].
+    pub fn heal(&mut self, until: u64) -> Result<(), Violation> {
+        self.trace.note(self.now, b"heal", format_args!("heal"));
+        self.mend()?;
+        let loads: Vec<u64> = self.plan.patrons.iter().map(|patron| patron.late_loads).collect();
+        self.schedule_loads(&loads, until);
         Ok(())
     }
 

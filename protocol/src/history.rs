@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::codec::{Canonical, Sink};
 use crate::id::{Digest, Slot, WallTime};
-use crate::message::{Batch, Order, Position, Results, SlotEntry};
+use crate::message::{Batch, LOCATOR_MAX, Order, Position, Results, SlotEntry};
 use crate::seal::Signed;
 
 struct Link<'a> {
@@ -76,6 +76,11 @@ impl History {
         }
     }
 
+    /// A history that begins after a state that was transferred.
+    pub(crate) fn after(base: Position, base_time: WallTime) -> Self {
+        Self { base, base_time, entries: VecDeque::new() }
+    }
+
     /// The end of what was given up: the slot before the first one kept.
     #[must_use]
     pub fn base(&self) -> Position {
@@ -97,6 +102,16 @@ impl History {
     #[must_use]
     pub fn time(&self) -> WallTime {
         self.entries.back().map_or(self.base_time, |entry| entry.batch.choices.time)
+    }
+
+    /// The time of a slot that is kept, or of the base.
+    #[must_use]
+    pub fn time_at(&self, slot: Slot) -> Option<WallTime> {
+        if slot == self.base.slot {
+            Some(self.base_time)
+        } else {
+            self.entry(slot).map(|entry| entry.batch.choices.time)
+        }
     }
 
     /// How many slots are kept.
@@ -159,6 +174,32 @@ impl History {
         assert_eq!(entry.hash, expected, "I6: slot {} off the chain", self.head().slot.next());
         self.entries.push_back(entry);
         self.head().slot
+    }
+
+    /// Takes off the slots above `slot`, lowest first.
+    pub(crate) fn cut(&mut self, slot: Slot) -> Vec<Entry> {
+        let keep = usize::try_from(slot.since(self.base.slot)).unwrap_or(usize::MAX);
+        self.entries.split_off(keep.min(self.entries.len())).into()
+    }
+
+    /// Positions from the head downwards, further and further apart, the base last: who knows
+    /// another history finds in them where the two part, to within a factor of two.
+    #[must_use]
+    pub fn locator(&self) -> Vec<Position> {
+        let head = self.head();
+        let mut positions = vec![head];
+        let mut step = 1;
+        while let Some(slot) = head.slot.0.checked_sub(step).map(Slot)
+            && slot > self.base.slot
+            && positions.len() < LOCATOR_MAX - 1
+        {
+            positions.extend(self.hash_at(slot).map(|hash| Position { slot, hash }));
+            step *= 2;
+        }
+        if head.slot > self.base.slot {
+            positions.push(self.base);
+        }
+        positions
     }
 
     /// Gives up the slots up to `slot`, as far as they are kept.

@@ -20,8 +20,9 @@ use crate::id::{ClientId, Digest, ReplicaId, hex};
 use crate::membership::Membership;
 use crate::merkle::Tree;
 use crate::message::{
-    CommitCertificate, Hello, HelloBody, Malformed, Message, Order, Origin, Reply, ReplyRoot,
-    ReplyVote, SignedReply, SignedRequest, Slots,
+    Branch, Campaign, CommitCertificate, Hello, HelloBody, Malformed, Message, NewView, Order,
+    Origin, Reply, ReplyRoot, ReplyVote, SignedReply, SignedRequest, SlotEntry, Slots, StableProof,
+    ViewChange,
 };
 
 /// An Ed25519 public key, as it stands in the cluster file.
@@ -293,11 +294,68 @@ impl Membership {
 
     fn check_slots(&self, slots: &Slots) -> Result<(), Rejection> {
         slots.check()?;
-        for entry in &slots.entries {
-            entry.order.iter().try_for_each(|order| self.check_order(order))?;
-            entry.requests.iter().try_for_each(|request| self.check_request(request))?;
-        }
+        slots.entries.iter().try_for_each(|entry| self.check_entry(entry))?;
         slots.certificate.iter().try_for_each(|certificate| self.check_certificate(certificate))
+    }
+
+    fn check_entry(&self, entry: &SlotEntry) -> Result<(), Rejection> {
+        entry.order.iter().try_for_each(|order| self.check_order(order))?;
+        entry.requests.iter().try_for_each(|request| self.check_request(request))
+    }
+
+    fn check_branch(&self, branch: &Branch) -> Result<(), Rejection> {
+        branch.check()?;
+        branch.slots.iter().try_for_each(|linked| self.check_entry(&linked.entry))?;
+        branch.stable.iter().try_for_each(|proof| self.check_stable(proof))
+    }
+
+    fn check_stable(&self, proof: &StableProof) -> Result<(), Rejection> {
+        proof.check(self.size())?;
+        self.check_votes(&proof.checkpoint.checkpoint, &proof.checkpoint.votes)?;
+        self.check_certificate(&proof.cover)
+    }
+
+    /// The bounds of the view change are checked by whoever checks the message that holds it.
+    fn check_change(&self, change: &Signed<ViewChange>) -> Result<(), Rejection> {
+        self.check_signed(change)?;
+        change.body.lock.iter().try_for_each(|lock| self.check_certificate(lock))
+    }
+
+    fn check_campaign(&self, campaign: &Campaign) -> Result<(), Rejection> {
+        campaign.check(self.size())?;
+        self.check_change(&campaign.change)?;
+        campaign.suspects.iter().try_for_each(|suspect| self.check_signed(suspect))?;
+        campaign.proof.iter().try_for_each(|proof| self.check_evidence(proof))?;
+        campaign.others.iter().try_for_each(|change| self.check_change(change))
+    }
+
+    fn check_new_view(&self, new_view: &Signed<NewView>) -> Result<(), Rejection> {
+        new_view.body.check(self.size())?;
+        let primary = new_view.body.header.view.primary(self.size().replicas());
+        Malformed::unless(new_view.by == primary, "a new view of another than its primary")?;
+        self.check_signed(new_view)?;
+        new_view.body.changes.iter().try_for_each(|change| self.check_change(change))
+    }
+
+    fn check_evidence(&self, evidence: &Evidence) -> Result<(), Rejection> {
+        // Cheap things first: a fork is up to thousands of hashes.
+        match evidence {
+            Evidence::Orders(a, b) => [a, b].into_iter().try_for_each(|s| self.check_signed(s))?,
+            Evidence::Commits(a, b) => [a, b].into_iter().try_for_each(|s| self.check_signed(s))?,
+            Evidence::NewViews(a, b) => {
+                [a, b].into_iter().try_for_each(|s| self.check_signed(s))?
+            }
+            Evidence::OrderRefuted(order, certificate, _) => {
+                self.check_signed(order)?;
+                self.check_certificate(certificate)?;
+            }
+            Evidence::NewViewRefuted(new_view, certificate, _) => {
+                self.check_signed(new_view)?;
+                self.check_certificate(certificate)?;
+            }
+        }
+        Malformed::unless(evidence.contradicts_itself(), "evidence without a contradiction")?;
+        Ok(())
     }
 
     /// Checks a statement of a replica: its signature only, where its kind has no bounds.
@@ -367,11 +425,7 @@ impl Membership {
     /// # Errors
     /// It proves nothing.
     pub fn open_evidence(&self, evidence: Evidence) -> Result<Verified<Evidence>, Rejection> {
-        match &evidence {
-            Evidence::Orders(a, b) => [a, b].into_iter().try_for_each(|s| self.check_signed(s))?,
-            Evidence::Commits(a, b) => [a, b].into_iter().try_for_each(|s| self.check_signed(s))?,
-        }
-        Malformed::unless(evidence.contradicts_itself(), "evidence without a contradiction")?;
+        self.check_evidence(&evidence)?;
         Ok(Verified(evidence))
     }
 
@@ -419,10 +473,7 @@ impl Membership {
                 checkpoint.body.check()?;
                 self.check_signed(checkpoint)?;
             }
-            Message::Stable(certificate) => {
-                certificate.check(self.size())?;
-                self.check_votes(&certificate.checkpoint, &certificate.votes)?;
-            }
+            Message::Stable(proof) => self.check_stable(proof)?,
             Message::Status(status) => {
                 status.body.check()?;
                 self.check_signed(status)?;
@@ -436,6 +487,16 @@ impl Membership {
                 requests.0.iter().try_for_each(|request| self.check_request(request))?;
             }
             Message::Slots(slots) => self.check_slots(slots)?,
+            Message::Branch(branch) => self.check_branch(branch)?,
+            // Checked against the certified digest by whoever asked for it.
+            Message::State(_) => {}
+            Message::Suspect(suspect) => {
+                suspect.body.check()?;
+                self.check_signed(suspect)?;
+            }
+            Message::Campaign(campaign) => self.check_campaign(campaign)?,
+            Message::NewView(new_view) => self.check_new_view(new_view)?,
+            Message::Evidence(evidence) => self.check_evidence(evidence)?,
         }
         Ok(Verified(message))
     }

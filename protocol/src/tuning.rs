@@ -52,6 +52,14 @@ pub struct Tuning {
     /// How long a request may wait to be ordered before its replica loses patience, in ms. After
     /// half of it the request is passed on to all.
     pub request_timeout_ms: u64,
+    /// How long a replica waits for the view it asks for before it asks for the next one, in ms. It
+    /// doubles each time, until a certificate forms.
+    pub view_change_timeout_ms: u64,
+    /// The most it grows to, in ms.
+    pub view_change_timeout_max_ms: u64,
+    /// How long the primary of a new view waits for a strong quorum before it begins with a weak
+    /// one, in ms. Well below the first wait.
+    pub weak_view_delay_ms: u64,
     /// How long something may be missing before it is asked for, in ms: it is mostly on its way.
     pub fetch_grace_ms: u64,
     /// How long an answer to a fetch may take before somebody else is asked, in ms.
@@ -86,6 +94,9 @@ impl Default for Tuning {
             commit_delay_ms: 25,
             status_interval_ms: 250,
             request_timeout_ms: 1000,
+            view_change_timeout_ms: 1500,
+            view_change_timeout_max_ms: 30_000,
+            weak_view_delay_ms: 300,
             fetch_grace_ms: 10,
             fetch_retry_ms: 200,
             max_clock_drift_ms: 10_000,
@@ -131,7 +142,7 @@ impl Tuning {
             checkpoint_interval,
             max_speculative_slots,
         } = self.rules;
-        let rows: [(&'static str, u64, u64, u64, &'static str); 22] = [
+        let rows: [(&'static str, u64, u64, u64, &'static str); 25] = [
             ("max_sessions", max_sessions, 1, 1 << 16, "1 to 65536"),
             ("max_clients", max_clients, 1, 1 << 24, "1 to 16777216"),
             ("session_window", session_window, 1, 1 << 12, "1 to 4096"),
@@ -141,6 +152,21 @@ impl Tuning {
             ("commit_delay_ms", self.commit_delay_ms, 1, MINUTE, "1 to 60000"),
             ("status_interval_ms", self.status_interval_ms, 10, MINUTE, "10 to 60000"),
             ("request_timeout_ms", self.request_timeout_ms, 20, HOUR, "20 to 3600000"),
+            (
+                "view_change_timeout_ms",
+                self.view_change_timeout_ms,
+                2 * self.weak_view_delay_ms,
+                HOUR,
+                "at least twice weak_view_delay_ms, at most 3600000",
+            ),
+            (
+                "view_change_timeout_max_ms",
+                self.view_change_timeout_max_ms,
+                self.view_change_timeout_ms,
+                24 * HOUR,
+                "at least view_change_timeout_ms, at most 86400000",
+            ),
+            ("weak_view_delay_ms", self.weak_view_delay_ms, 1, HOUR, "1 to 3600000"),
             ("fetch_grace_ms", self.fetch_grace_ms, 1, MINUTE, "1 to 60000"),
             ("fetch_retry_ms", self.fetch_retry_ms, 10, MINUTE, "10 to 60000"),
             ("max_clock_drift_ms", self.max_clock_drift_ms, 100, 24 * HOUR, "100 to 86400000"),

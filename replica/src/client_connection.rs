@@ -113,7 +113,10 @@ async fn receive(shell: &Shell, admission: &Admission, reader: &mut Reader) -> O
                     room,
                 );
             }
-            (ToReplica::AskSession(_) | ToReplica::AskStatus(_), None) => {
+            (ToReplica::AskEvidence, Some(room)) => {
+                shell.inbox.put_client(Event::AskEvidence { client }, room);
+            }
+            (ToReplica::AskSession(_) | ToReplica::AskStatus(_) | ToReplica::AskEvidence, None) => {
                 shell.counters.count(Counter::QuestionBusy);
             }
             (ToReplica::Hello(_) | ToReplica::Peer(_), _) => {

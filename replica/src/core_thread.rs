@@ -11,7 +11,6 @@ use crate::certified::Certified;
 use crate::clock::Clock;
 use crate::counters::{Counter, Counters};
 use crate::inbox::{Inbox, Woken};
-use crate::node::HistoryServer;
 use crate::outbound::{Outbound, Outgoing};
 use crate::store_thread::StoreQueue;
 
@@ -22,7 +21,6 @@ const IDLE: Duration = Duration::from_millis(1);
 pub(crate) struct Router {
     pub(crate) store: StoreQueue,
     pub(crate) outbound: Arc<Outbound>,
-    pub(crate) history: HistoryServer,
     pub(crate) counters: Arc<Counters>,
     pub(crate) certified: Arc<Certified>,
 }
@@ -43,7 +41,6 @@ impl Router {
                     self.outbound.send(outgoing);
                 }
             }
-            Action::ServeHistory { to, from } => self.history.serve(to, from),
             Action::Accuse(evidence) => {
                 let culprit = evidence.culprit();
                 self.counters.warn(

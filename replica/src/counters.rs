@@ -93,10 +93,6 @@ counters! {
     DialFailed = "dial_failed",
     /// A link to a peer came up.
     LinksUp = "links_up",
-    /// A peer asked for stored history while it was being served already.
-    HistoryBusy = "history_busy",
-    /// Stored history could not be read for a peer.
-    HistoryUnreadable = "history_unreadable",
     /// Signatures checked.
     SignaturesChecked = "signatures_checked",
     /// Signatures that had been checked before.

@@ -6,18 +6,15 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use elea_protocol::application::Application;
-use elea_protocol::id::{ReplicaId, Slot};
+use elea_protocol::id::ReplicaId;
 use elea_protocol::membership::Membership;
-use elea_protocol::message::{Message, Slots};
 use elea_protocol::quorum::Strength;
-use elea_protocol::replica::{Replica, Setup, StartError, Target};
+use elea_protocol::replica::{Replica, Setup, StartError};
 use tokio::net::TcpListener;
-use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 use tokio::time::timeout;
@@ -28,13 +25,13 @@ use crate::clients::Clients;
 use crate::clock::Clock;
 use crate::config::{Config, RunError};
 use crate::core_thread::{self, Router};
-use crate::counters::{Counter, Counters};
+use crate::counters::Counters;
 use crate::handshake::Waiting;
 use crate::inbox::Inbox;
 use crate::listener::{self, Shell};
-use crate::outbound::{Outbound, Outgoing};
+use crate::outbound::Outbound;
 use crate::peer_link::{LinkTask, link};
-use crate::store::{HistoryReader, Store};
+use crate::store::Store;
 use crate::store_thread::store_queue;
 use crate::verified_cache::VerifiedCache;
 
@@ -165,8 +162,7 @@ impl Node {
             })
             .collect();
         let clients = Arc::clone(&shell.clients);
-        let outbound = Arc::new(Outbound { links, clients, counters: Arc::clone(&counters) });
-        let history = HistoryServer::new(store.reader(), &outbound, replicas);
+        let outbound = Arc::new(Outbound { links, clients });
         let (queue, store_work) = store_queue(store, Arc::clone(&counters));
 
         let (raise, failure) = watch::channel(None);
@@ -177,7 +173,7 @@ impl Node {
             Ok(store_work.run(|outgoing| release.send(outgoing), synced)?)
         })?;
         let inbox = Arc::clone(&shell.inbox);
-        let router = Router { store: queue, outbound, history, counters, certified };
+        let router = Router { store: queue, outbound, counters, certified };
         let core = Worker::spawn(format!("{me}-core"), failed, move || {
             core_thread::run(replica, &inbox, router, clock, limits.store_backlog_bytes);
             Ok(())
@@ -375,44 +371,4 @@ fn text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
     text.unwrap_or_else(|| "a panic without words".to_owned())
-}
-
-/// Reads old history for peers, off the threads that must not wait. One answer a peer at a time: a
-/// peer that asks faster than the disk reads gets the answer to its next question.
-pub(crate) struct HistoryServer {
-    reader: HistoryReader,
-    outbound: Arc<Outbound>,
-    runtime: Handle,
-    busy: Vec<Arc<AtomicBool>>,
-}
-
-impl HistoryServer {
-    fn new(reader: HistoryReader, outbound: &Arc<Outbound>, replicas: u8) -> Self {
-        let busy = (0..replicas).map(|_| Arc::default()).collect();
-        Self { reader, outbound: Arc::clone(outbound), runtime: Handle::current(), busy }
-    }
-
-    /// Sends `to` the stored slots from `from` on, as many as one answer holds.
-    pub(crate) fn serve(&self, to: ReplicaId, from: Slot) {
-        let counters = &self.outbound.counters;
-        let Some(busy) = self.busy.get(usize::from(to.0)) else { return };
-        if busy.swap(true, Ordering::Acquire) {
-            counters.count(Counter::HistoryBusy);
-            return;
-        }
-        let busy = Arc::clone(busy);
-        let (reader, outbound) = (self.reader.clone(), Arc::clone(&self.outbound));
-        self.runtime.spawn_blocking(move || {
-            match reader.serve(from) {
-                // Nothing is the answer to a question about slots that are not there.
-                Ok(entries) if entries.is_empty() => {}
-                Ok(entries) => {
-                    let message = Message::Slots(Slots { from, entries, certificate: None });
-                    outbound.send(Outgoing::ToPeers { to: Target::One(to), message });
-                }
-                Err(error) => outbound.counters.warn(Counter::HistoryUnreadable, error),
-            }
-            busy.store(false, Ordering::Release);
-        });
-    }
 }

@@ -10,7 +10,6 @@ use elea_protocol::message::{Message, ToClient, ToReplica};
 use elea_protocol::replica::Target;
 
 use crate::clients::Clients;
-use crate::counters::Counters;
 use crate::peer_link::{Link, Parcel};
 use crate::weight;
 
@@ -37,7 +36,6 @@ pub(crate) struct Outbound {
     /// By replica id; `None` at the own.
     pub(crate) links: Vec<Option<Link>>,
     pub(crate) clients: Arc<Clients>,
-    pub(crate) counters: Arc<Counters>,
 }
 
 impl Outbound {

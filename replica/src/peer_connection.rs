@@ -8,9 +8,12 @@
 
 use std::sync::Arc;
 
+use elea_protocol::evidence::Evidence;
 use elea_protocol::id::ReplicaId;
 use elea_protocol::membership::Membership;
-use elea_protocol::message::{Farewell, Message, ToClient, ToReplica};
+use elea_protocol::message::{
+    Farewell, Message, SlotEntry, StableProof, ToClient, ToReplica, ViewChange,
+};
 use elea_protocol::replica::Event;
 use elea_protocol::seal::{Rejection, Verified};
 use tokio::task::spawn_blocking;
@@ -133,12 +136,44 @@ async fn open(
 fn signatures(message: &Message) -> usize {
     match message {
         Message::Certificate(certificate) => certificate.votes.len(),
-        Message::Stable(certificate) => certificate.votes.len(),
+        Message::Stable(proof) => stable(proof),
         Message::Requests(requests) => requests.0.len(),
-        Message::Slots(slots) => {
-            slots.entries.iter().map(|entry| 1 + entry.requests.len()).sum::<usize>()
+        Message::Slots(slots) => slots.entries.iter().map(entry).sum(),
+        Message::Branch(branch) => {
+            let slots: usize = branch.slots.iter().map(|linked| entry(&linked.entry)).sum();
+            slots + branch.stable.as_ref().map_or(0, |proof| stable(proof))
         }
+        Message::Campaign(campaign) => {
+            let others: usize = campaign.others.iter().map(|signed| change(&signed.body)).sum();
+            let proof = campaign.proof.as_ref().map_or(0, |proof| evidence(proof));
+            change(&campaign.change.body) + others + campaign.suspects.len() + proof
+        }
+        Message::NewView(new_view) => {
+            1 + new_view.body.changes.iter().map(|signed| change(&signed.body)).sum::<usize>()
+        }
+        Message::Evidence(proof) => evidence(proof),
         // One signature, or, of a kind that is new, few enough.
         _ => 1,
+    }
+}
+
+fn entry(entry: &SlotEntry) -> usize {
+    1 + entry.requests.len()
+}
+
+fn stable(proof: &StableProof) -> usize {
+    proof.checkpoint.votes.len() + proof.cover.votes.len()
+}
+
+fn change(change: &ViewChange) -> usize {
+    1 + change.lock.as_ref().map_or(0, |lock| lock.votes.len())
+}
+
+fn evidence(evidence: &Evidence) -> usize {
+    match evidence {
+        Evidence::OrderRefuted(_, certificate, _) | Evidence::NewViewRefuted(_, certificate, _) => {
+            1 + certificate.votes.len()
+        }
+        Evidence::Orders(..) | Evidence::Commits(..) | Evidence::NewViews(..) => 2,
     }
 }

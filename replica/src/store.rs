@@ -1,9 +1,22 @@
 //! The disk: what must survive a crash, in one fjall database. The only file that names fjall.
 //!
-//! Three keyspaces: `history` (slot, big-endian, to the slot's hash and entry), `meta` (format,
-//! genesis, replica, lock, stable checkpoint) and `evidence`. A group of records is one atomic batch, so a
-//! crash leaves all of it or nothing. Each value carries a checksum over its keyspace, key and bytes:
-//! a value that changed, or that stands in another's place, is found when it is read.
+//! | keyspace | key | value |
+//! |---|---|---|
+//! | `history` | base and slot | the slot's hash and entry |
+//! | `meta` | a name | format, genesis, replica, group; view entered, state head, lock, stable checkpoint |
+//! | `aside` | hash | a slot of another history |
+//! | `orphans` | digest of the request | a request that waits to be in the history again |
+//! | `state` | checkpoint and part | a piece of the state that the history begins with, or of one on its way |
+//! | `evidence` | digest of the proof | a proof |
+//!
+//! Numbers in keys are big-endian, so that their order is that of the numbers. The *base* is the
+//! slot of the state that the history begins with, 0 where it begins with slot 1: with another
+//! state in place the old slots are out of sight at once, however many there are, and are
+//! [swept](Store::sweep) a few at a time.
+//!
+//! A group of records is one atomic batch, so a crash leaves all of it or nothing. Each value
+//! carries a checksum over its keyspace, key and bytes: a value that changed, or that stands in
+//! another's place, is found when it is read.
 //!
 //! fjall takes a damaged frame in its journal for the torn end of a write, and drops it with all that
 //! follows, in silence. A replica must not forget in silence: it would break its word. So every group
@@ -14,16 +27,17 @@
 //! A store is built in a folder of its own and renamed when whole, so that a crash during the very
 //! first start leaves nothing that a second start would trip over.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use elea_protocol::codec::{self, Canonical, FRAME_MAX, Sink};
+use bytes::Bytes;
+use elea_protocol::codec::{self, Canonical, Sink};
 use elea_protocol::id::{Digest, ReplicaId, Slot};
-use elea_protocol::message::{SLOTS_MAX, SlotEntry};
-use elea_protocol::replica::{Record, Recovered};
+use elea_protocol::message::{CommitCertificate, Position, SlotEntry, StatePart};
+use elea_protocol::replica::{Adopted, Aside, Ground, Record, Recovered, StateHead, StoredState};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -31,15 +45,17 @@ use serde::de::DeserializeOwned;
 use crate::config::Durability;
 
 /// The version of what is stored. It changes when old records can no longer be read as they are.
-const FORMAT: u32 = 1;
-
-/// The most bytes of stored slots in one answer to a peer, so that it fits a frame with all around
-/// it. The first slot is exempt: one slot always fits.
-const SERVED_BYTES_MAX: usize = FRAME_MAX / 2;
+const FORMAT: u32 = 2;
 
 const HISTORY: &str = "history";
 const META: &str = "meta";
+const ASIDE: &str = "aside";
+const ORPHANS: &str = "orphans";
+const STATE: &str = "state";
 const EVIDENCE: &str = "evidence";
+
+/// So many slots of an old history are removed at a time.
+const SWEPT: usize = 4096;
 
 /// The file that names the last group synced.
 const WITNESS: &str = "synced";
@@ -49,6 +65,8 @@ const META_GENESIS: &[u8] = b"genesis";
 const META_REPLICA: &[u8] = b"replica";
 const META_LOCK: &[u8] = b"lock";
 const META_STABLE: &[u8] = b"stable";
+const META_ENTERED: &[u8] = b"entered";
+const META_STATE: &[u8] = b"state";
 const META_GROUP: &[u8] = b"group";
 
 /// Why the store cannot be used. Each says what to do.
@@ -106,6 +124,16 @@ pub enum StoreError {
         /// The format stored.
         found: u32,
     },
+    /// An older version wrote it.
+    #[error(
+        "the data folder {path} was written by an older version (format {found}, this one needs {FORMAT}) and cannot be converted: start the replica with the version that wrote it, or begin a new cluster with empty folders"
+    )]
+    OlderFormat {
+        /// Which.
+        path: PathBuf,
+        /// The format stored.
+        found: u32,
+    },
     /// What is stored is not what was written.
     #[error(
         "the store in {path} is damaged ({what}): keep the folder for inspection and replace the replica, since with an older copy it could contradict what it said"
@@ -134,10 +162,12 @@ pub(crate) struct Store {
     database: Database,
     history: Keyspace,
     meta: Keyspace,
+    aside: Keyspace,
+    orphans: Keyspace,
+    state: Keyspace,
     evidence: Keyspace,
     durability: Durability,
-    /// The highest slot stored; those above it that a record replaces need no removal.
-    highest: Slot,
+    index: Index,
     /// The number of the last group written.
     group: u64,
     /// The file that names it, too.
@@ -146,11 +176,23 @@ pub(crate) struct Store {
     _lock: File,
 }
 
-/// Reads stored slots while the store is being written.
-#[derive(Clone)]
-pub(crate) struct HistoryReader {
-    path: PathBuf,
-    history: Keyspace,
+/// What is known of the store without reading it: enough to know what a record removes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Index {
+    /// The checkpoint of the state that the history begins with.
+    ground: Option<Position>,
+    /// The highest slot stored, or the base where there is none.
+    highest: Slot,
+    /// The slots aside. Hardly ever any, so that a copy costs nothing.
+    aside: BTreeSet<Digest>,
+    /// The checkpoint of the state on its way here.
+    incoming: Option<Position>,
+}
+
+impl Index {
+    fn base(&self) -> Slot {
+        self.ground.map_or(Slot::GENESIS, |at| at.slot)
+    }
 }
 
 /// What the checksum of a value covers.
@@ -197,13 +239,72 @@ fn unseal<T: DeserializeOwned>(keyspace: &str, key: &[u8], stored: &[u8]) -> Res
     codec::decode(bytes).map_err(|error| format!("{}: {error}", place()))
 }
 
+fn slot_key(base: Slot, slot: Slot) -> [u8; 16] {
+    let mut key = [0; 16];
+    key[..8].copy_from_slice(&base.0.to_be_bytes());
+    key[8..].copy_from_slice(&slot.0.to_be_bytes());
+    key
+}
+
+fn slots_of_key(key: &[u8]) -> Option<(Slot, Slot)> {
+    let (base, slot) = key.split_first_chunk()?;
+    let slot = slot.try_into().ok()?;
+    Some((Slot(u64::from_be_bytes(*base)), Slot(u64::from_be_bytes(slot))))
+}
+
+/// With what the keys of a state's pieces begin.
+fn state_prefix(at: Position) -> [u8; 40] {
+    let mut prefix = [0; 40];
+    prefix[..8].copy_from_slice(&at.slot.0.to_be_bytes());
+    prefix[8..].copy_from_slice(&at.hash.0);
+    prefix
+}
+
+fn piece_key(at: Position, part: StatePart) -> [u8; 45] {
+    let (tag, index) = match part {
+        StatePart::Last => (0, 0),
+        StatePart::Sessions(index) => (1, index),
+        StatePart::Application(index) => (2, index),
+    };
+    let mut key = [0; 45];
+    key[..40].copy_from_slice(&state_prefix(at));
+    key[40] = tag;
+    key[41..].copy_from_slice(&u32::to_be_bytes(index));
+    key
+}
+
+fn piece_of_key(key: &[u8]) -> Option<(Position, StatePart)> {
+    let (slot, rest) = key.split_first_chunk()?;
+    let (hash, rest) = rest.split_first_chunk::<32>()?;
+    let (tag, index) = rest.split_first()?;
+    let index = u32::from_be_bytes(index.try_into().ok()?);
+    let part = match tag {
+        0 if index == 0 => StatePart::Last,
+        1 => StatePart::Sessions(index),
+        2 => StatePart::Application(index),
+        _ => return None,
+    };
+    Some((Position { slot: Slot(u64::from_be_bytes(*slot)), hash: Digest(*hash) }, part))
+}
+
+/// The lock as it is stored: the certificate, and the slots aside that lead to it.
+type StoredLock = (CommitCertificate, Vec<Digest>);
+
+/// What becomes of one key: a value, or nothing.
+type Change = Option<Vec<u8>>;
+
 /// What one group of records comes to. Within a batch of fjall's a key must not occur twice: both
 /// would get one sequence number, and which of them stays is undefined.
-#[derive(Default)]
-struct Group {
-    history: BTreeMap<[u8; 8], Option<Vec<u8>>>,
-    meta: BTreeMap<&'static [u8], Vec<u8>>,
-    evidence: BTreeMap<[u8; 32], Vec<u8>>,
+struct Group<'a> {
+    store: &'a Store,
+    /// As it is after the group.
+    index: Index,
+    history: BTreeMap<[u8; 16], Change>,
+    meta: BTreeMap<&'static [u8], Change>,
+    aside: BTreeMap<Digest, Change>,
+    orphans: BTreeMap<Digest, Change>,
+    state: BTreeMap<[u8; 45], Change>,
+    evidence: BTreeMap<Digest, Change>,
 }
 
 impl Store {
@@ -238,39 +339,36 @@ impl Store {
             .map_err(unusable)?;
         let database = open_database(path, &whole)?;
         let keyspace = |name| open_keyspace(path, &database, name);
-        let (history, meta, evidence) = (keyspace(HISTORY)?, keyspace(META)?, keyspace(EVIDENCE)?);
+        // First of all the format: under another one the rest may mean something else.
+        let meta = keyspace(META)?;
+        check_format(path, &meta)?;
+        let (history, aside, orphans) = (keyspace(HISTORY)?, keyspace(ASIDE)?, keyspace(ORPHANS)?);
+        let (state, evidence) = (keyspace(STATE)?, keyspace(EVIDENCE)?);
         let mut store = Self {
             path: path.into(),
             database,
             history,
             meta,
+            aside,
+            orphans,
+            state,
             evidence,
             durability,
-            highest: Slot::GENESIS,
+            index: Index::default(),
             group: 0,
             witness,
             _lock: lock,
         };
         store.check_owner(genesis, me)?;
         store.check_memory()?;
-        store.highest = match store.history.last_key_value() {
-            None => Slot::GENESIS,
-            Some(last) => {
-                let key = last.key().map_err(|error| store.damaged(error))?;
-                slot_of(&key).ok_or_else(|| store.damaged("a slot's key is malformed"))?
-            }
-        };
+        store.index = store.read_index()?;
+        store.sweep()?;
         let recovered = store.recovered()?;
         Ok((store, recovered))
     }
 
     fn check_owner(&self, genesis: &Digest, me: ReplicaId) -> Result<(), StoreError> {
         let missing = |what| move || self.damaged(format!("it does not name its {what}"));
-        // First of all the format: under a newer one the rest may mean something else.
-        let format: u32 = self.read_meta(META_FORMAT)?.ok_or_else(missing("format"))?;
-        if format > FORMAT {
-            return Err(StoreError::NewerFormat { path: self.path.clone(), found: format });
-        }
         let found: Digest = self.read_meta(META_GENESIS)?.ok_or_else(missing("cluster"))?;
         if found != *genesis {
             let (path, expected) = (self.path.clone(), *genesis);
@@ -305,149 +403,386 @@ impl Store {
         self.witness.write_all(&stored)
     }
 
-    fn recovered(&self) -> Result<Recovered, StoreError> {
-        let mut evidence = Vec::new();
-        for guard in self.evidence.iter() {
-            let (key, value) = guard.into_inner().map_err(|error| self.damaged(error))?;
-            evidence.push(unseal(EVIDENCE, &key, &value).map_err(|what| self.damaged(what))?);
+    fn read_index(&self) -> Result<Index, StoreError> {
+        let head: Option<StateHead> = self.read_meta(META_STATE)?;
+        let mut index =
+            Index { ground: head.map(|head| head.stable.position()), ..Index::default() };
+        index.highest = index.base();
+        if let Some(last) = self.history.last_key_value() {
+            let key = last.key().map_err(|error| self.damaged(plain(&error)))?;
+            match slots_of_key(&key) {
+                None => return Err(self.damaged("a slot's key is malformed")),
+                Some((base, slot)) if base == index.base() => index.highest = slot,
+                // Not swept yet.
+                Some((base, _)) if base < index.base() => {}
+                Some((base, _)) => {
+                    return Err(self.damaged(format!("the state at slot {base} is missing")));
+                }
+            }
         }
+        for guard in self.aside.iter() {
+            let key = guard.key().map_err(|error| self.damaged(plain(&error)))?;
+            let hash = key[..].try_into().map_err(|_| self.damaged("a hash is malformed"))?;
+            index.aside.insert(Digest(hash));
+        }
+        for guard in self.state.iter() {
+            let key = guard.key().map_err(|error| self.damaged(plain(&error)))?;
+            let (at, _) = piece_of_key(&key)
+                .ok_or_else(|| self.damaged("the key of a piece of a state is malformed"))?;
+            if index.ground != Some(at) {
+                index.incoming = Some(at);
+            }
+        }
+        Ok(index)
+    }
+
+    fn recovered(&self) -> Result<Recovered, StoreError> {
+        let (lock, branch) = match self.read_meta::<StoredLock>(META_LOCK)? {
+            None => (None, Vec::new()),
+            Some((certificate, branch)) => (Some(certificate), branch),
+        };
+        let aside = branch.iter().map(|hash| {
+            let stored = self.read(&self.aside, ASIDE, &hash.0)?;
+            stored.ok_or_else(|| self.damaged("a slot that leads to the lock is missing"))
+        });
         Ok(Recovered {
-            lock: self.read_meta(META_LOCK)?,
+            entered: self.read_meta(META_ENTERED)?,
+            state: self.stored_state()?,
+            lock,
+            aside: aside.collect::<Result<_, _>>()?,
             stable: self.read_meta(META_STABLE)?,
-            evidence,
+            orphans: self.read_all(&self.orphans, ORPHANS)?,
+            evidence: self.read_all(&self.evidence, EVIDENCE)?,
         })
     }
 
-    fn read_meta<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, StoreError> {
-        let value = self.meta.get(key).map_err(|error| self.damaged(error))?;
-        let read = |stored: fjall::Slice| unseal(META, key, &stored);
+    fn stored_state(&self) -> Result<Option<StoredState>, StoreError> {
+        let Some(head) = self.read_meta::<StateHead>(META_STATE)? else { return Ok(None) };
+        let mut chunks = Vec::new();
+        for guard in self.state.prefix(state_prefix(head.stable.position())) {
+            let (key, value) = guard.into_inner().map_err(|error| self.damaged(plain(&error)))?;
+            let (_, part) = piece_of_key(&key)
+                .ok_or_else(|| self.damaged("the key of a piece of a state is malformed"))?;
+            let bytes: Bytes = unseal(STATE, &key, &value).map_err(|what| self.damaged(what))?;
+            chunks.push((part, bytes));
+        }
+        Ok(Some(StoredState { head, chunks }))
+    }
+
+    fn read_all<T: DeserializeOwned>(
+        &self,
+        keyspace: &Keyspace,
+        name: &str,
+    ) -> Result<Vec<T>, StoreError> {
+        let read = |guard: fjall::Guard| {
+            let (key, value) = guard.into_inner().map_err(|error| self.damaged(plain(&error)))?;
+            unseal(name, &key, &value).map_err(|what| self.damaged(what))
+        };
+        keyspace.iter().map(read).collect()
+    }
+
+    fn read<T: DeserializeOwned>(
+        &self,
+        keyspace: &Keyspace,
+        name: &str,
+        key: &[u8],
+    ) -> Result<Option<T>, StoreError> {
+        let value = keyspace.get(key).map_err(|error| self.damaged(plain(&error)))?;
+        let read = |stored: fjall::Slice| unseal(name, key, &stored);
         value.map(read).transpose().map_err(|what| self.damaged(what))
+    }
+
+    fn read_meta<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, StoreError> {
+        self.read(&self.meta, META, key)
     }
 
     fn damaged(&self, what: impl ToString) -> StoreError {
         StoreError::Damaged { path: self.path.clone(), what: what.to_string() }
     }
 
-    /// All stored slots, from slot 1 on, in order, without a hole.
+    /// All stored slots in order, without a hole: from the one after the stored state on, or from
+    /// slot 1.
     pub(crate) fn history(
         &self,
     ) -> impl Iterator<Item = Result<(Digest, SlotEntry), StoreError>> + use<> {
-        self.reader().slots_from(Slot::GENESIS.next()).map(|read| read.map(|(slot, _)| slot))
+        let path = self.path.clone();
+        let base = self.index.base();
+        let mut expected = base.next();
+        self.history.prefix(base.0.to_be_bytes()).map(move |guard| {
+            let damaged = |what: String| StoreError::Damaged { path: path.clone(), what };
+            let (key, value) = guard.into_inner().map_err(|error| damaged(plain(&error)))?;
+            if slots_of_key(&key) != Some((base, expected)) {
+                return Err(damaged(format!("slot {expected} is missing")));
+            }
+            expected = expected.next();
+            unseal(HISTORY, &key, &value).map_err(damaged)
+        })
     }
 
-    /// A reader for other threads.
-    pub(crate) fn reader(&self) -> HistoryReader {
-        HistoryReader { path: self.path.clone(), history: self.history.clone() }
+    fn failed(&self, reason: impl ToString) -> StoreError {
+        StoreError::WriteFailed { path: self.path.clone(), reason: reason.to_string() }
     }
 
     /// Writes a group of records, all or nothing. When it returns they are on disk, or, with
     /// [`Durability::Os`], in the hands of the operating system.
     pub(crate) fn commit(&mut self, records: &[Record]) -> Result<(), StoreError> {
-        let failed = |reason: String| StoreError::WriteFailed { path: self.path.clone(), reason };
-        let mut highest = self.highest;
-        let mut group = Group::default();
-        for record in records {
-            stage(record, &mut group, &mut highest).map_err(|error| failed(error.to_string()))?;
-        }
+        let mut group = Group::new(self);
+        records.iter().try_for_each(|record| group.stage(record))?;
+        let number = self.group + 1;
+        group.put_meta(META_GROUP, &number)?;
+        let Group { store: _, index, history, meta, aside, orphans, state, evidence } = group;
         let mode = match self.durability {
             Durability::Sync => PersistMode::SyncAll,
             Durability::Os => PersistMode::Buffer,
         };
         let mut batch = self.database.batch().durability(Some(mode));
-        for (key, value) in group.history {
-            match value {
-                Some(value) => batch.insert(&self.history, key, value),
-                None => batch.remove(&self.history, key),
-            }
-        }
-        for (key, value) in group.meta {
-            batch.insert(&self.meta, key, value);
-        }
-        for (key, value) in group.evidence {
-            batch.insert(&self.evidence, key, value);
-        }
-        let number = self.group + 1;
-        let numbered =
-            seal(META, META_GROUP, &number).map_err(|error| failed(error.to_string()))?;
-        batch.insert(&self.meta, META_GROUP, numbered);
-        batch.commit().map_err(|error| failed(plain(&error)))?;
-        self.highest = highest;
+        fill(&mut batch, &self.history, history);
+        fill(&mut batch, &self.meta, meta);
+        fill(&mut batch, &self.aside, aside.into_iter().map(|(Digest(key), to)| (key, to)));
+        fill(&mut batch, &self.orphans, orphans.into_iter().map(|(Digest(key), to)| (key, to)));
+        fill(&mut batch, &self.state, state);
+        fill(&mut batch, &self.evidence, evidence.into_iter().map(|(Digest(key), to)| (key, to)));
+        batch.commit().map_err(|error| self.failed(plain(&error)))?;
+        let has_other_base = index.base() != self.index.base();
+        self.index = index;
         self.group = number;
         // What only the operating system has may be lost with it, by the operator's choice.
         if self.durability == Durability::Sync {
-            self.bear_witness().map_err(|error| StoreError::WriteFailed {
-                path: self.path.clone(),
-                reason: error.to_string(),
-            })?;
+            self.bear_witness().map_err(|error| self.failed(error))?;
         }
+        if has_other_base { self.sweep() } else { Ok(()) }
+    }
+
+    /// Removes the slots of histories that began elsewhere. None of them is looked at any more, so
+    /// it matters not when they go, and a crash in between leaves the rest to the next start.
+    fn sweep(&self) -> Result<(), StoreError> {
+        let end = self.index.base().0.to_be_bytes();
+        let mut from = Vec::new();
+        loop {
+            let keys = self.history.range(from.as_slice()..end.as_slice()).take(SWEPT);
+            let keys: Vec<_> = keys
+                .map(|guard| guard.key().map_err(|error| self.damaged(plain(&error))))
+                .collect::<Result<_, _>>()?;
+            let Some(last) = keys.last() else { return Ok(()) };
+            from = last.to_vec();
+            from.push(0);
+            let mut batch = self.database.batch().durability(Some(PersistMode::Buffer));
+            keys.into_iter().for_each(|key| batch.remove(&self.history, key));
+            batch.commit().map_err(|error| self.failed(plain(&error)))?;
+        }
+    }
+}
+
+fn fill<K: Into<fjall::Slice>>(
+    batch: &mut fjall::OwnedWriteBatch,
+    keyspace: &Keyspace,
+    changes: impl IntoIterator<Item = (K, Change)>,
+) {
+    for (key, change) in changes {
+        match change {
+            Some(value) => batch.insert(keyspace, key, value),
+            None => batch.remove(keyspace, key),
+        }
+    }
+}
+
+impl<'a> Group<'a> {
+    fn new(store: &'a Store) -> Self {
+        Self {
+            store,
+            index: store.index.clone(),
+            history: BTreeMap::new(),
+            meta: BTreeMap::new(),
+            aside: BTreeMap::new(),
+            orphans: BTreeMap::new(),
+            state: BTreeMap::new(),
+            evidence: BTreeMap::new(),
+        }
+    }
+
+    fn seal<T: Serialize>(
+        &self,
+        keyspace: &str,
+        key: &[u8],
+        value: &T,
+    ) -> Result<Change, StoreError> {
+        seal(keyspace, key, value).map(Some).map_err(|error| self.store.failed(error))
+    }
+
+    fn put_meta<T: Serialize>(&mut self, key: &'static [u8], value: &T) -> Result<(), StoreError> {
+        let sealed = self.seal(META, key, value)?;
+        self.meta.insert(key, sealed);
+        Ok(())
+    }
+
+    fn stage(&mut self, record: &Record) -> Result<(), StoreError> {
+        match record {
+            Record::Slot { slot, hash, entry } => {
+                self.truncate(Slot(slot.0.saturating_sub(1)))?;
+                self.push(*slot, hash, entry)
+            }
+            Record::Aside(aside) => {
+                let key = aside.at.hash;
+                let sealed = self.seal(ASIDE, &key.0, aside)?;
+                self.aside.insert(key, sealed);
+                self.index.aside.insert(key);
+                Ok(())
+            }
+            Record::Lock { certificate, branch } => {
+                self.put_meta(META_LOCK, &(certificate, branch))?;
+                self.keep_aside(branch);
+                Ok(())
+            }
+            Record::Stable(stable) => self.put_meta(META_STABLE, stable),
+            Record::Adopted(adopted) => self.adopt(adopted),
+            Record::Orphans { add, remove } => {
+                for orphan in add {
+                    let key = orphan.digest();
+                    let sealed = self.seal(ORPHANS, &key.0, orphan)?;
+                    self.orphans.insert(key, sealed);
+                }
+                self.orphans.extend(remove.iter().map(|digest| (*digest, None)));
+                Ok(())
+            }
+            Record::Chunk { at, part, bytes } => {
+                if self.index.ground != Some(*at) {
+                    let before = self.index.incoming.replace(*at);
+                    if let Some(before) = before.filter(|before| before != at) {
+                        self.drop_state(before)?;
+                    }
+                }
+                let key = piece_key(*at, *part);
+                let sealed = self.seal(STATE, &key, bytes)?;
+                self.state.insert(key, sealed);
+                Ok(())
+            }
+            Record::Evidence(evidence) => {
+                // Named by its content, so that the same proof is kept once.
+                let bytes = codec::encode(evidence).map_err(|error| self.store.failed(error))?;
+                let key = Stored { keyspace: EVIDENCE, key: &[], bytes: &bytes }.digest();
+                let sealed = self.seal(EVIDENCE, &key.0, evidence)?;
+                self.evidence.insert(key, sealed);
+                Ok(())
+            }
+        }
+    }
+
+    /// Lets go of the slots above this one.
+    fn truncate(&mut self, slot: Slot) -> Result<(), StoreError> {
+        let (base, highest) = (self.index.base(), self.index.highest);
+        if slot < base || slot > highest {
+            // A replica that goes on with a hole in its history could not start again.
+            let what =
+                format!("slot {slot} is to be kept, and slots {base} to {highest} are there");
+            return Err(self.store.damaged(what));
+        }
+        for gone in slot.next().0..=highest.0 {
+            self.history.insert(slot_key(base, Slot(gone)), None);
+        }
+        self.index.highest = slot;
+        Ok(())
+    }
+
+    fn push(&mut self, slot: Slot, hash: &Digest, entry: &SlotEntry) -> Result<(), StoreError> {
+        let key = slot_key(self.index.base(), slot);
+        let sealed = self.seal(HISTORY, &key, &(hash, entry))?;
+        self.history.insert(key, sealed);
+        self.index.highest = slot;
+        Ok(())
+    }
+
+    /// Lets go of the slots aside that are not among these.
+    fn keep_aside(&mut self, kept: &[Digest]) {
+        let all = std::mem::take(&mut self.index.aside);
+        let (kept, gone) = all.into_iter().partition(|hash| kept.contains(hash));
+        self.index.aside = kept;
+        self.aside.extend(BTreeSet::into_iter(gone).map(|hash| (hash, None)));
+    }
+
+    /// A slot aside, of an earlier group or of this one.
+    fn read_aside(&self, hash: &Digest) -> Result<Aside, StoreError> {
+        let stored = match self.aside.get(hash) {
+            None => self.store.read(&self.store.aside, ASIDE, &hash.0)?,
+            Some(None) => None,
+            Some(Some(stored)) => {
+                let read = unseal(ASIDE, &hash.0, stored);
+                Some(read.map_err(|what| self.store.damaged(what))?)
+            }
+        };
+        stored.ok_or_else(|| self.store.damaged("a slot aside that is adopted is missing"))
+    }
+
+    fn adopt(&mut self, adopted: &Adopted) -> Result<(), StoreError> {
+        match &adopted.ground {
+            Ground::Common(slot) => self.truncate(*slot)?,
+            Ground::State(head) => self.stand_on(head)?,
+        }
+        for hash in &adopted.slots {
+            let Aside { at, linked } = self.read_aside(hash)?;
+            let next = self.index.highest.next();
+            if at.slot != next {
+                let what = format!("slot {} is to be put where slot {next} belongs", at.slot);
+                return Err(self.store.damaged(what));
+            }
+            self.push(at.slot, &at.hash, &linked.entry)?;
+        }
+        if let Some(entered) = &adopted.entered {
+            self.put_meta(META_ENTERED, entered)?;
+        }
+        match &adopted.lock {
+            Some(lock) => self.put_meta(META_LOCK, &(lock, Vec::<Digest>::new()))?,
+            None => {
+                self.meta.insert(META_LOCK, None);
+            }
+        }
+        self.keep_aside(&[]);
+        Ok(())
+    }
+
+    /// Makes a state what the history begins with.
+    fn stand_on(&mut self, head: &StateHead) -> Result<(), StoreError> {
+        let (at, base) = (head.stable.position(), self.index.base());
+        if at.slot <= base {
+            // What is stable only grows; the slots above one base must not be those of another.
+            let what = format!("a state at slot {} is to replace that at slot {base}", at.slot);
+            return Err(self.store.damaged(what));
+        }
+        for old in [self.index.ground.replace(at), self.index.incoming.take()] {
+            if let Some(old) = old.filter(|old| *old != at) {
+                self.drop_state(old)?;
+            }
+        }
+        // Whatever the group holds so far is of the history that is gone.
+        self.history.clear();
+        self.index.highest = at.slot;
+        self.put_meta(META_STATE, head)?;
+        self.put_meta(META_STABLE, &head.stable)
+    }
+
+    /// Lets go of the pieces of a state.
+    fn drop_state(&mut self, at: Position) -> Result<(), StoreError> {
+        let prefix = state_prefix(at);
+        for guard in self.store.state.prefix(prefix) {
+            let key = guard.key().map_err(|error| self.store.damaged(plain(&error)))?;
+            let key = key[..].try_into();
+            let key = key.map_err(|_| self.store.damaged("the key of a piece is malformed"))?;
+            self.state.insert(key, None);
+        }
+        let staged = self.state.iter_mut().filter(|(key, _)| key.starts_with(&prefix));
+        staged.for_each(|(_, change)| *change = None);
         Ok(())
     }
 }
 
-fn stage(record: &Record, group: &mut Group, highest: &mut Slot) -> Result<(), codec::CodecError> {
-    match record {
-        Record::Slot { slot, hash, entry } => {
-            for replaced in slot.next().0..=highest.0 {
-                group.history.insert(replaced.to_be_bytes(), None);
-            }
-            let key = slot.0.to_be_bytes();
-            group.history.insert(key, Some(seal(HISTORY, &key, &(hash, entry))?));
-            *highest = *slot;
-        }
-        Record::Lock(lock) => {
-            group.meta.insert(META_LOCK, seal(META, META_LOCK, lock)?);
-        }
-        Record::Stable(stable) => {
-            group.meta.insert(META_STABLE, seal(META, META_STABLE, stable)?);
-        }
-        Record::Evidence(evidence) => {
-            // Named by its content, so that the same proof is kept once.
-            let bytes = codec::encode(evidence)?;
-            let Digest(key) = Stored { keyspace: EVIDENCE, key: &[], bytes: &bytes }.digest();
-            group.evidence.insert(key, seal(EVIDENCE, &key, evidence)?);
-        }
+fn check_format(path: &Path, meta: &Keyspace) -> Result<(), StoreError> {
+    let damaged = |what: String| StoreError::Damaged { path: path.into(), what };
+    let stored = meta.get(META_FORMAT).map_err(|error| damaged(plain(&error)))?;
+    let stored = stored.ok_or_else(|| damaged("it does not name its format".to_owned()))?;
+    match unseal::<u32>(META, META_FORMAT, &stored).map_err(damaged)? {
+        FORMAT => Ok(()),
+        found if found > FORMAT => Err(StoreError::NewerFormat { path: path.into(), found }),
+        found => Err(StoreError::OlderFormat { path: path.into(), found }),
     }
-    Ok(())
-}
-
-impl HistoryReader {
-    /// Slots from `first` on, without a hole, each with the bytes it takes.
-    fn slots_from(
-        &self,
-        first: Slot,
-    ) -> impl Iterator<Item = Result<((Digest, SlotEntry), usize), StoreError>> + use<> {
-        let path = self.path.clone();
-        let mut expected = first;
-        self.history.range(first.0.to_be_bytes()..).map(move |guard| {
-            let damaged = |what: String| StoreError::Damaged { path: path.clone(), what };
-            let (key, value) = guard.into_inner().map_err(|error| damaged(plain(&error)))?;
-            if slot_of(&key) != Some(expected) {
-                return Err(damaged(format!("slot {expected} is missing")));
-            }
-            expected = expected.next();
-            let slot = unseal(HISTORY, &key, &value).map_err(damaged)?;
-            Ok((slot, value.len()))
-        })
-    }
-
-    /// As many slots from `first` on as fit one answer to a peer; none where there are none.
-    pub(crate) fn serve(&self, first: Slot) -> Result<Vec<SlotEntry>, StoreError> {
-        let mut entries = Vec::new();
-        let mut bytes = 0;
-        for read in self.slots_from(first).take(SLOTS_MAX) {
-            let ((_, entry), size) = read?;
-            bytes += size;
-            if bytes > SERVED_BYTES_MAX && !entries.is_empty() {
-                break;
-            }
-            entries.push(entry);
-        }
-        Ok(entries)
-    }
-}
-
-fn slot_of(key: &[u8]) -> Option<Slot> {
-    Some(Slot(u64::from_be_bytes(key.try_into().ok()?)))
 }
 
 /// Builds an empty store next to where it belongs, and moves it there when it is on disk.
@@ -462,7 +797,9 @@ fn create(path: &Path, whole: &Path, genesis: &Digest, me: ReplicaId) -> Result<
     let fill = || -> Result<(), String> {
         let database = builder(&half).open().map_err(|error| plain(&error))?;
         let open = |name| database.keyspace(name, KeyspaceCreateOptions::default);
-        open(HISTORY).and_then(|_| open(EVIDENCE)).map_err(|error| plain(&error))?;
+        for name in [HISTORY, ASIDE, ORPHANS, STATE, EVIDENCE] {
+            open(name).map_err(|error| plain(&error))?;
+        }
         let meta = open(META).map_err(|error| plain(&error))?;
         let text = |error: codec::CodecError| error.to_string();
         let rows: [(&[u8], Vec<u8>); 3] = [

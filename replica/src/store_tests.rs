@@ -1,13 +1,18 @@
-//! Tests of the store against real files.
+//! Tests of the store against real files. That all records together come to what they should is
+//! the business of `store_random_tests.rs`.
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
+use std::sync::Arc;
+
+use elea_protocol::evidence::Evidence;
 use elea_protocol::id::{ClientId, RequestNumber, SessionId, View};
 use elea_protocol::message::{
-    Commit, CommitCertificate, Level, NonDeterminism, Request, SignedRequest,
+    Checkpoint, CheckpointCertificate, Commit, Level, Linked, NewView, NewViewHeader,
+    NonDeterminism, OrderHeader, Request, SignedRequest, StableProof, StateDigests,
 };
-use elea_protocol::seal::{SecretKey, Signer};
+use elea_protocol::replica::EnteredView;
+use elea_protocol::seal::{SecretKey, Signature, Signed, Signer};
 use tempfile::TempDir;
 
 use super::*;
@@ -19,7 +24,7 @@ fn open(folder: &Path) -> Result<(Store, Recovered), StoreError> {
     Store::open(folder, &GENESIS, ME, Durability::Sync)
 }
 
-fn entry(tag: u64, bytes: usize) -> SlotEntry {
+fn request(tag: u64, bytes: usize) -> Arc<SignedRequest> {
     let key = SecretKey::from_bytes(&[9; 32]);
     let body = Request {
         client: ClientId::from(key.public_key()),
@@ -30,20 +35,101 @@ fn entry(tag: u64, bytes: usize) -> SlotEntry {
         want_final: false,
         operations: vec![Bytes::from(vec![7; bytes])],
     };
-    SlotEntry {
-        choices: NonDeterminism::default(),
-        requests: vec![SignedRequest::sign(&key, &GENESIS, body)],
-        order: None,
-    }
+    SignedRequest::sign(&key, &GENESIS, body)
+}
+
+fn entry(tag: u64, bytes: usize) -> SlotEntry {
+    let choices = NonDeterminism::default();
+    SlotEntry { choices, requests: vec![request(tag, bytes)], order: None }
+}
+
+fn hash(tag: u64) -> Digest {
+    let mut hash = [tag as u8; 32];
+    hash[24..].copy_from_slice(&tag.to_be_bytes());
+    Digest(hash)
 }
 
 fn slot(slot: u64, tag: u64) -> Record {
-    Record::Slot { slot: Slot(slot), hash: Digest([tag as u8; 32]), entry: entry(tag, 3) }
+    Record::Slot { slot: Slot(slot), hash: hash(tag), entry: entry(tag, 3) }
 }
 
 fn lock(slot: u64) -> CommitCertificate {
     let commit = Commit { view: View(0), slot: Slot(slot), hash: Digest([4; 32]) };
     CommitCertificate { commit, votes: BTreeMap::new() }
+}
+
+fn locked(slot: u64) -> Record {
+    Record::Lock { certificate: lock(slot), branch: Vec::new() }
+}
+
+fn aside(slot: u64, tag: u64) -> Aside {
+    let at = Position { slot: Slot(slot), hash: hash(tag) };
+    Aside { at, linked: Linked { previous: hash(tag - 1), entry: entry(tag, 3) } }
+}
+
+fn signed<T>(body: T) -> Signed<T> {
+    Signed { body, by: ReplicaId(1), signature: Signature([5; 64]) }
+}
+
+fn entered(view: u64, entry_slot: u64) -> EnteredView {
+    let head = Position { slot: Slot(entry_slot), hash: hash(view) };
+    let header = NewViewHeader { view: View(view), head, changes: Digest([6; 32]) };
+    let new_view = signed(NewView { header, changes: Vec::new() });
+    EnteredView { new_view, entry_slot: Slot(entry_slot) }
+}
+
+fn stable(slot: u64, tag: u64) -> StableProof {
+    let checkpoint =
+        Checkpoint { view: View(0), slot: Slot(slot), hash: hash(tag), state: hash(tag + 1) };
+    let checkpoint = CheckpointCertificate { checkpoint, votes: BTreeMap::new() };
+    StableProof { checkpoint, cover: lock(slot) }
+}
+
+fn head(slot: u64, tag: u64) -> StateHead {
+    let digests = StateDigests { application: hash(tag + 2), sessions: hash(tag + 3) };
+    StateHead { stable: stable(slot, tag), digests }
+}
+
+fn proof(tag: u64) -> Evidence {
+    let order = |batch| {
+        let (slot, batch) = (Slot(tag), hash(batch));
+        signed(OrderHeader { view: View(0), slot, hash: hash(tag), batch })
+    };
+    Evidence::Orders(order(tag), order(tag + 1))
+}
+
+fn chunk(slot: u64, tag: u64, part: StatePart, bytes: &'static [u8]) -> Record {
+    let at = Position { slot: Slot(slot), hash: hash(tag) };
+    Record::Chunk { at, part, bytes: Bytes::from_static(bytes) }
+}
+
+fn adopted(ground: Ground, slots: &[u64], lock: Option<CommitCertificate>) -> Record {
+    let slots = slots.iter().map(|tag| hash(*tag)).collect();
+    Record::Adopted(Box::new(Adopted { entered: None, ground, slots, lock }))
+}
+
+fn assert_same(found: Recovered, expected: Recovered) {
+    let Recovered { entered, state, lock, aside, stable, orphans, evidence } = found;
+    assert_eq!(entered, expected.entered);
+    assert_eq!(state, expected.state);
+    assert_eq!(lock, expected.lock);
+    assert_eq!(aside, expected.aside);
+    assert_eq!(stable, expected.stable);
+    assert_eq!(orphans, expected.orphans);
+    assert_eq!(evidence, expected.evidence);
+}
+
+/// Closes the store and opens it again; what is known of it without reading must be the same.
+fn reopen(folder: &TempDir, store: Store) -> (Store, Recovered) {
+    let index = store.index.clone();
+    drop(store);
+    let (store, recovered) = open(folder.path()).expect("the same store");
+    assert_eq!(store.index, index);
+    (store, recovered)
+}
+
+fn keys(keyspace: &Keyspace) -> usize {
+    keyspace.iter().count()
 }
 
 /// The tags of the stored slots' hashes, in order.
@@ -57,13 +143,13 @@ fn reopening_gives_back_what_was_written() {
     let (mut store, recovered) = open(folder.path()).expect("a new store");
     assert!(recovered.lock.is_none() && recovered.stable.is_none());
     assert_eq!(stored(&store), []);
-    store.commit(&[slot(1, 11), slot(2, 12), Record::Lock(lock(1))]).expect("written");
-    store.commit(&[slot(3, 13), Record::Lock(lock(2))]).expect("written");
+    store.commit(&[slot(1, 11), slot(2, 12), locked(1)]).expect("written");
+    store.commit(&[slot(3, 13), locked(2)]).expect("written");
     drop(store);
     let (store, recovered) = open(folder.path()).expect("the same store");
     assert_eq!(recovered.lock, Some(lock(2)));
     let slots: Vec<_> = store.history().map(|read| read.expect("sound")).collect();
-    let expected = [11, 12, 13].map(|tag| (Digest([tag; 32]), entry(u64::from(tag), 3)));
+    let expected = [11, 12, 13].map(|tag| (hash(tag), entry(tag, 3)));
     assert_eq!(slots, expected);
 }
 
@@ -88,27 +174,6 @@ fn a_replaced_slot_takes_those_above_it_along_within_a_group_and_across_groups_a
 }
 
 #[test]
-fn peers_are_served_no_more_than_fits_an_answer_and_at_least_one_slot() {
-    let folder = TempDir::new().expect("a folder");
-    let (mut store, _) = open(folder.path()).expect("a new store");
-    let reader = store.reader();
-    assert_eq!(reader.serve(Slot(1)), Ok(vec![]));
-    let large = |n: u64| Record::Slot {
-        slot: Slot(n),
-        hash: Digest([0; 32]),
-        entry: entry(n, SERVED_BYTES_MAX / 3),
-    };
-    store.commit(&[large(1), large(2), large(3), large(4)]).expect("written");
-    assert_eq!(reader.serve(Slot(1)).expect("sound").len(), 2);
-    assert_eq!(reader.serve(Slot(4)).expect("sound"), [entry(4, SERVED_BYTES_MAX / 3)]);
-    assert_eq!(reader.serve(Slot(5)), Ok(vec![]));
-    let many: Vec<_> = (1..=SLOTS_MAX as u64 + 1).map(|n| slot(n, n)).collect();
-    store.commit(&many).expect("written");
-    assert_eq!(reader.serve(Slot(1)).expect("sound").len(), SLOTS_MAX);
-    assert_eq!(reader.serve(Slot(2)).expect("sound").len(), SLOTS_MAX);
-}
-
-#[test]
 fn data_of_another_cluster_another_replica_or_a_newer_version_is_refused() {
     let folder = TempDir::new().expect("a folder");
     drop(open(folder.path()).expect("a new store"));
@@ -123,7 +188,7 @@ fn data_of_another_cluster_another_replica_or_a_newer_version_is_refused() {
     store.meta.insert(META_FORMAT, newer).expect("written");
     drop(store);
     let refused = open(folder.path()).err();
-    assert!(matches!(refused, Some(StoreError::NewerFormat { found: 2, .. })));
+    assert!(matches!(refused, Some(StoreError::NewerFormat { found: 3, .. })));
 }
 
 #[test]
@@ -143,7 +208,7 @@ fn any_flipped_bit_of_a_value_a_swapped_value_and_a_hole_are_found() {
     let folder = TempDir::new().expect("a folder");
     let (mut store, _) = open(folder.path()).expect("a new store");
     store.commit(&[slot(1, 1), slot(2, 2), slot(3, 3)]).expect("written");
-    let key = |slot: u64| slot.to_be_bytes();
+    let key = |slot: u64| slot_key(Slot::GENESIS, Slot(slot));
     let is_damaged = |store: &Store| {
         let first = store.history().find_map(Result::err);
         matches!(first, Some(StoreError::Damaged { .. }))
@@ -164,7 +229,7 @@ fn any_flipped_bit_of_a_value_a_swapped_value_and_a_hole_are_found() {
     store.history.insert(key(2), sound).expect("written");
     assert!(!is_damaged(&store));
 
-    store.commit(&[Record::Lock(lock(1))]).expect("written");
+    store.commit(&[locked(1)]).expect("written");
     let mut flipped = store.meta.get(META_LOCK).expect("read").expect("there").to_vec();
     flipped[CHECKSUM] ^= 1;
     store.meta.insert(META_LOCK, flipped).expect("written");
@@ -227,3 +292,231 @@ fn an_older_copy_of_the_database_is_refused_and_a_lost_witness_is_not_missed() {
     fs::remove_file(&witness).expect("removed");
     assert_eq!(stored(&open(folder.path()).expect("sound").0), [1, 2]);
 }
+
+#[test]
+fn a_store_of_the_first_format_is_refused_though_it_lacks_what_is_new() {
+    let folder = TempDir::new().expect("a folder");
+    let database = builder(&folder.path().join("store")).open().expect("a database");
+    for name in [HISTORY, META, EVIDENCE] {
+        let keyspace = database.keyspace(name, KeyspaceCreateOptions::default).expect("made");
+        if name == META {
+            let format = seal(META, META_FORMAT, &1_u32).expect("small");
+            keyspace.insert(META_FORMAT, format).expect("written");
+        }
+    }
+    database.persist(PersistMode::SyncAll).expect("written");
+    drop(database);
+    let refused = open(folder.path()).err().expect("it cannot be read");
+    assert!(matches!(refused, StoreError::OlderFormat { found: 1, .. }), "{refused}");
+    assert!(refused.to_string().contains("format 1, this one needs 2"), "{refused}");
+}
+
+#[test]
+fn a_keyspace_that_is_gone_does_not_come_back_empty() {
+    for name in [HISTORY, ASIDE, ORPHANS, STATE, EVIDENCE] {
+        let folder = TempDir::new().expect("a folder");
+        let (store, _) = open(folder.path()).expect("a new store");
+        drop(store);
+        let database = builder(&folder.path().join("store")).open().expect("a database");
+        let keyspace = database.keyspace(name, KeyspaceCreateOptions::default).expect("there");
+        database.delete_keyspace(keyspace).expect("deleted");
+        drop(database);
+        let refused = open(folder.path()).err();
+        assert!(matches!(refused, Some(StoreError::Damaged { .. })), "{name}: {refused:?}");
+    }
+}
+
+#[test]
+fn the_stable_checkpoint_orphans_and_proofs_come_back() {
+    let folder = TempDir::new().expect("a folder");
+    let (mut store, _) = open(folder.path()).expect("a new store");
+    let orphans = |add: &[u64], remove: &[u64]| Record::Orphans {
+        add: add.iter().map(|tag| request(*tag, 1)).collect(),
+        remove: remove.iter().map(|tag| request(*tag, 1).digest()).collect(),
+    };
+    let accused = |tag| Record::Evidence(Box::new(proof(tag)));
+    store.commit(&[Record::Stable(Box::new(stable(4, 1)))]).expect("written");
+    // Added and removed in one group, added twice, and never known.
+    let group = [orphans(&[1, 2, 3], &[]), orphans(&[3], &[1, 7]), accused(1), accused(1)];
+    store.commit(&group).expect("written");
+    let (mut store, recovered) = reopen(&folder, store);
+    assert_eq!(recovered.stable, Some(stable(4, 1)));
+    assert_eq!(recovered.evidence, [proof(1)]);
+    let mut expected = vec![request(2, 1), request(3, 1)];
+    expected.sort_by_key(|orphan| orphan.digest());
+    assert_eq!(recovered.orphans, expected);
+    store.commit(&[orphans(&[1], &[2, 3]), Record::Stable(Box::new(stable(8, 2)))]).expect("it");
+    let (_, recovered) = reopen(&folder, store);
+    assert_eq!(recovered.orphans, [request(1, 1)]);
+    assert_eq!(recovered.stable, Some(stable(8, 2)));
+}
+
+#[test]
+fn an_adopted_history_replaces_the_end_of_the_own_one_from_slots_of_this_group_and_earlier_ones() {
+    let folder = TempDir::new().expect("a folder");
+    let (mut store, _) = open(folder.path()).expect("a new store");
+    let own: Vec<_> = (1..=5).map(|n| slot(n, n)).collect();
+    store.commit(&own).expect("written");
+    store
+        .commit(&[locked(4), Record::Aside(aside(3, 13)), Record::Aside(aside(9, 99))])
+        .expect("it");
+    let (mut store, recovered) = reopen(&folder, store);
+    assert_eq!(recovered.aside, [], "what leads to no lock is of no use");
+    assert_eq!(keys(&store.aside), 2);
+    let change = Record::Adopted(Box::new(Adopted {
+        entered: Some(entered(3, 4)),
+        ground: Ground::Common(Slot(2)),
+        slots: vec![hash(13), hash(14)],
+        lock: Some(lock(3)),
+    }));
+    store.commit(&[Record::Aside(aside(4, 14)), change, slot(5, 15)]).expect("written");
+    assert_eq!(stored(&store), [1, 2, 13, 14, 15]);
+    let (mut store, recovered) = reopen(&folder, store);
+    assert_eq!(stored(&store), [1, 2, 13, 14, 15]);
+    let expected =
+        Recovered { entered: Some(entered(3, 4)), lock: Some(lock(3)), ..Recovered::default() };
+    assert_same(recovered, expected);
+    assert_eq!(keys(&store.aside), 0, "they are in the history, or of no use any more");
+    // Without a lock, without another view, and shorter.
+    store.commit(&[adopted(Ground::Common(Slot(1)), &[], None)]).expect("written");
+    let (store, recovered) = reopen(&folder, store);
+    assert_eq!(stored(&store), [1]);
+    assert_same(recovered, Recovered { entered: Some(entered(3, 4)), ..Recovered::default() });
+}
+
+#[test]
+fn the_slots_that_lead_to_a_lock_stay_as_long_as_it_does() {
+    let folder = TempDir::new().expect("a folder");
+    let (mut store, _) = open(folder.path()).expect("a new store");
+    let all = [aside(1, 11), aside(2, 12), aside(2, 22)].map(Record::Aside);
+    store.commit(&all).expect("written");
+    let branch = vec![hash(11), hash(12)];
+    store.commit(&[Record::Lock { certificate: lock(2), branch }]).expect("written");
+    let (mut store, recovered) = reopen(&folder, store);
+    assert_eq!(recovered.aside, [aside(1, 11), aside(2, 12)]);
+    assert_eq!(keys(&store.aside), 2);
+    store.commit(&[slot(1, 1), locked(1)]).expect("written");
+    let (store, recovered) = reopen(&folder, store);
+    assert_eq!((recovered.lock, recovered.aside), (Some(lock(1)), vec![]));
+    assert_eq!(keys(&store.aside), 0);
+}
+
+#[test]
+fn a_transferred_state_replaces_the_history_and_the_pieces_of_others_go() {
+    use StatePart::{Application, Last, Sessions};
+    let folder = TempDir::new().expect("a folder");
+    let (mut store, _) = open(folder.path()).expect("a new store");
+    let old: Vec<_> = (1..=7).map(|n| slot(n, n)).collect();
+    store.commit(&old).expect("written");
+    store.commit(&[chunk(10, 1, Last, b"a"), chunk(10, 1, Sessions(0), b"b")]).expect("written");
+    assert_eq!(keys(&store.state), 2);
+    store.commit(&[chunk(20, 2, Last, b"c")]).expect("written");
+    assert_eq!(keys(&store.state), 1, "only the newest is on its way");
+    let (mut store, recovered) = reopen(&folder, store);
+    assert_eq!(recovered.state, None, "it is not in place");
+    assert_eq!(stored(&store), [1, 2, 3, 4, 5, 6, 7]);
+    let group = [
+        slot(8, 8),
+        chunk(20, 2, Application(1), b"f"),
+        chunk(20, 2, Application(0), b"d"),
+        chunk(20, 2, Application(0), b"e"),
+        Record::Aside(aside(21, 121)),
+        adopted(Ground::State(Box::new(head(20, 2))), &[121], Some(lock(21))),
+        slot(22, 122),
+    ];
+    store.commit(&group).expect("written");
+    let (mut store, recovered) = reopen(&folder, store);
+    assert_eq!(stored(&store), [121, 122]);
+    assert_eq!(keys(&store.history), 2, "the old history is swept");
+    let piece = |part, bytes: &'static [u8]| (part, Bytes::from_static(bytes));
+    let chunks = vec![piece(Last, b"c"), piece(Application(0), b"e"), piece(Application(1), b"f")];
+    let first = StoredState { head: head(20, 2), chunks };
+    let expected = Recovered {
+        state: Some(first.clone()),
+        lock: Some(lock(21)),
+        stable: Some(stable(20, 2)),
+        ..Recovered::default()
+    };
+    assert_same(recovered, expected);
+
+    // The next one: the pieces of the one in place stay until then.
+    store.commit(&[chunk(30, 3, Last, b"x"), chunk(40, 4, Last, b"y")]).expect("written");
+    let (mut store, recovered) = reopen(&folder, store);
+    assert_eq!(recovered.state, Some(first));
+    assert_eq!(keys(&store.state), 4);
+    let next = adopted(Ground::State(Box::new(head(40, 4))), &[], None);
+    store.commit(&[next, slot(41, 41), chunk(50, 5, Last, b"z")]).expect("written");
+    let (store, recovered) = reopen(&folder, store);
+    let state = recovered.state.expect("in place");
+    assert_eq!((state.head, state.chunks), (head(40, 4), vec![piece(Last, b"y")]));
+    assert_eq!(stored(&store), [41]);
+    assert_eq!(keys(&store.state), 2);
+}
+
+#[test]
+fn an_old_history_that_a_crash_left_is_swept_at_the_next_start_however_long_it_is() {
+    let folder = TempDir::new().expect("a folder");
+    let (mut store, _) = open(folder.path()).expect("a new store");
+    let state = adopted(Ground::State(Box::new(head(9, 1))), &[], None);
+    store.commit(&[state, slot(10, 10)]).expect("written");
+    let left = SWEPT as u64 * 2 + 3;
+    for n in 1..=left {
+        store.history.insert(slot_key(Slot(0), Slot(n)), b"old").expect("written");
+    }
+    let (store, _) = reopen(&folder, store);
+    assert_eq!((stored(&store), keys(&store.history)), (vec![10], 1));
+}
+
+#[test]
+fn records_that_would_leave_a_history_with_a_hole_are_not_written() {
+    let folder = TempDir::new().expect("a folder");
+    let (mut store, _) = open(folder.path()).expect("a new store");
+    store.commit(&[slot(1, 1), slot(2, 2), Record::Aside(aside(5, 15))]).expect("written");
+    let state = |slot, tag| adopted(Ground::State(Box::new(head(slot, tag))), &[], None);
+    for group in [
+        vec![slot(3, 3), slot(5, 5)],
+        vec![adopted(Ground::Common(Slot(3)), &[], None)],
+        vec![adopted(Ground::Common(Slot(2)), &[15], None)],
+        vec![adopted(Ground::Common(Slot(2)), &[16], None)],
+        vec![state(4, 1), slot(4, 4)],
+        vec![state(4, 1), adopted(Ground::Common(Slot(3)), &[], None)],
+        vec![state(4, 1), state(4, 2)],
+    ] {
+        let refused = store.commit(&group);
+        assert!(matches!(refused, Err(StoreError::Damaged { .. })), "{group:?}");
+        assert_eq!(stored(&store), [1, 2]);
+    }
+    let (store, recovered) = reopen(&folder, store);
+    assert_eq!(stored(&store), [1, 2]);
+    assert_same(recovered, Recovered::default());
+}
+
+#[test]
+fn a_damaged_value_of_any_kind_is_found_at_the_start() {
+    let group = [
+        chunk(5, 1, StatePart::Last, b"piece"),
+        adopted(Ground::State(Box::new(head(5, 1))), &[], None),
+        Record::Aside(aside(6, 16)),
+        Record::Lock { certificate: lock(6), branch: vec![hash(16)] },
+        Record::Orphans { add: vec![request(1, 1)], remove: vec![] },
+        Record::Evidence(Box::new(proof(1))),
+    ];
+    let keyspaces: [fn(&Store) -> &Keyspace; 5] =
+        [|s| &s.aside, |s| &s.orphans, |s| &s.state, |s| &s.evidence, |s| &s.meta];
+    for keyspace in keyspaces {
+        let folder = TempDir::new().expect("a folder");
+        let (mut store, _) = open(folder.path()).expect("a new store");
+        store.commit(&group).expect("written");
+        let (store, _) = reopen(&folder, store);
+        let last = keyspace(&store).last_key_value().expect("there");
+        let (key, value) = last.into_inner().expect("read");
+        let mut flipped = value.to_vec();
+        *flipped.last_mut().expect("not empty") ^= 1;
+        keyspace(&store).insert(key, flipped).expect("written");
+        drop(store);
+        assert!(matches!(open(folder.path()).err(), Some(StoreError::Damaged { .. })));
+    }
+}
+
+#[path = "store_random_tests.rs"]
+mod random;

@@ -61,7 +61,8 @@ fn test() -> Test {
 
 fn record() -> Record {
     let commit = Commit { view: View(0), slot: Slot(1), hash: Digest([0; 32]) };
-    Record::Lock(CommitCertificate { commit, votes: Default::default() })
+    let certificate = CommitCertificate { commit, votes: Default::default() };
+    Record::Lock { certificate, branch: Vec::new() }
 }
 
 fn word(number: u64) -> Outgoing {

@@ -1,7 +1,11 @@
 //! About how many bytes a message takes while it waits, so that queues can be bounded in bytes
 //! before anything is encoded. An estimate: what is fixed in size is rounded.
 
-use elea_protocol::message::{Message, SignedReply, SlotEntry, ToClient};
+use elea_protocol::evidence::Evidence;
+use elea_protocol::message::{
+    Branch, Campaign, CommitCertificate, Message, NewView, SignedReply, SlotEntry, StableProof,
+    ToClient, ViewChange,
+};
 use elea_protocol::replica::Record;
 
 use crate::limits::OVERHEAD;
@@ -9,17 +13,23 @@ use crate::limits::OVERHEAD;
 const REQUEST: usize = 256;
 const REPLY: usize = 512;
 const VOTE: usize = 80;
+const DIGEST: usize = 32;
 
 pub(crate) fn message(message: &Message) -> usize {
     OVERHEAD
         + match message {
             Message::Order(order) => 32 * order.body.requests.len(),
-            Message::Certificate(certificate) => VOTE * certificate.votes.len(),
-            Message::Stable(certificate) => VOTE * certificate.votes.len(),
+            Message::Certificate(certificate) => votes(certificate),
+            Message::Stable(proof) => stable(proof),
             Message::Requests(requests) => {
                 requests.0.iter().map(|r| REQUEST + r.body().operation_bytes()).sum()
             }
             Message::Slots(slots) => slots.entries.iter().map(entry).sum(),
+            Message::Branch(branch) => self::branch(branch),
+            Message::State(chunk) => chunk.bytes.len(),
+            Message::Campaign(campaign) => self::campaign(campaign),
+            Message::NewView(new_view) => self::new_view(&new_view.body),
+            Message::Evidence(evidence) => proof(evidence),
             // The rest is small and of fixed size, up to the digests that a fetch names.
             _ => 0,
         }
@@ -31,11 +41,63 @@ fn entry(entry: &SlotEntry) -> usize {
     REQUEST + requests
 }
 
+fn votes(certificate: &CommitCertificate) -> usize {
+    VOTE * certificate.votes.len()
+}
+
+fn stable(proof: &StableProof) -> usize {
+    VOTE * proof.checkpoint.votes.len() + votes(&proof.cover)
+}
+
+fn branch(branch: &Branch) -> usize {
+    let slots: usize = branch.slots.iter().map(|linked| entry(&linked.entry)).sum();
+    slots + branch.stable.as_ref().map_or(0, |proof| stable(proof))
+}
+
+fn change(change: &ViewChange) -> usize {
+    REQUEST + change.lock.as_ref().map_or(0, votes)
+}
+
+fn new_view(new_view: &NewView) -> usize {
+    new_view.changes.iter().map(|signed| change(&signed.body)).sum()
+}
+
+fn campaign(campaign: &Campaign) -> usize {
+    let others: usize = campaign.others.iter().map(|signed| change(&signed.body)).sum();
+    let evidence = campaign.proof.as_ref().map_or(0, |evidence| proof(evidence));
+    change(&campaign.change.body) + others + VOTE * campaign.suspects.len() + evidence
+}
+
+fn proof(evidence: &Evidence) -> usize {
+    match evidence {
+        Evidence::OrderRefuted(_, certificate, fork)
+        | Evidence::NewViewRefuted(_, certificate, fork) => {
+            REQUEST + votes(certificate) + DIGEST * fork.links.len()
+        }
+        // Two signed statements of fixed size.
+        Evidence::Orders(..) | Evidence::Commits(..) | Evidence::NewViews(..) => REQUEST,
+    }
+}
+
 pub(crate) fn record(record: &Record) -> usize {
     OVERHEAD
         + match record {
             Record::Slot { entry: slot, .. } => entry(slot),
-            _ => 0,
+            Record::Aside(aside) => entry(&aside.linked.entry),
+            Record::Lock { certificate, branch } => votes(certificate) + DIGEST * branch.len(),
+            Record::Stable(proof) => stable(proof),
+            Record::Adopted(adopted) => {
+                let entered = adopted.entered.as_ref();
+                DIGEST * adopted.slots.len()
+                    + entered.map_or(0, |entered| new_view(&entered.new_view.body))
+                    + adopted.lock.as_ref().map_or(0, votes)
+            }
+            Record::Orphans { add, remove } => {
+                add.iter().map(|r| REQUEST + r.body().operation_bytes()).sum::<usize>()
+                    + DIGEST * remove.len()
+            }
+            Record::Chunk { bytes, .. } => bytes.len(),
+            Record::Evidence(evidence) => proof(evidence),
         }
 }
 
@@ -46,6 +108,7 @@ pub(crate) fn reply(reply: &SignedReply) -> usize {
 pub(crate) fn answer(answer: &ToClient) -> usize {
     match answer {
         ToClient::Replies(replies) => OVERHEAD + replies.iter().map(reply).sum::<usize>(),
+        ToClient::Evidence(evidence) => OVERHEAD + evidence.iter().map(proof).sum::<usize>(),
         _ => OVERHEAD,
     }
 }

@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod data;
 pub mod demo;
+pub mod evidence;
 pub mod init;
 pub mod receipt;
 pub mod replica;
@@ -73,7 +74,7 @@ fn run(command: Command) -> Outcome {
         Command::Up(args) => on_one_thread(up::run(&args)),
         Command::Replica(args) => on_all_threads(replica::run(&args)),
         Command::Status(args) => on_one_thread(status::run(&args)),
-        Command::Evidence(args) => on_one_thread(status::evidence(&args)),
+        Command::Evidence(args) => on_one_thread(evidence::run(&args)),
         Command::Bench(args) => on_all_threads(bench::run(&args)),
         Command::Receipt(args) => receipt::run(&args),
         _ => unreachable!("every other command is an operation on data"),

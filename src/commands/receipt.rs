@@ -87,7 +87,7 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
 }
 
 /// The word by which `--json` and people know what is proven.
-fn level(proven: Proven) -> &'static str {
+pub fn level(proven: Proven) -> &'static str {
     match proven {
         Proven::Executed => "executed",
         Proven::Final => "final",

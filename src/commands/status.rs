@@ -1,4 +1,4 @@
-//! `elea status` and `elea evidence`: what each replica says of itself.
+//! `elea status`: what each replica says of itself.
 
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{ContentArrangement, Table};
@@ -47,32 +47,6 @@ pub async fn run(args: &cli::Status) -> Outcome {
     outcome
 }
 
-/// `elea evidence`
-pub async fn evidence(args: &cli::Status) -> Outcome {
-    let file = commands::cluster(args.access.cluster.as_deref())?;
-    let rows = ask(&file, &args.access).await?;
-    let outcome = somebody_answered(&rows).and_then(|()| nobody_was_caught(&rows));
-    if args.access.json {
-        let counts: Vec<_> = rows
-            .iter()
-            .map(|row| match &row.said {
-                Ok(status) => {
-                    json!({ "id": row.id.0, "reachable": true, "evidence": status.evidence })
-                }
-                Err(why) => json!({ "id": row.id.0, "reachable": false, "error": why }),
-            })
-            .collect();
-        return show_json(json!({ "replicas": counts }), outcome);
-    }
-    for row in &rows {
-        output::line(&match &row.said {
-            Ok(status) => format!("{}: {} proofs", row.id, status.evidence),
-            Err(why) => format!("{}: not known, it did not answer ({why})", row.id),
-        });
-    }
-    outcome
-}
-
 /// Prints the object, with the failure in it if there is one.
 fn show_json(mut object: Json, outcome: Outcome) -> Outcome {
     if let Err(failure) = &outcome {
@@ -92,19 +66,6 @@ fn somebody_answered(rows: &[Row]) -> Outcome {
         rows.len(),
         by_reason(why)
     )))
-}
-
-fn nobody_was_caught(rows: &[Row]) -> Outcome {
-    let most = rows.iter().filter_map(|row| row.said.as_ref().ok()).map(|said| said.evidence).max();
-    match most.unwrap_or(0) {
-        0 => Ok(()),
-        // A replica can only be believed as far as it is honest, and the proofs themselves are on
-        // its disk: so this says who to ask, and not who is guilty.
-        most => Err(Failure::misbehaviour(format!(
-            "replicas hold up to {most} proofs that a member signed a contradiction: their logs \
-             name it; f + 1 replicas that say so cannot all be lying"
-        ))),
-    }
 }
 
 fn to_json(file: &ClusterFile, rows: &[Row]) -> Json {
@@ -140,6 +101,7 @@ fn row_json(row: &Row) -> Json {
         "reachable": true,
         "view": status.view.0,
         "primary": status.primary.0,
+        "campaign": status.campaign.map(|view| view.0),
         "head": { "slot": status.head.slot.0, "hash": status.head.hash.to_string() },
         "lock": lock,
         "stable": status.stable.0,
@@ -150,6 +112,14 @@ fn row_json(row: &Row) -> Json {
         "evidence": status.evidence,
         "counters": counters,
     })
+}
+
+/// The view entered, and the one asked for where the replica wants to leave it.
+fn view_cell(status: &NodeStatus) -> String {
+    match status.campaign {
+        None => status.view.to_string(),
+        Some(wanted) => format!("{}, wants {wanted}", status.view),
+    }
 }
 
 fn to_table(rows: &[Row]) -> String {
@@ -179,7 +149,7 @@ fn to_table(rows: &[Row]) -> String {
         table.add_row([
             name,
             String::from("yes"),
-            status.view.to_string(),
+            view_cell(status),
             status.primary.to_string(),
             format!("{} {}", status.head.slot, short(&status.head.hash)),
             status.lock.map_or_else(String::new, |(view, at)| format!("{} in {view}", at.slot)),

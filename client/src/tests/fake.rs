@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use elea_protocol::codec::{self, FRAME_MAX};
+use elea_protocol::evidence::Evidence;
 use elea_protocol::id::{Digest, ReplicaId, RequestNumber, SessionId, Slot, View};
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{
-    Challenge, Level, NodeStatus, Position, Reply, ReplyKind, Results, SessionReport,
+    Challenge, Commit, Level, NodeStatus, Position, Reply, ReplyKind, Results, SessionReport,
     SignedRequest, ToClient, ToReplica, WIRE_VERSION,
 };
 use elea_protocol::seal::{Ed25519, SecretKey, Signer, sign, sign_replies};
@@ -174,6 +175,7 @@ impl Replica {
                 if self.manner == Manner::Mute { Vec::new() } else { answers }
             }
             ToReplica::AskStatus(nonce) => vec![ToClient::Status(Box::new(self.status(nonce)))],
+            ToReplica::AskEvidence => vec![ToClient::Evidence(self.proofs())],
             ToReplica::AskSession(session) => {
                 let history = self.history.lock().expect("no panic");
                 let through = history.executed.keys().rfind(|(id, _)| *id == session);
@@ -193,12 +195,24 @@ impl Replica {
         }
     }
 
+    /// Two votes of r3 for one slot; a forger has no key to sign the second one with.
+    fn proofs(&self) -> Vec<Evidence> {
+        let vote = |hash, key: u8| {
+            let body = Commit { view: View(0), slot: Slot(1), hash: Digest([hash; 32]) };
+            let key = SecretKey::from_bytes(&[key; 32]);
+            sign(&key, self.membership.genesis(), ReplicaId(3), body).into_inner()
+        };
+        let second = if self.manner == Manner::Forger { 99 } else { 4 };
+        vec![Evidence::Commits(vote(1, 4), vote(2, second))]
+    }
+
     fn status(&self, nonce: u64) -> elea_protocol::seal::Signed<NodeStatus> {
         let head = Position { slot: Slot(0), hash: *self.membership.genesis() };
         let body = NodeStatus {
             nonce,
             view: View(0),
             primary: ReplicaId(0),
+            campaign: None,
             head,
             lock: None,
             stable: Slot(0),

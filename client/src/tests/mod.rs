@@ -195,6 +195,23 @@ async fn every_replica_is_asked_how_it_is() {
 }
 
 #[tokio::test]
+async fn proofs_are_checked_and_whoever_shows_a_false_one_is_not_heard() {
+    let mut manners = HONEST;
+    manners[1] = Manner::Forger;
+    let world = World::start(&manners).await;
+    let client = connect(&world).await;
+    for (id, shown) in client.evidence().await {
+        match shown {
+            Ok(proofs) => {
+                assert_eq!(proofs.len(), 1);
+                assert_eq!((proofs[0].culprit().0, proofs[0].view().0), (3, 0));
+            }
+            Err(why) => assert!(id.0 == 1 && why.contains("does not verify"), "{id}: {why}"),
+        }
+    }
+}
+
+#[tokio::test]
 async fn commands_with_one_key_file_one_after_another_share_a_session() {
     let world = World::start(&HONEST).await;
     let folder = tempfile::tempdir().expect("a folder");

@@ -1,6 +1,7 @@
 //! I10: everything a replica keeps has a limit, whatever it is sent.
 
 use elea_protocol::id::ReplicaId;
+use elea_protocol::message::SLOTS_MAX;
 use elea_protocol::quorum::ClusterSize;
 use elea_protocol::tuning::Tuning;
 
@@ -8,6 +9,12 @@ use crate::violation::{Violation, demand};
 
 /// Votes of one kind that a replica may keep of each other one.
 const VOTES_KEPT: usize = 256;
+
+/// View changes and new views that a replica may keep of each other one.
+const CHANGES_KEPT: usize = 8;
+
+/// The most operations of one request in a simulated world, joined ones included.
+const OPERATIONS: usize = 32;
 
 /// The limits of a world, by the names of the footprint.
 pub struct Bounds {
@@ -25,8 +32,9 @@ impl Bounds {
         let ahead = narrow(tuning.orders_ahead);
         let wanted = ahead.saturating_mul(tuning.batch_requests);
         let speculative = narrow(tuning.rules.max_speculative_slots);
-        let slots = speculative.saturating_add(narrow(tuning.retained_slots));
-        let checkpoints = speculative / narrow(tuning.rules.checkpoint_interval.max(1)) + 2;
+        // Who catches up holds what the others retain and what they hold above it.
+        let slots = 2 * speculative.saturating_add(narrow(tuning.retained_slots));
+        let checkpoints = slots / narrow(tuning.rules.checkpoint_interval.max(1)) + 2;
         // Votes are kept for each sender apart, the newest of each.
         let votes = replicas * VOTES_KEPT;
         let limits = vec![
@@ -39,7 +47,25 @@ impl Bounds {
             ("slots", slots),
             ("digests", checkpoints),
             ("evidence", replicas),
+            // Of each other replica one history above the own stable checkpoint, at most, and of
+            // what is fetched no more than one answer beyond that.
+            ("branch_slots", replicas.saturating_mul(speculative.saturating_add(SLOTS_MAX))),
+            ("view_changes", replicas * (CHANGES_KEPT + 1)),
+            ("new_views", replicas * CHANGES_KEPT),
+            ("of_later_views", replicas.saturating_mul(ahead.saturating_add(VOTES_KEPT))),
+            (
+                "undone_results",
+                speculative.saturating_mul(tuning.batch_requests).saturating_mul(OPERATIONS),
+            ),
         ];
+        let limits = limits
+            .into_iter()
+            .chain([
+                // Each was executed within a suffix; what waits of an older one comes first.
+                ("orphans", speculative.saturating_mul(tuning.batch_requests).saturating_mul(4)),
+                ("states", 4),
+            ])
+            .collect();
         Self { limits, peaks: Vec::new() }
     }
 

@@ -1,12 +1,14 @@
-//! What a correct replica's history may hold: I4, I6, and the rules for a slot.
+//! What a correct replica's history may hold: I4, I6, and the rules for a slot; and that nothing it
+//! executed is lost: I5.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use elea_protocol::id::{Digest, ReplicaId, RequestName, Slot};
+use elea_protocol::id::{ClientId, Digest, ReplicaId, RequestName, Slot, View};
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{Batch, Commit, Position};
 
+use crate::disk::Disk;
 use crate::inspect::Seen;
 use crate::restate;
 use crate::violation::{Violation, demand};
@@ -15,8 +17,12 @@ use crate::violation::{Violation, demand};
 pub trait Look {
     /// The end of its history.
     fn head(&self) -> Position;
-    /// The last slot no longer in memory.
-    fn base(&self) -> Slot;
+    /// The view it has entered, and the slot at which.
+    fn entered(&self) -> (View, Slot);
+    /// The end of what is no longer in memory.
+    fn base(&self) -> Position;
+    /// Whether a request waits to be ordered.
+    fn waits(&self, name: &RequestName) -> bool;
     /// The hash at a slot.
     fn hash_at(&self, slot: Slot) -> Option<Digest>;
     /// A slot in memory.
@@ -40,30 +46,42 @@ struct Mirror {
     /// From slot 1 on.
     hashes: Vec<Digest>,
     names: HashMap<RequestName, Slot>,
+    /// The last slot that was no longer in memory: what is stable never changes.
+    base: usize,
+    /// Requests of honest clients that it executed and took back, with the slot that held them.
+    orphans: BTreeMap<RequestName, Digest>,
 }
 
 /// Every history that a correct replica ever had, and where each replica stands in them.
 pub struct Histories {
     genesis: Digest,
     replicas: u8,
+    honest: BTreeSet<ClientId>,
     links: HashMap<Digest, Link>,
     mirrors: Vec<Mirror>,
     states: HashMap<Digest, (ReplicaId, Digest)>,
     /// Slots that correct replicas took back while they ran, or lost in a crash.
     pub taken_back: u64,
+    /// Requests that were taken back, and had to be kept.
+    pub orphaned: u64,
+    /// Histories that went on from a state further ahead.
+    pub jumps: u64,
 }
 
 impl Histories {
-    /// Nobody has a history yet.
+    /// Nobody has a history yet. Requests of these clients must not be lost.
     #[must_use]
-    pub fn new(genesis: Digest, replicas: u8) -> Self {
+    pub fn new(genesis: Digest, replicas: u8, honest: BTreeSet<ClientId>) -> Self {
         Self {
             genesis,
             replicas,
+            honest,
             links: HashMap::new(),
             mirrors: vec![Mirror::default(); usize::from(replicas)],
             states: HashMap::new(),
             taken_back: 0,
+            orphaned: 0,
+            jumps: 0,
         }
     }
 
@@ -79,8 +97,19 @@ impl Histories {
     /// anything is.
     ///
     /// # Errors
-    /// I4, I6, `orders`, `requests` or `time`.
+    /// I4, I5, I6, `orders`, `requests` or `time`.
     pub fn follow(
+        &mut self,
+        who: ReplicaId,
+        core: &dyn Look,
+        membership: &Membership,
+    ) -> Result<bool, Violation> {
+        let changed = self.catch_up(who, core, membership)?;
+        self.nothing_is_lost(who, core)?;
+        Ok(changed)
+    }
+
+    fn catch_up(
         &mut self,
         who: ReplicaId,
         core: &dyn Look,
@@ -92,29 +121,26 @@ impl Histories {
         if mirror.hashes.len() == length && self.hash_of(mirror, length) == head.hash {
             return Ok(false);
         }
-        let base = usize::try_from(core.base().0).unwrap_or(usize::MAX);
-        // It may have taken so much at once that the first of it is no longer in memory.
-        let gap = if mirror.hashes.len() < base { self.gap(who, core)? } else { Vec::new() };
-        if !gap.is_empty() {
-            for (slot, seen) in gap {
-                self.append(who, slot, seen, membership)?;
-            }
-            return self.follow(who, core, membership).map(|_| true);
+        let base = core.base();
+        let below = usize::try_from(base.slot.0).unwrap_or(usize::MAX);
+        if mirror.hashes.len() < below || self.hash_of(mirror, below) != base.hash {
+            self.jump(who, base, membership)?;
         }
         let mirror = &self.mirrors[usize::from(who.0)];
+        let stable = mirror.base;
         let mut common = length.min(mirror.hashes.len());
-        while common > base
+        while common > below
             && core.hash_at(Slot(common as u64)) != Some(self.hash_of(mirror, common))
         {
             common -= 1;
         }
-        if common > 0 {
-            let theirs = core.hash_at(Slot(common as u64));
-            demand(theirs == Some(self.hash_of(mirror, common)), "I6", || {
-                format!("{who} changed its history below slot {base}, which it no longer holds")
-            })?;
-        }
-        self.cut(who, common);
+        demand(common >= stable, "I6", || {
+            format!(
+                "{who} changed its history above slot {common}, and it was stable up to {stable}"
+            )
+        })?;
+        self.cut(who, common, true);
+        self.mirror(who).base = stable.max(below);
         for slot in common + 1..=length {
             let slot = Slot(slot as u64);
             let seen = core.slot(slot).ok_or_else(|| {
@@ -132,36 +158,89 @@ impl Histories {
         Ok(true)
     }
 
-    /// The slots between the end of the mirror and the oldest one in memory, as others had them:
-    /// they are certified, so some correct replica had.
-    fn gap(&self, who: ReplicaId, core: &dyn Look) -> Result<Vec<(Slot, Seen)>, Violation> {
-        let length = self.mirrors[usize::from(who.0)].hashes.len() as u64;
-        let mut gap = Vec::new();
-        let mut at = core.hash_at(core.base()).unwrap_or_default();
-        for slot in (length + 1..=core.base().0).rev() {
-            let link = self.links.get(&at).ok_or_else(|| {
+    /// The replica's memory begins at a slot that the mirror does not have so: it took much at once,
+    /// or a whole state. The slots up to there are as others had them: they are certified, so some
+    /// correct replica had.
+    fn jump(
+        &mut self,
+        who: ReplicaId,
+        base: Position,
+        membership: &Membership,
+    ) -> Result<(), Violation> {
+        let mirror = &self.mirrors[usize::from(who.0)];
+        let mut above = Vec::new();
+        let mut at = base.hash;
+        let mut slot = usize::try_from(base.slot.0).unwrap_or(usize::MAX);
+        while slot > mirror.hashes.len() || self.hash_of(mirror, slot) != at {
+            let link = self.links.get(&at).filter(|link| link.slot.0 == slot as u64);
+            let link = link.ok_or_else(|| {
                 let what = format!("{who} gave up slot {slot}, which no correct replica ever had");
                 Violation::new("I6", what)
             })?;
             let seen = Seen { hash: at, batch: link.batch.clone(), order: None };
-            gap.push((Slot(slot), seen));
+            above.push((link.slot, seen));
             at = link.previous;
+            slot -= 1;
         }
-        gap.reverse();
-        Ok(gap)
+        demand(slot >= mirror.base, "I6", || {
+            format!(
+                "{who} changed its history above slot {slot}, and it was stable up to {}",
+                mirror.base
+            )
+        })?;
+        self.jumps += 1;
+        self.cut(who, slot, true);
+        for (slot, seen) in above.into_iter().rev() {
+            self.append(who, slot, seen, membership)?;
+        }
+        Ok(())
     }
 
-    fn cut(&mut self, who: ReplicaId, length: usize) {
+    /// I5, as far as one replica can break it: what it executed for an honest client is in its
+    /// history, or waits to be.
+    fn nothing_is_lost(&mut self, who: ReplicaId, core: &dyn Look) -> Result<(), Violation> {
+        let Mirror { names, orphans, .. } = &mut self.mirrors[usize::from(who.0)];
+        orphans.retain(|name, _| !names.contains_key(name));
+        for (name, hash) in orphans.iter() {
+            demand(core.waits(name), "I5", || {
+                format!("{who} executed {name:?} in slot {hash:?}, and has it no more")
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Shortens the mirror of a replica. What it then has no more is an orphan, if it must be kept.
+    fn cut(&mut self, who: ReplicaId, length: usize, keep: bool) {
         let cut = self.mirror(who).hashes.split_off(length);
         self.taken_back += cut.len() as u64;
         for hash in cut {
             let Some(link) = self.links.get(&hash) else { continue };
             let batch = link.batch.clone();
-            let mirror = self.mirror(who);
             for request in &batch.requests {
-                mirror.names.remove(&request.body().name());
+                let name = request.body().name();
+                let is_orphan = keep && self.honest.contains(&name.client);
+                let mirror = self.mirror(who);
+                mirror.names.remove(&name);
+                if is_orphan {
+                    mirror.orphans.insert(name, hash);
+                    self.orphaned += 1;
+                }
             }
         }
+    }
+
+    /// A replica lost its memory: what it executed, and what was not on its disk, may be gone.
+    /// Nothing can have left that rested on it.
+    pub fn crashed(&mut self, who: ReplicaId, disk: &Disk) {
+        let below =
+            disk.base().map_or(0, |base| usize::try_from(base.slot.0).unwrap_or(usize::MAX));
+        let mirror = self.mirror(who);
+        mirror.orphans.retain(|_, hash| disk.ever_held(hash));
+        let above =
+            mirror.hashes.iter().skip(below).take_while(|hash| disk.ever_held(hash)).count();
+        let durable = (below + above).min(mirror.hashes.len());
+        mirror.base = mirror.base.min(durable);
+        self.cut(who, durable, false);
     }
 
     fn append(
@@ -256,6 +335,15 @@ impl Histories {
         }
     }
 
+    /// Whether the history that ends in `high` goes through `low`.
+    #[must_use]
+    pub fn extends(&self, high: Position, low: Position) -> bool {
+        if low.slot >= high.slot {
+            return low == high;
+        }
+        self.ancestor(high.hash, low.slot) == Some(low.hash)
+    }
+
     /// The whole history that ends in `hash`, from slot 1 on.
     #[must_use]
     pub fn batches(&self, hash: Digest) -> Vec<(Position, Arc<Batch>)> {
@@ -278,7 +366,7 @@ impl Histories {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use elea_protocol::id::{RequestNumber, SessionId, View, WallTime};
+    use elea_protocol::id::{RequestNumber, SessionId, WallTime};
     use elea_protocol::message::{
         Level, NonDeterminism, Order, OrderHeader, Request, SignedRequest,
     };
@@ -292,6 +380,11 @@ pub(super) mod tests {
     #[derive(Clone)]
     pub struct Fake {
         pub slots: Vec<Seen>,
+        /// The numbers of requests that wait.
+        pub waiting: Vec<u64>,
+        /// Slots that are no longer in memory.
+        pub given_up: u64,
+        genesis: Digest,
     }
 
     impl Look for Fake {
@@ -299,8 +392,15 @@ pub(super) mod tests {
             let hash = self.slots.last().map_or(Digest::default(), |seen| seen.hash);
             Position { slot: Slot(self.slots.len() as u64), hash }
         }
-        fn base(&self) -> Slot {
-            Slot::GENESIS
+        fn entered(&self) -> (View, Slot) {
+            (View::ZERO, Slot::GENESIS)
+        }
+        fn base(&self) -> Position {
+            let slot = Slot(self.given_up);
+            Position { slot, hash: self.hash_at(slot).unwrap_or(self.genesis) }
+        }
+        fn waits(&self, name: &RequestName) -> bool {
+            self.waiting.contains(&name.number.0)
         }
         fn hash_at(&self, slot: Slot) -> Option<Digest> {
             self.slot(slot).map(|seen| seen.hash)
@@ -366,11 +466,12 @@ pub(super) mod tests {
                 slots.push(Seen { hash, batch: Arc::new(batch), order: Some(order) });
                 previous = hash;
             }
-            Fake { slots }
+            let genesis = *self.membership.genesis();
+            Fake { slots, waiting: Vec::new(), given_up: 0, genesis }
         }
 
         pub fn histories(&self) -> Histories {
-            Histories::new(*self.membership.genesis(), 4)
+            Histories::new(*self.membership.genesis(), 4, BTreeSet::from([self.keys.client_id(0)]))
         }
     }
 
@@ -392,6 +493,69 @@ pub(super) mod tests {
         assert_eq!(histories.taken_back, 1);
         let twice = stage.chain(&[&[1], &[3], &[2], &[3]], 0);
         assert_eq!(rule(histories.follow(ONE, &twice, &stage.membership)), "I4");
+    }
+
+    #[test]
+    fn what_was_taken_back_waits_or_breaks_i5() {
+        let stage = Stage::new();
+        let first = stage.chain(&[&[1], &[2], &[3]], 0);
+        let mut other = stage.chain(&[&[1], &[3]], 0);
+        let mut histories = stage.histories();
+        histories.follow(ONE, &first, &stage.membership).expect("sound");
+        other.waiting = vec![2];
+        assert_eq!(histories.follow(ONE, &other, &stage.membership), Ok(true));
+        assert_eq!(histories.orphaned, 2);
+        other.waiting.clear();
+        assert_eq!(rule(histories.follow(ONE, &other, &stage.membership)), "I5", "a step later");
+        let whole = stage.chain(&[&[1], &[3], &[2]], 0);
+        assert_eq!(histories.follow(ONE, &whole, &stage.membership), Ok(true));
+        // Of a client that keeps to no rules, nothing is demanded.
+        let mut histories = Histories::new(*stage.membership.genesis(), 4, BTreeSet::new());
+        histories.follow(ONE, &first, &stage.membership).expect("sound");
+        assert_eq!(histories.follow(ONE, &other, &stage.membership), Ok(true));
+    }
+
+    #[test]
+    fn what_was_on_no_disk_may_be_lost_in_a_crash_and_the_rest_breaks_i5() {
+        use elea_protocol::message::SlotEntry;
+        use elea_protocol::replica::{Mark, Record};
+        let stage = Stage::new();
+        let fake = stage.chain(&[&[1], &[2], &[3]], 0);
+        let mut disk = Disk::default();
+        for (mark, seen) in (1..).zip(&fake.slots[..2]) {
+            let Seen { hash, batch, order } = seen.clone();
+            let (choices, requests) = (batch.choices, batch.requests.clone());
+            let entry = SlotEntry { choices, requests, order };
+            let record = Record::Slot { slot: Slot(mark), hash, entry };
+            disk.append(ONE, Mark(mark), &record).expect("in order");
+        }
+        disk.begin_sync();
+        disk.finish_sync(ONE).expect("sound");
+        let mut histories = stage.histories();
+        histories.follow(ONE, &fake, &stage.membership).expect("sound");
+        histories.crashed(ONE, &disk);
+        let two = stage.chain(&[&[1], &[2]], 0);
+        assert!(histories.follow(ONE, &two, &stage.membership).is_ok());
+        histories.crashed(ONE, &disk);
+        let one = stage.chain(&[&[1]], 0);
+        assert_eq!(rule(histories.follow(ONE, &one, &stage.membership)), "I5");
+    }
+
+    #[test]
+    fn a_state_that_no_correct_replica_had_breaks_i6_and_one_that_another_had_does_not() {
+        let stage = Stage::new();
+        let mut histories = stage.histories();
+        let mut ahead = stage.chain(&[&[1], &[2], &[3], &[4]], 0);
+        ahead.given_up = 3;
+        let mine = stage.chain(&[&[1], &[4]], 0);
+        histories.follow(ONE, &mine, &stage.membership).expect("sound");
+        assert_eq!(rule(histories.follow(ONE, &ahead, &stage.membership)), "I6");
+        let whole = Fake { given_up: 0, ..ahead.clone() };
+        histories.follow(ReplicaId(2), &whole, &stage.membership).expect("sound");
+        assert_eq!(histories.follow(ONE, &ahead, &stage.membership), Ok(true));
+        assert_eq!(histories.jumps, 1);
+        // What was stable stays.
+        assert_eq!(rule(histories.follow(ONE, &mine, &stage.membership)), "I6");
     }
 
     #[test]

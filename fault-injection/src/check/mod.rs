@@ -11,21 +11,30 @@
 //! - `time`: time never decreases along a history;
 //! - `state`: equal histories give equal states;
 //! - `weak` and `strong`: an answer is what a quorum with a correct member can vouch for;
-//! - `liveness`: healed and quiet, every request of an honest client is answered;
+//! - `reported`: a client that was answered weakly is told rightly what became of it;
+//! - `liveness`: healed and quiet, every request of an honest client is answered and final, and in a
+//!   component with enough correct replicas it is answered before (L1 and L2);
 //! - `marks`, `records`, `restart`, `honest`: the contract between core and driver.
 
 mod bounds;
+mod completed;
 mod histories;
+pub mod linear;
 mod outcome;
 mod votes;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use elea_protocol::id::{Digest, ReplicaId};
+use elea_protocol::evidence::Evidence;
+use elea_protocol::id::{ClientId, Digest, ReplicaId, Slot, View};
 use elea_protocol::membership::Membership;
-use elea_protocol::message::{Message, ReplyKind, SlotEntry, ToClient};
+use elea_protocol::message::{
+    CommitCertificate, Message, Position, ReplyKind, SlotEntry, StableProof, ToClient,
+};
 
 pub use self::bounds::Bounds;
+pub use self::completed::Completed;
 pub use self::histories::{Histories, Look};
 pub use self::outcome::{Executed, Outcomes, Promise, reexecute};
 pub use self::votes::Votes;
@@ -35,9 +44,9 @@ use crate::violation::{Violation, demand};
 /// All checkers of one world.
 pub struct Checker {
     membership: Arc<Membership>,
-    /// I4, I6 and what a history may hold.
+    /// I4, I5, I6 and what a history may hold.
     pub histories: Histories,
-    /// I1, I3 and I7.
+    /// I1, I2, I3 and I7.
     pub votes: Votes,
     /// What clients were told.
     pub outcomes: Outcomes,
@@ -46,12 +55,12 @@ pub struct Checker {
 }
 
 impl Checker {
-    /// The checkers of a world of this cluster.
+    /// The checkers of a world of this cluster with these honest clients.
     #[must_use]
-    pub fn new(membership: Arc<Membership>, bounds: Bounds) -> Self {
+    pub fn new(membership: Arc<Membership>, honest: BTreeSet<ClientId>, bounds: Bounds) -> Self {
         let size = membership.size();
         Self {
-            histories: Histories::new(*membership.genesis(), size.replicas()),
+            histories: Histories::new(*membership.genesis(), size.replicas(), honest),
             votes: Votes::new(size),
             outcomes: Outcomes::default(),
             bounds,
@@ -73,44 +82,100 @@ impl Checker {
             Message::Order(order) if order.by == who => {
                 let header = &order.body.header;
                 self.votes.orders(who, header.view, header.slot, header.hash)?;
-                on_disk(disk, who, "orders", header.slot, header.hash)?;
+                self.rests(disk, who, "orders", header.view, (header.slot, header.hash))?;
             }
             Message::Commit(commit) if commit.by == who => {
                 let commit = commit.body;
                 self.votes.commits(who, commit, Some(&self.histories))?;
-                on_disk(disk, who, "commits", commit.slot, commit.hash)?;
+                self.rests(disk, who, "commits", commit.view, (commit.slot, commit.hash))?;
             }
             Message::Checkpoint(checkpoint) if checkpoint.by == who => {
                 let checkpoint = checkpoint.body;
+                let at = Position { slot: checkpoint.slot, hash: checkpoint.hash };
                 self.votes.checkpoints(who, checkpoint)?;
-                on_disk(disk, who, "votes on", checkpoint.slot, checkpoint.hash)?;
-                let covered = disk.lock().is_some_and(|lock| {
-                    lock.commit.view == checkpoint.view && lock.commit.slot >= checkpoint.slot
-                });
-                demand(covered, "durable", || {
-                    format!(
-                        "{who} votes on the state at {} and has no lock on disk that covers it",
-                        checkpoint.slot
-                    )
-                })?;
+                self.rests(disk, who, "votes on", checkpoint.view, (at.slot, at.hash))?;
+                self.covered(disk, who, "votes on the state at", checkpoint.view, at)?;
             }
             Message::Status(status) if status.by == who => {
-                self.votes.stands(who, status.body.entered)?;
+                let view = status.body.entered;
+                self.votes.stands(who, view)?;
+                has_entered(disk, who, "stands in", view)?;
             }
-            Message::Certificate(certificate) => {
-                self.votes.seen(certificate, &self.histories)?;
+            Message::Suspect(suspect) if suspect.by == who => {
+                self.votes.suspects(who, suspect.body.view)?;
             }
-            Message::Stable(certificate) => self.votes.stable(certificate.checkpoint)?,
+            Message::Campaign(campaign) if campaign.change.by == who => {
+                self.votes.campaigns(who, &campaign.change.body)?;
+            }
+            Message::NewView(new_view) if new_view.by == who => {
+                let header = new_view.body.header;
+                self.votes.begins(who, header)?;
+                has_entered(disk, who, "begins", header.view)?;
+            }
             Message::Slots(slots) => {
                 slots.entries.iter().try_for_each(|entry| self.entry_leaves(who, entry))?;
-                slots
-                    .certificate
-                    .iter()
-                    .try_for_each(|certificate| self.votes.seen(certificate, &self.histories))?;
+            }
+            Message::Branch(branch) => {
+                let entries = branch.slots.iter().map(|linked| &linked.entry);
+                entries.into_iter().try_for_each(|entry| self.entry_leaves(who, entry))?;
             }
             _ => {}
         }
-        Ok(())
+        self.certificates(message)
+    }
+
+    /// All certificates in a message whose signatures are good.
+    fn certificates(&mut self, message: &Message) -> Result<(), Violation> {
+        let (mut commits, mut stable) = (Vec::new(), Vec::new());
+        gather(message, &mut commits, &mut stable);
+        commits
+            .into_iter()
+            .try_for_each(|certificate| self.votes.seen(certificate, &self.histories))?;
+        stable.into_iter().try_for_each(|proof| self.votes.stable(proof, &self.histories))
+    }
+
+    /// What a correct replica says of a slot in a view rests on its disk: the view entered, and the
+    /// slot. A view entered since, or a state put in place since, may have taken the slot away
+    /// again: then it must have been there before.
+    fn rests(
+        &self,
+        disk: &Disk,
+        who: ReplicaId,
+        does: &str,
+        view: View,
+        (slot, hash): (Slot, Digest),
+    ) -> Result<(), Violation> {
+        has_entered(disk, who, does, view)?;
+        let is_there = disk.hash_at(slot) == Some(hash);
+        let base = disk.base();
+        let is_below = base.is_some_and(|base| {
+            self.histories.extends(base, Position { slot, hash }) && slot < base.slot
+        });
+        let is_outdated = disk.entered() > view || base.is_some_and(|base| slot <= base.slot);
+        let was_there = is_outdated && disk.ever_held(&hash);
+        demand(is_there || is_below || was_there, "durable", || {
+            format!("{who} {does} slot {slot} ({hash:?}), which is not on its disk")
+        })
+    }
+
+    /// What a correct replica says on the strength of a certificate rests on a lock on its disk, and
+    /// shows that it held it.
+    fn covered(
+        &mut self,
+        disk: &Disk,
+        who: ReplicaId,
+        does: &str,
+        view: View,
+        at: Position,
+    ) -> Result<(), Violation> {
+        let rank = disk.lock().map(CommitCertificate::rank);
+        demand(rank >= Some((view, at.slot)), "durable", || {
+            format!(
+                "{who} {does} slot {} in {view} and has no lock on disk that covers it: {rank:?}",
+                at.slot
+            )
+        })?;
+        self.votes.completed.holds(who, view, at, &self.histories)
     }
 
     fn entry_leaves(&mut self, who: ReplicaId, entry: &SlotEntry) -> Result<(), Violation> {
@@ -139,13 +204,12 @@ impl Checker {
             demand(signed.vote.by == who, "honest", || {
                 format!("{who} sends a reply in the name of {}", signed.vote.by)
             })?;
-            on_disk(disk, who, "answers for", reply.slot, reply.hash)?;
-            let covered = disk.lock().is_some_and(|lock| {
-                lock.commit.view == reply.view && lock.commit.slot >= reply.slot
-            });
-            demand(reply.kind == ReplyKind::Speculative || covered, "durable", || {
-                format!("{who} calls slot {} final without a lock on disk", reply.slot)
-            })?;
+            let at = Position { slot: reply.slot, hash: reply.hash };
+            self.votes.stands(who, reply.view)?;
+            self.rests(disk, who, "answers for", reply.view, (at.slot, at.hash))?;
+            if reply.kind == ReplyKind::Committed {
+                self.covered(disk, who, "calls final", reply.view, at)?;
+            }
         }
         Ok(())
     }
@@ -153,18 +217,25 @@ impl Checker {
     /// A message of whomever reached a correct replica and its signatures are good.
     ///
     /// # Errors
-    /// With it two histories of one view are certified.
+    /// With it two histories of one view are certified, or one that leaves out what is complete.
     pub fn message_arrives(&mut self, message: &Message) -> Result<(), Violation> {
-        match message {
-            Message::Commit(commit) => self.votes.tally(commit.by, commit.body, &self.histories),
-            Message::Certificate(certificate) => self.votes.seen(certificate, &self.histories),
-            Message::Slots(slots) => slots
-                .certificate
-                .iter()
-                .try_for_each(|certificate| self.votes.seen(certificate, &self.histories)),
-            Message::Stable(certificate) => self.votes.stable(certificate.checkpoint),
-            _ => Ok(()),
+        if let Message::Commit(commit) = message {
+            self.votes.tally(commit.by, commit.body, &self.histories)?;
         }
+        self.certificates(message)
+    }
+
+    /// Something of a correct replica is on its disk.
+    ///
+    /// # Errors
+    /// With that something is complete, and something else contradicts it.
+    pub fn synced(&mut self, who: ReplicaId, disk: &Disk) -> Result<(), Violation> {
+        let Some(lock) = disk.lock() else { return Ok(()) };
+        let (view, at) = lock.at();
+        if view != disk.entered() {
+            return Ok(());
+        }
+        self.votes.completed.holds(who, view, at, &self.histories)
     }
 
     /// Looks at a correct replica after an event. Answers whether its history changed.
@@ -173,6 +244,8 @@ impl Checker {
     /// Its history breaks a rule.
     pub fn look(&mut self, who: ReplicaId, core: &dyn Look) -> Result<bool, Violation> {
         let changed = self.histories.follow(who, core, &self.membership)?;
+        let (view, slot) = core.entered();
+        self.votes.entered(who, view, slot)?;
         if let Some(commit) = core.lock() {
             self.votes.lock(who, commit, &self.histories)?;
         }
@@ -201,20 +274,64 @@ impl Checker {
         Ok(())
     }
 
-    /// The replica was restarted: what it holds in memory may be less than before.
-    pub fn restarted(&mut self, who: ReplicaId) {
-        self.votes.restarted(who);
+    /// The replica lost its memory: what it holds when it starts again may be less than before, and
+    /// is no less than what is on its disk.
+    ///
+    /// # Errors
+    /// As [`Checker::synced`].
+    pub fn crashed(&mut self, who: ReplicaId, disk: &Disk) -> Result<(), Violation> {
+        self.histories.crashed(who, disk);
+        self.votes.crashed(who, disk.entered());
+        self.synced(who, disk)
     }
 }
 
-fn on_disk(
-    disk: &Disk,
-    who: ReplicaId,
-    does: &str,
-    slot: elea_protocol::id::Slot,
-    hash: Digest,
-) -> Result<(), Violation> {
-    demand(disk.hash_at(slot) == Some(hash), "durable", || {
-        format!("{who} {does} slot {slot} ({hash:?}), which is not on its disk")
+fn has_entered(disk: &Disk, who: ReplicaId, does: &str, view: View) -> Result<(), Violation> {
+    demand(disk.entered() >= view, "durable", || {
+        format!("{who} {does} {view}, and its disk says that it is in {}", disk.entered())
     })
 }
+
+/// The certificates in a message.
+fn gather<'a>(
+    message: &'a Message,
+    commits: &mut Vec<&'a CommitCertificate>,
+    stable: &mut Vec<&'a StableProof>,
+) {
+    match message {
+        Message::Certificate(certificate) => commits.push(certificate),
+        Message::Stable(proof) => stable.push(proof),
+        Message::Slots(slots) => commits.extend(&slots.certificate),
+        Message::Branch(branch) => stable.extend(branch.stable.as_deref()),
+        Message::Campaign(campaign) => {
+            let changes = campaign.others.iter().chain([&campaign.change]);
+            commits.extend(changes.filter_map(|change| change.body.lock.as_ref()));
+            commits.extend(campaign.proof.as_deref().and_then(refutation));
+        }
+        Message::NewView(new_view) => {
+            let changes = new_view.body.changes.iter();
+            commits.extend(changes.filter_map(|change| change.body.lock.as_ref()));
+        }
+        Message::Evidence(evidence) => commits.extend(refutation(evidence)),
+        Message::Order(_)
+        | Message::Commit(_)
+        | Message::Checkpoint(_)
+        | Message::Status(_)
+        | Message::Fetch(_)
+        | Message::Requests(_)
+        | Message::State(_)
+        | Message::Suspect(_) => {}
+    }
+}
+
+fn refutation(evidence: &Evidence) -> Option<&CommitCertificate> {
+    match evidence {
+        Evidence::OrderRefuted(_, certificate, _) | Evidence::NewViewRefuted(_, certificate, _) => {
+            Some(certificate)
+        }
+        Evidence::Orders(..) | Evidence::Commits(..) | Evidence::NewViews(..) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

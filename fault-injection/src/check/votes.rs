@@ -1,12 +1,14 @@
-//! What replicas sign: I1, I3 and I7.
+//! What replicas sign: I1, I3 and I7, and with [`Completed`] I2.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use elea_protocol::id::{Digest, ReplicaId, Slot, View};
-use elea_protocol::message::{Checkpoint, Commit, CommitCertificate};
+use elea_protocol::message::{
+    Checkpoint, Commit, CommitCertificate, NewViewHeader, Position, StableProof, ViewChange,
+};
 use elea_protocol::quorum::ClusterSize;
 
-use super::Histories;
+use super::{Completed, Histories};
 use crate::violation::{Violation, demand};
 
 /// Everything one correct replica ever signed and sent.
@@ -15,7 +17,14 @@ struct Said {
     orders: HashMap<(View, Slot), Digest>,
     commits: HashMap<(View, Slot), Digest>,
     checkpoints: HashMap<(View, Slot), (Digest, Digest)>,
+    new_views: HashMap<View, NewViewHeader>,
+    suspected: BTreeSet<View>,
+    /// View changes, by their stamps.
+    changes: BTreeSet<u64>,
     newest_view: View,
+    /// The view entered and its entry slot, as it runs.
+    entered: View,
+    entries: BTreeMap<View, Slot>,
     lock: Option<(View, Slot)>,
 }
 
@@ -29,6 +38,8 @@ pub struct Votes {
     /// What is certified, by view and slot.
     certified: BTreeMap<View, BTreeMap<Slot, Digest>>,
     stable: BTreeMap<Slot, (Digest, Digest)>,
+    /// What must be in every later history.
+    pub completed: Completed,
     /// Certificates that the votes of the world could make.
     pub certificates: u64,
 }
@@ -45,6 +56,7 @@ impl Votes {
             tallies: HashMap::new(),
             certified: BTreeMap::new(),
             stable: BTreeMap::new(),
+            completed: Completed::new(n, f),
             certificates: 0,
         }
     }
@@ -77,24 +89,85 @@ impl Votes {
         slot: Slot,
         hash: Digest,
     ) -> Result<(), Violation> {
+        if !self.said(who).orders.contains_key(&(view, slot)) {
+            self.stands(who, view)?;
+        }
         let first = *self.said(who).orders.entry((view, slot)).or_insert(hash);
         demand(first == hash, "I7", || {
             format!("{who} orders {first:?} and {hash:?} for slot {slot} of {view}")
         })
     }
 
+    /// A correct replica begins a view.
+    ///
+    /// # Errors
+    /// I7: it began it otherwise before.
+    pub fn begins(&mut self, who: ReplicaId, header: NewViewHeader) -> Result<(), Violation> {
+        let view = header.view;
+        if !self.said(who).new_views.contains_key(&view) {
+            self.stands(who, view)?;
+        }
+        let first = *self.said(who).new_views.entry(view).or_insert(header);
+        demand(first == header, "I7", || {
+            format!("{who} begins {view} twice: {first:?} and {header:?}")
+        })
+    }
+
+    /// A correct replica suspects the primary of the view it has entered.
+    ///
+    /// # Errors
+    /// I7: it has entered a later one.
+    pub fn suspects(&mut self, who: ReplicaId, view: View) -> Result<(), Violation> {
+        if self.said(who).suspected.insert(view) {
+            self.stands(who, view)?;
+        }
+        Ok(())
+    }
+
+    /// A correct replica asks for a view.
+    ///
+    /// # Errors
+    /// I7: it names a view as entered that is below one that it has entered.
+    pub fn campaigns(&mut self, who: ReplicaId, change: &ViewChange) -> Result<(), Violation> {
+        if self.said(who).changes.insert(change.stamp) {
+            self.stands(who, change.entered)?;
+        }
+        Ok(())
+    }
+
+    /// A correct replica has entered a view at this slot, as far as it knows.
+    ///
+    /// # Errors
+    /// I7: it was in a later view, or entered this one at another slot.
+    pub fn entered(&mut self, who: ReplicaId, view: View, slot: Slot) -> Result<(), Violation> {
+        let said = self.said(who);
+        demand(said.entered <= view, "I7", || {
+            format!("{who} goes back from {} to {view}", said.entered)
+        })?;
+        said.entered = view;
+        let first = *said.entries.entry(view).or_insert(slot);
+        demand(first == slot, "I7", || format!("{who} entered {view} at {first} and at {slot}"))
+    }
+
     /// A correct replica votes for a prefix.
     ///
     /// # Errors
-    /// I7: it voted for another one; I1: with this vote two are certified.
+    /// I7: it voted for another one, or below the slot at which it entered the view; I1: with this
+    /// vote two are certified.
     pub fn commits(
         &mut self,
         who: ReplicaId,
         commit: Commit,
         histories: Option<&Histories>,
     ) -> Result<(), Violation> {
-        self.stands(who, commit.view)?;
+        if !self.said(who).commits.contains_key(&(commit.view, commit.slot)) {
+            self.stands(who, commit.view)?;
+        }
         let said = self.said(who);
+        let entry = said.entries.get(&commit.view).copied().unwrap_or_default();
+        demand(commit.slot >= entry, "I7", || {
+            format!("{who} entered {} at {entry} and votes at {}", commit.view, commit.slot)
+        })?;
         let first = *said.commits.entry((commit.view, commit.slot)).or_insert(commit.hash);
         demand(first == commit.hash, "I7", || {
             format!(
@@ -113,7 +186,9 @@ impl Votes {
     /// # Errors
     /// I7: it voted for another one.
     pub fn checkpoints(&mut self, who: ReplicaId, vote: Checkpoint) -> Result<(), Violation> {
-        self.stands(who, vote.view)?;
+        if !self.said(who).checkpoints.contains_key(&(vote.view, vote.slot)) {
+            self.stands(who, vote.view)?;
+        }
         let word = (vote.hash, vote.state);
         let first = *self.said(who).checkpoints.entry((vote.view, vote.slot)).or_insert(word);
         demand(first == word, "I7", || {
@@ -193,14 +268,21 @@ impl Votes {
         }
         certified.insert(slot, hash);
         self.certificates += 1;
-        Ok(())
+        self.completed.certified(view, Position { slot, hash }, histories)
     }
 
     /// A state is certified.
     ///
     /// # Errors
-    /// I3: another is, at the same slot.
-    pub fn stable(&mut self, vote: Checkpoint) -> Result<(), Violation> {
+    /// I3: another is, at the same slot; I1 or I2: so is another history.
+    pub fn stable(&mut self, proof: &StableProof, histories: &Histories) -> Result<(), Violation> {
+        let vote = proof.checkpoint.checkpoint;
+        self.state(vote)?;
+        self.seen(&proof.cover, histories)?;
+        self.completed.stable(vote.view, proof.position(), histories)
+    }
+
+    fn state(&mut self, vote: Checkpoint) -> Result<(), Violation> {
         let word = (vote.hash, vote.state);
         let first = *self.stable.entry(vote.slot).or_insert(word);
         demand(first == word, "I3", || {
@@ -236,9 +318,13 @@ impl Votes {
         self.certificate(commit, histories)
     }
 
-    /// A replica came back: its lock may be an older one, as long as nothing rested on it.
-    pub fn restarted(&mut self, who: ReplicaId) {
-        self.said(who).lock = None;
+    /// A replica lost its memory, and its disk has it in this view: its lock may be an older one, as
+    /// long as nothing rested on it, and it may enter later views anew.
+    pub fn crashed(&mut self, who: ReplicaId, entered: View) {
+        let said = self.said(who);
+        said.lock = None;
+        said.entered = entered;
+        said.entries.retain(|view, _| *view <= entered);
     }
 }
 
@@ -273,6 +359,59 @@ mod tests {
         assert_eq!(rule(votes.checkpoints(who, Checkpoint { state: B, ..vote })), "I7");
         assert!(votes.stands(who, View(2)).is_ok());
         assert_eq!(rule(votes.stands(who, View(1))), "I7");
+    }
+
+    fn header(view: u64, hash: Digest) -> NewViewHeader {
+        let head = Position { slot: Slot(3), hash };
+        NewViewHeader { view: View(view), head, changes: A }
+    }
+
+    #[test]
+    fn two_new_views_for_one_view_break_i7() {
+        let who = ReplicaId(1);
+        let mut votes = votes();
+        assert!(votes.begins(who, header(1, A)).is_ok());
+        assert!(votes.begins(who, header(1, A)).is_ok());
+        assert_eq!(rule(votes.begins(who, header(1, B))), "I7");
+        assert!(votes.begins(who, header(5, B)).is_ok());
+        assert_eq!(rule(votes.begins(who, header(3, B))), "I7", "it is in a later view");
+    }
+
+    #[test]
+    fn a_vote_below_the_entry_slot_breaks_i7() {
+        let who = ReplicaId(1);
+        let mut votes = votes();
+        assert!(votes.entered(who, View(2), Slot(5)).is_ok());
+        let commit = |slot| Commit { view: View(2), slot: Slot(slot), hash: A };
+        assert!(votes.commits(who, commit(5), None).is_ok());
+        assert_eq!(rule(votes.commits(who, commit(4), None)), "I7");
+        assert_eq!(rule(votes.entered(who, View(2), Slot(4))), "I7");
+        assert_eq!(rule(votes.entered(who, View(1), Slot(0))), "I7");
+        votes.crashed(who, View(0));
+        assert!(votes.entered(who, View(1), Slot(1)).is_ok(), "what was not on disk is undone");
+    }
+
+    #[test]
+    fn nothing_new_is_said_in_a_view_that_was_left() {
+        let who = ReplicaId(1);
+        let mut votes = votes();
+        assert!(votes.suspects(who, View(1)).is_ok());
+        assert!(votes.stands(who, View(2)).is_ok());
+        assert!(votes.suspects(who, View(1)).is_ok(), "said before");
+        assert_eq!(rule(votes.suspects(who, View(0))), "I7");
+        let change = ViewChange {
+            view: View(4),
+            campaign: View(4),
+            entered: View(1),
+            lock: None,
+            stable: Slot(0),
+            head: Position { slot: Slot(3), hash: A },
+            stamp: 7,
+        };
+        assert_eq!(rule(votes.campaigns(who, &change)), "I7");
+        let commit = Commit { view: View(1), slot: Slot(3), hash: A };
+        assert_eq!(rule(votes.commits(who, commit, None)), "I7");
+        assert_eq!(rule(votes.orders(who, View(1), Slot(3), A)), "I7");
     }
 
     #[test]
@@ -310,9 +449,9 @@ mod tests {
     fn two_stable_states_at_one_slot_break_i3() {
         let mut votes = votes();
         let vote = Checkpoint { view: View(0), slot: Slot(8), hash: A, state: A };
-        assert!(votes.stable(vote).is_ok());
-        assert!(votes.stable(Checkpoint { view: View(1), ..vote }).is_ok());
-        assert_eq!(rule(votes.stable(Checkpoint { state: B, ..vote })), "I3");
+        assert!(votes.state(vote).is_ok());
+        assert!(votes.state(Checkpoint { view: View(1), ..vote }).is_ok());
+        assert_eq!(rule(votes.state(Checkpoint { state: B, ..vote })), "I3");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use elea_protocol::message::{
 use elea_protocol::replica::{Action, Event};
 use elea_protocol::seal::sign_replies;
 
-use super::{Deed, Lair, Villain};
+use super::{Deed, Lair, Villain, tell};
 use crate::restate;
 
 /// A backup that signs orders, as if it were the primary: for the slot after the last order it
@@ -40,9 +40,7 @@ impl Pretender {
         let hash = restate::link(&before, &batch);
         let header = OrderHeader { view, slot, hash, batch };
         let order = lair.sign(Order { header, choices, requests });
-        for to in lair.others() {
-            deeds.push(Deed::message(to, Message::Order(order.clone())));
-        }
+        tell(&lair.others(), Message::Order(order), deeds);
     }
 }
 
@@ -72,6 +70,7 @@ impl Villain for Pretender {
 }
 
 /// Answers clients with invented results, properly signed, and each answer twice.
+#[derive(Default)]
 pub struct ForgedReplies;
 
 impl Villain for ForgedReplies {
@@ -109,6 +108,7 @@ impl Villain for ForgedReplies {
 }
 
 /// Votes as its core does, and also for a history that does not exist.
+#[derive(Default)]
 pub struct DoubleVoter;
 
 impl Villain for DoubleVoter {
@@ -120,11 +120,7 @@ impl Villain for DoubleVoter {
         if let Action::Send { message: Message::Commit(commit), .. } = &action {
             let hash = lair.invented();
             let other = lair.sign(Commit { hash, ..commit.body });
-            for to in lair.others() {
-                if lair.rng.one_in(2) {
-                    deeds.push(Deed::message(to, Message::Commit(other.clone())));
-                }
-            }
+            tell(&lair.some(), Message::Commit(other), deeds);
         }
         deeds.push(Deed::Act(action));
     }

@@ -5,27 +5,43 @@
 //! nothing of anybody else's. Shipped code knows nothing of it: there is no flag that makes a
 //! replica lie.
 
+mod agitators;
+mod amnesiac;
+mod basementdb;
 mod equivocator;
 mod flooders;
+mod historians;
+mod hoarders;
 mod liars;
+mod notes;
+mod procrastinator;
 mod rule_breaker;
 mod silent;
+mod year_9000;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use elea_protocol::codec::{Canonical, encode};
-use elea_protocol::id::{Digest, Now, ReplicaId};
+use elea_protocol::id::{Digest, Now, ReplicaId, View};
 use elea_protocol::membership::Membership;
-use elea_protocol::message::{Message, ToClient, ToReplica};
-use elea_protocol::replica::{Action, Event};
+use elea_protocol::message::{Message, ToReplica};
+use elea_protocol::replica::{Action, Event, Target};
 use elea_protocol::seal::{Signed, Signer, sign};
 
-pub use self::equivocator::Equivocator;
-pub use self::flooders::{FalseHistorian, FutureFlooder, Junk, Replayer};
-pub use self::liars::{DoubleVoter, ForgedReplies, Pretender};
-pub use self::rule_breaker::RuleBreaker;
-pub use self::silent::{Mute, Shunner};
+use self::Worst::{Anywhere, Leading};
+use self::agitators::{Agitator, FalseStatus, HugeViews};
+use self::amnesiac::Amnesiac;
+use self::basementdb::{DropCommits, GarbageHash, NZero};
+use self::equivocator::{Accomplice, Equivocator, TwoNewViews};
+use self::flooders::{FalseHistorian, FutureFlooder, Junk, Replayer};
+use self::historians::{JunkState, StaleHistorian};
+use self::hoarders::{HiddenLock, TicketHoarder};
+use self::liars::{DoubleVoter, ForgedReplies, Pretender};
+use self::procrastinator::Procrastinator;
+use self::rule_breaker::RuleBreaker;
+use self::silent::{Mute, SelectiveSender, Shunner, VoteWithholder};
+use self::year_9000::Year9000;
 use crate::network::Party;
 use crate::rng::Rng;
 
@@ -66,6 +82,44 @@ impl Lair {
         *self.rng.pick(&others)
     }
 
+    /// Some of the others: a random half of them, roughly.
+    pub fn some(&mut self) -> Vec<Party> {
+        let mut others = self.others();
+        others.retain(|_| self.rng.one_in(2));
+        others
+    }
+
+    /// The others in two halves, always the same ones.
+    #[must_use]
+    pub fn halves(&self) -> (Vec<Party>, Vec<Party>) {
+        let mut lower = self.others();
+        let upper = lower.split_off(lower.len() / 2);
+        (lower, upper)
+    }
+
+    /// Whom its core means.
+    #[must_use]
+    pub fn meant(&self, to: Target) -> Vec<Party> {
+        match to {
+            Target::Others => self.others(),
+            Target::One(id) => vec![Party::Replica(id.0)],
+        }
+    }
+
+    /// Whether it is the primary of this view.
+    #[must_use]
+    pub fn leads(&self, view: View) -> bool {
+        view.primary(self.membership.size().replicas()) == self.id
+    }
+
+    /// A view that it leads, `turns` or a few more views after this one.
+    #[must_use]
+    pub fn own_view_after(&self, view: View, turns: u64) -> View {
+        let replicas = u64::from(self.membership.size().replicas());
+        let round = (view.0 / replicas).saturating_add(1).saturating_add(turns);
+        View(round.saturating_mul(replicas).saturating_add(u64::from(self.id.0)))
+    }
+
     /// A hash of nothing.
     pub fn invented(&mut self) -> Digest {
         Digest(self.rng.bytes())
@@ -86,26 +140,10 @@ pub enum Deed {
     },
 }
 
-impl Deed {
-    /// A message for a replica.
-    ///
-    /// # Panics
-    /// Where the message is too large for a frame.
-    #[must_use]
-    pub fn message(to: Party, message: Message) -> Self {
-        let bytes = encode(&ToReplica::Peer(message)).expect("a villain's message fits a frame");
-        Self::Whisper { to, bytes }
-    }
-
-    /// Words for a client.
-    ///
-    /// # Panics
-    /// Where they are too large for a frame.
-    #[must_use]
-    pub fn answer(to: Party, answer: &ToClient) -> Self {
-        let bytes = encode(answer).expect("a villain's answer fits a frame");
-        Self::Whisper { to, bytes }
-    }
+/// Says this to these replicas. What does not fit a frame is not said.
+pub fn tell(to: &[Party], message: Message, deeds: &mut Vec<Deed>) {
+    let Ok(bytes) = encode(&ToReplica::Peer(message)) else { return };
+    deeds.extend(to.iter().map(|to| Deed::Whisper { to: *to, bytes: bytes.clone() }));
 }
 
 /// A way of being Byzantine. The methods that are not written pass everything on.
@@ -127,42 +165,114 @@ pub trait Villain: Send {
     fn stirs(&mut self, _lair: &mut Lair, _deeds: &mut Vec<Deed>) {}
 }
 
+/// Where a villain does its worst. Any of them may be any replica: views change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Worst {
+    /// As primary.
+    Leading,
+    /// Anywhere.
+    Anywhere,
+}
+
 /// Makes a villain.
 type Maker = fn() -> Box<dyn Villain>;
 
-/// The villains that a backup can be, with what they do.
-pub const BACKUPS: &[(&str, &str, Maker)] = &[
-    ("pretender", "a backup that signs orders", || Box::new(Pretender::default())),
-    ("forged-replies", "answers clients with invented results, signed", || Box::new(ForgedReplies)),
-    ("double-voter", "votes for two histories at once", || Box::new(DoubleVoter)),
-    ("future-flooder", "votes, heads and states far in the future", || {
-        Box::new(FutureFlooder::default())
-    }),
-    ("false-historian", "invented histories, and fetches without end", || {
-        Box::new(FalseHistorian::default())
-    }),
-    ("replayer", "old messages of others, again and again", || Box::new(Replayer::default())),
-    ("junk", "bytes that are no message, or almost one", || Box::new(Junk)),
-    ("mute", "hears everything and says nothing", || Box::new(Mute)),
-    ("shunner", "behaves, except that it never talks to one replica", || {
-        Box::new(Shunner::default())
-    }),
-];
+fn made<V: Villain + Default + 'static>() -> Box<dyn Villain> {
+    Box::new(V::default())
+}
 
-/// The villains that need to be primary.
-pub const PRIMARIES: &[(&str, &str, Maker)] = &[
+/// All villains, with what they do and where they do their worst.
+pub const ALL: &[(&str, &str, Worst, Maker)] = &[
+    ("accomplice", "spreads and orders both contents of a name", Leading, made::<Accomplice>),
+    ("agitator", "asks for the next view all the time", Anywhere, made::<Agitator>),
+    ("amnesiac", "contradicts what it said, as if it had no disk", Anywhere, made::<Amnesiac>),
+    (
+        "basementdb-drop-commits",
+        "hears no vote for a slot that it has not executed",
+        Anywhere,
+        made::<DropCommits>,
+    ),
+    (
+        "basementdb-garbage-hash",
+        "removes, invents and modifies the newest hash of its chain",
+        Leading,
+        made::<GarbageHash>,
+    ),
+    ("basementdb-n-zero", "sets its slot number to zero", Leading, made::<NZero>),
+    ("double-voter", "votes for two histories at once", Anywhere, made::<DoubleVoter>),
     (
         "equivocator",
-        "a primary that signs two orders for a slot and tells each half of the cluster another one",
-        || Box::new(Equivocator::default()),
+        "signs two orders for a slot and tells each half of the cluster another one",
+        Leading,
+        made::<Equivocator>,
     ),
-    ("rule-breaker", "a primary that orders what no slot may hold", || {
-        Box::new(RuleBreaker::default())
-    }),
+    (
+        "false-historian",
+        "invented histories, and fetches without end",
+        Anywhere,
+        made::<FalseHistorian>,
+    ),
+    ("false-status", "heads, locks and views that it does not have", Anywhere, made::<FalseStatus>),
+    (
+        "forged-replies",
+        "answers clients with invented results, signed",
+        Anywhere,
+        made::<ForgedReplies>,
+    ),
+    (
+        "future-flooder",
+        "votes, views, proofs and branches far in the future",
+        Anywhere,
+        made::<FutureFlooder>,
+    ),
+    (
+        "hidden-lock",
+        "keeps certificates to itself and shows them when another view has begun",
+        Leading,
+        made::<HiddenLock>,
+    ),
+    ("huge-views", "views at the end of all numbers, and one by one", Anywhere, made::<HugeViews>),
+    ("junk", "bytes that are no message, or almost one", Anywhere, made::<Junk>),
+    ("junk-state", "offers states and answers with spoilt chunks", Anywhere, made::<JunkState>),
+    ("mute", "hears everything and says nothing", Anywhere, made::<Mute>),
+    ("pretender", "signs orders where another is primary", Anywhere, made::<Pretender>),
+    ("procrastinator", "is almost too late with everything", Leading, made::<Procrastinator>),
+    ("replayer", "old messages of others, again and again", Anywhere, made::<Replayer>),
+    ("rule-breaker", "orders what no slot may hold", Leading, made::<RuleBreaker>),
+    (
+        "selective-sender",
+        "talks to a random part of the others, now and then another one",
+        Leading,
+        made::<SelectiveSender>,
+    ),
+    ("shunner", "behaves, except that it never talks to one replica", Anywhere, made::<Shunner>),
+    (
+        "stale-historian",
+        "answers fetches with old and mixed-up history",
+        Anywhere,
+        made::<StaleHistorian>,
+    ),
+    (
+        "ticket-hoarder",
+        "keeps view changes and redeems them in healthy views",
+        Leading,
+        made::<TicketHoarder>,
+    ),
+    ("two-new-views", "begins a view with two histories", Leading, made::<TwoNewViews>),
+    ("vote-withholder", "says everything but its votes", Anywhere, made::<VoteWithholder>),
+    ("year-9000", "orders and begins views in the far future", Leading, made::<Year9000>),
 ];
+
+/// The name of one of them.
+pub fn pick(rng: &mut Rng) -> &'static str {
+    rng.pick(ALL).0
+}
 
 /// The villain of this name.
 #[must_use]
 pub fn named(name: &str) -> Option<Box<dyn Villain>> {
-    BACKUPS.iter().chain(PRIMARIES).find(|(known, ..)| *known == name).map(|(.., make)| make())
+    ALL.iter().find(|(known, ..)| *known == name).map(|(.., make)| make())
 }
+
+#[cfg(test)]
+mod tests;

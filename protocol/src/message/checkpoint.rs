@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::Malformed;
+use super::{CommitCertificate, Malformed, Position};
 use crate::codec::{Canonical, Sink};
 use crate::id::{Digest, ReplicaId, Slot, View};
 use crate::quorum::{ClusterSize, Strength};
@@ -58,5 +58,45 @@ impl CheckpointCertificate {
         self.checkpoint.check()?;
         Malformed::unless(self.votes.keys().all(|id| size.has(*id)), "a vote of no member")?;
         Malformed::unless(size.suffices(self.votes.len(), Strength::Strong), "too few votes")
+    }
+}
+
+/// A stable checkpoint with a commit certificate of the same view that covers its slot.
+///
+/// The checkpoint certificate alone is no lock: it may lie below the slot at which its voters
+/// entered the view. It always travels with a commit certificate, and that one is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StableProof {
+    /// Certifies the state.
+    pub checkpoint: CheckpointCertificate,
+    /// Covers its slot, in the same view.
+    pub cover: CommitCertificate,
+}
+
+impl StableProof {
+    /// The slot.
+    #[must_use]
+    pub fn slot(&self) -> Slot {
+        self.checkpoint.checkpoint.slot
+    }
+
+    /// The end of the prefix that is final.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        let Checkpoint { slot, hash, .. } = self.checkpoint.checkpoint;
+        Position { slot, hash }
+    }
+
+    pub(crate) fn check(&self, size: ClusterSize) -> Result<(), Malformed> {
+        self.checkpoint.check(size)?;
+        self.cover.check(size)?;
+        let checkpoint = self.checkpoint.checkpoint;
+        let commit = self.cover.commit;
+        Malformed::unless(
+            commit.view == checkpoint.view
+                && (commit.slot > checkpoint.slot
+                    || commit.slot == checkpoint.slot && commit.hash == checkpoint.hash),
+            "a commit certificate that does not cover the checkpoint",
+        )
     }
 }

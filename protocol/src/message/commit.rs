@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::Malformed;
+use super::{Malformed, Position};
 use crate::codec::{Canonical, Sink};
 use crate::id::{Digest, ReplicaId, Slot, View};
 use crate::quorum::{ClusterSize, Strength};
@@ -55,6 +55,18 @@ impl CommitCertificate {
     #[must_use]
     pub fn rank(&self) -> (View, Slot) {
         (self.commit.view, self.commit.slot)
+    }
+
+    /// What it certifies, with the view it is of.
+    #[must_use]
+    pub fn at(&self) -> (View, Position) {
+        (self.commit.view, self.position())
+    }
+
+    /// The end of the prefix it certifies.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        Position { slot: self.commit.slot, hash: self.commit.hash }
     }
 
     pub(crate) fn check(&self, size: ClusterSize) -> Result<(), Malformed> {

@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{CommitCertificate, Malformed, NonDeterminism, Order, SignedRequest};
+use super::{
+    CommitCertificate, Malformed, NonDeterminism, Order, Position, SignedRequest, StableProof,
+};
 use crate::codec::{Canonical, FRAME_MAX, Sink};
 use crate::id::{Digest, Slot};
 use crate::seal::Signed;
@@ -45,6 +48,48 @@ pub enum Wanted {
         /// The first slot lacking.
         from: Slot,
     },
+    /// The history that ends in `head`, which need not be the receiver's, from its end downwards.
+    /// Bounds: at most [`LOCATOR_MAX`] positions.
+    Branch {
+        /// Its end.
+        head: Position,
+        /// Positions of the asker's own history, exponentially spaced, the highest first: the
+        /// answer stops at the first one that both share.
+        known: Vec<Position>,
+    },
+    /// A piece of the state after a stable checkpoint.
+    State {
+        /// The checkpoint.
+        at: Position,
+        /// Which piece.
+        part: StatePart,
+    },
+}
+
+/// The most positions of a locator: enough for every power of two.
+pub const LOCATOR_MAX: usize = 64;
+
+/// A piece of a checkpoint's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum StatePart {
+    /// The [`LastSlot`], encoded.
+    Last,
+    /// A chunk of the session table.
+    Sessions(u32),
+    /// A chunk of the application's state.
+    Application(u32),
+}
+
+impl StatePart {
+    fn write(self, to: &mut impl Sink) {
+        let (tag, index) = match self {
+            Self::Last => (0, 0),
+            Self::Sessions(index) => (1, index),
+            Self::Application(index) => (2, index),
+        };
+        to.put_u8(tag);
+        to.put_u64(u64::from(index));
+    }
 }
 
 impl Fetch {
@@ -56,6 +101,13 @@ impl Fetch {
                 Malformed::unless(digests.len() <= FETCH_DIGESTS_MAX, "a fetch of too much")
             }
             Wanted::Slots { from } => Malformed::unless(*from > Slot::GENESIS, "a fetch of slot 0"),
+            Wanted::Branch { head, known } => {
+                Malformed::unless(head.slot > Slot::GENESIS, "a fetch of slot 0")?;
+                Malformed::unless(known.len() <= LOCATOR_MAX, "a locator that is too long")
+            }
+            Wanted::State { at, .. } => {
+                Malformed::unless(at.slot > Slot::GENESIS, "a fetch of the state before slot 1")
+            }
         }
     }
 }
@@ -74,6 +126,17 @@ impl Canonical for Fetch {
             Wanted::Slots { from } => {
                 to.put_u8(1);
                 to.put_u64(from.0);
+            }
+            Wanted::Branch { head, known } => {
+                to.put_u8(2);
+                head.write(to);
+                to.put_len(known.len());
+                known.iter().for_each(|position| position.write(to));
+            }
+            Wanted::State { at, part } => {
+                to.put_u8(3);
+                at.write(to);
+                part.write(to);
             }
         }
         to.put_u64(self.stamp);
@@ -125,12 +188,95 @@ impl Slots {
         Malformed::unless(self.from > Slot::GENESIS, "a history from slot 0")?;
         Malformed::unless(!self.entries.is_empty(), "no slots")?;
         Malformed::unless(self.entries.len() <= SLOTS_MAX, "too many slots")?;
-        self.entries.iter().try_for_each(|entry| {
-            Malformed::unless(!entry.requests.is_empty(), "an empty slot")?;
-            Malformed::unless(
-                entry.requests.len() <= super::BATCH_REQUESTS_MAX,
-                "too many requests in a slot",
-            )
-        })
+        self.entries.iter().try_for_each(check_entry)
     }
+}
+
+fn check_entry(entry: &SlotEntry) -> Result<(), Malformed> {
+    Malformed::unless(!entry.requests.is_empty(), "an empty slot")?;
+    Malformed::unless(
+        entry.requests.len() <= super::BATCH_REQUESTS_MAX,
+        "too many requests in a slot",
+    )
+}
+
+/// One slot of a branch, with the hash it follows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Linked {
+    /// The hash of the history before it.
+    pub previous: Digest,
+    /// What it holds.
+    pub entry: SlotEntry,
+}
+
+/// Replica to the one that asked: "this is how the history goes that ends in `head`".
+///
+/// Each slot is checked by its hash alone, from `head` downwards, so nobody has to be believed.
+/// Bounds: at most [`SLOTS_MAX`] slots; fewer than asked for mean that the asker shall ask again
+/// below them, or that the sender holds only the state there, which `stable` then offers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Branch {
+    /// The end.
+    pub head: Position,
+    /// The slots, from the end downwards.
+    pub slots: Vec<Linked>,
+    /// Where the sender's history begins, if it has no more.
+    pub stable: Option<Box<StableProof>>,
+}
+
+impl Branch {
+    pub(crate) fn check(&self) -> Result<(), Malformed> {
+        Malformed::unless(
+            !self.slots.is_empty() || self.stable.is_some(),
+            "a branch with nothing in it",
+        )?;
+        Malformed::unless(self.slots.len() <= SLOTS_MAX, "too many slots")?;
+        Malformed::unless(self.slots.len() as u64 <= self.head.slot.0, "slots below slot 1")?;
+        self.slots.iter().try_for_each(|linked| check_entry(&linked.entry))
+    }
+}
+
+/// The last slot before a state, without the requests: what the next slot needs to know of it, and
+/// enough to check its hash.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastSlot {
+    /// The hash of the history before it.
+    pub previous: Digest,
+    /// Its time, which later slots do not fall behind.
+    pub choices: NonDeterminism,
+    /// Its requests.
+    pub requests: Vec<Digest>,
+}
+
+/// What the state digest of a checkpoint is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateDigests {
+    /// The application's state.
+    pub application: Digest,
+    /// The session table.
+    pub sessions: Digest,
+}
+
+impl Canonical for StateDigests {
+    const TAG: &'static str = "state";
+
+    fn write(&self, to: &mut impl Sink) {
+        to.put_digest(&self.application);
+        to.put_digest(&self.sessions);
+    }
+}
+
+/// Replica to the one that asked: a piece of a state. It is checked against the certified digest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateChunk {
+    /// The checkpoint.
+    pub at: Position,
+    /// What its digest is made of.
+    pub digests: StateDigests,
+    /// Which piece.
+    pub part: StatePart,
+    /// How many pieces of its kind there are, as the sender says.
+    pub of: u32,
+    /// The piece.
+    pub bytes: Bytes,
 }

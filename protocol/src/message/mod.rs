@@ -11,14 +11,16 @@ mod order;
 mod reply;
 mod request;
 mod status;
+mod view_change;
 mod wire;
 
 use serde::{Deserialize, Serialize};
 
-pub use checkpoint::{Checkpoint, CheckpointCertificate};
+pub use checkpoint::{Checkpoint, CheckpointCertificate, StableProof};
 pub use commit::{Commit, CommitCertificate};
 pub use fetch::{
-    ANSWER_BYTES_MAX, FETCH_DIGESTS_MAX, Fetch, Requests, SLOTS_MAX, SlotEntry, Slots, Wanted,
+    ANSWER_BYTES_MAX, Branch, FETCH_DIGESTS_MAX, Fetch, LOCATOR_MAX, LastSlot, Linked, Requests,
+    SLOTS_MAX, SlotEntry, Slots, StateChunk, StateDigests, StatePart, Wanted,
 };
 pub use order::{
     BATCH_BYTES_MAX, BATCH_REQUESTS_MAX, Batch, NonDeterminism, Order, OrderHeader, batch_digest,
@@ -29,10 +31,14 @@ pub use reply::{
 pub(crate) use reply::{ReplyRoot, ResultCollector};
 pub use request::{Level, OPERATIONS_MAX, REQUEST_BYTES_MAX, Request, SignedRequest};
 pub use status::{Position, Status};
+pub use view_change::{
+    Campaign, NewView, NewViewHeader, Suspect, VIEW_MAX, ViewChange, changes_digest,
+};
 pub use wire::{
     Challenge, Farewell, Hello, HelloBody, NodeStatus, Origin, ToClient, ToReplica, WIRE_VERSION,
 };
 
+use crate::evidence::Evidence;
 use crate::seal::Signed;
 
 /// A part of a message that breaks a bound or contradicts another part.
@@ -58,8 +64,8 @@ pub enum Message {
     Certificate(CommitCertificate),
     /// A vote for a state.
     Checkpoint(Signed<Checkpoint>),
-    /// `Q` such votes.
-    Stable(CheckpointCertificate),
+    /// `Q` such votes, and the certificate they rest on.
+    Stable(Box<StableProof>),
     /// Where the sender stands.
     Status(Signed<Status>),
     /// What the sender lacks.
@@ -68,6 +74,18 @@ pub enum Message {
     Requests(Requests),
     /// A stretch of history, asked for. It is checked by chain, orders and certificate.
     Slots(Slots),
+    /// The end of a history, asked for. It is checked by its hash.
+    Branch(Branch),
+    /// A piece of a state, asked for. It is checked against a certified digest.
+    State(StateChunk),
+    /// The sender has lost patience with the primary.
+    Suspect(Signed<Suspect>),
+    /// The sender asks for another view.
+    Campaign(Box<Campaign>),
+    /// Another view begins.
+    NewView(Signed<NewView>),
+    /// Somebody misbehaved. It proves itself.
+    Evidence(Box<Evidence>),
 }
 
 impl Message {
@@ -84,6 +102,12 @@ impl Message {
             Self::Fetch(_) => "fetch",
             Self::Requests(_) => "requests",
             Self::Slots(_) => "slots",
+            Self::Branch(_) => "branch",
+            Self::State(_) => "state",
+            Self::Suspect(_) => "suspect",
+            Self::Campaign(_) => "campaign",
+            Self::NewView(_) => "new-view",
+            Self::Evidence(_) => "evidence",
         }
     }
 }

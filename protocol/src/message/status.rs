@@ -43,6 +43,8 @@ pub(super) fn write_lock(lock: Option<&(View, Position)>, to: &mut impl Sink) {
 pub struct Status {
     /// The view entered.
     pub entered: View,
+    /// The higher view asked for, if any.
+    pub campaign: Option<View>,
     /// The end of the own history.
     pub head: Position,
     /// The rank and position of the highest certificate held with its batches.
@@ -57,9 +59,14 @@ impl Status {
     pub(crate) fn check(&self) -> Result<(), Malformed> {
         Malformed::unless(self.stable <= self.head.slot, "a head below the stable slot")?;
         Malformed::unless(
-            self.lock.is_none_or(|(view, at)| view <= self.entered && at.slot > Slot::GENESIS),
-            "a lock that cannot be",
-        )
+            self.lock.is_none_or(|(_, at)| at.slot > Slot::GENESIS),
+            "a lock at slot 0",
+        )?;
+        super::view_change::check_view(self.entered)?;
+        self.campaign.iter().try_for_each(|view| {
+            super::view_change::check_view(*view)?;
+            Malformed::unless(*view > self.entered, "a campaign for a view entered")
+        })
     }
 }
 
@@ -68,6 +75,8 @@ impl Canonical for Status {
 
     fn write(&self, to: &mut impl Sink) {
         to.put_u64(self.entered.0);
+        // No view 0 is ever asked for.
+        to.put_u64(self.campaign.unwrap_or_default().0);
         self.head.write(to);
         write_lock(self.lock.as_ref(), to);
         to.put_u64(self.stable.0);

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::status::write_lock;
 use super::{Message, Position, Refusal, SessionReport, SignedReply, SignedRequest};
 use crate::codec::{Canonical, Sink};
+use crate::evidence::Evidence;
 use crate::id::{ClientId, Digest, ReplicaId, RequestName, SessionId, Slot, View};
 use crate::seal::{Signature, Signed};
 
@@ -91,6 +92,8 @@ pub enum ToReplica {
     AskSession(SessionId),
     /// From a client: how do you do? The nonce comes back in the answer.
     AskStatus(u64),
+    /// From a client: which proofs of misbehaviour do you hold?
+    AskEvidence,
 }
 
 /// Why a replica closes a connection.
@@ -146,6 +149,8 @@ pub enum ToClient {
     Session(Signed<SessionReport>),
     /// The answer to [`ToReplica::AskStatus`].
     Status(Box<Signed<NodeStatus>>),
+    /// The answer to [`ToReplica::AskEvidence`]. Each proves itself.
+    Evidence(Vec<Evidence>),
 }
 
 /// Replica to an operator: "this is how I am". It is believed as far as the replica is.
@@ -157,6 +162,8 @@ pub struct NodeStatus {
     pub view: View,
     /// Its primary.
     pub primary: ReplicaId,
+    /// The higher view asked for, if any.
+    pub campaign: Option<View>,
     /// The end of the history.
     pub head: Position,
     /// The view and position of the highest commit certificate.
@@ -184,6 +191,7 @@ impl Canonical for NodeStatus {
         to.put_u64(self.nonce);
         to.put_u64(self.view.0);
         to.put_u8(self.primary.0);
+        to.put_u64(self.campaign.unwrap_or_default().0);
         self.head.write(to);
         write_lock(self.lock.as_ref(), to);
         to.put_u64(self.stable.0);

@@ -139,6 +139,12 @@ impl<A: Application> Replica<A> {
         self.answer(client, session, ToClient::Session(report));
     }
 
+    pub(super) fn answer_evidence(&mut self, client: ClientId) {
+        let message = ToClient::Evidence(self.evidence.clone());
+        let after = self.appended;
+        self.out.push(Action::Answer { client, session: None, message, after });
+    }
+
     pub(super) fn answer_status(
         &mut self,
         client: ClientId,
@@ -159,6 +165,7 @@ impl<A: Application> Replica<A> {
             nonce,
             view: self.entered,
             primary: self.primary(),
+            campaign: self.campaign(),
             head: self.history.head(),
             lock,
             stable: self.stable(),

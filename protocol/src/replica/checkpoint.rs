@@ -3,8 +3,9 @@
 use super::votes::{Heard, Vote};
 use super::{Record, Replica, Target};
 use crate::application::Application;
-use crate::id::Slot;
-use crate::message::{Checkpoint, CheckpointCertificate, Message};
+use crate::codec::Canonical;
+use crate::id::{ReplicaId, Slot};
+use crate::message::{Checkpoint, CheckpointCertificate, Message, StableProof};
 use crate::seal::Signed;
 
 /// Checkpoint votes kept of each replica.
@@ -19,10 +20,10 @@ impl Vote for Checkpoint {
 impl<A: Application> Replica<A> {
     /// Votes for the newest checkpoint slot that a certificate of the entered view covers.
     pub(super) fn vote_checkpoint(&mut self) {
-        let Some((&slot, &state)) = self.digests.range(..=self.certified()).next_back() else {
+        let Some((&slot, taken)) = self.taken.range(..=self.certified()).next_back() else {
             return;
         };
-        let Some(hash) = self.history.hash_at(slot) else { return };
+        let (hash, state) = (taken.at.hash, taken.digests.digest());
         if slot <= self.voted_checkpoint || slot <= self.stable() {
             return;
         }
@@ -49,34 +50,44 @@ impl<A: Application> Replica<A> {
             // Two states for one slot: the voter is corrupt, which may be an accident of its disk.
             Heard::Contradicts(_) => self.counters.contradictions += 1,
             Heard::Quorum(votes) => {
-                self.on_stable(CheckpointCertificate { checkpoint: vote.body, votes });
+                let checkpoint = CheckpointCertificate { checkpoint: vote.body, votes };
+                // Whoever voted held a certificate; here it may still be on its way.
+                let cover = self.lock.clone().filter(|_| self.certified() >= vote.body.slot);
+                if let Some(cover) = cover {
+                    self.on_stable(self.setup.id, StableProof { checkpoint, cover });
+                }
             }
         }
     }
 
-    pub(super) fn on_stable(&mut self, certificate: CheckpointCertificate) {
-        let Checkpoint { slot, hash, state, .. } = certificate.checkpoint;
+    pub(super) fn on_stable(&mut self, from: ReplicaId, proof: StableProof) {
+        let Checkpoint { slot, hash, state, .. } = proof.checkpoint.checkpoint;
         if slot <= self.stable() {
             return;
         }
-        if slot > self.history.head().slot {
-            let higher =
-                self.stable_ahead.as_ref().is_none_or(|known| known.checkpoint.slot < slot);
+        self.on_certificate(from, proof.cover.clone());
+        if self.history.hash_at(slot) != Some(hash) {
+            // Not here yet, or another history is: the cover is the way to it.
+            let higher = self.stable_ahead.as_ref().is_none_or(|known| known.slot() < slot);
             if higher {
-                self.stable_ahead = Some(certificate);
+                self.stable_ahead = Some(proof);
                 self.note_behind();
             }
             return;
         }
-        if self.history.hash_at(slot) != Some(hash) || self.digests.get(&slot) != Some(&state) {
+        // Below all that is in memory there is nothing to compare with.
+        let Some(taken) = self.taken.get(&slot) else { return };
+        if taken.digests.digest() != state {
             // Q replicas have another state here. Ours is not to be trusted, nor built upon.
             self.counters.state_mismatch += 1;
+            self.begin_transfer(from, proof);
             return;
         }
         self.counters.checkpoints_stable += 1;
-        self.append(Record::Stable(certificate.clone()));
-        self.stable = Some(certificate);
+        self.append(Record::Stable(Box::new(proof.clone())));
+        self.stable = Some(proof);
         self.checkpoints.forget_through(slot);
+        self.keep_state(slot);
         self.give_up_through(slot);
         self.advance();
     }
@@ -84,7 +95,6 @@ impl<A: Application> Replica<A> {
     /// What a stable checkpoint makes superfluous. Some slots stay in memory for those who lag.
     pub(super) fn give_up_through(&mut self, slot: Slot) {
         self.execution.make_permanent(slot);
-        self.digests = self.digests.split_off(&slot.next());
         let retained = self.setup.tuning.retained_slots;
         self.history.forget_through(Slot(slot.0.saturating_sub(retained)));
     }

@@ -1,10 +1,11 @@
 //! Commit points, votes, certificates and the lock.
 
+use super::branch::{Footing, Path};
 use super::votes::{Heard, Vote};
 use super::{Record, Replica, Target};
 use crate::application::Application;
 use crate::evidence::Evidence;
-use crate::id::{Instant, Slot};
+use crate::id::{Instant, ReplicaId, Slot};
 use crate::message::{Commit, CommitCertificate, Message, Position};
 use crate::seal::Signed;
 
@@ -23,12 +24,30 @@ impl<A: Application> Replica<A> {
     pub(super) fn certified(&self) -> Slot {
         self.lock
             .as_ref()
-            .filter(|lock| lock.commit.view == self.entered)
+            .filter(|lock| {
+                // A lock may lie on another history than the own.
+                !self.lock_aside
+                    && lock.commit.view == self.entered
+                    && (lock.commit.slot < self.history.base().slot
+                        || self.history.goes_through(lock.position()))
+            })
             .map_or(Slot::GENESIS, |lock| lock.commit.slot)
+    }
+
+    /// The own history may have come to where the lock is: from then on it counts in full.
+    fn settle_lock(&mut self) {
+        let lock = self.lock.clone().filter(|_| self.lock_aside);
+        if let Some(lock) = lock.filter(|lock| self.history.goes_through(lock.position())) {
+            let slot = lock.commit.slot;
+            self.raise_lock(lock, &Path { footing: Footing::Common(slot), above: Vec::new() });
+        }
     }
 
     /// A slot was executed: vote if it is a commit point, else see to it that somebody votes soon.
     pub(super) fn after_execution(&mut self, slot: Slot, wants_commit: bool) {
+        if wants_commit {
+            self.note_strong();
+        }
         if wants_commit || slot.0.is_multiple_of(self.setup.tuning.commit_interval) {
             if !self.fetching.is_filling() {
                 self.vote_commit();
@@ -37,15 +56,14 @@ impl<A: Application> Replica<A> {
             let delay = self.setup.tuning.commit_delay_ms;
             self.commit_at = Some(self.now.instant.after_ms(delay));
         }
+        self.settle_lock();
         if let Some(certificate) =
             self.certified_ahead.take_if(|certificate| certificate.commit.slot <= slot)
         {
-            self.on_certificate(certificate);
+            self.on_certificate(self.setup.id, certificate);
         }
-        if let Some(certificate) =
-            self.stable_ahead.take_if(|certificate| certificate.checkpoint.slot <= slot)
-        {
-            self.on_stable(certificate);
+        if let Some(certificate) = self.stable_ahead.take_if(|proof| proof.slot() <= slot) {
+            self.on_stable(self.setup.id, certificate);
         }
     }
 
@@ -53,7 +71,7 @@ impl<A: Application> Replica<A> {
     pub(super) fn vote_commit(&mut self) {
         self.commit_at = None;
         let Position { slot, hash } = self.history.head();
-        if slot <= self.voted_commit || slot == Slot::GENESIS {
+        if slot <= self.voted_commit || slot == Slot::GENESIS || !self.is_serving() {
             return;
         }
         self.voted_commit = slot;
@@ -77,6 +95,7 @@ impl<A: Application> Replica<A> {
             self.counters.stale_view += 1;
         } else if vote.body.view > self.entered {
             self.counters.future_view += 1;
+            self.keep_later_commit(vote);
         } else {
             self.hear_commit(vote);
         }
@@ -93,29 +112,16 @@ impl<A: Application> Replica<A> {
                 self.accuse(Evidence::Commits(before, vote.clone()));
             }
             Heard::Quorum(votes) => {
-                self.on_certificate(CommitCertificate { commit: vote.body, votes });
+                self.on_certificate(vote.by, CommitCertificate { commit: vote.body, votes });
             }
         }
         self.counters.votes_dropped = self.commits.dropped() + self.checkpoints.dropped();
     }
 
-    pub(super) fn on_certificate(&mut self, certificate: CommitCertificate) {
+    pub(super) fn on_certificate(&mut self, from: ReplicaId, certificate: CommitCertificate) {
         let Commit { view, slot, hash } = certificate.commit;
-        if view != self.entered {
-            if view < self.entered {
-                self.counters.stale_view += 1;
-            } else {
-                self.counters.future_view += 1;
-            }
-            return;
-        }
-        if slot <= self.certified() {
-            return;
-        }
-        match self.history.hash_at(slot) {
-            Some(own) if own == hash => self.raise_lock(certificate),
-            Some(_) => self.counters.divergent_votes += 1,
-            None => {
+        let Some(own) = self.history.hash_at(slot) else {
+            if view == self.entered && slot > self.history.head().slot {
                 // Not executed yet. A certificate whose batches are not here is no lock.
                 let higher =
                     self.certified_ahead.as_ref().is_none_or(|known| known.commit.slot < slot);
@@ -123,20 +129,59 @@ impl<A: Application> Replica<A> {
                     self.certified_ahead = Some(certificate);
                     self.note_behind();
                 }
+            } else if view != self.entered {
+                self.consider_lock(from, certificate);
             }
+            return;
+        };
+        if own == hash {
+            if self.lock.as_ref().is_none_or(|lock| lock.rank() < certificate.rank()) {
+                let path = Path { footing: Footing::Common(slot), above: Vec::new() };
+                self.raise_lock(certificate, &path);
+            }
+        } else {
+            if view == self.entered {
+                self.counters.divergent_votes += 1;
+            }
+            self.consider_lock(from, certificate);
         }
     }
 
-    fn raise_lock(&mut self, certificate: CommitCertificate) {
+    /// Takes a certificate as the lock. Its batches are here, on the own history or on another.
+    pub(super) fn raise_lock(&mut self, certificate: CommitCertificate, path: &Path) {
         let before = self.certified();
-        let slot = certificate.commit.slot;
+        let commit = certificate.commit;
+        if !path.above.is_empty() || matches!(path.footing, Footing::State(_)) {
+            // Of another history: it is kept in memory only. Nothing was said that rests on it,
+            // and what was said rests on the one that stays on disk.
+            self.counters.locks_aside += 1;
+            let end = certificate.position();
+            self.lock = Some(certificate);
+            self.lock_aside = true;
+            if commit.view == self.entered && path.footing.slot() < self.history.head().slot {
+                // The own history is one that its own view's certificate contradicts.
+                self.prove_divergence(end);
+                if let Some(new_view) = self.new_view.clone() {
+                    self.prove_new_view_refuted(&new_view);
+                }
+            }
+            self.renew_campaign();
+            self.reconsider();
+            return;
+        }
         self.counters.certificates += 1;
-        self.append(Record::Lock(certificate.clone()));
+        self.append(Record::Lock { certificate: certificate.clone(), branch: Vec::new() });
         self.lock = Some(certificate);
-        self.commits.forget_through(slot);
-        // The replies wait for the lock to be durable: two replicas that restart without it
-        // could let another history in.
-        self.answer_committed(before, slot);
-        self.vote_checkpoint();
+        self.lock_aside = false;
+        if commit.view == self.entered {
+            self.commits.forget_through(commit.slot);
+            // The replies wait for the lock to be durable: two replicas that restart without it
+            // could let another history in.
+            self.answer_committed(before, commit.slot);
+            self.note_certificate();
+            self.vote_checkpoint();
+        }
+        self.renew_campaign();
+        self.reconsider();
     }
 }

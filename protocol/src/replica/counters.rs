@@ -78,4 +78,44 @@ counters! {
     useless_answers,
     /// Checkpoint certificates whose state is not the own: this replica is corrupt.
     state_mismatch,
+    /// Times patience with a primary ran out.
+    suspicions,
+    /// Campaigns begun for another view.
+    campaigns,
+    /// New views made as their primary.
+    new_views_made,
+    /// Views entered.
+    views_entered,
+    /// Those of them that were built on less than a strong quorum.
+    weak_views_entered,
+    /// New views that can never be entered.
+    new_views_refused,
+    /// Own slots that were abandoned for another history.
+    slots_undone,
+    /// Times that a history with slots of its own gave way to another one.
+    merges,
+    /// Requests of abandoned slots that the adopted history did not hold.
+    orphans,
+    /// Those of them that were executed again later.
+    orphans_reordered,
+    /// Operations whose result changed when they were executed anew.
+    results_reordered,
+    /// Proofs of misbehaviour that were kept.
+    proofs,
+    /// Locks that lie on another history than the own.
+    locks_aside,
+    /// Fetches of the end of a history sent.
+    branch_fetches,
+    /// Slots of other histories received.
+    branch_slots,
+    /// Branches that are not what their hash says, or that nobody asked for.
+    branches_refused,
+    /// Pieces of a state served.
+    chunks_served,
+    /// Pieces of a state accepted.
+    chunks_accepted,
+    /// Pieces of a state that do not belong to it.
+    chunks_refused,
+    /// States transferred and put in place.
+    state_transfers,
 }

@@ -1,12 +1,12 @@
 //! Speculative execution: the application and the sessions, slot by slot, with the way back.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
-use crate::application::{Application, Context};
-use crate::codec::{Canonical, FRAME_MAX, Sink};
-use crate::id::{Digest, Slot};
-use crate::message::{Batch, Position, ResultCollector, Results};
-use crate::replica::sessions::{Kept, Sessions};
+use crate::application::{Application, Context, Incomplete};
+use crate::codec::{Canonical, FRAME_MAX};
+use crate::id::{Digest, RequestName, Slot};
+use crate::message::{Batch, Position, ResultCollector, Results, StateDigests};
+use crate::replica::sessions::{FrozenSessions, Kept, Sessions};
 use crate::tuning::Rules;
 
 /// The most bytes that the results of one request may have to be sent: more would not fit a frame.
@@ -16,18 +16,26 @@ pub const RESULT_BYTES_MAX: usize = FRAME_MAX / 2;
 /// digest of theirs only; their clients read anew.
 pub const SLOT_RESULT_BYTES_MAX: usize = 4 * FRAME_MAX;
 
-/// What is certified at a checkpoint.
-struct ReplicatedState {
-    application: Digest,
-    sessions: Digest,
+/// What operations came to before their slots were undone, by the names of their requests.
+#[derive(Debug, Default)]
+pub(super) struct Undone {
+    results: BTreeMap<RequestName, Results>,
+    /// Operations whose result was another one when they were executed anew.
+    pub(super) changed: u64,
 }
 
-impl Canonical for ReplicatedState {
-    const TAG: &'static str = "state";
+impl Undone {
+    /// With more than this, the rest is not compared: clients compare for themselves.
+    const KEPT: usize = 1 << 16;
 
-    fn write(&self, to: &mut impl Sink) {
-        to.put_digest(&self.application);
-        to.put_digest(&self.sessions);
+    pub(super) fn remember(&mut self, name: RequestName, results: Results) {
+        if self.results.len() < Self::KEPT {
+            self.results.insert(name, results);
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.results.len()
     }
 }
 
@@ -70,7 +78,12 @@ impl<A: Application> Execution<A> {
     ///
     /// # Panics
     /// I4: where a name in it is executed already.
-    pub fn execute(&mut self, at: Position, batch: &Batch) -> Vec<Results> {
+    pub(super) fn execute(
+        &mut self,
+        at: Position,
+        batch: &Batch,
+        undone: &mut Undone,
+    ) -> Vec<Results> {
         assert_eq!(at.slot, self.executed().next(), "slots are executed in order");
         let mut index: u32 = 0;
         let mut bytes = 0;
@@ -80,9 +93,10 @@ impl<A: Application> Execution<A> {
             .map(|signed| {
                 let request = signed.body();
                 let first = index;
+                let before = undone.results.remove(&request.name());
                 let mut collector =
                     ResultCollector::new(request.operations.len(), RESULT_BYTES_MAX);
-                for operation in &request.operations {
+                for (part, operation) in request.operations.iter().enumerate() {
                     let context = Context {
                         slot: at.slot,
                         index,
@@ -94,7 +108,15 @@ impl<A: Application> Execution<A> {
                         level: request.level,
                     };
                     index += 1;
-                    collector.add(self.application.execute(&context, operation));
+                    let result = self.application.execute(&context, operation);
+                    if let Some(Results::Full(before)) = &before
+                        && let Some(before) = before.get(part)
+                        && *before != result
+                    {
+                        undone.changed += 1;
+                        self.application.reordered(&context, before, &result);
+                    }
+                    collector.add(result);
                 }
                 let mut results = collector.finish();
                 if bytes + results.size() > SLOT_RESULT_BYTES_MAX {
@@ -136,11 +158,51 @@ impl<A: Application> Execution<A> {
 
     /// Over the application's state and the sessions.
     pub fn digest(&mut self) -> Digest {
+        self.digests().digest()
+    }
+
+    /// The digests of the application's state and of the sessions.
+    pub(super) fn digests(&mut self) -> StateDigests {
         let sessions = self.sessions.digest();
         // The version of this slot profits from what was just computed.
         if let Some((_, version)) = self.versions.back_mut() {
             *version = self.sessions.clone();
         }
-        ReplicatedState { application: self.application.digest(), sessions }.digest()
+        StateDigests { application: self.application.digest(), sessions }
+    }
+
+    /// The whole state after the last executed slot, to be sent to others; costs little.
+    pub(super) fn freeze(&mut self) -> (A::Snapshot, FrozenSessions) {
+        (self.application.snapshot(), self.sessions.freeze())
+    }
+
+    /// The sessions after a slot that can be gone back to.
+    pub(super) fn sessions_at(&self, slot: Slot) -> Option<&Sessions> {
+        if slot == self.executed() {
+            return Some(&self.sessions);
+        }
+        let index = self.versions.binary_search_by_key(&slot, |(at, _)| *at).ok()?;
+        self.versions.get(index).map(|(_, sessions)| sessions)
+    }
+
+    /// A state of the application to be rebuilt.
+    pub(super) fn restore(&self, digest: Digest) -> A::Restore {
+        self.application.restore(digest)
+    }
+
+    /// Puts a transferred state in place of all there is.
+    ///
+    /// # Errors
+    /// A chunk is still missing.
+    pub(super) fn install(
+        &mut self,
+        slot: Slot,
+        application: A::Restore,
+        sessions: Sessions,
+    ) -> Result<(), Incomplete> {
+        self.application.install(slot, application)?;
+        self.versions = VecDeque::from([(slot, sessions.clone())]);
+        self.sessions = sessions;
+        Ok(())
     }
 }

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use super::{Action, Replica, Target};
+use super::{Replica, Target};
 use crate::application::Application;
 use crate::history::extend;
 use crate::id::{Digest, Instant, ReplicaId, Slot};
 use crate::message::{
-    ANSWER_BYTES_MAX, Batch, CommitCertificate, Fetch, Message, Requests, SLOTS_MAX, SlotEntry,
-    Slots, Wanted,
+    ANSWER_BYTES_MAX, Batch, Branch, CommitCertificate, Fetch, Message, Order, Requests, SLOTS_MAX,
+    SlotEntry, Slots, Wanted,
 };
 use crate::seal::Signed;
 
@@ -19,7 +19,7 @@ const BUDGET_MAX: u64 = 4 * ANSWER_BYTES_MAX as u64;
 const BUDGET_PER_MICRO: u64 = 64;
 
 /// What an answer costs at least: looking for nothing is work, too.
-const BUDGET_LEAST: u64 = 1 << 12;
+pub(super) const BUDGET_LEAST: u64 = 1 << 12;
 
 /// Filling more slots than this, a replica neither votes on each nor answers for each: its peers
 /// and clients are long past them.
@@ -40,6 +40,11 @@ pub(super) struct Fetching {
 }
 
 impl Fetching {
+    /// Whether slots of the own history are known to be missing.
+    pub(super) fn asks_for_slots(&self) -> bool {
+        self.slots_at.is_some()
+    }
+
     /// Whether a long stretch of old slots is being executed.
     pub(super) fn is_filling(&self) -> bool {
         self.filling
@@ -144,7 +149,7 @@ impl<A: Application> Replica<A> {
         self.ask(to, Wanted::Slots { from: self.history.head().slot.next() });
     }
 
-    fn ask(&mut self, to: Option<ReplicaId>, wanted: Wanted) {
+    pub(super) fn ask(&mut self, to: Option<ReplicaId>, wanted: Wanted) {
         let Some(to) = to else { return };
         let stamp = self.next_stamp();
         let fetch = self.sign(Fetch { wanted, stamp });
@@ -183,6 +188,8 @@ impl<A: Application> Replica<A> {
         let spent = match &fetch.body.wanted {
             Wanted::Requests { slot, digests } => self.serve_requests(to, *slot, digests),
             Wanted::Slots { from } => self.serve_slots(to, *from),
+            Wanted::Branch { head, known } => self.serve_branch(to, *head, known),
+            Wanted::State { at, part } => self.serve_state(to, *at, *part),
         };
         self.peers.entry(to).or_default().budget.spend(spent);
     }
@@ -219,8 +226,13 @@ impl<A: Application> Replica<A> {
             return 0;
         }
         if from <= self.history.base().slot {
-            self.out.push(Action::ServeHistory { to, from });
-            return ANSWER_BYTES_MAX;
+            // Given up: only the state is left of it.
+            if let Some(proof) = self.stable.clone() {
+                let head = proof.position();
+                let branch = Branch { head, slots: Vec::new(), stable: Some(Box::new(proof)) };
+                self.send(Target::One(to), Message::Branch(branch));
+            }
+            return 0;
         }
         let mut bytes = 0;
         let entries: Vec<SlotEntry> = self
@@ -251,12 +263,14 @@ impl<A: Application> Replica<A> {
             self.counters.useless_answers += 1;
             return;
         };
+        let entries_first = entries.first().and_then(|entry| entry.order.clone());
         self.fetching.filling = entries.len() > FILL_QUIETLY;
         self.fill(entries, slots.certificate.as_ref());
         let was_quiet = std::mem::take(&mut self.fetching.filling);
         let head = self.history.head().slot;
         if head == before {
             self.counters.useless_answers += 1;
+            self.note_other_history(from, entries_first);
             return;
         }
         self.counters.slots_filled += head.since(before);
@@ -264,7 +278,7 @@ impl<A: Application> Replica<A> {
             self.vote_commit();
         }
         if let Some(certificate) = slots.certificate {
-            self.on_certificate(certificate);
+            self.on_certificate(from, certificate);
         }
         if self.lacks_slots() {
             // It was of use: go on with the same peer, and without waiting.
@@ -272,6 +286,21 @@ impl<A: Application> Replica<A> {
             self.fetching.slots_at = Some(next);
         } else {
             self.fetching.slots_at = None;
+        }
+    }
+
+    /// A peer's next slot does not follow the own head although the primary of this view ordered
+    /// it: one of the two follows another history.
+    fn note_other_history(&mut self, from: ReplicaId, order: Option<Signed<Order>>) {
+        let head = self.history.head();
+        let parts = order.is_some_and(|order| {
+            let header = order.body.header;
+            header.view == self.entered
+                && header.slot == head.slot.next()
+                && extend(&head.hash, &header.batch) != header.hash
+        });
+        if parts {
+            self.divergent.insert(from);
         }
     }
 

@@ -22,14 +22,21 @@ impl<A: Application> Replica<A> {
             self.history.base().slot <= stable,
             "I5: slots above the stable checkpoint were given up"
         );
-        if let Some(lock) = &self.lock {
-            let at = lock.commit.slot;
-            assert!(lock.commit.view <= self.entered, "I7: locked in a view not entered");
+        if let Some(lock) = &self.lock
+            && lock.commit.view == self.entered
+            && self.certified() >= lock.commit.slot
+        {
             assert!(
-                at < self.history.base().slot || self.history.hash_at(at) == Some(lock.commit.hash),
-                "I1: the lock at {at} is not on the own history"
+                lock.commit.slot <= head.slot,
+                "I1: certified through {} above the head {}",
+                lock.commit.slot,
+                head.slot
             );
         }
+        assert!(
+            self.campaign().is_none_or(|view| view > self.entered),
+            "I7: campaigns for a view that was entered"
+        );
         assert!(
             self.voted_commit == crate::id::Slot::GENESIS || self.voted_commit >= self.entry_slot,
             "I7: voted below the entry slot"

@@ -14,48 +14,62 @@
 //! | `commit` | commit points, votes, certificates, the lock, committed replies |
 //! | `checkpoint` | votes for a state, stability, what is given up |
 //! | `answer` | what clients are told, from execution and from memory |
-//! | `fetch` | what is missing: asking, answering, being answered |
+//! | `view_change` | losing patience, asking for another view, beginning one |
+//! | `merge` | the rule for entering a view; adopting another history; proofs of divergence |
+//! | `branch` | histories that are not the own one, fetched from their end downwards |
+//! | `transfer` | a checkpoint's state instead of the slots that led to it |
+//! | `fetch` | what is missing of the own history: asking, answering, being answered |
 //! | `status` | where the others stand, and sending again what may have been lost |
-//! | `start` | from disk |
+//! | `record`, `start` | what is on disk, and starting from it |
 //! | `invariant` | what is asserted after every event |
 
 mod answer;
+mod branch;
 mod checkpoint;
 mod commit;
 mod counters;
 mod execution;
 mod fetch;
 mod invariant;
+mod merge;
 mod ordering;
 mod pending;
+mod record;
 mod sessions;
 mod start;
 mod status;
+mod transfer;
+mod view_change;
 mod votes;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
+use self::branch::Branches;
 pub use self::counters::Counters;
+use self::execution::Undone;
 pub use self::execution::{Execution, RESULT_BYTES_MAX, SLOT_RESULT_BYTES_MAX};
 use self::fetch::Fetching;
 use self::ordering::{Ahead, UnderWay};
 use self::pending::Pending;
+pub use self::record::{
+    Adopted, Aside, EnteredView, Ground, Record, Recovered, StateHead, StoredState,
+};
 pub use self::sessions::{Admission, Kept, Known, Sessions};
 pub use self::start::StartError;
 use self::status::Peer;
+use self::transfer::{Served, States, Transfer, Whole};
+use self::view_change::Changing;
 use self::votes::Votes;
 use crate::application::Application;
 use crate::codec::Canonical;
 use crate::evidence::Evidence;
 use crate::history::History;
-use crate::id::{ClientId, Digest, Instant, Now, ReplicaId, SessionId, Slot, View};
+use crate::id::{ClientId, Digest, Instant, Now, ReplicaId, RequestName, SessionId, Slot, View};
 use crate::membership::Membership;
 use crate::message::{
-    Checkpoint, CheckpointCertificate, Commit, CommitCertificate, Message, Position, SignedRequest,
-    SlotEntry, ToClient,
+    Checkpoint, Commit, CommitCertificate, Message, NewView, Position, SignedRequest, StableProof,
+    ToClient,
 };
 use crate::quorum::ClusterSize;
 use crate::seal::{Signed, Signer, Verified, sign};
@@ -88,6 +102,11 @@ pub enum Event {
         client: ClientId,
         /// Its session.
         session: SessionId,
+    },
+    /// A client or operator asks which proofs of misbehaviour the replica holds.
+    AskEvidence {
+        /// Who asks.
+        client: ClientId,
     },
     /// A client or operator asks how the replica is.
     AskStatus {
@@ -135,14 +154,6 @@ pub enum Action {
         /// What it rests on.
         after: Mark,
     },
-    /// Read the history from `from` on from disk, where it is no longer in memory, and send it to
-    /// `to` as [`Message::Slots`].
-    ServeHistory {
-        /// Who asked.
-        to: ReplicaId,
-        /// The first slot wanted.
-        from: Slot,
-    },
     /// Somebody was caught; the proof is also kept.
     Accuse(Evidence),
 }
@@ -154,38 +165,6 @@ pub enum Target {
     Others,
     /// One of them.
     One(ReplicaId),
-}
-
-/// What must be durable. Writing a record replaces what it contradicts.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Record {
-    /// This slot is now part of the history; those above it, if any are stored, no longer are.
-    Slot {
-        /// Which.
-        slot: Slot,
-        /// The hash of the chain up to it.
-        hash: Digest,
-        /// The batch and the order it was accepted by.
-        entry: SlotEntry,
-    },
-    /// The lock. Replaces the one before.
-    Lock(CommitCertificate),
-    /// The stable checkpoint. Replaces the one before.
-    Stable(CheckpointCertificate),
-    /// A proof of misbehaviour. Added to the others.
-    Evidence(Evidence),
-}
-
-/// What a replica finds on its disk when it starts, beside the slots themselves; empty on the
-/// first start of all.
-#[derive(Clone, Debug, Default)]
-pub struct Recovered {
-    /// The lock stored.
-    pub lock: Option<CommitCertificate>,
-    /// The stable checkpoint stored.
-    pub stable: Option<CheckpointCertificate>,
-    /// Proofs stored.
-    pub evidence: Vec<Evidence>,
 }
 
 /// What a replica is made of, beside its application.
@@ -204,18 +183,27 @@ pub struct Setup {
 }
 
 /// A replica of the application `A`.
-pub struct Replica<A> {
+pub struct Replica<A: Application> {
     setup: Setup,
     size: ClusterSize,
     /// Both clocks at the event being handled.
     now: Now,
-    /// The view entered, and the slot it was entered at: no vote of this view lies below.
+    /// The view entered, what made it begin, and the slot it was entered at: no vote of this view
+    /// lies below.
     entered: View,
+    new_view: Option<Signed<NewView>>,
     entry_slot: Slot,
+    changing: Changing,
     history: History,
     execution: Execution<A>,
+    undone: Undone,
+    branches: Branches,
+    /// The highest certificate shown by each replica that ranks above the lock.
+    candidates: BTreeMap<ReplicaId, CommitCertificate>,
     lock: Option<CommitCertificate>,
-    stable: Option<CheckpointCertificate>,
+    /// Whether it lies on another history than the own. It is in memory only then.
+    lock_aside: bool,
+    stable: Option<StableProof>,
     pending: Pending,
     /// Orders of the entered view above the head.
     ahead: BTreeMap<Slot, Ahead>,
@@ -223,12 +211,16 @@ pub struct Replica<A> {
     checkpoints: Votes<Checkpoint>,
     /// The highest certificates for slots that are not executed yet.
     certified_ahead: Option<CommitCertificate>,
-    stable_ahead: Option<CheckpointCertificate>,
+    stable_ahead: Option<StableProof>,
     /// The highest slots voted for in the entered view.
     voted_commit: Slot,
     voted_checkpoint: Slot,
-    /// State digests at checkpoint slots above the stable one.
-    digests: BTreeMap<Slot, Digest>,
+    /// States at checkpoint slots above the stable one, and stable ones kept for others.
+    taken: States<A::Snapshot>,
+    served: VecDeque<Served<A::Snapshot>>,
+    /// A state that is on its way here, and one that is here and not in place yet.
+    transfer: Option<Transfer<A::Restore>>,
+    ready: Option<Whole<A::Restore>>,
     peers: BTreeMap<ReplicaId, Peer>,
     divergent: BTreeSet<ReplicaId>,
     fetching: Fetching,
@@ -250,8 +242,12 @@ pub struct Replica<A> {
 /// How much memory each store of a replica holds, for the checks of I10.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Footprint {
-    /// Requests waiting to be ordered.
+    /// Requests waiting to be ordered, orphans left out.
     pub pending: usize,
+    /// Requests of abandoned slots that wait to be executed again.
+    pub orphans: usize,
+    /// Stable states kept for others.
+    pub states: usize,
     /// The bytes of their operations.
     pub pending_bytes: usize,
     /// Orders that cannot be executed yet.
@@ -268,6 +264,16 @@ pub struct Footprint {
     pub digests: usize,
     /// Proofs of misbehaviour.
     pub evidence: usize,
+    /// Slots of other histories.
+    pub branch_slots: usize,
+    /// View changes of all replicas.
+    pub view_changes: usize,
+    /// New views above the one entered.
+    pub new_views: usize,
+    /// Orders and votes of a view not entered yet.
+    pub of_later_views: usize,
+    /// Results remembered of operations that were undone.
+    pub undone_results: usize,
 }
 
 impl<A: Application> Replica<A> {
@@ -284,9 +290,11 @@ impl<A: Application> Replica<A> {
             Event::AskStatus { client, nonce, counters } => {
                 self.answer_status(client, nonce, counters);
             }
+            Event::AskEvidence { client } => self.answer_evidence(client),
             Event::Synced(mark) => self.synced = self.synced.max(mark),
             Event::Tick => self.on_tick(),
         }
+        self.tend_views();
         self.order_pending();
         self.assert_invariants();
         actions.append(&mut self.out);
@@ -296,13 +304,19 @@ impl<A: Application> Replica<A> {
         match message {
             Message::Order(order) => self.on_order(order),
             Message::Commit(commit) => self.on_commit(&commit),
-            Message::Certificate(certificate) => self.on_certificate(certificate),
+            Message::Certificate(certificate) => self.on_certificate(from, certificate),
             Message::Checkpoint(checkpoint) => self.on_checkpoint(&checkpoint),
-            Message::Stable(certificate) => self.on_stable(certificate),
+            Message::Stable(proof) => self.on_stable(from, *proof),
             Message::Status(status) => self.on_status(&status),
             Message::Fetch(fetch) => self.on_fetch(&fetch),
             Message::Requests(requests) => self.on_requests(requests),
             Message::Slots(slots) => self.on_slots(from, slots),
+            Message::Branch(branch) => self.on_branch(from, branch),
+            Message::State(chunk) => self.on_state(from, chunk),
+            Message::Suspect(suspect) => self.on_suspect(suspect),
+            Message::Campaign(campaign) => self.on_campaign(from, *campaign),
+            Message::NewView(new_view) => self.on_new_view(from, new_view),
+            Message::Evidence(evidence) => self.on_evidence(*evidence),
         }
     }
 
@@ -310,6 +324,7 @@ impl<A: Application> Replica<A> {
         self.advance();
         self.commit_when_quiet();
         self.forward_waiting();
+        self.tend_patience();
         self.fetch_missing();
         self.send_status_when_due();
     }
@@ -324,6 +339,9 @@ impl<A: Application> Replica<A> {
             self.clock_allows_at(),
             self.forward_at(),
             self.fetch_at(),
+            self.change_at(),
+            self.branches.next_fetch(),
+            self.transfer_at(),
         ]
         .into_iter()
         .flatten()
@@ -359,17 +377,25 @@ impl<A: Application> Replica<A> {
         self.primary() == self.setup.id
     }
 
-    /// Keeps a proof of misbehaviour and tells of it: one a culprit is enough to convict it, and
-    /// more would only fill memory.
+    /// Keeps a proof of misbehaviour and tells of it: one a culprit is enough to convict it for
+    /// good, and more would only fill memory. A proof against the primary of a view that matters
+    /// is passed on in any case: the others shall leave that view, too.
     fn accuse(&mut self, evidence: Evidence) {
         self.counters.contradictions += 1;
         let culprit = evidence.culprit();
-        if self.evidence.iter().any(|known| known.culprit() == culprit) {
+        let matters = self.note_proof(&evidence);
+        let known = self.evidence.iter().any(|known| known.culprit() == culprit);
+        if known && !matters {
             return;
         }
-        self.evidence.push(evidence.clone());
-        self.append(Record::Evidence(evidence.clone()));
-        self.out.push(Action::Accuse(evidence));
+        if !known {
+            self.counters.proofs += 1;
+            self.evidence.push(evidence.clone());
+            self.append(Record::Evidence(Box::new(evidence.clone())));
+            self.out.push(Action::Accuse(evidence.clone()));
+        }
+        self.send_at_once(Target::Others, Message::Evidence(Box::new(evidence)));
+        self.reconsider();
     }
 
     /// Which replica this is.
@@ -382,6 +408,37 @@ impl<A: Application> Replica<A> {
     #[must_use]
     pub fn entered(&self) -> View {
         self.entered
+    }
+
+    /// The slot it was entered at: the head that the own history then had.
+    #[must_use]
+    pub fn entry_slot(&self) -> Slot {
+        self.entry_slot
+    }
+
+    /// The higher view it asks for, if any.
+    #[must_use]
+    pub fn campaign(&self) -> Option<View> {
+        self.changing.campaign()
+    }
+
+    /// Whether this request waits to be ordered.
+    #[must_use]
+    pub fn waits(&self, name: &RequestName) -> bool {
+        self.pending.holds(name)
+    }
+
+    /// How many of the requests that wait could be ordered now. The rest waits for its clients.
+    #[must_use]
+    pub fn orderable(&self) -> usize {
+        let requests = self.pending.oldest_first();
+        requests.filter(|(_, request)| self.sessions().refusal(request.body()).is_none()).count()
+    }
+
+    /// The stable checkpoint, with what proves it.
+    #[must_use]
+    pub fn stable_proof(&self) -> Option<&StableProof> {
+        self.stable.as_ref()
     }
 
     /// The end of its history.
@@ -399,7 +456,7 @@ impl<A: Application> Replica<A> {
     /// The last slot that will never be undone.
     #[must_use]
     pub fn stable(&self) -> Slot {
-        self.stable.as_ref().map_or(Slot::GENESIS, |stable| stable.checkpoint.slot)
+        self.stable.as_ref().map_or(Slot::GENESIS, StableProof::slot)
     }
 
     /// The slots in memory.
@@ -441,15 +498,22 @@ impl<A: Application> Replica<A> {
     #[must_use]
     pub fn footprint(&self) -> Footprint {
         Footprint {
-            pending: self.pending.len(),
+            pending: self.pending.len() - self.pending.orphans(),
             pending_bytes: self.pending.bytes(),
             orders_ahead: self.ahead.len(),
             commit_votes: self.commits.len(),
             checkpoint_votes: self.checkpoints.len(),
             sessions: usize::try_from(self.sessions().len()).unwrap_or(usize::MAX),
             slots: self.history.len(),
-            digests: self.digests.len(),
+            digests: self.taken.len(),
+            orphans: self.pending.orphans(),
+            states: self.served.len(),
             evidence: self.evidence.len(),
+            branch_slots: self.branches.len(),
+            view_changes: self.changing.view_changes(),
+            new_views: self.changing.new_views(),
+            of_later_views: self.changing.of_later_views(),
+            undone_results: self.undone.len(),
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::history::{Entry, extend};
 use crate::id::{Digest, Instant, RequestNumber, SessionId, Slot, WallTime};
 use crate::message::{
     BATCH_BYTES_MAX, Batch, FETCH_DIGESTS_MAX, Message, NonDeterminism, Order, OrderHeader,
-    Position, Refusal, RefusalReason, Requests, SignedRequest, ToClient, batch_digest,
+    Position, Refusal, RefusalReason, Requests, SignedRequest, StableProof, ToClient, batch_digest,
 };
 use crate::seal::Signed;
 
@@ -113,42 +113,53 @@ impl<A: Application> Replica<A> {
         self.answer(name.client, name.session, ToClient::Refusal(refusal));
     }
 
-    fn next_forward(&self) -> Instant {
+    pub(super) fn next_forward(&self) -> Instant {
         self.now.instant.after_ms(self.setup.tuning.request_timeout_ms / 2)
     }
 
     /// A backup passes on what the primary should have ordered by now, to all: the client may
     /// have sent it to backups only, and orphans may be known to nobody else.
     pub(super) fn forward_waiting(&mut self) {
-        if self.is_primary() {
+        if self.is_primary() && self.is_serving() {
             return;
         }
         let (now, again) = (self.now.instant, self.next_forward());
         let mut turn = self.pending.take_forward(now, again, FORWARD_COUNT, FORWARD_BYTES);
         turn.retain(|request| match self.sessions().refusal(request.body()) {
             None => true,
+            Some(reason) if !is_for_good(reason) && self.pending.is_orphan(&request.digest()) => {
+                true
+            }
             // It could not be ordered. Its client asks again if it still wants it.
             Some(reason) => {
                 self.pending.remove(&request.digest());
-                self.refuse(request, reason);
+                if !self.answer_known(request) {
+                    self.refuse(request, reason);
+                }
                 false
             }
         });
         if !turn.is_empty() {
             self.counters.requests_forwarded += turn.len() as u64;
             self.send_at_once(Target::Others, Message::Requests(Requests(turn)));
+            self.note_forwarded();
         }
     }
 
     pub(super) fn forward_at(&self) -> Option<Instant> {
-        if self.is_primary() { None } else { self.pending.next_forward() }
+        if self.is_primary() && self.is_serving() { None } else { self.pending.next_forward() }
     }
 
     /// Whether the suffix above the stable checkpoint is as long as it may be. What others have
     /// made stable already counts as such: a replica that catches up is not to stop before it.
-    fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         let limit = self.setup.tuning.rules.max_speculative_slots;
-        let ahead = self.stable_ahead.as_ref().map_or(Slot::GENESIS, |s| s.checkpoint.slot);
+        // Of the view entered: then the history that leads to it is the one that is followed here.
+        let ahead = self
+            .stable_ahead
+            .as_ref()
+            .filter(|proof| proof.cover.commit.view == self.entered)
+            .map_or(Slot::GENESIS, StableProof::slot);
         self.history.head().slot.since(self.stable().max(ahead)) >= limit
     }
 
@@ -157,12 +168,16 @@ impl<A: Application> Replica<A> {
     /// Orders what waits, as the primary. With nothing under way a request is ordered at once;
     /// under load slots wait for the disk and for certificates, and requests gather meanwhile.
     pub(super) fn order_pending(&mut self) {
-        if !self.is_primary() {
+        if !self.is_primary() || !self.is_serving() {
             return;
         }
         self.forget_settled();
         while !self.pending.is_empty() && !self.is_full() && self.may_order() {
-            let Some(batch) = self.next_batch() else { return };
+            let Some(batch) = self.next_batch() else {
+                // What waits cannot be ordered now: looked at again after a while.
+                self.last_ordered = self.now.instant;
+                return;
+            };
             self.order(batch);
             self.forget_settled();
         }
@@ -177,7 +192,8 @@ impl<A: Application> Replica<A> {
     /// When the primary orders although its earlier slots are not settled: certificates do not
     /// form in a part without a strong quorum, and weak requests go on there.
     pub(super) fn order_at(&self) -> Option<Instant> {
-        let waits = self.is_primary() && !self.pending.is_empty() && !self.is_full();
+        let waits =
+            self.is_primary() && self.is_serving() && !self.pending.is_empty() && !self.is_full();
         waits.then(|| self.last_ordered.after_ms(self.setup.tuning.batch_wait_ms))
     }
 
@@ -216,12 +232,17 @@ impl<A: Application> Replica<A> {
                         self.execution.sessions().known(&request.body().name()),
                         Known::Open
                     ) => {}
+                // It waits until it can be executed again.
+                Err(reason)
+                    if !is_for_good(reason) && self.pending.is_orphan(&request.digest()) => {}
                 Err(reason) => refused.push((request.clone(), reason)),
             }
         }
         for (request, reason) in refused {
             self.pending.remove(&request.digest());
-            self.refuse(&request, reason);
+            if !self.answer_known(&request) {
+                self.refuse(&request, reason);
+            }
         }
         sort_within_sessions(&mut requests);
         // A floor that a request sets counts for those behind it, so the order they were admitted
@@ -279,6 +300,7 @@ impl<A: Application> Replica<A> {
         }
         if header.view > self.entered {
             self.counters.future_view += 1;
+            self.keep_later_order(order);
             return;
         }
         if order.by != self.primary() || self.is_primary() {
@@ -314,6 +336,9 @@ impl<A: Application> Replica<A> {
 
     /// Accepts orders as long as the next one is there and right.
     pub(super) fn advance(&mut self) {
+        if !self.is_serving() {
+            return;
+        }
         while let Some(ahead) = self.ahead.get(&self.history.head().slot.next()) {
             match self.check(&ahead.order.body) {
                 Ok(requests) => {
@@ -329,7 +354,11 @@ impl<A: Application> Replica<A> {
                 }
                 Err(obstacle @ (Obstacle::OffChain | Obstacle::Never)) => {
                     match obstacle {
-                        Obstacle::OffChain => self.counters.order_off_chain += 1,
+                        Obstacle::OffChain => {
+                            self.counters.order_off_chain += 1;
+                            // Others may have followed it.
+                            self.divergent.insert(self.primary());
+                        }
                         _ => self.counters.order_breaks_rules += 1,
                     }
                     // Not kept: the slot stays open for an order that is right.
@@ -380,7 +409,7 @@ impl<A: Application> Replica<A> {
     }
 
     /// How far the time of a slot may be ahead.
-    fn clock_limit(&self) -> WallTime {
+    pub(super) fn clock_limit(&self) -> WallTime {
         WallTime(self.now.wall.0.saturating_add(self.setup.tuning.max_clock_drift_ms))
     }
 
@@ -432,7 +461,9 @@ impl<A: Application> Replica<A> {
 
     /// Executes a slot that was just pushed; also at the start, for those from disk.
     pub(super) fn execute(&mut self, slot: Slot, hash: Digest, batch: &Batch) {
-        let results = self.execution.execute(Position { slot, hash }, batch);
+        let at = Position { slot, hash };
+        let results = self.execution.execute(at, batch, &mut self.undone);
+        self.counters.results_reordered = self.undone.changed;
         self.counters.executed_slots += 1;
         self.counters.executed_requests += batch.requests.len() as u64;
         if let Some(entry) = self.history.entry_mut(slot) {
@@ -443,19 +474,38 @@ impl<A: Application> Replica<A> {
             old.results = Vec::new();
         }
         if slot.0.is_multiple_of(self.setup.tuning.rules.checkpoint_interval) {
-            let digest = self.execution.digest();
-            self.digests.insert(slot, digest);
+            self.take_checkpoint(at);
         }
+        let progress =
+            batch.requests.iter().any(|request| self.pending.is_forwarded(&request.digest()));
         for request in &batch.requests {
             let name = request.body().name();
             for other in self.pending.remove_name(&name, &request.digest()) {
                 self.refuse(&other, RefusalReason::NameUsed);
             }
         }
+        if progress {
+            self.note_progress();
+        }
+        self.settle_orphans();
+    }
+
+    /// Orphans that left `pending` are in the history again, or can never be.
+    pub(super) fn settle_orphans(&mut self) {
+        let remove = self.pending.take_settled();
+        if !remove.is_empty() {
+            self.counters.orphans_reordered += remove.len() as u64;
+            self.append(Record::Orphans { add: Vec::new(), remove });
+        }
     }
 }
 
-fn header_of(order: &Signed<Order>) -> Signed<OrderHeader> {
+/// Whether a request that is refused so can never be executed, however long it waits.
+fn is_for_good(reason: RefusalReason) -> bool {
+    matches!(reason, RefusalReason::NameUsed | RefusalReason::SessionRetired)
+}
+
+pub(super) fn header_of(order: &Signed<Order>) -> Signed<OrderHeader> {
     Signed { body: order.body.header, by: order.by, signature: order.signature }
 }
 

@@ -20,7 +20,14 @@ struct Waiting {
     bytes: usize,
     /// Named by an order, so not counted against its client.
     wanted: bool,
+    /// Executed in an abandoned history: it stays until it is executed again.
+    orphan: bool,
+    /// Sent to the others, so that the primary has no excuse any more.
+    forwarded: bool,
 }
+
+/// The arrival that the first request gets; orphans come before all others, in their old order.
+const FIRST_ARRIVAL: u64 = 1 << 32;
 
 /// Verified requests seen but not in the own history, oldest first.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +39,11 @@ pub(crate) struct Pending {
     per_client: BTreeMap<ClientId, usize>,
     bytes: usize,
     arrivals: u64,
+    /// How many were forwarded, and how many are orphans.
+    forwarded: usize,
+    orphans: usize,
+    /// Orphans that left since this was last asked for.
+    settled: Vec<Digest>,
 }
 
 /// What became of a request offered to [`Pending::insert`].
@@ -83,17 +95,98 @@ impl Pending {
         if !wanted && !room {
             return Inserted::NoRoom;
         }
-        self.arrivals += 1;
-        self.bytes += bytes;
-        self.by_arrival.insert(self.arrivals, digest);
-        self.by_name.entry(name).or_default().push(digest);
+        self.arrivals = self.arrivals.max(FIRST_ARRIVAL) + 1;
         if !wanted {
             *self.per_client.entry(name.client).or_default() += 1;
         }
-        self.by_forward.insert((forward_at, self.arrivals));
-        let waiting = Waiting { request, forward_at, arrival: self.arrivals, bytes, wanted };
-        self.by_digest.insert(digest, waiting);
+        self.put(Waiting {
+            request,
+            forward_at,
+            arrival: self.arrivals,
+            bytes,
+            wanted,
+            orphan: false,
+            forwarded: false,
+        });
         Inserted::New
+    }
+
+    fn put(&mut self, waiting: Waiting) {
+        let digest = waiting.request.digest();
+        self.bytes += waiting.bytes;
+        self.forwarded += usize::from(waiting.forwarded);
+        self.orphans += usize::from(waiting.orphan);
+        self.by_arrival.insert(waiting.arrival, digest);
+        self.by_name.entry(waiting.request.body().name()).or_default().push(digest);
+        self.by_forward.insert((waiting.forward_at, waiting.arrival));
+        self.by_digest.insert(digest, waiting);
+    }
+
+    /// Keeps requests of an abandoned history, oldest first, before all others and whatever the
+    /// limits: they were executed once, and the history that they are from was limited.
+    pub(crate) fn insert_orphans(&mut self, orphans: &[Arc<SignedRequest>], forward_at: Instant) {
+        let lowest = self.by_arrival.keys().next().copied().unwrap_or(FIRST_ARRIVAL);
+        let first = lowest.min(FIRST_ARRIVAL).saturating_sub(orphans.len() as u64);
+        for (arrival, request) in (first..).zip(orphans) {
+            // It may be there already, passed on by somebody.
+            let digest = request.digest();
+            self.remove(&digest);
+            self.settled.retain(|settled| *settled != digest);
+            self.put(Waiting {
+                request: request.clone(),
+                forward_at,
+                arrival,
+                bytes: request.body().wire_bytes(),
+                wanted: true,
+                orphan: true,
+                forwarded: false,
+            });
+        }
+    }
+
+    /// Whether this is an orphan.
+    pub(crate) fn is_orphan(&self, digest: &Digest) -> bool {
+        self.by_digest.get(digest).is_some_and(|waiting| waiting.orphan)
+    }
+
+    /// How many orphans there are.
+    pub(crate) fn orphans(&self) -> usize {
+        self.orphans
+    }
+
+    /// Orphans that left since this was last asked.
+    pub(crate) fn take_settled(&mut self) -> Vec<Digest> {
+        std::mem::take(&mut self.settled)
+    }
+
+    /// Whether this request was sent to the others and still waits.
+    pub(crate) fn is_forwarded(&self, digest: &Digest) -> bool {
+        self.by_digest.get(digest).is_some_and(|waiting| waiting.forwarded)
+    }
+
+    /// Requests that were sent to the others and still wait.
+    pub(crate) fn forwarded(&self) -> impl Iterator<Item = &Arc<SignedRequest>> {
+        let none = self.forwarded == 0;
+        self.by_digest
+            .values()
+            .filter(move |waiting| !none && waiting.forwarded)
+            .map(|waiting| &waiting.request)
+    }
+
+    /// Whether any request was sent to the others and still waits.
+    pub(crate) fn any_forwarded(&self) -> bool {
+        self.forwarded > 0
+    }
+
+    /// Nobody is to blame any more for what waits: there is another primary.
+    pub(crate) fn forget_forwards(&mut self, forward_at: Instant) {
+        self.forwarded = 0;
+        self.by_forward.clear();
+        for waiting in self.by_digest.values_mut() {
+            waiting.forwarded = false;
+            waiting.forward_at = if waiting.orphan { waiting.forward_at } else { forward_at };
+            self.by_forward.insert((waiting.forward_at, waiting.arrival));
+        }
     }
 
     /// Forgets one request.
@@ -103,6 +196,11 @@ impl Pending {
         self.by_arrival.remove(&waiting.arrival);
         self.by_forward.remove(&(waiting.forward_at, waiting.arrival));
         self.bytes -= waiting.bytes;
+        self.forwarded -= usize::from(waiting.forwarded);
+        if waiting.orphan {
+            self.orphans -= 1;
+            self.settled.push(*digest);
+        }
         if let Some(contents) = self.by_name.get_mut(&name) {
             contents.retain(|other| other != digest);
             if contents.is_empty() {
@@ -123,7 +221,8 @@ impl Pending {
     /// Forgets those of these requests that were kept only because an order named them.
     pub(crate) fn drop_wanted(&mut self, digests: impl IntoIterator<Item = Digest>) {
         for digest in digests {
-            if self.by_digest.get(&digest).is_some_and(|waiting| waiting.wanted) {
+            if self.by_digest.get(&digest).is_some_and(|waiting| waiting.wanted && !waiting.orphan)
+            {
                 self.remove(&digest);
             }
         }
@@ -140,6 +239,11 @@ impl Pending {
             .iter()
             .filter_map(|digest| self.remove(digest).filter(|_| digest != executed))
             .collect()
+    }
+
+    /// Whether anything waits under this name.
+    pub(crate) fn holds(&self, name: &RequestName) -> bool {
+        self.by_name.contains_key(name)
     }
 
     /// All requests, oldest first.
@@ -176,6 +280,8 @@ impl Pending {
             self.by_forward.remove(&(at, arrival));
             self.by_forward.insert((again, arrival));
             waiting.forward_at = again;
+            self.forwarded += usize::from(!waiting.forwarded);
+            waiting.forwarded = true;
             taken.push(waiting.request.clone());
         }
         taken

@@ -2,21 +2,29 @@
 //! execute at most once.
 //!
 //! The table is a persistent map: a copy of the whole costs as much as a copy of a pointer, which
-//! is how a slot's effect on it is undone.
+//! is how a slot's effect on it is undone. Its digest is that of a tree over its
+//! [parts](self::part), and costs what changed.
+
+mod part;
+#[cfg_attr(not(test), expect(dead_code, reason = "state transfer is not wired up yet"))]
+mod transfer;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
+use serde::{Deserialize, Serialize};
 
-use crate::codec::{Canonical, Sink};
+use self::part::{Page, PartName};
+pub(crate) use self::transfer::{FrozenSessions, SessionsRestore};
+use crate::codec::Canonical;
 use crate::id::{ClientId, Digest, RequestName, RequestNumber, SessionId, Slot};
 use crate::message::{Position, RefusalReason, Request, Results};
-use crate::trie::{Leaf, MerkleTrie};
+use crate::trie::MerkleTrie;
 use crate::tuning::Rules;
 
 /// What is remembered of an executed request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kept {
     /// Where it was executed.
     pub at: Position,
@@ -65,7 +73,7 @@ impl Executed {
     }
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Session {
     executed: Executed,
     kept: OrdMap<RequestNumber, Arc<Kept>>,
@@ -73,74 +81,10 @@ struct Session {
     forgotten: Slot,
 }
 
-struct SessionState<'a> {
-    client: &'a ClientId,
-    id: SessionId,
-    session: &'a Session,
-}
-
-impl Canonical for SessionState<'_> {
-    const TAG: &'static str = "session";
-
-    fn write(&self, to: &mut impl Sink) {
-        to.put_client(self.client);
-        to.put_u64(self.id.0);
-        to.put_u64(self.session.forgotten.0);
-        to.put_len(self.session.executed.0.len());
-        for (start, end) in &self.session.executed.0 {
-            to.put_u64(*start);
-            to.put_u64(*end);
-        }
-        to.put_len(self.session.kept.len());
-        for (number, kept) in &self.session.kept {
-            to.put_u64(number.0);
-            to.put_u64(kept.at.slot.0);
-            to.put_digest(&kept.at.hash);
-            to.put_u64(u64::from(kept.index));
-            to.put_digest(&kept.request);
-            to.put_digest(&kept.results.digest());
-        }
-    }
-}
-
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Client {
     floor: SessionId,
     sessions: BTreeMap<SessionId, Arc<Session>>,
-}
-
-impl Client {
-    /// About the bytes it takes to send it.
-    fn weight(&self) -> u32 {
-        let each = |session: &Arc<Session>| 64 + 128 * session.kept.len();
-        let bytes = 64 + self.sessions.values().map(each).sum::<usize>();
-        u32::try_from(bytes).unwrap_or(u32::MAX)
-    }
-}
-
-struct ClientState<'a>(&'a ClientId, &'a Client);
-
-impl Canonical for ClientState<'_> {
-    const TAG: &'static str = "client-sessions";
-
-    fn write(&self, to: &mut impl Sink) {
-        to.put_client(self.0);
-        to.put_u64(self.1.floor.0);
-        to.put_len(self.1.sessions.len());
-        for (id, session) in &self.1.sessions {
-            to.put_digest(&SessionState { client: self.0, id: *id, session }.digest());
-        }
-    }
-}
-
-struct ClientKey<'a>(&'a ClientId);
-
-impl Canonical for ClientKey<'_> {
-    const TAG: &'static str = "client-key";
-
-    fn write(&self, to: &mut impl Sink) {
-        to.put_client(self.0);
-    }
 }
 
 /// Whether a name was executed, and what is still known of it.
@@ -159,10 +103,10 @@ pub enum Known {
 pub struct Sessions {
     rules: Rules,
     clients: OrdMap<ClientId, Arc<Client>>,
-    /// Over the clients, without those in `touched`.
-    tree: MerkleTrie,
-    /// Changed since the tree was last brought up to date.
-    touched: OrdSet<ClientId>,
+    /// Over the parts of the table, except that those in `touched` are as they were.
+    tree: MerkleTrie<PartName>,
+    /// What changed, came or went since the tree was last brought up to date.
+    touched: OrdSet<PartName>,
     count: u64,
 }
 
@@ -193,6 +137,20 @@ impl Sessions {
 
     fn session(&self, client: &ClientId, id: SessionId) -> Option<&Session> {
         self.clients.get(client)?.sessions.get(&id).map(|session| &**session)
+    }
+
+    /// The client, which there is from now on.
+    fn client_mut(&mut self, id: ClientId) -> &mut Client {
+        Arc::make_mut(self.clients.entry(id).or_default())
+    }
+
+    /// The session, which there is from now on.
+    fn session_mut(&mut self, client: ClientId, id: SessionId) -> &mut Session {
+        let client = Arc::make_mut(self.clients.entry(client).or_default());
+        Arc::make_mut(client.sessions.entry(id).or_insert_with(|| {
+            self.count += 1;
+            Arc::default()
+        }))
     }
 
     /// The client's floor: its sessions below are retired.
@@ -229,20 +187,14 @@ impl Sessions {
     /// # Panics
     /// I4: where it is.
     pub(crate) fn execute(&mut self, request: &Request, kept: Kept) {
-        let window = usize::try_from(self.rules.session_window).unwrap_or(usize::MAX);
-        let max_kept = usize::try_from(self.rules.max_kept_result).unwrap_or(usize::MAX);
-        let client = Arc::make_mut(self.clients.entry(request.client).or_default());
-        if request.floor > client.floor {
-            client.floor = request.floor;
-            let live = client.sessions.split_off(&request.floor);
-            self.count -= client.sessions.len() as u64;
-            client.sessions = live;
+        let rules = self.rules;
+        let window = usize::try_from(rules.session_window).unwrap_or(usize::MAX);
+        let max_kept = usize::try_from(rules.max_kept_result).unwrap_or(usize::MAX);
+        let (client, id) = (request.client, request.session);
+        if self.clients.get(&client).is_none_or(|known| request.floor > known.floor) {
+            self.raise_floor(client, request.floor);
         }
-        let session = client.sessions.entry(request.session).or_insert_with(|| {
-            self.count += 1;
-            Arc::default()
-        });
-        let session = Arc::make_mut(session);
+        let session = self.session_mut(client, id);
         assert!(
             !session.executed.contains(request.number),
             "I4: {:?} executed twice",
@@ -255,24 +207,42 @@ impl Sessions {
             kept
         };
         session.kept.insert(request.number, Arc::new(kept));
+        let mut pages = BTreeSet::from([Page::of(request.number, &rules)]);
         while session.kept.len() > window
             && let Some((lowest, oldest)) = session.kept.get_min()
         {
             let (lowest, slot) = (*lowest, oldest.at.slot);
             session.kept.remove(&lowest);
             session.forgotten = session.forgotten.max(slot);
+            pages.insert(Page::of(lowest, &rules));
         }
-        self.touched.insert(request.client);
+        self.touched.insert(PartName::Session(client, id));
+        self.touched.extend(pages.into_iter().map(|page| PartName::Results(client, id, page)));
+    }
+
+    /// Sets the floor of a client, which may be new, and drops its sessions below.
+    fn raise_floor(&mut self, id: ClientId, floor: SessionId) {
+        let client = self.client_mut(id);
+        client.floor = floor;
+        let live = client.sessions.split_off(&floor);
+        let retired = std::mem::replace(&mut client.sessions, live);
+        self.count -= retired.len() as u64;
+        self.touched.insert(PartName::Client(id));
+        for (session, content) in retired {
+            let pages = Page::all(&content, &self.rules).into_iter();
+            self.touched.insert(PartName::Session(id, session));
+            self.touched.extend(pages.map(|page| PartName::Results(id, session, page)));
+        }
     }
 
     /// Over all of it. Costs as much as what changed since it was last asked for.
     pub fn digest(&mut self) -> Digest {
-        for id in std::mem::take(&mut self.touched) {
-            if let Some(client) = self.clients.get(&id) {
-                let digest = ClientState(&id, client).digest();
-                let leaf = Leaf { digest, weight: client.weight(), value: () };
-                self.tree.insert(ClientKey(&id).digest(), leaf);
-            }
+        for name in std::mem::take(&mut self.touched) {
+            let key = name.digest();
+            match self.part(&name) {
+                Some(part) => self.tree.insert(key, part.leaf()),
+                None => self.tree.remove(&key),
+            };
         }
         self.tree.digest()
     }

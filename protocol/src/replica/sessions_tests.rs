@@ -17,7 +17,7 @@ const RULES: Rules = Rules {
     max_speculative_slots: 8,
 };
 
-fn request(client: u8, session: u64, number: u64, floor: u64) -> Request {
+pub(super) fn request(client: u8, session: u64, number: u64, floor: u64) -> Request {
     Request {
         client: ClientId([client; 32]),
         session: SessionId(session),

@@ -3,16 +3,22 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use super::branch::Branches;
 use super::checkpoint::CHECKPOINTS_KEPT;
 use super::commit::COMMITS_KEPT;
+use super::execution::Undone;
 use super::fetch::Fetching;
 use super::pending::Pending;
+use super::transfer::{Taken, Transfer};
+use super::view_change::Changing;
 use super::votes::Votes;
-use super::{Counters, Execution, Mark, Recovered, Replica, Setup};
+use super::{Counters, Execution, Known, Mark, Recovered, Replica, Setup, StateHead, StoredState};
 use crate::application::Application;
+use crate::codec::Canonical;
+use crate::evidence::Evidence;
 use crate::history::{Entry, History, extend};
 use crate::id::{Digest, Now, Slot, View};
-use crate::message::{Batch, SlotEntry};
+use crate::message::{Batch, Position, SlotEntry, StableProof};
 
 /// Why a replica cannot start from its disk.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,8 +33,10 @@ pub enum StartError<E> {
 
 impl<A: Application> Replica<A> {
     /// Starts a replica: with empty records on its first start, else with what the disk holds.
-    /// `slots` gives the stored slots from slot 1 on, in order, without a hole; they are executed
-    /// anew, without a word to anybody.
+    ///
+    /// `slots` gives the stored slots in order and without a hole, from the one after the stored
+    /// state on, or from slot 1 where there is none; they are executed anew, without a word to
+    /// anybody.
     ///
     /// # Errors
     /// The records contradict each other: the store is damaged or of another cluster.
@@ -39,15 +47,67 @@ impl<A: Application> Replica<A> {
         slots: impl Iterator<Item = Result<(Digest, SlotEntry), E>>,
         now: Now,
     ) -> Result<Self, StartError<E>> {
+        let mut replica = Self::empty(setup, application, recovered.evidence, now);
+        if let Some(state) = recovered.state {
+            replica.restore(state)?;
+        }
+        let stable = recovered.stable;
+        let stable_slot = stable.as_ref().map_or(Slot::GENESIS, StableProof::slot);
+        for stored in slots {
+            let (hash, entry) = stored.map_err(StartError::Unreadable)?;
+            replica.replay(hash, entry, stable_slot)?;
+        }
+        if let Some(entered) = recovered.entered {
+            replica.entered = entered.view();
+            replica.entry_slot = entered.entry_slot;
+            replica.new_view = Some(entered.new_view);
+        }
+        if let Some(proof) = stable.filter(|proof| proof.slot() > replica.stable()) {
+            replica.recover_stable(proof)?;
+        }
+        if let Some(lock) = recovered.lock {
+            let at = lock.commit.slot;
+            let below = at < replica.history.base().slot;
+            if !below && !replica.history.goes_through(lock.position()) {
+                return Err(StartError::Damaged(at, "the lock is not on the stored history"));
+            }
+            replica.lock = Some(lock);
+        }
+        replica.commits.forget_through(replica.certified());
+        let orphans: Vec<_> = recovered
+            .orphans
+            .into_iter()
+            .filter(|orphan| matches!(replica.sessions().known(&orphan.body().name()), Known::Open))
+            .collect();
+        replica.pending.insert_orphans(&orphans, now.instant);
+        // What became of the last votes is not known: cast them again, they are the same.
+        if replica.history.head().slot > replica.certified() {
+            replica.commit_at = Some(now.instant);
+        }
+        replica.note_strong_slots();
+        replica.out.clear();
+        replica.appended = Mark::NONE;
+        replica.counters = Counters::default();
+        replica.assert_invariants();
+        Ok(replica)
+    }
+
+    fn empty(setup: Setup, application: A, evidence: Vec<Evidence>, now: Now) -> Self {
         let rules = setup.tuning.rules;
-        let mut replica = Self {
+        Self {
             size: setup.membership.size(),
             now,
             entered: View::ZERO,
+            new_view: None,
             entry_slot: Slot::GENESIS,
+            changing: Changing::default(),
             history: History::new(*setup.membership.genesis()),
             execution: Execution::new(application, rules),
+            undone: Undone::default(),
+            branches: Branches::default(),
+            candidates: BTreeMap::new(),
             lock: None,
+            lock_aside: false,
             stable: None,
             pending: Pending::default(),
             ahead: BTreeMap::new(),
@@ -57,7 +117,10 @@ impl<A: Application> Replica<A> {
             stable_ahead: None,
             voted_commit: Slot::GENESIS,
             voted_checkpoint: Slot::GENESIS,
-            digests: BTreeMap::new(),
+            taken: BTreeMap::new(),
+            served: VecDeque::new(),
+            transfer: None,
+            ready: None,
             peers: BTreeMap::new(),
             divergent: BTreeSet::new(),
             fetching: Fetching::default(),
@@ -69,50 +132,56 @@ impl<A: Application> Replica<A> {
             status_at: now.instant,
             last_stamp: 0,
             seeds_drawn: 0,
-            evidence: recovered.evidence,
+            evidence,
             counters: Counters::default(),
             out: Vec::new(),
             setup,
-        };
-        let stable = recovered.stable;
-        let stable_slot = stable.as_ref().map_or(Slot::GENESIS, |s| s.checkpoint.slot);
-        for stored in slots {
-            let (hash, entry) = stored.map_err(StartError::Unreadable)?;
-            replica.replay(hash, entry, stable_slot)?;
         }
-        let head = replica.history.head().slot;
-        if let Some(certificate) = stable {
-            let checkpoint = certificate.checkpoint;
-            let damaged = |what| Err(StartError::Damaged(checkpoint.slot, what));
-            if checkpoint.slot > head {
-                return damaged("the stable checkpoint lies above the stored history");
-            }
-            if replica.history.hash_at(checkpoint.slot).is_some_and(|h| h != checkpoint.hash) {
-                return damaged("the stable checkpoint is of another history");
-            }
-            if replica.digests.get(&checkpoint.slot).is_some_and(|d| *d != checkpoint.state) {
-                return damaged("the state after replay is not the one that was certified");
-            }
-            replica.stable = Some(certificate);
-            replica.checkpoints.forget_through(checkpoint.slot);
-            replica.give_up_through(checkpoint.slot);
+    }
+
+    /// Puts a transferred state in place as what the history begins with.
+    fn restore<E>(&mut self, state: StoredState) -> Result<(), StartError<E>> {
+        let StateHead { stable, digests } = state.head;
+        let at = stable.position();
+        let damaged = |what| StartError::Damaged(at.slot, what);
+        let rules = self.setup.tuning.rules;
+        let execution = &self.execution;
+        let mut chunks = state.chunks;
+        // The first piece says what the others are pieces of.
+        chunks.sort_by_key(|(part, _)| *part);
+        let whole = Transfer::from_disk(stable, digests, &chunks, rules, |digest| {
+            execution.restore(digest)
+        })
+        .ok_or_else(|| damaged("the stored state is not the certified one"))?;
+        self.history = History::after(at, whole.last.choices.time);
+        self.execution
+            .install(at.slot, whole.application, whole.sessions)
+            .map_err(|_| damaged("pieces of the stored state are missing"))?;
+        let (snapshot, sessions) = self.execution.freeze();
+        self.keep_transferred(Taken { at, digests, last: whole.last, snapshot, sessions });
+        self.checkpoints.forget_through(at.slot);
+        self.stable = Some(whole.proof);
+        Ok(())
+    }
+
+    fn recover_stable<E>(&mut self, proof: StableProof) -> Result<(), StartError<E>> {
+        let Position { slot, hash } = proof.position();
+        let damaged = |what| Err(StartError::Damaged(slot, what));
+        if slot > self.history.head().slot {
+            return damaged("the stable checkpoint lies above the stored history");
         }
-        if let Some(lock) = recovered.lock {
-            let at = lock.commit.slot;
-            let below = at < replica.history.base().slot;
-            if !below && replica.history.hash_at(at) != Some(lock.commit.hash) {
-                return Err(StartError::Damaged(at, "the lock is not on the stored history"));
-            }
-            replica.commits.forget_through(at);
-            replica.lock = Some(lock);
+        if self.history.hash_at(slot).is_some_and(|own| own != hash) {
+            return damaged("the stable checkpoint is of another history");
         }
-        // What became of the last votes is not known: cast them again, they are the same.
-        if head > replica.certified() {
-            replica.commit_at = Some(now.instant);
+        let state = proof.checkpoint.checkpoint.state;
+        if self.taken.get(&slot).is_some_and(|taken| taken.digests.digest() != state) {
+            return damaged("the state after replay is not the one that was certified");
         }
-        replica.counters = Counters::default();
-        replica.assert_invariants();
-        Ok(replica)
+        self.stable = Some(proof);
+        self.checkpoints.forget_through(slot);
+        self.keep_state(slot);
+        self.give_up_through(slot);
+        Ok(())
     }
 
     fn replay<E>(
@@ -134,6 +203,7 @@ impl<A: Application> Replica<A> {
         self.history.push(entry);
         self.execute(slot, hash, &batch);
         if slot < stable && slot.0.is_multiple_of(self.setup.tuning.rules.checkpoint_interval) {
+            self.taken.clear();
             self.give_up_through(slot);
         }
         Ok(())

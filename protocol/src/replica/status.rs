@@ -6,16 +6,22 @@
 use super::fetch::Budget;
 use super::{Replica, Target};
 use crate::application::Application;
-use crate::id::{ReplicaId, Slot, View};
-use crate::message::{Message, Position, Status};
+use crate::id::{Instant, ReplicaId, Slot, View};
+use crate::message::{Checkpoint, Commit, Message, Position, Status};
 use crate::seal::Signed;
 
 /// What is known of another replica.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Peer {
     /// Its newest status, and the one before.
-    status: Option<Status>,
+    status: Option<Signed<Status>>,
     before: Option<Status>,
+    /// When the newest came.
+    heard: Option<Instant>,
+    /// Its newest word on views, from a status or a view change, and the word's stamp.
+    word: u64,
+    entered: Option<View>,
+    campaign: Option<View>,
     /// The stamp of its newest fetch.
     pub(super) fetch_stamp: u64,
     pub(super) budget: Budget,
@@ -24,9 +30,42 @@ pub(super) struct Peer {
 impl Peer {
     /// The head it reported in this view.
     pub(super) fn head_in(&self, view: View) -> Slot {
-        self.status
-            .filter(|status| status.entered == view)
-            .map_or(Slot::GENESIS, |status| status.head.slot)
+        self.position_in(view).map_or(Slot::GENESIS, |head| head.slot)
+    }
+
+    /// The same, with its hash.
+    pub(super) fn position_in(&self, view: View) -> Option<Position> {
+        let status = self.status.as_ref().map(|status| status.body);
+        status.filter(|status| status.entered == view).map(|status| status.head)
+    }
+
+    /// Its newest status, to be passed on.
+    pub(super) fn signed_status(&self) -> Option<&Signed<Status>> {
+        self.status.as_ref()
+    }
+
+    /// The view it has entered, by its newest word.
+    pub(super) fn entered(&self) -> Option<View> {
+        self.entered
+    }
+
+    /// The view it asks for, by its newest word.
+    pub(super) fn campaign(&self) -> Option<View> {
+        self.campaign
+    }
+
+    /// Whether it gave a sign of life not longer ago than this.
+    pub(super) fn heard_within(&self, now: Instant, millis: u64) -> bool {
+        self.heard.is_some_and(|heard| now <= heard.after_ms(millis))
+    }
+
+    /// It asks for a view.
+    pub(super) fn campaigns(&mut self, stamp: u64, entered: View, campaign: View) {
+        if stamp > self.word {
+            self.word = stamp;
+            self.entered = Some(entered);
+            self.campaign = Some(campaign);
+        }
     }
 }
 
@@ -55,6 +94,7 @@ impl<A: Application> Replica<A> {
         });
         let status = self.sign(Status {
             entered: self.entered,
+            campaign: self.campaign(),
             head: self.history.head(),
             lock,
             stable: self.stable(),
@@ -62,34 +102,51 @@ impl<A: Application> Replica<A> {
         });
         // It speaks of the head and the lock: a peer that relies on it must find them again.
         self.send(Target::Others, Message::Status(status));
+        self.repeat_campaign();
     }
 
     pub(super) fn on_status(&mut self, signed: &Signed<Status>) {
         let from = signed.by;
         let status = signed.body;
-        let peer = self.peers.entry(from).or_default();
-        if peer.status.is_some_and(|known| known.stamp >= status.stamp) {
+        if from == self.setup.id {
+            // An old one of ours, played back.
             self.counters.stale_stamp += 1;
             return;
         }
-        peer.before = peer.status.replace(status);
-        let before = peer.before;
-        if status.entered != self.entered {
+        let peer = self.peers.entry(from).or_default();
+        if peer.status.as_ref().is_some_and(|known| known.body.stamp >= status.stamp) {
+            self.counters.stale_stamp += 1;
             return;
         }
-        self.note_divergence(from, status.head);
-        if status.head.slot > self.history.head().slot {
-            self.note_behind();
+        peer.before = peer.status.replace(signed.clone()).map(|before| before.body);
+        peer.heard = Some(self.now.instant);
+        if status.stamp > peer.word {
+            peer.word = status.stamp;
+            peer.entered = Some(status.entered);
+            peer.campaign = status.campaign;
+        }
+        let before = peer.before;
+        if status.entered < self.entered {
+            self.send_new_view(from);
+        }
+        if status.entered == self.entered {
+            self.note_divergence(from, status.head);
+            if status.head.slot > self.history.head().slot {
+                self.note_behind();
+            }
         }
         if let Some(before) = before {
             self.send_again(from, &before, &status);
         }
+        self.reconsider();
     }
 
     fn note_divergence(&mut self, from: ReplicaId, head: Position) {
         match self.history.hash_at(head.slot) {
             Some(own) if own != head.hash => {
                 self.divergent.insert(from);
+                // The two may differ by their new views: with both, either has a proof.
+                self.send_new_view(from);
             }
             Some(_) => {
                 self.divergent.remove(&from);
@@ -101,29 +158,39 @@ impl<A: Application> Replica<A> {
     /// Sends what a peer's last two words show it to lack.
     fn send_again(&mut self, to: ReplicaId, before: &Status, status: &Status) {
         let view = self.entered;
-        let (lock_before, lock) = (lock_in(before, view), lock_in(status, view));
+        let of_view = status.entered == view;
         let to = Target::One(to);
-        if lock_before == lock {
-            let certificate =
-                self.lock.clone().filter(|own| own.commit.view == view && own.commit.slot > lock);
+        if before.lock == status.lock {
+            let rank = status.lock.map(|(view, at)| (view, at.slot));
+            let certificate = self.lock.clone().filter(|own| Some(own.rank()) > rank);
             if let Some(certificate) = certificate {
                 self.send(to, Message::Certificate(certificate));
             }
+            let lock = lock_in(status, view);
             let vote = self.commits.newest_of(self.setup.id).filter(|vote| vote.body.slot > lock);
-            if let Some(vote) = vote {
+            // Under a certificate the history may have become another one within the view.
+            let vote = vote.filter(|vote| {
+                let Commit { slot, hash, .. } = vote.body;
+                self.history.goes_through(Position { slot, hash })
+            });
+            if let Some(vote) = vote.filter(|_| of_view) {
                 self.send(to, Message::Commit(vote));
             }
         }
         if before.stable == status.stable {
-            let certificate = self.stable.clone().filter(|own| own.checkpoint.slot > status.stable);
+            let certificate = self.stable.clone().filter(|own| own.slot() > status.stable);
             if let Some(certificate) = certificate {
-                self.send(to, Message::Stable(certificate));
+                self.send(to, Message::Stable(Box::new(certificate)));
             }
             let vote = self
                 .checkpoints
                 .newest_of(self.setup.id)
                 .filter(|vote| vote.body.slot > status.stable);
-            if let Some(vote) = vote {
+            let vote = vote.filter(|vote| {
+                let Checkpoint { slot, hash, .. } = vote.body;
+                self.history.goes_through(Position { slot, hash })
+            });
+            if let Some(vote) = vote.filter(|_| of_view) {
                 self.send(to, Message::Checkpoint(vote));
             }
         }

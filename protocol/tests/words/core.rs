@@ -11,13 +11,15 @@ use elea_protocol::id::{
 };
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{
-    Checkpoint, CheckpointCertificate, Commit, Level, Message, NonDeterminism, Order, OrderHeader,
-    Position, RefusalReason, Request, Requests, SignedRequest, SlotEntry, Slots, Status, ToClient,
-    batch_digest,
+    Branch, Checkpoint, Commit, Fetch, Level, Message, NonDeterminism, Order, OrderHeader,
+    Position, RefusalReason, Request, Requests, SignedRequest, SlotEntry, Slots, StableProof,
+    Status, ToClient, Wanted, batch_digest,
 };
-use elea_protocol::replica::{Action, Counters, Event, Recovered, Replica, Setup};
-use elea_protocol::seal::{Ed25519, SecretKey, Signer, sign};
+use elea_protocol::replica::{Action, Counters, Event, Recovered, Replica, Setup, Target};
+use elea_protocol::seal::{Signed, Signer};
 use elea_protocol::tuning::Tuning;
+
+use crate::members::{cluster, key, say, stable_proof};
 
 /// An application without a state.
 struct Nothing;
@@ -77,10 +79,6 @@ impl Restore for Nothing {
     }
 }
 
-fn key(n: u8) -> SecretKey {
-    SecretKey::from_bytes(&[n; 32])
-}
-
 const WALL: u64 = 1_000_000;
 
 /// One replica of four, and everybody else's keys.
@@ -100,10 +98,7 @@ impl Bench {
     }
 
     fn tuned(id: ReplicaId, tuning: Tuning) -> Self {
-        let keys = (1..=4).map(|n| key(n).public_key()).collect();
-        let membership = Membership::new("bench", 1, keys, None, Arc::new(Ed25519::default()))
-            .map(Arc::new)
-            .expect("four sound keys");
+        let membership = Arc::new(cluster("bench"));
         let now = Now { instant: Instant(1), wall: WallTime(WALL) };
         let setup = Setup {
             id,
@@ -164,9 +159,7 @@ impl Bench {
         let hash = extend(&before.hash, &batch);
         let header = OrderHeader { view: View(0), slot, hash, batch };
         let order = Order { header, choices, requests };
-        let genesis = self.membership.genesis();
-        let signed = sign(&key(by + 1), genesis, ReplicaId(by), order).into_inner();
-        (Message::Order(signed), Position { slot, hash })
+        (Message::Order(say(&self.membership, by, order)), Position { slot, hash })
     }
 
     fn head(&self) -> Position {
@@ -293,9 +286,7 @@ fn floods_of_future_slots_and_votes_stay_within_their_bounds() {
         let (order, _) = bench.order(0, before, WALL, &[&request]);
         bench.hear(order);
         let body = Commit { view: View(0), slot: Slot(n), hash: Digest([1; 32]) };
-        let genesis = *bench.membership.genesis();
-        let vote = sign(&key(3), &genesis, ReplicaId(2), body).into_inner();
-        bench.hear(Message::Commit(vote));
+        bench.hear(Message::Commit(say(&bench.membership, 2, body)));
     }
     let footprint = bench.replica.footprint();
     assert!(footprint.orders_ahead as u64 <= limit);
@@ -358,10 +349,9 @@ fn a_status_that_lies_costs_a_question_now_and_then() {
     let mut bench = Bench::new();
     let head = Position { slot: Slot(u64::MAX), hash: Digest([1; 32]) };
     for stamp in [u64::MAX, 5, u64::MAX] {
-        let body = Status { entered: View(0), head, lock: None, stable: Slot(0), stamp };
-        let genesis = *bench.membership.genesis();
-        let status = sign(&key(3), &genesis, ReplicaId(2), body).into_inner();
-        bench.hear(Message::Status(status));
+        let (entered, stable) = (View(0), Slot(0));
+        let body = Status { entered, campaign: None, head, lock: None, stable, stamp };
+        bench.hear(Message::Status(say(&bench.membership, 2, body)));
     }
     assert_eq!(bench.counters().stale_stamp, 2);
     let begin = bench.now.instant;
@@ -410,7 +400,7 @@ fn a_primary_never_orders_what_its_backups_would_refuse() {
     assert_eq!((backup.head(), backup.counters().order_breaks_rules), (bench.head(), 0));
 }
 
-fn note(actions: &[Action], orders: &mut Vec<elea_protocol::seal::Signed<Order>>, mark: &mut u64) {
+fn note(actions: &[Action], orders: &mut Vec<Signed<Order>>, mark: &mut u64) {
     for action in actions {
         match action {
             Action::Append { mark: appended, .. } => *mark = appended.0,
@@ -444,30 +434,34 @@ fn requests_missing_slot_after_slot_are_each_asked_for_after_the_grace() {
     assert!(millis < 5 * Tuning::default().fetch_grace_ms, "{millis} ms for ten slots");
 }
 
+/// Executes `count` slots of one request each and gives back the history.
+fn write(bench: &mut Bench, count: u64) -> Vec<SlotEntry> {
+    let entry = |number| {
+        let request = bench.request(number, b"x");
+        let (order, _) = bench.order(0, bench.head(), WALL, &[&request]);
+        bench.ask(&request);
+        bench.hear(order.clone());
+        let Message::Order(order) = order else { unreachable!("it is an order") };
+        let choices = order.body.choices;
+        SlotEntry { choices, requests: vec![request], order: Some(order) }
+    };
+    (1..=count).map(entry).collect()
+}
+
+/// Others certify the history and the state that this replica has.
+fn certified_by_others(bench: &mut Bench) -> StableProof {
+    let (view, Position { slot, hash }) = (View(0), bench.head());
+    let checkpoint = Checkpoint { view, slot, hash, state: bench.replica.state_digest() };
+    stable_proof(&bench.membership, checkpoint, Commit { view, slot, hash })
+}
+
 #[test]
 fn a_replica_further_behind_than_its_suffix_may_be_long_catches_up() {
     let mut tuning = Tuning::default();
     tuning.rules.checkpoint_interval = 4;
     let mut ahead = Bench::tuned(ReplicaId(2), tuning);
-    let mut entries = Vec::new();
-    for number in 1..=20 {
-        let request = ahead.request(number, b"x");
-        let (order, _) = ahead.order(0, ahead.head(), WALL, &[&request]);
-        ahead.ask(&request);
-        ahead.hear(order.clone());
-        let Message::Order(order) = order else { unreachable!("it is an order") };
-        let choices = order.body.choices;
-        entries.push(SlotEntry { choices, requests: vec![request], order: Some(order) });
-    }
-    let Position { slot, hash } = ahead.head();
-    let state = ahead.replica.state_digest();
-    let checkpoint = Checkpoint { view: View(0), slot, hash, state };
-    let vote = |n: u8| {
-        let signed = sign(&key(n + 1), ahead.membership.genesis(), ReplicaId(n), checkpoint);
-        (ReplicaId(n), signed.into_inner().signature)
-    };
-    let votes = [0, 2, 3].map(vote).into();
-    let stable = Message::Stable(CheckpointCertificate { checkpoint, votes });
+    let entries = write(&mut ahead, 20);
+    let stable = Message::Stable(Box::new(certified_by_others(&mut ahead)));
 
     tuning.rules.max_speculative_slots = 8;
     let mut behind = Bench::tuned(ReplicaId(1), tuning);
@@ -476,6 +470,41 @@ fn a_replica_further_behind_than_its_suffix_may_be_long_catches_up() {
     assert_eq!(behind.head().slot, Slot(8), "nothing shows yet that more may be executed");
     behind.hear(stable);
     behind.hear(slots);
-    assert_eq!(behind.head(), Position { slot, hash });
-    assert_eq!(behind.replica.stable(), slot);
+    assert_eq!(behind.head(), ahead.head());
+    assert_eq!(behind.replica.stable(), ahead.head().slot);
+}
+
+#[test]
+fn asked_for_slots_that_it_gave_up_a_replica_offers_the_state_instead() {
+    let mut tuning = Tuning { retained_slots: 5, ..Tuning::default() };
+    tuning.rules.checkpoint_interval = 4;
+    let mut bench = Bench::tuned(ReplicaId(1), tuning);
+    write(&mut bench, 20);
+    let proof = certified_by_others(&mut bench);
+    bench.hear(Message::Stable(Box::new(proof.clone())));
+    assert_eq!((bench.replica.stable(), bench.replica.footprint().slots), (Slot(20), 5));
+    let head = bench.head();
+    let digests = vec![Digest([1; 32])];
+    for (stamp, wanted, slots) in [
+        (1, Wanted::Slots { from: Slot(1) }, None),
+        (2, Wanted::Slots { from: Slot(15) }, None),
+        (3, Wanted::Requests { slot: Slot(15), digests }, None),
+        (4, Wanted::Slots { from: Slot(16) }, Some(5)),
+        (5, Wanted::Slots { from: Slot(20) }, Some(1)),
+    ] {
+        let fetch = say(&bench.membership, 3, Fetch { wanted, stamp });
+        let actions = bench.hear(Message::Fetch(fetch.clone()));
+        let [Action::Send { to: Target::One(ReplicaId(3)), message, .. }] = &actions[..] else {
+            panic!("one answer: {actions:?}")
+        };
+        assert!(bench.membership.open_message(message.clone()).is_ok());
+        match (message, slots) {
+            (Message::Slots(answer), Some(count)) => assert_eq!(answer.entries.len(), count),
+            (Message::Branch(answer), None) => {
+                let stable = Some(Box::new(proof.clone()));
+                assert_eq!(*answer, Branch { head, slots: Vec::new(), stable });
+            }
+            (other, _) => panic!("{fetch:?} was answered with {other:?}"),
+        }
+    }
 }

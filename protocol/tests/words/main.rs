@@ -1,5 +1,8 @@
 //! The protocol from outside: what is signed, what is let in, and what a replica cannot be made to do.
 
 mod core;
+mod members;
+mod proofs;
 mod rejections;
 mod vectors;
+mod views;

@@ -5,55 +5,25 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use elea_protocol::codec::{Canonical, decode, encode};
-use elea_protocol::evidence::Evidence;
 use elea_protocol::id::{ClientId, Digest, ReplicaId, RequestNumber, SessionId, Slot, View};
 use elea_protocol::membership::{BadMembership, Membership};
 use elea_protocol::message::{
-    BATCH_REQUESTS_MAX, Commit, CommitCertificate, FETCH_DIGESTS_MAX, Fetch, HelloBody, Level,
-    Message, NonDeterminism, OPERATIONS_MAX, Order, OrderHeader, Origin, Position,
-    REQUEST_BYTES_MAX, Reply, ReplyKind, Request, Requests, Results, SLOTS_MAX, SignedRequest,
-    SlotEntry, Slots, Status, ToReplica, Wanted, batch_digest,
+    BATCH_REQUESTS_MAX, Branch, Checkpoint, CheckpointCertificate, Commit, CommitCertificate,
+    FETCH_DIGESTS_MAX, Fetch, HelloBody, LOCATOR_MAX, Level, Linked, Message, NonDeterminism,
+    OPERATIONS_MAX, Order, OrderHeader, Origin, Position, REQUEST_BYTES_MAX, Reply, ReplyKind,
+    Request, Requests, Results, SLOTS_MAX, SignedRequest, SlotEntry, Slots, StableProof, StatePart,
+    ToReplica, Wanted, batch_digest,
 };
 use elea_protocol::receipt::{BadReceipt, Proven, Receipt};
-use elea_protocol::seal::{
-    Ed25519, PublicKey, Rejection, SecretKey, Signature, Signer, sign, sign_hello, sign_replies,
-};
+use elea_protocol::seal::{Ed25519, PublicKey, Rejection, Signature, sign_hello, sign_replies};
 use proptest::prelude::*;
 
-fn key(n: u8) -> SecretKey {
-    SecretKey::from_bytes(&[n; 32])
-}
+use crate::members::{
+    self, BAD_SIGNATURE, UNKNOWN_SIGNER, bad_votes, client_id, cluster, key, keys, request, say,
+    signed, stable_proof, verdict,
+};
 
-fn client_id(n: u8) -> ClientId {
-    key(n).public_key().into()
-}
-
-fn keys() -> Vec<PublicKey> {
-    (1..=4).map(|n| key(n).public_key()).collect()
-}
-
-/// Four replicas with keys 1 to 4; client 9 may speak.
-fn cluster(name: &str) -> Membership {
-    let clients = Some([client_id(9)].into());
-    Membership::new(name, 1, keys(), clients, Arc::new(Ed25519::default()))
-        .expect("four sound keys")
-}
-
-fn request(operations: Vec<Bytes>) -> Request {
-    Request {
-        client: client_id(9),
-        session: SessionId(7),
-        number: RequestNumber(1),
-        floor: SessionId(7),
-        level: Level::Weak,
-        want_final: false,
-        operations,
-    }
-}
-
-fn signed(body: Request) -> Arc<SignedRequest> {
-    SignedRequest::sign(&key(9), cluster("here").genesis(), body)
-}
+const UNCOVERED: &str = "a commit certificate that does not cover the checkpoint";
 
 fn commit(slot: u64) -> Commit {
     Commit { view: View(0), slot: Slot(slot), hash: Digest([1; 32]) }
@@ -140,7 +110,7 @@ fn the_bounds_of_a_request_hold_at_their_edges() {
 #[test]
 fn a_statement_must_be_by_the_member_it_names() {
     let here = cluster("here");
-    let good = sign(&key(2), here.genesis(), ReplicaId(1), commit(3)).into_inner();
+    let good = say(&here, 1, commit(3));
     assert!(here.open_message(Message::Commit(good.clone())).is_ok());
     for (by, rejection) in [(0, Rejection::BadSignature), (4, Rejection::UnknownSigner)] {
         let mut other = good.clone();
@@ -162,13 +132,7 @@ fn a_statement_must_be_by_the_member_it_names() {
 #[test]
 fn a_certificate_needs_a_strong_quorum_of_good_votes() {
     let here = cluster("here");
-    let certificate = |signers: &[u8]| {
-        let vote = |n: &u8| {
-            let signed = sign(&key(n + 1), here.genesis(), ReplicaId(*n), commit(3)).into_inner();
-            (ReplicaId(*n), signed.signature)
-        };
-        CommitCertificate { commit: commit(3), votes: signers.iter().map(vote).collect() }
-    };
+    let certificate = |voters: &[u8]| members::certificate(&here, commit(3), voters);
     assert!(here.open_certificate(certificate(&[0, 1, 3])).is_ok());
     assert!(here.open_certificate(certificate(&[0, 1, 2, 3])).is_ok());
     assert!(matches!(here.open_certificate(certificate(&[0, 1])), Err(Rejection::Malformed(_))));
@@ -185,9 +149,7 @@ fn a_certificate_needs_a_strong_quorum_of_good_votes() {
 #[test]
 fn broken_bounds_of_messages_between_replicas_are_refused() {
     let here = cluster("here");
-    let by_r0 = |order: Order| {
-        Message::Order(sign(&key(1), here.genesis(), ReplicaId(0), order).into_inner())
-    };
+    let by_r0 = |order: Order| Message::Order(say(&here, 0, order));
     let order = |slot, count: usize| {
         let requests = vec![Digest([3; 32]); count];
         let choices = NonDeterminism::default();
@@ -204,20 +166,7 @@ fn broken_bounds_of_messages_between_replicas_are_refused() {
     other_choices.choices.seed = [1; 16];
     assert!(malformed(by_r0(other_choices)));
 
-    let status = |stable, lock| {
-        let head = Position { slot: Slot(5), hash: Digest([1; 32]) };
-        let body = Status { entered: View(0), head, lock, stable: Slot(stable), stamp: 1 };
-        Message::Status(sign(&key(1), here.genesis(), ReplicaId(0), body).into_inner())
-    };
-    assert!(here.open_message(status(5, None)).is_ok());
-    assert!(malformed(status(6, None)));
-    let at = Position { slot: Slot(5), hash: Digest([1; 32]) };
-    assert!(malformed(status(5, Some((View(1), at)))));
-
-    let fetch = |wanted| {
-        let body = Fetch { wanted, stamp: 1 };
-        Message::Fetch(sign(&key(1), here.genesis(), ReplicaId(0), body).into_inner())
-    };
+    let fetch = |wanted| Message::Fetch(say(&here, 0, Fetch { wanted, stamp: 1 }));
     let digests = |count| Wanted::Requests { slot: Slot(1), digests: vec![Digest([3; 32]); count] };
     assert!(here.open_message(fetch(digests(FETCH_DIGESTS_MAX))).is_ok());
     assert!(malformed(fetch(digests(FETCH_DIGESTS_MAX + 1))));
@@ -241,18 +190,175 @@ fn broken_bounds_of_messages_between_replicas_are_refused() {
 }
 
 #[test]
-fn evidence_needs_two_good_signatures_and_a_contradiction() {
+fn a_forged_part_spoils_the_whole_message() {
     let here = cluster("here");
-    let vote = |hash, by: u8| {
-        let body = Commit { hash: Digest([hash; 32]), ..commit(3) };
-        sign(&key(by + 1), here.genesis(), ReplicaId(by), body).into_inner()
+    let good = signed(request(vec![Bytes::from_static(b"x")]));
+    let forged = Arc::new(SignedRequest::from_parts(good.body().clone(), Signature([1; 64])));
+    let slots = |request: &Arc<SignedRequest>, certificate| {
+        let (choices, requests) = (NonDeterminism::default(), vec![request.clone()]);
+        let entries = vec![SlotEntry { choices, requests, order: None }];
+        Message::Slots(Slots { from: Slot(1), entries, certificate })
     };
-    assert!(here.open_evidence(Evidence::Commits(vote(1, 2), vote(2, 2))).is_ok());
-    assert!(here.open_evidence(Evidence::Commits(vote(1, 2), vote(1, 2))).is_err());
-    assert!(here.open_evidence(Evidence::Commits(vote(1, 2), vote(2, 1))).is_err());
-    let mut forged = vote(2, 2);
-    forged.signature = vote(1, 2).signature;
-    assert!(here.open_evidence(Evidence::Commits(vote(1, 2), forged)).is_err());
+    let checkpoint =
+        Checkpoint { view: View(0), slot: Slot(3), hash: Digest([1; 32]), state: Digest([5; 32]) };
+    let vote = say(&here, 1, checkpoint);
+    let mut other_vote = vote.clone();
+    other_vote.body.state = Digest([6; 32]);
+    let certificate = members::certificate(&here, commit(3), &[0, 2, 3]);
+    let mut cases = vec![
+        (Message::Requests(Requests(vec![good.clone()])), "good"),
+        (Message::Requests(Requests(vec![good.clone(), forged.clone()])), BAD_SIGNATURE),
+        (Message::Checkpoint(vote), "good"),
+        (Message::Checkpoint(other_vote), BAD_SIGNATURE),
+        (Message::Certificate(certificate.clone()), "good"),
+        (slots(&good, Some(certificate.clone())), "good"),
+        (slots(&forged, Some(certificate.clone())), BAD_SIGNATURE),
+    ];
+    for (votes, expected) in bad_votes(&certificate.votes) {
+        let certificate = CommitCertificate { votes, ..certificate };
+        cases.push((slots(&good, Some(certificate.clone())), expected));
+        cases.push((Message::Certificate(certificate), expected));
+    }
+    for (message, expected) in cases {
+        let told = format!("{message:?}");
+        assert_eq!(verdict(message), expected, "{told}");
+    }
+}
+
+#[test]
+fn a_hello_is_for_one_connection_to_one_replica() {
+    let here = cluster("here");
+    let body = HelloBody { origin: Origin::Client(client_id(9)), to: ReplicaId(1), nonce: [5; 32] };
+    let hello = sign_hello(&key(9), here.genesis(), body);
+    assert!(here.open_hello(hello, ReplicaId(1), &[5; 32]).is_ok());
+    for (me, nonce) in [(0, 5), (1, 6)] {
+        let opened = here.open_hello(hello, ReplicaId(me), &[nonce; 32]);
+        assert!(matches!(opened, Err(Rejection::Malformed(_))));
+    }
+    let forged = sign_hello(&key(8), here.genesis(), body);
+    assert_eq!(here.open_hello(forged, ReplicaId(1), &[5; 32]), Err(Rejection::BadSignature));
+}
+
+#[test]
+fn a_fetch_of_a_branch_or_a_state_keeps_its_bounds() {
+    let here = cluster("here");
+    let at = |slot| Position { slot: Slot(slot), hash: Digest([1; 32]) };
+    let branch = |slot, known| Wanted::Branch { head: at(slot), known: vec![at(0); known] };
+    let state = |slot, part| Wanted::State { at: at(slot), part };
+    for (wanted, expected) in [
+        (branch(1, 0), "good"),
+        (branch(u64::MAX, LOCATOR_MAX), "good"),
+        (branch(1, LOCATOR_MAX + 1), "a locator that is too long"),
+        (branch(0, 0), "a fetch of slot 0"),
+        (state(1, StatePart::Last), "good"),
+        (state(u64::MAX, StatePart::Application(u32::MAX)), "good"),
+        (state(0, StatePart::Sessions(0)), "a fetch of the state before slot 1"),
+    ] {
+        let mut fetch = say(&here, 0, Fetch { wanted, stamp: 1 });
+        assert_eq!(verdict(Message::Fetch(fetch.clone())), expected, "{fetch:?}");
+        fetch.body.stamp = 2;
+        let forged = if expected == "good" { BAD_SIGNATURE } else { expected };
+        assert_eq!(verdict(Message::Fetch(fetch)), forged);
+    }
+}
+
+#[test]
+fn a_stable_checkpoint_travels_with_a_certificate_that_covers_it() {
+    let here = cluster("here");
+    let checkpoint =
+        Checkpoint { view: View(2), slot: Slot(8), hash: Digest([8; 32]), state: Digest([5; 32]) };
+    for (view, slot, hash, expected) in [
+        (2, 8, 8, "good"),
+        (2, 9, 9, "good"),
+        (2, u64::MAX, 8, "good"),
+        (2, 8, 9, UNCOVERED),
+        (2, 7, 8, UNCOVERED),
+        (1, 9, 9, UNCOVERED),
+        (3, 9, 9, UNCOVERED),
+        (2, 0, 8, "a commit for slot 0"),
+    ] {
+        let cover = Commit { view: View(view), slot: Slot(slot), hash: Digest([hash; 32]) };
+        let proof = stable_proof(&here, checkpoint, cover);
+        let said = verdict(Message::Stable(Box::new(proof)));
+        assert_eq!(said, expected, "{cover:?}");
+    }
+    let cover = Commit { view: View(2), slot: Slot(9), hash: Digest([9; 32]) };
+    let good = stable_proof(&here, checkpoint, cover);
+    let mut cases = vec![];
+    for (votes, expected) in bad_votes(&good.checkpoint.votes) {
+        let checkpoint = CheckpointCertificate { votes, ..good.checkpoint.clone() };
+        cases.push((StableProof { checkpoint, ..good.clone() }, expected));
+    }
+    for (votes, expected) in bad_votes(&good.cover.votes) {
+        let cover = CommitCertificate { votes, ..good.cover.clone() };
+        cases.push((StableProof { cover, ..good.clone() }, expected));
+    }
+    let mut other_state = good.clone();
+    other_state.checkpoint.checkpoint.state = Digest([6; 32]);
+    cases.push((other_state, BAD_SIGNATURE));
+    let genesis = Checkpoint { slot: Slot(0), ..checkpoint };
+    cases.push((stable_proof(&here, genesis, cover), "a checkpoint of slot 0"));
+    for (proof, expected) in cases {
+        assert_eq!(verdict(Message::Stable(Box::new(proof))), expected);
+    }
+}
+
+#[test]
+fn a_branch_holds_something_and_nothing_below_slot_one() {
+    let here = cluster("here");
+    let one = signed(request(vec![Bytes::from_static(b"x")]));
+    let entry = |requests| SlotEntry { choices: NonDeterminism::default(), requests, order: None };
+    let linked = |entry| Linked { previous: Digest([2; 32]), entry };
+    let full = linked(entry(vec![one.clone()]));
+    let branch = |slot, slots, stable| {
+        let head = Position { slot: Slot(slot), hash: Digest([1; 32]) };
+        Branch { head, slots, stable }
+    };
+    let holding = |entry| branch(1, vec![linked(entry)], None);
+    let checkpoint =
+        Checkpoint { view: View(2), slot: Slot(8), hash: Digest([8; 32]), state: Digest([5; 32]) };
+    let cover = |slot| Commit { view: View(2), slot: Slot(slot), hash: Digest([8; 32]) };
+    let stable = |slot| Some(Box::new(stable_proof(&here, checkpoint, cover(slot))));
+    let forged = SignedRequest::from_parts(one.body().clone(), Signature([1; 64]));
+    let of_a_stranger = SignedRequest::sign(
+        &key(8),
+        here.genesis(),
+        Request { client: client_id(8), ..one.body().clone() },
+    );
+    let requests = vec![one.digest()];
+    let batch = batch_digest(&NonDeterminism::default(), &requests);
+    let header = OrderHeader { view: View(2), slot: Slot(1), hash: Digest([1; 32]), batch };
+    let order = Order { header, choices: NonDeterminism::default(), requests };
+    let ordered = |by, batch| {
+        let header = OrderHeader { batch, ..header };
+        let order = say(&here, by, Order { header, ..order.clone() });
+        SlotEntry { order: Some(order), ..entry(vec![one.clone()]) }
+    };
+    let mut by_nobody = ordered(2, batch);
+    by_nobody.order.iter_mut().for_each(|order| order.body.header.view = View(6));
+    let most = SLOTS_MAX as u64;
+    for (branch, expected) in [
+        (branch(1, vec![full.clone()], None), "good"),
+        (branch(most, vec![full.clone(); SLOTS_MAX], None), "good"),
+        (branch(most, vec![full.clone(); SLOTS_MAX + 1], None), "too many slots"),
+        (branch(most - 1, vec![full.clone(); SLOTS_MAX], None), "slots below slot 1"),
+        (branch(0, vec![full.clone()], None), "slots below slot 1"),
+        (branch(9, vec![], None), "a branch with nothing in it"),
+        (branch(0, vec![], stable(8)), "good"),
+        (branch(9, vec![full], stable(9)), "good"),
+        (branch(9, vec![], stable(7)), UNCOVERED),
+        (holding(entry(vec![])), "an empty slot"),
+        (holding(entry(vec![one.clone(); BATCH_REQUESTS_MAX + 1])), "too many requests in a slot"),
+        (holding(entry(vec![Arc::new(forged)])), BAD_SIGNATURE),
+        (holding(entry(vec![of_a_stranger])), UNKNOWN_SIGNER),
+        (holding(ordered(2, batch)), "good"),
+        (holding(ordered(4, batch)), UNKNOWN_SIGNER),
+        (holding(ordered(2, Digest([3; 32]))), "an order whose batch has another digest"),
+        (holding(by_nobody), BAD_SIGNATURE),
+    ] {
+        let (slot, count) = (branch.head.slot, branch.slots.len());
+        assert_eq!(verdict(Message::Branch(branch)), expected, "{count} slots below {slot}");
+    }
 }
 
 fn receipt(kind: ReplyKind, voters: &[u8]) -> Receipt {

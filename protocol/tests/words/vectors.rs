@@ -1,6 +1,7 @@
 //! What is signed and hashed, byte by byte. A change in `vectors.txt` is a change of format: no
 //! signature, history or receipt made before it stays valid.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -12,9 +13,10 @@ use elea_protocol::id::{
 };
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{
-    Batch, Checkpoint, Commit, Fetch, HelloBody, Level, NodeStatus, NonDeterminism, OrderHeader,
-    Origin, Position, Refusal, RefusalReason, Reply, ReplyKind, Request, Results, SessionReport,
-    SignedRequest, Status, Wanted, batch_digest,
+    Batch, Checkpoint, Commit, CommitCertificate, Fetch, HelloBody, Level, NewView, NewViewHeader,
+    NodeStatus, NonDeterminism, OrderHeader, Origin, Position, Refusal, RefusalReason, Reply,
+    ReplyKind, Request, Results, SessionReport, SignedRequest, StateDigests, StatePart, Status,
+    Suspect, ViewChange, Wanted, batch_digest, changes_digest,
 };
 use elea_protocol::seal::{Ed25519, PublicKey, SecretKey, Signer, sign, sign_replies};
 use expect_test::expect_file;
@@ -83,16 +85,58 @@ fn what_is_signed_and_hashed_never_changes() {
         state: Digest([0xcc; 32]),
     };
     line(&mut text, "checkpoint", &genesis, &checkpoint);
-    let mut status =
-        Status { entered: View(2), head: position, lock: None, stable: Slot(3), stamp: 99 };
+    let mut status = Status {
+        entered: View(2),
+        campaign: None,
+        head: position,
+        lock: None,
+        stable: Slot(3),
+        stamp: 99,
+    };
     line(&mut text, "status without a lock", &genesis, &status);
     status.lock = Some((View(1), position));
     line(&mut text, "status with a lock", &genesis, &status);
+    status.campaign = Some(View(5));
+    line(&mut text, "status with a campaign", &genesis, &status);
     let wanted =
         Wanted::Requests { slot: Slot(7), digests: vec![Digest([1; 32]), Digest([2; 32])] };
     line(&mut text, "fetch of requests", &genesis, &Fetch { wanted, stamp: 99 });
     let wanted = Wanted::Slots { from: Slot(7) };
     line(&mut text, "fetch of slots", &genesis, &Fetch { wanted, stamp: 99 });
+    let known = vec![Position { slot: Slot(4), hash: Digest([3; 32]) }, position];
+    let wanted = Wanted::Branch { head: position, known };
+    line(&mut text, "fetch of a branch", &genesis, &Fetch { wanted, stamp: 99 });
+    for part in [StatePart::Last, StatePart::Sessions(6), StatePart::Application(7)] {
+        let fetch = Fetch { wanted: Wanted::State { at: position, part }, stamp: 99 };
+        line(&mut text, &format!("fetch of a state, {part:?}"), &genesis, &fetch);
+    }
+    let digests = StateDigests { application: Digest([4; 32]), sessions: Digest([5; 32]) };
+    line(&mut text, "state", &genesis, &digests);
+
+    line(&mut text, "suspicion", &genesis, &Suspect { view: View(2) });
+    let change = ViewChange {
+        view: View(5),
+        campaign: View(6),
+        entered: View(2),
+        lock: None,
+        stable: Slot(3),
+        head: position,
+        stamp: 99,
+    };
+    line(&mut text, "view change without a lock", &genesis, &change);
+    // Its votes are not signed with it.
+    let lock = CommitCertificate { commit, votes: BTreeMap::new() };
+    let locked = ViewChange { lock: Some(lock), ..change.clone() };
+    line(&mut text, "view change with a lock", &genesis, &locked);
+    let changes = vec![
+        sign(&keys[1], &genesis, ReplicaId(1), change).into_inner(),
+        sign(&keys[2], &genesis, ReplicaId(2), locked).into_inner(),
+    ];
+    writeln!(text, "these view changes\n  hashed  {}", changes_digest(&changes)).unwrap();
+    let header = NewViewHeader { view: View(5), head: position, changes: changes_digest(&changes) };
+    line(&mut text, "new view", &genesis, &header);
+    let new_view = NewView { header, changes };
+    assert_eq!(new_view.signing_digest(&genesis), header.signing_digest(&genesis));
     let refusal =
         Refusal { name, request: signed_request.digest(), reason: RefusalReason::NameUsed };
     line(&mut text, "refusal", &genesis, &refusal);
@@ -109,10 +153,11 @@ fn what_is_signed_and_hashed_never_changes() {
         let hello = HelloBody { origin, to: ReplicaId(1), nonce: [0xdd; 32] };
         line(&mut text, "hello", &genesis, &hello);
     }
-    let node = NodeStatus {
+    let mut node = NodeStatus {
         nonce: 1,
         view: View(2),
         primary: ReplicaId(2),
+        campaign: None,
         head: position,
         lock: Some((View(2), position)),
         stable: Slot(3),
@@ -124,6 +169,8 @@ fn what_is_signed_and_hashed_never_changes() {
         counters: vec![("busy".to_owned(), 6)],
     };
     line(&mut text, "node status", &genesis, &node);
+    node.campaign = Some(View(5));
+    line(&mut text, "node status with a campaign", &genesis, &node);
 
     for kind in [ReplyKind::Speculative, ReplyKind::Committed] {
         let reply = Reply {
@@ -160,6 +207,10 @@ fn no_two_kinds_of_statement_share_a_tag() {
         Checkpoint::TAG,
         Status::TAG,
         Fetch::TAG,
+        StateDigests::TAG,
+        Suspect::TAG,
+        ViewChange::TAG,
+        NewViewHeader::TAG,
         Refusal::TAG,
         SessionReport::TAG,
         HelloBody::TAG,
@@ -172,10 +223,12 @@ fn no_two_kinds_of_statement_share_a_tag() {
         "batch",
         "history",
         "genesis",
-        "state",
-        "session",
-        "client-sessions",
-        "client-key",
+        "trie-empty",
+        "trie-leaf",
+        "trie-branch",
+        "session-part",
+        "session-part-name",
+        "view-changes",
     ];
     let count = tags.len();
     tags.sort_unstable();

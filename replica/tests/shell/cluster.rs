@@ -1,10 +1,15 @@
 //! Replicas together: requests, restarts, failures and clear words about what is wrong.
 
-use elea_protocol::message::{Farewell, Level, ReplyKind};
+use elea_protocol::message::{Farewell, Level, NodeStatus, ReplyKind};
 use elea_protocol::replica::Setup;
 use elea_replica::{Config, Counter, Limits, Node, RunError, StoreError};
 
-use crate::support::{Adder, Client, Cluster, Wire, test};
+use crate::support::{Adder, Client, Cluster, Wire, test, wait_for};
+
+/// What the replica has counted under this name.
+fn counted(status: &NodeStatus, name: &str) -> u64 {
+    status.counters.iter().find(|(known, _)| known == name).map_or(0, |(_, count)| *count)
+}
 
 async fn stop(nodes: Vec<Node>) {
     for node in nodes {
@@ -61,16 +66,60 @@ fn three_go_on_without_the_fourth_and_it_catches_up_when_it_comes_back() {
         drop(client);
         nodes.push(cluster.start(3).await);
         let head = Wire::client(&cluster, 0, 0).await.status(1).await.head;
-        let mut late = Wire::client(&cluster, 3, 0).await;
-        let mut nonce = 0;
-        loop {
-            nonce += 1;
-            let status = late.status(nonce).await;
-            if status.head.slot >= head.slot {
-                assert_eq!(status.head, head);
-                break;
-            }
+        let late = wait_for(&cluster, 3, |status| status.head.slot >= head.slot).await;
+        assert_eq!(late.head, head);
+        assert_eq!(counted(&late, "state_transfers"), 0, "the others had the slots in memory");
+        stop(nodes).await;
+    });
+}
+
+#[test]
+fn one_that_was_away_longer_than_the_others_remember_fetches_the_state_and_starts_from_it() {
+    test(async {
+        let mut cluster = Cluster::new();
+        cluster.tuning.rules.checkpoint_interval = 4;
+        cluster.tuning.retained_slots = 1;
+        cluster.tuning.batch_requests = 1;
+        // Slots of its own, which the state then replaces on its disk.
+        let mut nodes = cluster.start_all().await;
+        for node in &nodes {
+            node.ready().await.expect("it runs");
         }
+        let mut client = Client::connect(&cluster, 0, &[0, 1, 2, 3]).await;
+        for _ in 0..3 {
+            client.send(Level::Strong, &[1]).await;
+        }
+        client.answers(1..=3, ReplyKind::Committed).await;
+        wait_for(&cluster, 3, |status| status.head.slot.0 >= 3).await;
+        nodes.pop().expect("the fourth").stop().await.expect("a clean stop");
+
+        for _ in 0..40 {
+            client.send(Level::Strong, &[1]).await;
+        }
+        client.answers(4..=43, ReplyKind::Committed).await;
+        drop(client);
+        for id in 0..3 {
+            wait_for(&cluster, id, |status| status.stable.0 >= 40).await;
+        }
+        let head = Wire::client(&cluster, 0, 0).await.status(1).await.head;
+        nodes.push(cluster.start(3).await);
+        let late = wait_for(&cluster, 3, |status| status.head.slot >= head.slot).await;
+        assert_eq!(late.head, head);
+        assert_eq!(counted(&late, "state_transfers"), 1);
+
+        // From the state and the slots above it, which are all that is on its disk.
+        nodes.pop().expect("the fourth").stop().await.expect("a clean stop");
+        let alone = cluster.start(3).await;
+        let again = Wire::client(&cluster, 3, 0).await.status(1).await;
+        assert_eq!((again.head, again.state), (late.head, late.state));
+        assert_eq!(counted(&again, "state_transfers"), 0);
+        nodes.push(alone);
+        // Now nothing is certified without it.
+        nodes.remove(2).stop().await.expect("a clean stop");
+        let mut client = Client::connect(&cluster, 1, &[0, 1, 3]).await;
+        client.send(Level::Strong, &[7]).await;
+        assert_eq!(client.answers(1..=1, ReplyKind::Committed).await[&1], 50);
+        drop(client);
         stop(nodes).await;
     });
 }

@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use elea_protocol::codec::{self, FRAME_MAX};
+use elea_protocol::evidence::Evidence;
 use elea_protocol::id::{Digest, ReplicaId, Slot, View};
 use elea_protocol::message::{
     Commit, Farewell, HelloBody, Level, Message, Origin, SignedRequest, ToClient, ToReplica,
@@ -13,7 +14,9 @@ use futures::SinkExt;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpSocket;
 
-use crate::support::{Cluster, Wire, assert_serves, client_id, client_key, request, test};
+use crate::support::{
+    Cluster, Wire, assert_serves, client_id, client_key, request, test, wait_for,
+};
 
 async fn alone(limits: Limits) -> (Cluster, Node) {
     let mut cluster = Cluster::new();
@@ -314,5 +317,29 @@ fn a_client_that_never_reads_loses_its_connection_and_nobody_else_waits() {
         assert_eq!(node.counters().get(Counter::ClientTooSlow), 1, "{:?}", node.counters());
         assert!(node.counters().get(Counter::AnswerDropped) > 0);
         assert_serves(&cluster, 0).await;
+    });
+}
+
+#[test]
+fn whoever_contradicts_itself_is_convicted_for_good_and_everybody_may_ask_for_the_proof() {
+    test(async {
+        let (mut cluster, node) = alone(Limits::default()).await;
+        assert_eq!(Wire::client(&cluster, 0, 0).await.evidence().await, []);
+        let mut peer = Wire::peer(&cluster, 0, 2).await;
+        for hash in [Digest([1; 32]), Digest([2; 32])] {
+            let vote = Commit { view: View(0), slot: Slot(1), hash };
+            let genesis = cluster.membership.genesis();
+            let vote = sign(cluster.key(2), genesis, ReplicaId(2), vote).into_inner();
+            peer.send(&ToReplica::Peer(Message::Commit(vote))).await;
+        }
+        wait_for(&cluster, 0, |status| status.evidence > 0).await;
+        let evidence = Wire::client(&cluster, 0, 0).await.evidence().await;
+        assert!(matches!(&evidence[..], [Evidence::Commits(one, _)] if one.by == ReplicaId(2)));
+        assert_eq!(node.counters().get(Counter::Accusations), 1);
+        drop(peer);
+        node.stop().await.expect("a clean stop");
+        let node = cluster.start(0).await;
+        assert_eq!(Wire::client(&cluster, 0, 0).await.evidence().await, evidence);
+        node.stop().await.expect("a clean stop");
     });
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use elea_protocol::application::{Application, BadChunk, Context, Incomplete, Restore, Snapshot};
 use elea_protocol::codec::{self, FRAME_MAX};
+use elea_protocol::evidence::Evidence;
 use elea_protocol::id::{ClientId, Digest, ReplicaId, RequestNumber, SessionId, Slot};
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{
@@ -140,6 +141,8 @@ impl Restore for Thawing {
 /// A cluster of four and its files; its replicas run only once they are started.
 pub struct Cluster {
     pub membership: Arc<Membership>,
+    /// Of replicas that are started from then on.
+    pub tuning: Tuning,
     keys: Vec<Arc<SecretKey>>,
     addresses: Vec<String>,
     listeners: Vec<Option<std::net::TcpListener>>,
@@ -171,6 +174,7 @@ impl Cluster {
             |listener: &std::net::TcpListener| listener.local_addr().expect("bound").to_string();
         Self {
             membership: Arc::new(membership.expect("sound")),
+            tuning: Tuning::default(),
             keys,
             addresses: listeners.iter().map(address).collect(),
             listeners: listeners.into_iter().map(Some).collect(),
@@ -192,7 +196,7 @@ impl Cluster {
                 id: ReplicaId(id),
                 membership: Arc::clone(&self.membership),
                 signer: Arc::clone(&self.keys[usize::from(id)]) as Arc<dyn Signer>,
-                tuning: Tuning::default(),
+                tuning: self.tuning,
                 seed: [id; 32],
             },
             addresses: self.addresses.clone(),
@@ -306,6 +310,18 @@ impl Wire {
         word
     }
 
+    /// Asks which proofs of misbehaviour the replica holds.
+    pub async fn evidence(&mut self) -> Vec<Evidence> {
+        self.send(&ToReplica::AskEvidence).await;
+        loop {
+            match self.next().await {
+                Some(ToClient::Evidence(evidence)) => return evidence,
+                Some(_) => {}
+                None => panic!("the connection closed"),
+            }
+        }
+    }
+
     /// Asks how the replica is.
     pub async fn status(&mut self, nonce: u64) -> NodeStatus {
         self.send(&ToReplica::AskStatus(nonce)).await;
@@ -317,6 +333,26 @@ impl Wire {
                 Some(_) => {}
                 None => panic!("the connection closed"),
             }
+        }
+    }
+}
+
+/// Asks a replica until its status is as it should be.
+pub async fn wait_for(
+    cluster: &Cluster,
+    id: u8,
+    is_good: impl Fn(&NodeStatus) -> bool,
+) -> NodeStatus {
+    let mut wire = Wire::client(cluster, id, 7).await;
+    let mut nonce = 0;
+    loop {
+        nonce += 1;
+        let status = wire.status(nonce).await;
+        if nonce % 2000 == 1 {
+            eprintln!("{id} {status:?}");
+        }
+        if is_good(&status) {
+            return status;
         }
     }
 }

@@ -1,0 +1,208 @@
+//! What a world is like: everything that a seed decides before it begins.
+//!
+//! A *swarm*: each seed switches whole kinds of trouble on or off, so that some worlds have none of
+//! a kind and some have little else. What is left out of a world is as important as what is in it,
+//! since one kind of trouble can hide another. Each [campaign](crate::campaign) has a generator of
+//! its own here; what they share is in `draft`, and the shapes of partitions are in `shape`.
+//!
+//! Every world has faults first, up to [`Plan::heal_at`]. Then, in some, the network heals in parts
+//! only, and a [`Component`] must get along by itself. At last all of it heals: villains, twins and
+//! what stopped for good stay as they are, at most `f` of them, and everything else must come to
+//! rest in one history.
+
+mod draft;
+pub mod liveness;
+pub mod partition;
+pub mod safety;
+mod shape;
+pub mod twins;
+pub mod villains;
+
+use elea_protocol::id::ReplicaId;
+use elea_protocol::message::Level;
+use elea_protocol::quorum::ClusterSize;
+use elea_protocol::tuning::Tuning;
+
+use crate::network::{Link, Machine, Party};
+
+/// Something that is done to the world at some time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The power of a machine goes.
+    Crash(Machine),
+    /// It comes back.
+    Restart(Machine),
+    /// It goes for good.
+    Stop(Machine),
+    /// The power of all machines goes.
+    Blackout,
+    /// From now on exactly these directions are cut: of each, the first is not heard by the second.
+    Split(Vec<(Party, Party)>),
+    /// All cuts end.
+    Join,
+}
+
+/// What an honest client asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taste {
+    /// Anything.
+    Mixed,
+    /// Weak requests, and it never asks whether they are final.
+    Weak,
+    /// Strong requests.
+    Strong,
+}
+
+/// An honest client process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PatronPlan {
+    /// How many sessions it begins with.
+    pub sessions: usize,
+    /// How often it asks for something while there are faults.
+    pub loads: u64,
+    /// How often it does so after the network healed.
+    pub late_loads: u64,
+    /// What it asks for.
+    pub taste: Taste,
+}
+
+impl PatronPlan {
+    /// A process with so many sessions that asks for nothing by itself.
+    #[must_use]
+    pub fn idle(sessions: usize) -> Self {
+        Self { sessions, loads: 0, late_loads: 0, taste: Taste::Mixed }
+    }
+}
+
+/// A part of the network that has to get along by itself for a while, once the faults are over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Component {
+    /// The correct replicas in it: exactly enough.
+    pub members: Vec<Machine>,
+    /// Who reaches it and everybody else besides; none of them correct.
+    pub bridges: Vec<Machine>,
+    /// The honest client in it, which must be answered.
+    pub client: u16,
+    /// What it asks for.
+    pub level: Level,
+    /// How often.
+    pub loads: u64,
+}
+
+impl Component {
+    /// The directions that are cut so that it is alone.
+    #[must_use]
+    pub fn cuts(&self, parties: &[Party]) -> Vec<(Party, Party)> {
+        let inside = |party: &Party| match party {
+            Party::Replica(number) => self.members.contains(&Machine(*number)),
+            Party::Client(index) => *index == self.client,
+        };
+        let (inner, outer): (Vec<Party>, Vec<Party>) =
+            parties.iter().copied().partition(|party| inside(party));
+        let bridges: Vec<Party> = self.bridges.iter().map(|machine| machine.party()).collect();
+        shape::apart(&[inner, outer], &bridges)
+    }
+}
+
+/// A world, before it begins. Times are in microseconds.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Where all of it comes from.
+    pub seed: u64,
+    /// `n` and `f`.
+    pub size: ClusterSize,
+    /// Replicas that exist twice: their second machines, in order, after the first ones of all.
+    pub twins: Vec<ReplicaId>,
+    /// Ed25519, or the cheap scheme.
+    pub real_signatures: bool,
+    /// The same for all replicas.
+    pub tuning: Tuning,
+    /// How links are.
+    pub link: Link,
+    /// Links that are different.
+    pub special: Vec<(Party, Party, Link)>,
+    /// Directions that are cut for good.
+    pub walls: Vec<(Party, Party)>,
+    /// What happens when, in order.
+    pub faults: Vec<(u64, Fault)>,
+    /// When the faults end.
+    pub heal_at: u64,
+    /// What part of the network is alone for a while after that, if one is.
+    pub component: Option<Component>,
+    /// Who is Byzantine, and how.
+    pub villains: Vec<(ReplicaId, &'static str)>,
+    /// How far the wall clock of each machine is off.
+    pub skews: Vec<i64>,
+    /// How long a sync takes on each machine, at most.
+    pub sync_max: Vec<u64>,
+    /// The honest clients.
+    pub patrons: Vec<PatronPlan>,
+    /// The hostile clients.
+    pub hostiles: Vec<&'static str>,
+    /// What is special about this world, for the coverage.
+    pub shapes: Vec<&'static str>,
+}
+
+const MILLI: u64 = 1000;
+
+impl Plan {
+    /// All machines.
+    pub fn machines(&self) -> impl Iterator<Item = Machine> + use<> {
+        let twins = u8::try_from(self.twins.len()).expect("few twins");
+        (0..self.size.replicas() + twins).map(Machine)
+    }
+
+    /// Which replica runs on a machine.
+    ///
+    /// # Panics
+    /// Where there is no such machine.
+    #[must_use]
+    pub fn replica_on(&self, machine: Machine) -> ReplicaId {
+        match machine.0.checked_sub(self.size.replicas()) {
+            None => ReplicaId(machine.0),
+            Some(twin) => self.twins[usize::from(twin)],
+        }
+    }
+
+    /// Everybody who sends or receives.
+    ///
+    /// # Panics
+    /// Never: there are few clients.
+    #[must_use]
+    pub fn parties(&self) -> Vec<Party> {
+        let clients = u16::try_from(self.patrons.len() + self.hostiles.len()).expect("few clients");
+        self.machines().map(Machine::party).chain((0..clients).map(Party::Client)).collect()
+    }
+
+    /// A quiet world of `replicas`, for scripted traces: every message takes one millisecond, every
+    /// sync none, and nobody misbehaves.
+    ///
+    /// # Panics
+    /// Where no cluster has so many replicas.
+    #[must_use]
+    pub fn quiet(replicas: u8) -> Self {
+        let size = ClusterSize::most_tolerant(replicas).expect("a valid size");
+        Self {
+            seed: 1,
+            size,
+            twins: Vec::new(),
+            real_signatures: false,
+            tuning: Tuning::default(),
+            link: Link::steady(MILLI),
+            special: Vec::new(),
+            walls: Vec::new(),
+            faults: Vec::new(),
+            heal_at: u64::MAX,
+            component: None,
+            villains: Vec::new(),
+            skews: vec![0; usize::from(replicas)],
+            sync_max: vec![0; usize::from(replicas)],
+            patrons: Vec::new(),
+            hostiles: Vec::new(),
+            shapes: Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

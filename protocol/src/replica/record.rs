@@ -1,0 +1,148 @@
+//! What a replica keeps on its disk: the records it writes and what it finds when it starts.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::evidence::Evidence;
+use crate::id::{Digest, Slot, View};
+use crate::message::{
+    CommitCertificate, Linked, NewView, Position, SignedRequest, SlotEntry, StableProof,
+    StateDigests, StatePart,
+};
+use crate::seal::Signed;
+
+/// What must be durable. Records are applied in their order, each whole or not at all.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Record {
+    /// This slot now ends the history; those at it and above it, if any are stored, are gone.
+    Slot {
+        /// Which.
+        slot: Slot,
+        /// The hash of the chain up to it.
+        hash: Digest,
+        /// The batch and the order it was accepted by.
+        entry: SlotEntry,
+    },
+    /// A slot of another history than the own, stored by its hash: the lock rests on it, or the
+    /// next [`Record::Adopted`] makes it part of the history.
+    Aside(Aside),
+    /// The lock. Replaces the one before. Of the slots aside only those in `branch` stay.
+    Lock {
+        /// The certificate.
+        certificate: CommitCertificate,
+        /// The slots aside that lead to it from the own history, lowest first; none where it lies
+        /// on the own history.
+        branch: Vec<Digest>,
+    },
+    /// The stable checkpoint. Replaces the one before.
+    Stable(Box<StableProof>),
+    /// The history is another from here on, and perhaps the view. All slots aside are gone then.
+    Adopted(Box<Adopted>),
+    /// Requests that were executed in an abandoned history and are not in the present one, by the
+    /// digests of their contents; and those that are in it again.
+    Orphans {
+        /// To be kept.
+        add: Vec<Arc<SignedRequest>>,
+        /// To be let go; those not known are ignored.
+        remove: Vec<Digest>,
+    },
+    /// A piece of a state that is being transferred. Pieces for another checkpoint are gone then.
+    Chunk {
+        /// The checkpoint.
+        at: Position,
+        /// Which piece. Replaces the same piece, if it was there.
+        part: StatePart,
+        /// The piece.
+        bytes: Bytes,
+    },
+    /// A proof of misbehaviour. Added to the others.
+    Evidence(Box<Evidence>),
+}
+
+/// A slot of another history than the own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Aside {
+    /// Where its history ends with it.
+    pub at: Position,
+    /// The hash before it, and what it holds.
+    pub linked: Linked,
+}
+
+/// The view entered, where it is not the first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnteredView {
+    /// What made it begin, kept for peers.
+    pub new_view: Signed<NewView>,
+    /// The slot that the own history had as its head then: no vote of this view lies below.
+    pub entry_slot: Slot,
+}
+
+impl EnteredView {
+    /// The view.
+    #[must_use]
+    pub fn view(&self) -> View {
+        self.new_view.body.header.view
+    }
+}
+
+/// A change of history.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Adopted {
+    /// The view entered with it; none where the view stays what it is.
+    pub entered: Option<EnteredView>,
+    /// What is kept of the history before, or what it begins with instead.
+    pub ground: Ground,
+    /// The slots aside that follow, lowest first.
+    pub slots: Vec<Digest>,
+    /// The lock from now on, on the new history.
+    pub lock: Option<CommitCertificate>,
+}
+
+/// What an adopted history stands on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ground {
+    /// The own history up to this slot.
+    Common(Slot),
+    /// A transferred state, whose pieces are stored. What the history was before is gone.
+    State(Box<StateHead>),
+}
+
+/// A state that was transferred: with its pieces, enough to start from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateHead {
+    /// Certifies it. It is the stable checkpoint from then on.
+    pub stable: StableProof,
+    /// What its digest is made of.
+    pub digests: StateDigests,
+}
+
+/// A transferred state as it is found on the disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredState {
+    /// What it is.
+    pub head: StateHead,
+    /// Its pieces.
+    pub chunks: Vec<(StatePart, Bytes)>,
+}
+
+/// What a replica finds on its disk when it starts, beside the slots of its history; empty on the
+/// first start of all.
+#[derive(Clone, Debug, Default)]
+pub struct Recovered {
+    /// The view entered.
+    pub entered: Option<EnteredView>,
+    /// The state that the stored history begins with, where that is not slot 1.
+    pub state: Option<StoredState>,
+    /// The lock stored.
+    pub lock: Option<CommitCertificate>,
+    /// The slots that lead to the lock and are not on the own history.
+    pub aside: Vec<Aside>,
+    /// The stable checkpoint stored.
+    pub stable: Option<StableProof>,
+    /// Requests that wait to be in the history again.
+    pub orphans: Vec<Arc<SignedRequest>>,
+    /// Proofs stored.
+    pub evidence: Vec<Evidence>,
+}

@@ -1,0 +1,144 @@
+//! Sending the table to another replica in chunks, and rebuilding it.
+//!
+//! A chunk is a subtree of the table's tree: some [parts](super::part) and the proof that they
+//! are all that lie there. The receiver computes every leaf anew from what it was sent. For each
+//! number exactly one chunk is right, byte for byte; everything else is refused at once, whoever
+//! it comes from, and nothing is kept of it. That is why nobody looks at what a part says: that
+//! intervals are apart, that limits hold, that a session has a client is what a strong quorum
+//! signed.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::part::{Part, PartName};
+use super::{Executed, Sessions};
+use crate::application::{BadChunk, Incomplete};
+use crate::codec::{self, Canonical};
+use crate::id::Digest;
+use crate::trie::{Assembly, Proof};
+use crate::tuning::Rules;
+
+#[derive(Serialize, Deserialize)]
+struct Chunk {
+    proof: Proof,
+    /// In the order of their hashed names.
+    parts: Vec<Part>,
+}
+
+/// The table as it was at some slot, to be sent. A copy costs next to nothing, and none hinders
+/// the table that it was taken of.
+#[derive(Clone, Debug)]
+pub(crate) struct FrozenSessions {
+    /// Its tree is up to date.
+    sessions: Sessions,
+    digest: Digest,
+}
+
+impl Sessions {
+    /// A view of the present table that later changes do not touch. Costs what
+    /// [`Sessions::digest`] costs.
+    pub(crate) fn freeze(&mut self) -> FrozenSessions {
+        let digest = self.digest();
+        FrozenSessions { sessions: self.clone(), digest }
+    }
+
+    /// Takes in a part that was proven.
+    fn put(&mut self, part: Part) {
+        match part {
+            Part::Client { client, floor } => self.client_mut(client).floor = floor,
+            Part::Session { client, session, executed, forgotten } => {
+                let session = self.session_mut(client, session);
+                session.executed = Executed(executed.into_iter().collect());
+                session.forgotten = forgotten;
+            }
+            Part::Results { client, session, page: _, kept } => {
+                self.session_mut(client, session).kept.extend(kept);
+            }
+        }
+    }
+}
+
+impl FrozenSessions {
+    /// See [`Sessions::digest`].
+    pub(crate) fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// How many chunks there are; at least 1.
+    pub(crate) fn chunks(&self) -> u32 {
+        self.sessions.tree.chunks()
+    }
+
+    /// One chunk, to be checked alone against the digest; `None` past the end.
+    pub(crate) fn chunk(&self, index: u32) -> Option<Bytes> {
+        let (proof, leaves) = self.sessions.tree.chunk(index)?;
+        let parts = leaves
+            .map(|(_, leaf)| self.sessions.part(&leaf.value))
+            .collect::<Option<_>>()
+            .expect("the table holds every part that its tree names");
+        let chunk = codec::encode(&Chunk { proof, parts });
+        Some(chunk.expect("pages are cut so that a chunk fits a frame"))
+    }
+}
+
+/// A table that is being rebuilt from chunks.
+#[derive(Debug)]
+pub(crate) struct SessionsRestore {
+    assembly: Assembly<PartName>,
+    /// What the accepted chunks hold, without a tree.
+    sessions: Sessions,
+    total: Option<u32>,
+}
+
+impl SessionsRestore {
+    /// Starts on the table with this digest. The rules are those that all replicas share.
+    pub(crate) fn new(rules: Rules, digest: Digest) -> Self {
+        Self { assembly: Assembly::new(digest), sessions: Sessions::new(rules), total: None }
+    }
+
+    /// Checks a chunk and keeps it. Chunks come in any order, repeated or not.
+    ///
+    /// # Errors
+    /// It is not chunk `index` of the table with the digest: whoever sent it lied.
+    pub(crate) fn accept(&mut self, index: u32, chunk: &Bytes) -> Result<(), BadChunk> {
+        let Chunk { proof, parts } = codec::decode(chunk).map_err(|_| BadChunk)?;
+        let leaves = parts.iter().map(|part| (part.name().digest(), part.leaf()));
+        if self.assembly.accept(index, &proof, leaves)? {
+            parts.into_iter().for_each(|part| self.sessions.put(part));
+            self.total = self.total.or_else(|| chunks_of(&proof));
+        }
+        Ok(())
+    }
+
+    /// The lowest chunk still missing; `None` when the table is whole.
+    pub(crate) fn missing(&self) -> Option<u32> {
+        self.assembly.missing()
+    }
+
+    /// How many chunks there are, once one has shown it.
+    pub(crate) fn total(&self) -> Option<u32> {
+        self.total
+    }
+
+    /// The table.
+    ///
+    /// # Errors
+    /// A chunk is still missing.
+    pub(crate) fn finish(self) -> Result<Sessions, Incomplete> {
+        let tree = self.assembly.finish().ok_or(Incomplete)?;
+        Ok(Sessions { tree, ..self.sessions })
+    }
+}
+
+/// How many chunks a trie has, by the proof of one of them, which was checked: itself and those
+/// of all its siblings. A proof shows its steps in its encoding only.
+fn chunks_of(proof: &Proof) -> Option<u32> {
+    type Sibling = (u8, Digest, u64, u32);
+    let steps: Vec<(u8, Vec<Sibling>)> = codec::decode(&codec::encode(proof).ok()?).ok()?;
+    let siblings = steps.iter().flat_map(|(_, siblings)| siblings);
+    siblings.map(|(_, _, _, chunks)| *chunks).try_fold(1, u32::checked_add)
+}
+
+#[cfg(test)]
+#[path = "transfer_tests.rs"]
+mod tests;

@@ -1,0 +1,258 @@
+//! The demo's cluster: four processes, and a network between them that can be split.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use elea_protocol::cluster_file::ClusterFile;
+use elea_protocol::id::ReplicaId;
+use elea_protocol::message::NodeStatus;
+use elea_protocol::seal::SecretKey;
+use rand::RngExt as _;
+use tokio::time::sleep;
+
+use super::{PATIENCE, SHORT, broken, say};
+use crate::children::{Place, Process, start_all, stop_all};
+use crate::cluster::Cluster;
+use crate::commands::init::{self, Plan};
+use crate::failure::{Failure, Outcome};
+use crate::files;
+use crate::proxy::Proxy;
+
+const REPLICAS: u8 = 4;
+
+/// How often is looked whether something has come about.
+const GLANCE: Duration = Duration::from_millis(20);
+
+/// The halves of the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// r0 and r1.
+    North,
+    /// r2 and r3.
+    South,
+}
+
+impl Side {
+    /// The word for people.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::North => "north",
+            Self::South => "south",
+        }
+    }
+
+    fn of(id: ReplicaId) -> Self {
+        if id.0 < REPLICAS / 2 { Self::North } else { Self::South }
+    }
+}
+
+/// Four replicas and the ways between them.
+pub struct Town {
+    dir: PathBuf,
+    /// With the addresses at which the replicas listen.
+    pub file: ClusterFile,
+    /// Those that run.
+    pub processes: Vec<Process>,
+    ways: Vec<Way>,
+}
+
+/// From a replica or a client to a replica.
+struct Way {
+    crosses: bool,
+    proxy: Proxy,
+}
+
+impl Town {
+    /// Makes a cluster and starts it. The ports are free when they are chosen; if somebody else
+    /// takes one before the replica does, everything is done again with others.
+    pub async fn start(folder: &Path) -> Result<Self, Failure> {
+        const ATTEMPTS: usize = 5;
+        let mut last = None;
+        for attempt in 0..ATTEMPTS {
+            let dir = folder.join(format!("attempt-{attempt}"));
+            let plan =
+                Plan { name: "demo".into(), addresses: free_addresses(REPLICAS)?, clients: 3 };
+            let file = init::write(&dir, &plan)?;
+            let mut town = Self { dir, file, processes: Vec::new(), ways: Vec::new() };
+            let mut places = Vec::new();
+            for id in town.members() {
+                town.open_ways(id).await?;
+                places.push((id, town.place(id)));
+            }
+            match start_all(places).await {
+                Ok(processes) => return Ok(Self { processes, ..town }),
+                Err(failure) if failure.message.contains("in use") => last = Some(failure),
+                Err(failure) => return Err(failure),
+            }
+        }
+        Err(last.unwrap_or_else(|| Failure::usage("no free ports were found")))
+    }
+
+    /// All replicas, whether they run or not.
+    pub fn members(&self) -> impl Iterator<Item = ReplicaId> + use<> {
+        self.file.membership.size().members()
+    }
+
+    /// Gives a replica a cluster file in which the others are where its ways to them begin. Such
+    /// files are still of one cluster: addresses are no part of its identity.
+    async fn open_ways(&mut self, id: ReplicaId) -> Outcome {
+        let mut addresses = Vec::new();
+        for to in self.members() {
+            if to == id {
+                addresses.push(self.address(id).to_owned());
+            } else {
+                addresses.push(self.open_way(Side::of(id), to).await?);
+            }
+        }
+        let text = ClusterFile { addresses, ..self.file.clone() }.to_text();
+        files::write_new(&self.place(id).cluster, &text, 0o644)
+    }
+
+    async fn open_way(&mut self, from: Side, to: ReplicaId) -> Result<String, Failure> {
+        let proxy = Proxy::open(self.address(to).to_owned())
+            .await
+            .map_err(|error| Failure::usage(format!("a port could not be opened ({error})")))?;
+        let address = proxy.address().to_string();
+        self.ways.push(Way { crosses: from != Side::of(to), proxy });
+        Ok(address)
+    }
+
+    fn place(&self, id: ReplicaId) -> Place {
+        let cluster = self.dir.join(format!("cluster-of-{id}.toml"));
+        Place { cluster, ..Place::of(&self.dir, id) }
+    }
+
+    /// Where the cluster's files are.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Where a replica listens.
+    pub fn address(&self, id: ReplicaId) -> &str {
+        &self.file.addresses[usize::from(id.0)]
+    }
+
+    /// The key file that the demo made for a replica.
+    pub fn key_of(&self, id: ReplicaId) -> Result<SecretKey, Failure> {
+        files::load_key(&self.place(id).key)
+    }
+
+    /// A client that reaches all replicas, whatever happens to the network.
+    pub async fn client(&self) -> Result<Cluster, Failure> {
+        self.connect(&self.file, 0).await
+    }
+
+    /// A client that lives on one side.
+    pub async fn client_in(&mut self, side: Side) -> Result<Cluster, Failure> {
+        let mut addresses = Vec::new();
+        for to in self.members() {
+            addresses.push(self.open_way(side, to).await?);
+        }
+        let file = ClusterFile { addresses, ..self.file.clone() };
+        self.connect(&file, if side == Side::North { 1 } else { 2 }).await
+    }
+
+    async fn connect(&self, file: &ClusterFile, key: u8) -> Result<Cluster, Failure> {
+        let path = self.dir.join(format!("client-{key}.key"));
+        Cluster::open(file, files::load_key(&path)?, &path).await
+    }
+
+    /// Splits the network in two halves.
+    pub fn split(&self) {
+        self.ways.iter().filter(|way| way.crosses).for_each(|way| way.proxy.cut());
+    }
+
+    /// Makes it whole again.
+    pub fn heal(&self) {
+        self.ways.iter().for_each(|way| way.proxy.heal());
+    }
+
+    fn take(&mut self, id: ReplicaId) -> Result<Process, Failure> {
+        let at = self.processes.iter().position(|process| process.id() == id);
+        at.map(|at| self.processes.remove(at))
+            .ok_or_else(|| broken("a replica that should run does not"))
+    }
+
+    /// Ends a replica as a crash would.
+    pub async fn kill(&mut self, id: ReplicaId) -> Outcome {
+        let mut process = self.take(id)?;
+        say(&format!("kill -9 {} ({id})", process.pid().unwrap_or(0)));
+        process.kill().await;
+        Ok(())
+    }
+
+    /// Has a replica stop in good order.
+    pub async fn stop(&mut self, id: ReplicaId) -> Outcome {
+        self.take(id)?.stop().await
+    }
+
+    /// Starts a replica again on its own disk.
+    pub async fn restart(&mut self, id: ReplicaId) -> Outcome {
+        let mut process = Process::spawn(id, &self.place(id))?;
+        let ready = process.ready().await;
+        self.processes.push(process);
+        ready
+    }
+
+    /// Stops everything.
+    pub async fn end(&mut self) -> Vec<Failure> {
+        stop_all(std::mem::take(&mut self.processes)).await
+    }
+}
+
+/// Looks again and again until something is so.
+pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> Result<T, Failure> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look().await {
+            return Ok(found);
+        }
+        if Instant::now() > deadline {
+            return Err(broken(&format!("it did not come about that {what}")));
+        }
+        sleep(GLANCE).await;
+    }
+}
+
+/// What one of the replicas that can be reached says, the one that has come furthest.
+pub async fn furthest(cluster: &Cluster) -> Result<NodeStatus, Failure> {
+    until("a replica says how it is", async || {
+        let said = cluster.statuses(SHORT).await;
+        said.into_iter().flatten().max_by_key(|status| (status.view, status.head.slot))
+    })
+    .await
+}
+
+/// The end of the history that all replicas have, with equal states.
+pub async fn agreed(cluster: &Cluster) -> Result<u64, Failure> {
+    until("all four have the same history and the same state", async || {
+        let said = cluster.statuses(SHORT).await;
+        let all: Option<Vec<_>> = said
+            .iter()
+            .map(|said| Some((said.as_ref().ok()?.head, said.as_ref().ok()?.state)))
+            .collect();
+        let all = all?;
+        let first = all.first()?;
+        all.iter().all(|other| other == first).then_some(first.0.slot.0)
+    })
+    .await
+}
+
+/// Ports that nobody listens on. They lie below those that the system gives to outgoing
+/// connections, so that none of them is taken while a replica is down.
+fn free_addresses(count: u8) -> Result<Vec<String>, Failure> {
+    let mut found = Vec::new();
+    let mut held = Vec::new();
+    for _ in 0..1000 {
+        if found.len() == usize::from(count) {
+            return Ok(found);
+        }
+        let address = format!("127.0.0.1:{}", rand::rng().random_range(10_000..32_000_u16));
+        // Held until all are found, so that none is found twice.
+        if let Ok(listener) = std::net::TcpListener::bind(&address) {
+            held.push(listener);
+            found.push(address);
+        }
+    }
+    Err(Failure::usage("no free ports were found on 127.0.0.1"))
+}

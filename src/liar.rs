@@ -1,0 +1,80 @@
+//! A replica that lies, for `elea demo`: whoever holds a replica's key file can play it.
+//!
+//! It speaks the ordinary protocol between replicas: it dials one, answers the challenge with the
+//! key, and says what it likes. Nothing in a correct replica can be talked into this.
+
+use std::io;
+
+use elea_protocol::codec;
+use elea_protocol::id::{Digest, ReplicaId, Slot, View};
+use elea_protocol::membership::Membership;
+use elea_protocol::message::{Commit, HelloBody, Message, Origin, ToClient, ToReplica};
+use elea_protocol::seal::{SecretKey, sign, sign_hello};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// Greetings are small; this is no place for more.
+const GREETING_MAX: u32 = 4096;
+
+/// Whom it plays.
+pub struct Liar<'a> {
+    /// The cluster.
+    pub membership: &'a Membership,
+    /// The replica.
+    pub id: ReplicaId,
+    /// Its key.
+    pub key: &'a SecretKey,
+}
+
+impl Liar<'_> {
+    /// Signs two votes for one slot, each for a history that the other one contradicts, and sends
+    /// both to a replica.
+    ///
+    /// # Errors
+    /// The connection fails, or the replica turns it away.
+    pub async fn vote_twice(
+        &self,
+        to: (ReplicaId, &str),
+        view: View,
+        slot: Slot,
+    ) -> io::Result<()> {
+        let mut stream = self.dial(to).await?;
+        for hash in [Digest([1; 32]), Digest([2; 32])] {
+            let vote = Commit { view, slot, hash };
+            let vote = sign(self.key, self.membership.genesis(), self.id, vote).into_inner();
+            send(&mut stream, &ToReplica::Peer(Message::Commit(vote))).await?;
+        }
+        stream.shutdown().await
+    }
+
+    async fn dial(&self, (to, address): (ReplicaId, &str)) -> io::Result<TcpStream> {
+        let mut stream = TcpStream::connect(address).await?;
+        let ToClient::Challenge(challenge) = receive(&mut stream).await? else {
+            return Err(io::Error::other("no challenge came"));
+        };
+        let body = HelloBody { origin: Origin::Replica(self.id), to, nonce: challenge.nonce };
+        let hello = sign_hello(self.key, self.membership.genesis(), body);
+        send(&mut stream, &ToReplica::Hello(hello)).await?;
+        match receive(&mut stream).await? {
+            ToClient::Welcome => Ok(stream),
+            _ => Err(io::Error::other("the hello was not welcome")),
+        }
+    }
+}
+
+/// Frames: four bytes of length, big-endian, then the encoding of one message.
+async fn send(stream: &mut TcpStream, message: &ToReplica) -> io::Result<()> {
+    let body = codec::encode(message).map_err(io::Error::other)?;
+    let length = u32::try_from(body.len()).map_err(io::Error::other)?;
+    stream.write_all(&[&length.to_be_bytes(), &body[..]].concat()).await
+}
+
+async fn receive(stream: &mut TcpStream) -> io::Result<ToClient> {
+    let length = stream.read_u32().await?;
+    if length > GREETING_MAX {
+        return Err(io::Error::other("this is no greeting"));
+    }
+    let mut body = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+    stream.read_exact(&mut body).await?;
+    codec::decode(&body).map_err(io::Error::other)
+}
