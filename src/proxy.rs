@@ -112,9 +112,8 @@ async fn carry(mut near: TcpStream, target: String, mut state: watch::Receiver<S
 /// gave up meanwhile.
 async fn opened(near: &TcpStream, state: &mut watch::Receiver<Switch>) -> Option<u64> {
     let gone = async {
-        match near.peek(&mut [0]).await {
-            Ok(1..) => std::future::pending().await,
-            Ok(0) | Err(_) => {}
+        if let Ok(1..) = near.peek(&mut [0]).await {
+            std::future::pending().await
         }
     };
     tokio::select! {

@@ -12,7 +12,13 @@ mod data;
 mod faults;
 #[path = "process/harness.rs"]
 mod harness;
+#[path = "../src/liar.rs"]
+mod liar;
 #[path = "process/one_shot.rs"]
 mod one_shot;
+#[path = "process/partition.rs"]
+mod partition;
+#[path = "../src/proxy.rs"]
+mod proxy;
 #[path = "process/receipts.rs"]
 mod receipts;

@@ -80,24 +80,29 @@ pub async fn run(args: &cli::Status) -> Outcome {
                 json!({ "culprit": culprit.0, "kind": kind, "view": view.0, "held_by": holders });
             line(&object.to_string());
         } else {
-            line(&format!("{culprit}: {kind}, in view {view}; held by {}", names(holders)));
+            line(&format!("{culprit}: {kind}, in {view}; held by {}", names(holders)));
         }
     }
     if !access.json && charges.is_empty() {
         let asked: Vec<_> = held.iter().map(|(id, _)| *id).collect();
         line(&format!("no proofs, say {}", names(&asked)));
     }
-    if !silent.is_empty() {
-        eprintln!("elea: not heard: {}", by_reason(silent));
-    }
+    let unheard = if silent.is_empty() {
+        String::new()
+    } else {
+        format!("; not heard: {}", by_reason(silent))
+    };
     let mut culprits: Vec<_> = charges.keys().map(|charge| charge.culprit).collect();
     culprits.dedup();
     if culprits.is_empty() {
+        if let Some(unheard) = unheard.strip_prefix("; ") {
+            eprintln!("elea: {unheard}");
+        }
         return Ok(());
     }
     Err(Failure::misbehaviour(format!(
         "{} signed what no correct replica signs, and the proofs hold: take it out of use and ask \
-         its operator",
+         its operator{unheard}",
         names(&culprits)
     )))
 }

@@ -2,9 +2,13 @@
 
 use std::time::Instant;
 
+use elea_protocol::id::{ReplicaId, Slot, View, unhex};
+use elea_protocol::seal::SecretKey;
 use rustix::process::Signal;
+use serde_json::Value as Json;
 
-use crate::harness::{Town, elea, run};
+use crate::harness::{Town, elea, run, until};
+use crate::liar::Liar;
 
 #[test]
 fn with_one_down_everything_goes_on_and_with_two_weak_requests_do() {
@@ -45,6 +49,63 @@ fn kill_nine_of_all_replicas_loses_nothing() {
 }
 
 #[test]
+fn a_killed_primary_is_replaced_and_catches_up() {
+    let mut town = Town::new(4);
+    assert_eq!(town.patient(&["incr", "n"]).succeeds().out, "1\n");
+    let before = town.agrees();
+    let id = |status: &Json| u8::try_from(status["primary"].as_u64().expect("an id")).expect("few");
+    let primary = id(&before);
+    town.kill(primary);
+    assert_eq!(town.patient(&["incr", "n"]).succeeds().out, "2\n");
+    assert_eq!(town.patient(&["incr", "n", "--final"]).succeeds().out, "3\n");
+    town.restart(&[primary]);
+    let after = town.agrees();
+    assert!(after["view"].as_u64() > before["view"].as_u64(), "{before} {after}");
+    assert_ne!(id(&after), primary);
+    assert_eq!(town.patient(&["incr", "n"]).succeeds().out, "4\n");
+}
+
+#[test]
+fn a_liar_is_convicted_by_its_own_signatures() {
+    let mut town = Town::new(4);
+    let none = town.patient(&["evidence"]).succeeds();
+    assert_eq!(none.out, "no proofs, say r0, r1, r2, r3\n");
+    assert_eq!(town.patient(&["evidence", "--json"]).succeeds().out, "");
+
+    town.patient(&["put", "k", "v"]).succeeds();
+    let view = View(town.agrees()["view"].as_u64().expect("a number"));
+    town.kill(3);
+    let file = town.file();
+    let text = std::fs::read_to_string(town.path("replica-3.key")).expect("there");
+    let secret = text.trim().strip_prefix("elea-key-1 ").and_then(unhex).expect("a key file");
+    let key = SecretKey::from_bytes(&secret);
+    let liar = Liar { membership: &file.membership, id: ReplicaId(3), key: &key };
+    let runtime = tokio::runtime::Runtime::new().expect("threads");
+    let lie = liar.vote_twice((ReplicaId(1), &file.addresses[1]), view, Slot(50));
+    runtime.block_on(lie).expect("r1 listens");
+
+    let held = until("all who run hold the proof", || {
+        let said = town.patient(&["evidence", "--json"]);
+        let line = said.out.lines().next().filter(|_| said.code == 4)?;
+        let proof: Json = serde_json::from_str(line).expect("an object a line");
+        (proof["held_by"].as_array()?.len() == 3).then_some(proof)
+    });
+    let expected = serde_json::json!({
+        "culprit": 3, "kind": "two votes for one slot", "view": view.0, "held_by": [0, 1, 2],
+    });
+    assert_eq!(held, expected);
+    town.elea(&["evidence"]).fails(4, &["r3 signed", "not heard: r3"]);
+    assert_eq!(town.patient(&["get", "k"]).succeeds().out, "v\n");
+
+    // The proof outlives those who hold it.
+    (0..3).for_each(|id| town.kill(id));
+    town.restart(&[0, 1, 2, 3]);
+    let said = town.patient(&["evidence"]);
+    said.fails(4, &["r3 signed"]);
+    assert_eq!(said.out, format!("r3: two votes for one slot, in {view}; held by r0, r1, r2\n"));
+}
+
+#[test]
 fn sigterm_stops_a_replica_cleanly() {
     let mut town = Town::new(4);
     town.patient(&["put", "k", "v"]).succeeds();
@@ -69,7 +130,7 @@ fn the_demo_shows_everything_and_leaves_nothing_behind() {
     let begin = Instant::now();
     let demo = run(elea().arg("demo")).succeeds();
     assert!(begin.elapsed().as_secs() < 60, "under a minute: {demo:?}");
-    for part in ["kill -9", "needs 3", "nothing was lost", "valid", "worthless"] {
+    for part in ["kill -9", "two votes", "needs 3", "sold out", "valid and final", "worthless"] {
         assert!(demo.out.contains(part), "{part}: {demo:?}");
     }
 }

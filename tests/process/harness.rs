@@ -8,6 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use elea_protocol::cluster_file::ClusterFile;
 use rand::RngExt as _;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value as Json;
@@ -159,8 +160,15 @@ pub struct Town {
 impl Town {
     /// Starts so many replicas and waits until all are ready.
     pub fn new(count: u8) -> Self {
+        Self::prepared(count, |_| {})
+    }
+
+    /// The same, with something done to the files before the start. It is done again where the
+    /// start has to be.
+    pub fn prepared(count: u8, mut prepare: impl FnMut(&Self)) -> Self {
         for _ in 0..10 {
             let mut town = Self { dir: init(count), replicas: (0..count).map(|_| None).collect() };
+            prepare(&town);
             for id in 0..count {
                 town.spawn(id);
             }
@@ -176,10 +184,22 @@ impl Town {
     fn spawn(&mut self, id: u8) {
         let path = |kind: &str| self.path(&format!("replica-{id}.{kind}"));
         let mut command = elea();
-        command.arg("replica").arg("--cluster").arg(self.path("cluster.toml"));
+        command.arg("replica").arg("--cluster").arg(self.cluster_of(id));
         command.arg("--key").arg(path("key")).arg("--data").arg(path("data"));
         let process = Process::start(&mut command, &path("log"));
         self.replicas[usize::from(id)] = Some(process);
+    }
+
+    /// A replica's own cluster file, where it has one.
+    fn cluster_of(&self, id: u8) -> PathBuf {
+        let own = self.path(&format!("cluster-of-{id}.toml"));
+        if own.exists() { own } else { self.path("cluster.toml") }
+    }
+
+    /// The cluster file that all have.
+    pub fn file(&self) -> ClusterFile {
+        let text = fs::read_to_string(self.path("cluster.toml")).expect("there");
+        ClusterFile::parse(&text).expect("sound")
     }
 
     fn is_ready(&mut self, id: u8) -> bool {

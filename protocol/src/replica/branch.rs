@@ -330,7 +330,7 @@ impl<A: Application> Replica<A> {
     pub(super) fn on_branch(&mut self, from: ReplicaId, branch: Branch) {
         let asked = self.branches.asked.values().any(|asked| asked.below == branch.head);
         let only_state = branch.slots.is_empty();
-        if !asked && !(only_state && self.fetching.asks_for_slots()) {
+        if !(asked || only_state && self.fetching.asks_for_slots()) {
             self.counters.branches_refused += 1;
             return;
         }

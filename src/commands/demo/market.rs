@@ -3,7 +3,7 @@
 use elea_kv::{Answer, Append, Compare, Counted, Get, Incr, Outcome as Step, Put, Relation, Txn};
 use tokio::task::JoinSet;
 
-use super::town::{Side, Town, agreed};
+use super::town::{Side, Town, agreed, furthest};
 use super::{PATIENCE, SHORT, broken, read, say, tell, title, took};
 use crate::cluster::{Cluster, Reply, Wait};
 use crate::commands::receipt;
@@ -61,6 +61,11 @@ pub async fn show(town: &mut Town, cluster: &Cluster) -> Outcome {
             Ok(Settled { at, left_at_first, reply })
         });
     }
+    let (north, south) = (furthest(&north).await?, furthest(&south).await?);
+    say(&format!(
+        "The north is in view {} with the primary {}, the south in view {} with {}.",
+        north.view.0, north.primary, south.view.0, south.primary
+    ));
     say(&format!(
         "{} sold, {STOCK} there: each side was right as far as it could see, and knows that a weak\n   \
          answer may still change.",
@@ -114,7 +119,10 @@ async fn refuse(side: Side, client: &Cluster) -> Outcome {
         .then(Get::new("vaccines"));
     match client.ask(ask.into(), Wait::Strong, SHORT).await {
         Err(failure) if failure.kind == Kind::Unavailable => {
-            tell(&format!("strong {}: how many?", side.word()), &format!("no answer: {failure}"));
+            // Who is missing and why is known here; what is interesting is how many it takes.
+            let why: Vec<_> = failure.message.split("; ").take(2).collect();
+            tell(&format!("strong {}: how many?", side.word()), "no answer:");
+            say(&format!("   {}", why.join("; ")));
             Ok(())
         }
         Err(failure) => Err(failure),

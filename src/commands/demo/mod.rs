@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use elea_kv::{Answer, Counted, Get, Incr, Operation, Outcome as Step, Put};
 use elea_protocol::evidence::Evidence;
-use elea_protocol::id::Slot;
+use elea_protocol::id::{ReplicaId, Slot};
 use elea_protocol::quorum::Strength;
 
 use self::town::{Town, agreed, furthest, until};
@@ -124,14 +124,14 @@ impl Demo {
         title(3, "The primary is killed: another one takes over");
         agreed(&self.cluster).await?;
         let before = furthest(&self.cluster).await?;
-        say(&format!("view {}, primary {}", before.view, before.primary));
+        say(&format!("view {} has the primary {}", before.view.0, before.primary));
         self.town.kill(before.primary).await?;
         self.count("strong incr visitors").await?;
         let after = furthest(&self.cluster).await?;
         if after.view <= before.view {
             return Err(broken("strong requests went on without a primary"));
         }
-        say(&format!("view {}, primary {}", after.view, after.primary));
+        say(&format!("view {} has the primary {}", after.view.0, after.primary));
         self.count("strong incr visitors").await?;
         self.town.restart(before.primary).await?;
         let head = agreed(&self.cluster).await?;
@@ -174,7 +174,7 @@ impl Demo {
         })
         .await?;
         self.convict(&proof, culprit)?;
-        tell("elea evidence", &format!("{culprit}: {}, in view {}", proof.kind(), proof.view()));
+        tell("elea evidence", &format!("{culprit}: {}, in {}", proof.kind(), proof.view()));
         say(&format!(
             "held by {}; it proves itself to anybody who has the cluster file",
             evidence::names(&holders)
@@ -186,7 +186,7 @@ impl Demo {
     }
 
     /// Checks a proof as anybody could, offline.
-    fn convict(&self, proof: &Evidence, culprit: elea_protocol::id::ReplicaId) -> Outcome {
+    fn convict(&self, proof: &Evidence, culprit: ReplicaId) -> Outcome {
         match self.town.file.membership.open_evidence(proof.clone()) {
             Ok(proof) if proof.culprit() == culprit => Ok(()),
             Ok(_) => Err(broken("an honest replica was convicted")),
