@@ -81,7 +81,7 @@ fn a_liar_is_convicted_by_its_own_signatures() {
     let key = SecretKey::from_bytes(&secret);
     let liar = Liar { membership: &file.membership, id: ReplicaId(3), key: &key };
     let runtime = tokio::runtime::Runtime::new().expect("threads");
-    let lie = liar.vote_twice((ReplicaId(1), &file.addresses[1]), view, Slot(50));
+    let lie = liar.vote_twice((ReplicaId(1), file.addresses[1].as_str()), view, Slot(50));
     runtime.block_on(lie).expect("r1 listens");
 
     let held = until("all who run hold the proof", || {
@@ -102,7 +102,8 @@ fn a_liar_is_convicted_by_its_own_signatures() {
     town.restart(&[0, 1, 2, 3]);
     let said = town.patient(&["evidence"]);
     said.fails(4, &["r3 signed"]);
-    assert_eq!(said.out, format!("r3: two votes for one slot, in {view}; held by r0, r1, r2\n"));
+    let proof = format!("r3: two votes for one slot, in {view}; held by r0, r1, r2");
+    assert!(said.out.starts_with(&proof), "{said:?}");
 }
 
 #[test]

@@ -476,7 +476,9 @@ impl<A: Application> Replica<A> {
         if slot.0.is_multiple_of(self.setup.tuning.rules.checkpoint_interval) {
             self.take_checkpoint(at);
         }
-        let progress =
+        let waited = |request: &Arc<SignedRequest>| self.pending.get(&request.digest()).is_some();
+        let progress = batch.requests.iter().any(waited);
+        let was_forwarded =
             batch.requests.iter().any(|request| self.pending.is_forwarded(&request.digest()));
         for request in &batch.requests {
             let name = request.body().name();
@@ -485,7 +487,7 @@ impl<A: Application> Replica<A> {
             }
         }
         if progress {
-            self.note_progress();
+            self.note_progress(was_forwarded);
         }
         self.settle_orphans();
     }

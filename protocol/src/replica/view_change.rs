@@ -125,10 +125,12 @@ impl<A: Application> Replica<A> {
         }
     }
 
-    /// The primary executed one of the requests waited for.
-    pub(super) fn note_progress(&mut self) {
+    /// The primary had a request executed that waited here: it does its work.
+    pub(super) fn note_progress(&mut self, was_forwarded: bool) {
         self.changing.impatience = 0;
-        self.changing.waiting_since = self.pending.any_forwarded().then_some(self.now.instant);
+        if was_forwarded {
+            self.changing.waiting_since = self.pending.any_forwarded().then_some(self.now.instant);
+        }
     }
 
     /// A slot with a strong request was executed.
@@ -145,10 +147,14 @@ impl<A: Application> Replica<A> {
         self.changing.strong_since = waits.then_some(self.now.instant);
     }
 
-    /// A certificate of the entered view formed: the primary and the timing are good.
+    /// A certificate of the entered view formed: the primary and the timing are good. One that
+    /// comes only after this replica has given the view up says nothing of the kind: a liar could
+    /// show one at the end of each view.
     pub(super) fn note_certificate(&mut self) {
-        self.changing.waits = 0;
-        self.changing.strong_impatience = 0;
+        if !self.has_suspected() {
+            self.changing.waits = 0;
+            self.changing.strong_impatience = 0;
+        }
         self.note_strong_slots();
     }
 

@@ -348,9 +348,6 @@ pub async fn wait_for(
     loop {
         nonce += 1;
         let status = wire.status(nonce).await;
-        if nonce % 2000 == 1 {
-            eprintln!("{id} {status:?}");
-        }
         if is_good(&status) {
             return status;
         }
