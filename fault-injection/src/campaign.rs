@@ -156,9 +156,7 @@ const PARTITION_MERGE: &[&str] = &[
 const VILLAINS: &[&str] = &[
     "attack",
     "core:contradictions",
-    "core:fetch_over_budget",
     "core:future_view",
-    "core:order_breaks_rules",
     "core:order_not_from_primary",
     "core:proofs",
     "core:stale_stamp",
