@@ -2,7 +2,7 @@
 //!
 //! Records are bytes in an append-only tail, each with its length and a checksum, as a real store
 //! would write them. A sync covers what was written when it began, and only what it covers is read
-//! back and [applied](Contents). A crash keeps what was synced and a prefix, chosen by the seed, of
+//! back and applied. A crash keeps what was synced and a prefix, chosen by the seed, of
 //! what was not; the record in which the prefix ends may be *torn*, with some of its bytes there
 //! and others not. Recovery must then drop it, whole.
 

@@ -13,7 +13,7 @@ use elea_protocol::message::Position;
 use super::Histories;
 use crate::violation::{Violation, demand};
 
-/// See the [module](self).
+/// See the module.
 pub struct Completed {
     /// `Q - f`, stated a second time.
     needed: usize,
