@@ -3,12 +3,14 @@
 //! Run in release mode: `cargo test --release --test simulation`. A seed that fails prints the one
 //! command that replays it. `REWRITE=1` writes the outputs of traces anew; read the difference.
 
+use std::path::Path;
+
 use bytes::Bytes;
 use elea_fault_injection::campaign::{self, Order};
 use elea_fault_injection::mutants;
 use elea_fault_injection::rng::Rng;
 use elea_fault_injection::run;
-use elea_fault_injection::script::Script;
+use elea_fault_injection::script;
 use elea_fault_injection::subject::{JournalWorld, Subject};
 use elea_kv::{
     Add, Append, Cas, Command, Compare, Delete, Get, Incr, KeyValueStore, Members, Put, Remove,
@@ -60,7 +62,7 @@ struct KeyValueWorld;
 impl Subject for KeyValueWorld {
     type App = KeyValueStore;
 
-    fn application() -> KeyValueStore {
+    fn application(_in_bad_memory: bool) -> KeyValueStore {
         KeyValueStore::new()
     }
 
@@ -118,10 +120,9 @@ fn the_same_seed_is_the_same_world() {
 /// Scenarios as pages of text, in `tests/traces`.
 #[test]
 fn traces_print_what_they_say() {
-    datadriven::walk("tests/traces", |file| {
-        let mut script = Script::default();
-        file.run(|case| script.step(&case.directive, &case.args, &case.input));
-    });
+    if let Err(differences) = script::check_pages(Path::new("tests/traces")) {
+        panic!("{differences}");
+    }
 }
 
 fn hunt(name: &str) {

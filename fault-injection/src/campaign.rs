@@ -169,6 +169,7 @@ const VILLAINS: &[&str] = &[
     "villain accomplice",
     "villain agitator",
     "villain amnesiac",
+    "villain bad-memory",
     "villain basementdb-drop-commits",
     "villain basementdb-garbage-hash",
     "villain basementdb-n-zero",
@@ -177,6 +178,7 @@ const VILLAINS: &[&str] = &[
     "villain false-historian",
     "villain false-status",
     "villain forged-replies",
+    "villain false-state",
     "villain future-flooder",
     "villain hidden-lock",
     "villain huge-views",
@@ -192,6 +194,7 @@ const VILLAINS: &[&str] = &[
     "villain stale-historian",
     "villain ticket-hoarder",
     "villain two-new-views",
+    "villain usurper",
     "villain vote-withholder",
     "villain year-9000",
 ];

@@ -35,14 +35,14 @@ struct Contents {
     slots: Vec<(Digest, SlotEntry)>,
     entered: Option<EnteredView>,
     lock: Option<CommitCertificate>,
-    /// The slots that lead to the lock from the own history, lowest first.
-    branch: Vec<Digest>,
     aside: BTreeMap<Digest, Aside>,
     stable: Option<StableProof>,
     orphans: Vec<Arc<SignedRequest>>,
     /// Pieces of a state on its way, all of one checkpoint.
     pieces: Option<(Position, BTreeMap<StatePart, Bytes>)>,
     evidence: Vec<Evidence>,
+    /// The highest slot of a history that a state was put in place of.
+    replaced: Slot,
     /// The hash of every slot that ever was part of the stored history. Only looked up in.
     ever: HashSet<Digest>,
 }
@@ -147,7 +147,7 @@ impl Contents {
             Record::Aside(aside) => {
                 self.aside.insert(aside.at.hash, aside);
             }
-            Record::Lock { certificate, branch } => self.lock(certificate, branch)?,
+            Record::Lock(certificate) => self.lock(certificate)?,
             Record::Stable(proof) => self.stable = Some(*proof),
             Record::Adopted(adopted) => self.adopt(*adopted)?,
             Record::Orphans { add, remove } => {
@@ -169,36 +169,18 @@ impl Contents {
         Ok(())
     }
 
-    /// The lock must not outlive what it rests on: its branch is there, and leads to it.
-    fn lock(&mut self, certificate: CommitCertificate, branch: Vec<Digest>) -> Result<(), String> {
-        let at = certificate.position();
-        if let Some(last) = branch.last() {
-            if *last != at.hash {
-                return Err(format!("a lock at {} whose branch ends elsewhere", at.slot));
-            }
-            let mut before: Option<Position> = None;
-            for hash in &branch {
-                let aside = self.aside.get(hash).ok_or("a lock on slots that are not stored")?;
-                let previous = aside.linked.previous;
-                let follows = match before {
-                    Some(before) => before.slot.next() == aside.at.slot && before.hash == previous,
-                    None => {
-                        let root = Slot(aside.at.slot.0.saturating_sub(1));
-                        let is_first = root == Slot::GENESIS && self.base_slot() == root;
-                        is_first || self.hash_at(root) == Some(previous)
-                    }
-                };
-                if !follows {
-                    return Err(format!("a lock on a branch with a gap at {}", aside.at.slot));
-                }
-                before = Some(aside.at);
-            }
-        } else if at.slot >= self.base_slot() && self.hash_at(at.slot) != Some(at.hash) {
+    /// The lock must not outlive what it rests on.
+    fn lock(&mut self, certificate: CommitCertificate) -> Result<(), String> {
+        self.lies_on(&certificate)?;
+        self.lock = Some(certificate);
+        Ok(())
+    }
+
+    fn lies_on(&self, lock: &CommitCertificate) -> Result<(), String> {
+        let at = lock.position();
+        if at.slot >= self.base_slot() && self.hash_at(at.slot) != Some(at.hash) {
             return Err(format!("a lock at {}, where the stored history is another", at.slot));
         }
-        self.lock = Some(certificate);
-        self.aside.retain(|hash, _| branch.contains(hash));
-        self.branch = branch;
         Ok(())
     }
 
@@ -212,6 +194,7 @@ impl Contents {
                     return Err(format!("a state at {} of another's pieces", at.slot));
                 }
                 self.stable = Some(head.stable.clone());
+                self.replaced = self.replaced.max(self.head_slot()).max(at.slot);
                 self.slots.clear();
                 let chunks = pieces.into_iter().collect();
                 self.state = Some(StoredState { head: *head, chunks });
@@ -227,10 +210,7 @@ impl Contents {
             self.push(hash, entry);
         }
         if let Some(lock) = &lock {
-            let at = lock.position();
-            if at.slot >= self.base_slot() && self.hash_at(at.slot) != Some(at.hash) {
-                return Err(format!("a lock at {} off the history adopted", at.slot));
-            }
+            self.lies_on(lock)?;
         }
         if let Some(entered) = entered {
             let before = self.entered.as_ref().map_or(View::ZERO, EnteredView::view);
@@ -240,7 +220,6 @@ impl Contents {
             self.entered = Some(entered);
         }
         self.lock = lock;
-        self.branch.clear();
         self.aside.clear();
         Ok(())
     }
@@ -357,10 +336,11 @@ impl Disk {
         self.contents.hash_at(slot)
     }
 
-    /// Whether a slot aside is stored that ends so.
+    /// The highest slot that was replaced when a state was put in place of the stored history, be
+    /// it the state's or that history's own.
     #[must_use]
-    pub fn is_aside(&self, at: Position) -> bool {
-        self.contents.aside.get(&at.hash).is_some_and(|aside| aside.at == at)
+    pub fn replaced(&self) -> Slot {
+        self.contents.replaced
     }
 
     /// Whether a slot of this hash was part of the stored history at any time.
@@ -407,12 +387,6 @@ impl Disk {
             entered: contents.entered.clone(),
             state: contents.state.clone(),
             lock: contents.lock.clone(),
-            aside: contents
-                .branch
-                .iter()
-                .filter_map(|hash| contents.aside.get(hash))
-                .cloned()
-                .collect(),
             stable: contents.stable.clone(),
             orphans: contents.orphans.clone(),
             evidence: contents.evidence.clone(),

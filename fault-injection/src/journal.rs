@@ -24,6 +24,8 @@ type Changes = Vec<(String, Option<String>)>;
 /// See the [module](self).
 #[derive(Clone, Debug, Default)]
 pub struct Journal {
+    /// Whether keys get lost.
+    in_bad_memory: bool,
     values: Values,
     /// For each slot above the permanent one, oldest first, what its keys held before it.
     undo: Vec<(Slot, Changes)>,
@@ -32,6 +34,12 @@ pub struct Journal {
 }
 
 impl Journal {
+    /// One that loses a key in slot 5 and in every 16th slot from there on.
+    #[must_use]
+    pub fn in_bad_memory() -> Self {
+        Self { in_bad_memory: true, ..Self::default() }
+    }
+
     /// What is stored under `key`.
     #[must_use]
     pub fn value(&self, key: &str) -> Option<&str> {
@@ -104,6 +112,9 @@ impl Application for Journal {
 
     fn end_slot(&mut self, slot: Slot) {
         self.undo.push((slot, std::mem::take(&mut self.open)));
+        if self.in_bad_memory && slot.0 % 16 == 5 {
+            self.values.pop_first();
+        }
     }
 
     fn undo_to(&mut self, slot: Slot) {

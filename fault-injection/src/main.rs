@@ -1,11 +1,12 @@
 //! The simulator's command line.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use elea_fault_injection::campaign::{self, Order};
 use elea_fault_injection::subject::JournalWorld;
-use elea_fault_injection::{hostile, mutants, run, villain};
+use elea_fault_injection::{hostile, mutants, run, script, villain};
 
 /// Breaks simulated Elea clusters and checks that they keep their promises.
 #[derive(Parser)]
@@ -16,6 +17,7 @@ use elea_fault_injection::{hostile, mutants, run, villain};
         elea-fault-injection campaign partition-merge --seeds 1000\n  \
         elea-fault-injection campaign all --seeds 200\n  \
         elea-fault-injection replay partition-merge 42 --verbose\n  \
+        elea-fault-injection trace tests/traces/merge\n  \
         elea-fault-injection mutants skip-duplicate-check"
 )]
 struct Arguments {
@@ -62,6 +64,12 @@ enum Command {
     },
     /// Lists campaigns, villains, hostile clients and mutants.
     List,
+    /// Runs scenarios that are pages of text and checks that they print what they say.
+    Trace {
+        /// The pages, or folders of them, such as `tests/traces`.
+        #[arg(required = true)]
+        pages: Vec<PathBuf>,
+    },
     /// Breaks a rule in a copy of the source and checks that the simulator notices.
     Mutants {
         /// Which mutants; all of them if none is named.
@@ -81,7 +89,8 @@ fn main() -> ExitCode {
         }
         Command::Replay { campaign, seed, verbose } => replay(&campaign, seed, verbose),
         Command::List => list(),
-        Command::Mutants { names } => run_mutants(&names),
+        Command::Mutants { names } => code(mutants::run(&names)),
+        Command::Trace { pages } => code(pages.iter().all(|page| trace(page))),
     }
 }
 
@@ -131,6 +140,19 @@ fn replay(name: &str, seed: u64, verbose: bool) -> ExitCode {
     code(report.violation.is_none())
 }
 
+fn trace(page: &Path) -> bool {
+    match script::check_pages(page) {
+        Ok(()) => {
+            println!("{}: as it says", page.display());
+            true
+        }
+        Err(difference) => {
+            print!("{difference}");
+            false
+        }
+    }
+}
+
 fn list() -> ExitCode {
     println!("campaigns");
     for campaign in campaign::ALL {
@@ -157,31 +179,4 @@ fn list() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-fn run_mutants(names: &[String]) -> ExitCode {
-    let all = match mutants::all() {
-        Ok(all) => all,
-        Err(error) => {
-            eprintln!("{error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    let mut good = true;
-    for name in names {
-        if all.iter().all(|mutant| mutant.name != *name) {
-            eprintln!("there is no mutant `{name}`; `list` shows them all");
-            good = false;
-        }
-    }
-    for mutant in all.iter().filter(|mutant| names.is_empty() || names.contains(&mutant.name)) {
-        match mutants::hunt(mutant) {
-            Ok(caught) => println!("{}: {caught}", mutant.name),
-            Err(error) => {
-                eprintln!("{}: {error}", mutant.name);
-                good = false;
-            }
-        }
-    }
-    code(good)
 }

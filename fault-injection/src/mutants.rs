@@ -15,7 +15,7 @@ use std::fs;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,7 @@ use serde::Deserialize;
 
 use crate::subject::JournalWorld;
 use crate::violation::Violation;
-use crate::{campaign, run};
+use crate::{campaign, run, script};
 
 /// A rule to break and who must notice.
 #[derive(Clone, Debug, Deserialize)]
@@ -36,7 +36,11 @@ pub struct Mutant {
     pub breaks: String,
     /// What to patch.
     pub patch: Vec<Patch>,
-    /// The rules by whose names it may be caught.
+    /// The scenario that must not print any more what its page says, in `tests/traces`. Then no
+    /// seeds are run.
+    pub trace: Option<String>,
+    /// The rules by whose names a seed may catch it.
+    #[serde(default)]
     pub caught_by: Vec<String>,
     /// In which campaign.
     #[serde(default = "usual_campaign")]
@@ -45,6 +49,7 @@ pub struct Mutant {
     #[serde(default)]
     pub from: u64,
     /// How many seeds to try at most.
+    #[serde(default)]
     pub seeds: u64,
 }
 
@@ -119,6 +124,12 @@ pub enum Escape {
     /// The simulator did not notice.
     #[error("NOT CAUGHT in {0} seeds")]
     NotCaught(u64),
+    /// The scenario goes on as before.
+    #[error("NOT CAUGHT by {0}")]
+    SameTrace(String),
+    /// The scenario is another one without the mutant, too.
+    #[error("fails without the mutant, too: {0}")]
+    BadTrace(String),
     /// It did not come to an end.
     #[error("NOT CAUGHT: no end after {} s", HUNT_MAX.as_secs())]
     NoEnd,
@@ -144,21 +155,37 @@ pub enum Escape {
 
 /// How a mutant was caught.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Caught {
-    /// The rule that it broke.
-    pub rule: String,
-    /// In which seed.
-    pub seed: u64,
-    /// How many seeds were run until then.
-    pub tried: u64,
-    /// What the checker said.
-    pub what: String,
+pub enum Caught {
+    /// By a seed.
+    Seed {
+        /// The rule that it broke.
+        rule: String,
+        /// In which seed.
+        seed: u64,
+        /// How many seeds were run until then.
+        tried: u64,
+        /// What the checker said.
+        what: String,
+    },
+    /// By a scenario.
+    Trace {
+        /// Which, by its path in `tests/traces`.
+        page: String,
+        /// Where and what it printed instead.
+        difference: String,
+    },
 }
 
 impl fmt::Display for Caught {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { rule, seed, tried, what } = self;
-        write!(f, "caught by {rule} in seed {seed} after {tried} seeds: {what}")
+        match self {
+            Self::Seed { rule, seed, tried, what } => {
+                write!(f, "caught by {rule} in seed {seed} after {tried} seeds: {what}")
+            }
+            Self::Trace { page, difference } => {
+                write!(f, "caught by {page}\n{difference}")
+            }
+        }
     }
 }
 
@@ -215,7 +242,7 @@ pub fn run(names: &[String]) -> bool {
         eprintln!("there is no mutant `{name}`; `list` shows them all");
     }
     mutants.retain(|mutant| names.is_empty() || names.contains(&mutant.name));
-    let mut table = vec![["mutant", "rule", "seed", "tried", "s"].map(str::to_owned)];
+    let mut table = vec![["mutant", "caught by", "seed", "tried", "s"].map(str::to_owned)];
     let mut escaped = Vec::new();
     hunt_all(&mutants, |mutant, took, result| {
         let took = format!("{:.1}", took.as_secs_f64());
@@ -223,8 +250,15 @@ pub fn run(names: &[String]) -> bool {
         let row = match &result {
             Ok(caught) => {
                 println!("{name}: {caught}");
-                let (rule, seed) = (caught.rule.clone(), caught.seed.to_string());
-                [name, rule, seed, caught.tried.to_string(), took]
+                match caught {
+                    Caught::Seed { rule, seed, tried, .. } => {
+                        let by = format!("{rule} ({})", mutant.campaign);
+                        [name, by, seed.to_string(), tried.to_string(), took]
+                    }
+                    Caught::Trace { page, .. } => {
+                        [name, page.clone(), "-".into(), "-".into(), took]
+                    }
+                }
             }
             Err(error) => {
                 eprintln!("{name}: {error}");
@@ -440,6 +474,41 @@ fn build(mutants: &[Mutant], round: &Round) -> Result<PathBuf, Escape> {
 const HUNT_MAX: Duration = Duration::from_secs(900);
 
 fn hunt_in(binary: &Path, mutant: &Mutant, number: usize) -> Result<Caught, Escape> {
+    match &mutant.trace {
+        Some(page) => trace_in(binary, page, number),
+        None => seeds_in(binary, mutant, number),
+    }
+}
+
+/// Runs a scenario: with the mutant it must be another one, and without it the one on the page.
+fn trace_in(binary: &Path, page: &str, number: usize) -> Result<Caught, Escape> {
+    let io = |error| Escape::Io(binary.to_owned(), error);
+    let path = root().join("tests/traces").join(page);
+    if let Err(difference) = script::check_pages(&path) {
+        return Err(Escape::BadTrace(difference));
+    }
+    let answer = target().join("answer.txt");
+    let mut child = Command::new(binary)
+        .arg("trace")
+        .arg(&path)
+        .env("ELEA_MUTANT", number.to_string())
+        .env_remove("REWRITE")
+        .stdout(Stdio::from(fs::File::create(&answer).map_err(io)?))
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(io)?;
+    let ended = ends_in_time(&mut child).map_err(io)?.ok_or(Escape::NoEnd)?;
+    if ended.success() {
+        return Err(Escape::SameTrace(page.to_owned()));
+    }
+    let difference = fs::read_to_string(&answer).map_err(io)?;
+    if difference.is_empty() {
+        return Err(Escape::NoAnswer(format!("{page} was not run: {ended}")));
+    }
+    Ok(Caught::Trace { page: page.to_owned(), difference })
+}
+
+fn seeds_in(binary: &Path, mutant: &Mutant, number: usize) -> Result<Caught, Escape> {
     let io = |error| Escape::Io(binary.to_owned(), error);
     let answer = target().join("answer.json");
     let (seeds, from) = (mutant.seeds.to_string(), mutant.from.to_string());
@@ -451,23 +520,24 @@ fn hunt_in(binary: &Path, mutant: &Mutant, number: usize) -> Result<Caught, Esca
         .stderr(Stdio::null())
         .spawn()
         .map_err(io)?;
-    if !ends_in_time(&mut child).map_err(io)? {
-        return Err(Escape::NoEnd);
-    }
+    ends_in_time(&mut child).map_err(io)?.ok_or(Escape::NoEnd)?;
     judge(mutant, &fs::read_to_string(&answer).map_err(io)?)
 }
 
-fn ends_in_time(child: &mut Child) -> io::Result<bool> {
+/// How it ended; `None` where it had to be ended.
+fn ends_in_time(child: &mut Child) -> io::Result<Option<ExitStatus>> {
     let until = Instant::now() + HUNT_MAX;
-    while child.try_wait()?.is_none() {
+    loop {
+        if let Some(ended) = child.try_wait()? {
+            return Ok(Some(ended));
+        }
         if Instant::now() >= until {
             child.kill()?;
             child.wait()?;
-            return Ok(false);
+            return Ok(None);
         }
         thread::sleep(Duration::from_millis(20));
     }
-    Ok(true)
 }
 
 fn judge(mutant: &Mutant, answer: &str) -> Result<Caught, Escape> {
@@ -489,7 +559,7 @@ fn judge(mutant: &Mutant, answer: &str) -> Result<Caught, Escape> {
         return Err(Escape::WrongRule { found: rule, expected, seed, what });
     }
     let tried = result["seeds"].as_u64().unwrap_or_default();
-    Ok(Caught { rule, seed, tried, what })
+    Ok(Caught::Seed { rule, seed, tried, what })
 }
 
 /// Copies what the simulator is built from, as a workspace of its own, changed by `change`, which
@@ -586,6 +656,11 @@ mod tests {
     fn every_patch_fits_the_source_as_it_is() {
         for mutant in all().expect("the mutants' files are sound") {
             assert!(campaign::named(&mutant.campaign).is_some(), "{}", mutant.name);
+            let is_hunted = match &mutant.trace {
+                Some(page) => root().join("tests/traces").join(page).exists(),
+                None => mutant.seeds > 0 && !mutant.caught_by.is_empty(),
+            };
+            assert!(is_hunted, "{}: no seeds and no page", mutant.name);
             for patch in &mutant.patch {
                 let text = fs::read_to_string(root().join(&patch.file)).expect("the file exists");
                 let fit = patch.fit(&text);
@@ -599,6 +674,7 @@ mod tests {
         Mutant {
             name: name.to_owned(),
             breaks: String::new(),
+            trace: None,
             patch: vec![Patch { file: "protocol/src/quorum.rs".into(), find, replace }],
             caught_by: Vec::new(),
             campaign: usual_campaign(),

@@ -162,6 +162,7 @@ impl<S: Subject> Node<S> {
     /// # Errors
     /// It does not start from what it wrote itself.
     pub fn start(&mut self, time: u64) -> Result<(), Violation> {
+        let in_bad_memory = self.villain.as_ref().is_some_and(|villain| villain.has_bad_memory());
         let setup = Setup {
             id: self.id,
             membership: self.membership.clone(),
@@ -172,7 +173,7 @@ impl<S: Subject> Node<S> {
         let slots = self.disk.slots().into_iter().map(Ok::<_, std::convert::Infallible>);
         let core = Replica::start(
             setup,
-            S::application(),
+            S::application(in_bad_memory),
             self.disk.recovered(),
             slots,
             self.clock.at(time),

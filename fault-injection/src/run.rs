@@ -192,7 +192,7 @@ fn verdict<S: Subject>(world: &mut World<S>) -> Result<(), Violation> {
     demand(heads.iter().all(|other| *other == head), "I9", || {
         "correct replicas part again".to_owned()
     })?;
-    let mut fresh = S::application();
+    let mut fresh = S::application(false);
     let executed = reexecute(&world.checker.histories, head.hash, &mut fresh)?;
     world.checker.outcomes.check(&executed)?;
     check_strong(world, head.hash, &executed)?;

@@ -44,6 +44,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write;
+use std::panic;
+use std::path::Path;
 
 use bytes::Bytes;
 use elea_protocol::client::{Follow, Ticket};
@@ -64,6 +66,28 @@ use crate::world::World;
 
 /// The arguments of a directive, as `datadriven` gives them.
 pub type Arguments = HashMap<String, Vec<String>>;
+
+/// Runs a page, or all pages in a folder, and answers where one does not print what it says, with
+/// what it should have been. With `REWRITE` set in the environment they are written anew instead.
+///
+/// # Errors
+/// The differences, a text for people; or what is wrong with a file.
+pub fn check_pages(path: &Path) -> Result<(), String> {
+    let Some(name) = path.to_str().filter(|_| path.exists()) else {
+        return Err(format!("{}: there is no such page\n", path.display()));
+    };
+    let run = || {
+        datadriven::walk(name, |file| {
+            let mut script = Script::default();
+            file.run(|case| script.step(&case.directive, &case.args, &case.input));
+        });
+    };
+    // It tells of differences by a panic, as a test does.
+    panic::catch_unwind(run).map_err(|told| match told.downcast::<String>() {
+        Ok(told) => *told,
+        Err(_) => format!("{name}: the core panicked\n"),
+    })
+}
 
 /// A page being run.
 #[derive(Default)]

@@ -16,8 +16,9 @@ pub trait Subject: 'static {
     /// The application.
     type App: Application;
 
-    /// A fresh one, in the state before slot 1.
-    fn application() -> Self::App;
+    /// A fresh one, in the state before slot 1. In bad memory it may lose something now and then,
+    /// if it knows how to.
+    fn application(in_bad_memory: bool) -> Self::App;
 
     /// The state in words or as a digest: equal states, equal words.
     fn describe(application: &Self::App) -> String;
@@ -43,8 +44,8 @@ pub struct JournalWorld;
 impl Subject for JournalWorld {
     type App = Journal;
 
-    fn application() -> Journal {
-        Journal::default()
+    fn application(in_bad_memory: bool) -> Journal {
+        if in_bad_memory { Journal::in_bad_memory() } else { Journal::default() }
     }
 
     fn describe(application: &Journal) -> String {

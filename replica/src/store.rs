@@ -36,7 +36,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use elea_protocol::codec::{self, Canonical, Sink};
 use elea_protocol::id::{Digest, ReplicaId, Slot};
-use elea_protocol::message::{CommitCertificate, Position, SlotEntry, StatePart};
+use elea_protocol::message::{Position, SlotEntry, StatePart};
 use elea_protocol::replica::{Adopted, Aside, Ground, Record, Recovered, StateHead, StoredState};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use serde::Serialize;
@@ -45,7 +45,7 @@ use serde::de::DeserializeOwned;
 use crate::config::Durability;
 
 /// The version of what is stored. It changes when old records can no longer be read as they are.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 const HISTORY: &str = "history";
 const META: &str = "meta";
@@ -287,9 +287,6 @@ fn piece_of_key(key: &[u8]) -> Option<(Position, StatePart)> {
     Some((Position { slot: Slot(u64::from_be_bytes(*slot)), hash: Digest(*hash) }, part))
 }
 
-/// The lock as it is stored: the certificate, and the slots aside that lead to it.
-type StoredLock = (CommitCertificate, Vec<Digest>);
-
 /// What becomes of one key: a value, or nothing.
 type Change = Option<Vec<u8>>;
 
@@ -437,19 +434,10 @@ impl Store {
     }
 
     fn recovered(&self) -> Result<Recovered, StoreError> {
-        let (lock, branch) = match self.read_meta::<StoredLock>(META_LOCK)? {
-            None => (None, Vec::new()),
-            Some((certificate, branch)) => (Some(certificate), branch),
-        };
-        let aside = branch.iter().map(|hash| {
-            let stored = self.read(&self.aside, ASIDE, &hash.0)?;
-            stored.ok_or_else(|| self.damaged("a slot that leads to the lock is missing"))
-        });
         Ok(Recovered {
             entered: self.read_meta(META_ENTERED)?,
             state: self.stored_state()?,
-            lock,
-            aside: aside.collect::<Result<_, _>>()?,
+            lock: self.read_meta(META_LOCK)?,
             stable: self.read_meta(META_STABLE)?,
             orphans: self.read_all(&self.orphans, ORPHANS)?,
             evidence: self.read_all(&self.evidence, EVIDENCE)?,
@@ -628,11 +616,7 @@ impl<'a> Group<'a> {
                 self.index.aside.insert(key);
                 Ok(())
             }
-            Record::Lock { certificate, branch } => {
-                self.put_meta(META_LOCK, &(certificate, branch))?;
-                self.keep_aside(branch);
-                Ok(())
-            }
+            Record::Lock(certificate) => self.put_meta(META_LOCK, certificate),
             Record::Stable(stable) => self.put_meta(META_STABLE, stable),
             Record::Adopted(adopted) => self.adopt(adopted),
             Record::Orphans { add, remove } => {
@@ -691,14 +675,6 @@ impl<'a> Group<'a> {
         Ok(())
     }
 
-    /// Lets go of the slots aside that are not among these.
-    fn keep_aside(&mut self, kept: &[Digest]) {
-        let all = std::mem::take(&mut self.index.aside);
-        let (kept, gone) = all.into_iter().partition(|hash| kept.contains(hash));
-        self.index.aside = kept;
-        self.aside.extend(BTreeSet::into_iter(gone).map(|hash| (hash, None)));
-    }
-
     /// A slot aside, of an earlier group or of this one.
     fn read_aside(&self, hash: &Digest) -> Result<Aside, StoreError> {
         let stored = match self.aside.get(hash) {
@@ -730,12 +706,13 @@ impl<'a> Group<'a> {
             self.put_meta(META_ENTERED, entered)?;
         }
         match &adopted.lock {
-            Some(lock) => self.put_meta(META_LOCK, &(lock, Vec::<Digest>::new()))?,
+            Some(lock) => self.put_meta(META_LOCK, lock)?,
             None => {
                 self.meta.insert(META_LOCK, None);
             }
         }
-        self.keep_aside(&[]);
+        let gone = std::mem::take(&mut self.index.aside);
+        self.aside.extend(gone.into_iter().map(|hash| (hash, None)));
         Ok(())
     }
 

@@ -40,7 +40,6 @@ struct Model {
     slots: Vec<(Digest, SlotEntry)>,
     entered: Option<EnteredView>,
     lock: Option<CommitCertificate>,
-    branch: Vec<Digest>,
     aside: BTreeMap<Digest, Aside>,
     stable: Option<StableProof>,
     orphans: BTreeMap<Digest, Arc<SignedRequest>>,
@@ -71,11 +70,7 @@ impl Model {
             Record::Aside(aside) => {
                 self.aside.insert(aside.at.hash, aside);
             }
-            Record::Lock { certificate, branch } => {
-                self.lock = Some(certificate);
-                self.aside.retain(|hash, _| branch.contains(hash));
-                self.branch = branch;
-            }
+            Record::Lock(certificate) => self.lock = Some(certificate),
             Record::Stable(proof) => self.stable = Some(*proof),
             Record::Adopted(adopted) => self.adopt(*adopted),
             Record::Orphans { add, remove } => {
@@ -117,7 +112,6 @@ impl Model {
         }
         self.entered = adopted.entered.or(self.entered.take());
         self.lock = adopted.lock;
-        self.branch.clear();
         self.aside.clear();
     }
 
@@ -130,7 +124,6 @@ impl Model {
             entered: self.entered.clone(),
             state: state.map(|(head, p)| StoredState { head: head.clone(), chunks: chunks(p) }),
             lock: self.lock.clone(),
-            aside: self.branch.iter().map(|hash| self.aside[hash].clone()).collect(),
             stable: self.stable.clone(),
             orphans: self.orphans.values().cloned().collect(),
             evidence,
@@ -193,13 +186,8 @@ impl Scribe {
                 self.write(Record::Aside(aside(at, tag)));
             }
             7 | 8 => {
-                let mut branch: Vec<Digest> = Vec::new();
-                if self.dice.one_in(2) {
-                    let dice = &mut self.dice;
-                    branch.extend(self.model.aside.keys().filter(|_| !dice.one_in(3)));
-                }
                 let certificate = lock(self.dice.between(1, head + 1));
-                self.write(Record::Lock { certificate, branch });
+                self.write(Record::Lock(certificate));
             }
             9 => {
                 let proof = stable(self.dice.between(1, head + 1), self.tags);

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use elea_protocol::evidence::Evidence;
 use elea_protocol::id::{ClientId, RequestNumber, SessionId, View};
 use elea_protocol::message::{
-    Checkpoint, CheckpointCertificate, Commit, Level, Linked, NewView, NewViewHeader,
-    NonDeterminism, OrderHeader, Request, SignedRequest, StableProof, StateDigests,
+    Checkpoint, CheckpointCertificate, Commit, CommitCertificate, Level, Linked, NewView,
+    NewViewHeader, NonDeterminism, OrderHeader, Request, SignedRequest, StableProof, StateDigests,
 };
 use elea_protocol::replica::EnteredView;
 use elea_protocol::seal::{SecretKey, Signature, Signed, Signer};
@@ -59,7 +59,7 @@ fn lock(slot: u64) -> CommitCertificate {
 }
 
 fn locked(slot: u64) -> Record {
-    Record::Lock { certificate: lock(slot), branch: Vec::new() }
+    Record::Lock(lock(slot))
 }
 
 fn aside(slot: u64, tag: u64) -> Aside {
@@ -109,11 +109,10 @@ fn adopted(ground: Ground, slots: &[u64], lock: Option<CommitCertificate>) -> Re
 }
 
 fn assert_same(found: Recovered, expected: Recovered) {
-    let Recovered { entered, state, lock, aside, stable, orphans, evidence } = found;
+    let Recovered { entered, state, lock, stable, orphans, evidence } = found;
     assert_eq!(entered, expected.entered);
     assert_eq!(state, expected.state);
     assert_eq!(lock, expected.lock);
-    assert_eq!(aside, expected.aside);
     assert_eq!(stable, expected.stable);
     assert_eq!(orphans, expected.orphans);
     assert_eq!(evidence, expected.evidence);
@@ -360,8 +359,7 @@ fn an_adopted_history_replaces_the_end_of_the_own_one_from_slots_of_this_group_a
     store
         .commit(&[locked(4), Record::Aside(aside(3, 13)), Record::Aside(aside(9, 99))])
         .expect("it");
-    let (mut store, recovered) = reopen(&folder, store);
-    assert_eq!(recovered.aside, [], "what leads to no lock is of no use");
+    let (mut store, _) = reopen(&folder, store);
     assert_eq!(keys(&store.aside), 2);
     let change = Record::Adopted(Box::new(Adopted {
         entered: Some(entered(3, 4)),
@@ -382,23 +380,6 @@ fn an_adopted_history_replaces_the_end_of_the_own_one_from_slots_of_this_group_a
     let (store, recovered) = reopen(&folder, store);
     assert_eq!(stored(&store), [1]);
     assert_same(recovered, Recovered { entered: Some(entered(3, 4)), ..Recovered::default() });
-}
-
-#[test]
-fn the_slots_that_lead_to_a_lock_stay_as_long_as_it_does() {
-    let folder = TempDir::new().expect("a folder");
-    let (mut store, _) = open(folder.path()).expect("a new store");
-    let all = [aside(1, 11), aside(2, 12), aside(2, 22)].map(Record::Aside);
-    store.commit(&all).expect("written");
-    let branch = vec![hash(11), hash(12)];
-    store.commit(&[Record::Lock { certificate: lock(2), branch }]).expect("written");
-    let (mut store, recovered) = reopen(&folder, store);
-    assert_eq!(recovered.aside, [aside(1, 11), aside(2, 12)]);
-    assert_eq!(keys(&store.aside), 2);
-    store.commit(&[slot(1, 1), locked(1)]).expect("written");
-    let (store, recovered) = reopen(&folder, store);
-    assert_eq!((recovered.lock, recovered.aside), (Some(lock(1)), vec![]));
-    assert_eq!(keys(&store.aside), 0);
 }
 
 #[test]
@@ -496,13 +477,12 @@ fn a_damaged_value_of_any_kind_is_found_at_the_start() {
     let group = [
         chunk(5, 1, StatePart::Last, b"piece"),
         adopted(Ground::State(Box::new(head(5, 1))), &[], None),
-        Record::Aside(aside(6, 16)),
-        Record::Lock { certificate: lock(6), branch: vec![hash(16)] },
+        Record::Lock(lock(6)),
         Record::Orphans { add: vec![request(1, 1)], remove: vec![] },
         Record::Evidence(Box::new(proof(1))),
     ];
-    let keyspaces: [fn(&Store) -> &Keyspace; 5] =
-        [|s| &s.aside, |s| &s.orphans, |s| &s.state, |s| &s.evidence, |s| &s.meta];
+    let keyspaces: [fn(&Store) -> &Keyspace; 4] =
+        [|s| &s.orphans, |s| &s.state, |s| &s.evidence, |s| &s.meta];
     for keyspace in keyspaces {
         let folder = TempDir::new().expect("a folder");
         let (mut store, _) = open(folder.path()).expect("a new store");

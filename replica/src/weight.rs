@@ -84,7 +84,7 @@ pub(crate) fn record(record: &Record) -> usize {
         + match record {
             Record::Slot { entry: slot, .. } => entry(slot),
             Record::Aside(aside) => entry(&aside.linked.entry),
-            Record::Lock { certificate, branch } => votes(certificate) + DIGEST * branch.len(),
+            Record::Lock(certificate) => votes(certificate),
             Record::Stable(proof) => stable(proof),
             Record::Adopted(adopted) => {
                 let entered = adopted.entered.as_ref();

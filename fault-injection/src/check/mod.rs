@@ -151,7 +151,7 @@ impl Checker {
         let is_below = base.is_some_and(|base| {
             self.histories.extends(base, Position { slot, hash }) && slot < base.slot
         });
-        let is_outdated = disk.entered() > view || base.is_some_and(|base| slot <= base.slot);
+        let is_outdated = disk.entered() > view || slot <= disk.replaced();
         let was_there = is_outdated && disk.ever_held(&hash);
         demand(is_there || is_below || was_there, "durable", || {
             format!("{who} {does} slot {slot} ({hash:?}), which is not on its disk")

@@ -88,7 +88,7 @@ fn a_committed_reply_rests_on_a_lock_of_its_view() {
         let commit =
             Commit { view: View(0), slot: Slot(slot as u64), hash: fake.slots[slot - 1].hash };
         let certificate = CommitCertificate { commit, votes: std::collections::BTreeMap::new() };
-        Record::Lock { certificate, branch: Vec::new() }
+        Record::Lock(certificate)
     };
     let with = |lock: Option<Record>| disk(slots(&fake).into_iter().chain(lock).collect());
     assert_eq!(rule(checker.answer_leaves(ME, &answer, &with(None))), "durable");

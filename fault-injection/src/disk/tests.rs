@@ -36,9 +36,8 @@ fn certificate(view: u64, slot: u64, byte: u8) -> CommitCertificate {
     CommitCertificate { commit, votes: BTreeMap::new() }
 }
 
-fn lock(slot: u64, byte: u8, branch: &[u8]) -> Record {
-    let branch = branch.iter().map(|byte| hash(*byte)).collect();
-    Record::Lock { certificate: certificate(0, slot, byte), branch }
+fn lock(slot: u64, byte: u8) -> Record {
+    Record::Lock(certificate(0, slot, byte))
 }
 
 fn proof(slot: u64, byte: u8) -> StableProof {
@@ -144,28 +143,13 @@ fn marks_and_slots_that_leave_a_hole_are_found() {
 }
 
 #[test]
-fn a_lock_keeps_its_branch_and_nothing_else_aside() {
-    let own = [slot(1, 1), slot(2, 2)];
-    let mut disk = disk(&own);
-    write(&mut disk, &[aside(2, 22, 1), aside(3, 33, 22), aside(2, 44, 1)]).expect("sound");
-    assert!(disk.is_aside(at(2, 44)));
-    write(&mut disk, &[lock(3, 33, &[22, 33])]).expect("sound");
-    assert!(!disk.is_aside(at(2, 44)) && disk.is_aside(at(3, 33)));
-    let recovered = disk.recovered();
-    let branch: Vec<u64> = recovered.aside.iter().map(|aside| aside.at.slot.0).collect();
-    assert_eq!((branch, recovered.lock.map(|lock| lock.commit.slot)), (vec![2, 3], Some(Slot(3))));
-    assert_eq!(hashes(&disk), [1, 2], "the own history is another");
-    write(&mut disk, &[lock(2, 2, &[])]).expect("sound");
-    assert!(disk.recovered().aside.is_empty());
-    for (wrong, why) in [
-        (lock(3, 33, &[22, 33]), "the branch is gone"),
-        (lock(2, 9, &[]), "another history"),
-        (lock(3, 9, &[]), "above the head"),
-    ] {
+fn a_lock_lies_on_the_stored_history() {
+    let mut disk = disk(&[slot(1, 1), slot(2, 2)]);
+    write(&mut disk, &[lock(2, 2)]).expect("sound");
+    for (wrong, why) in [(lock(2, 9), "another history"), (lock(3, 9), "above the head")] {
         assert!(write(&mut disk.clone(), &[wrong]).is_err(), "{why}");
     }
-    let gap = [aside(2, 22, 9), lock(2, 22, &[22])];
-    assert!(write(&mut disk, &gap).is_err(), "a branch that begins nowhere");
+    assert_eq!(disk.recovered().lock.map(|lock| lock.commit.slot), Some(Slot(2)));
 }
 
 #[test]
@@ -175,7 +159,6 @@ fn an_adopted_history_stands_on_what_is_common() {
     write(&mut disk, &branch).expect("sound");
     write(&mut disk, &[adopted(Some(4), Ground::Common(Slot(1)), &[22, 33, 44])]).expect("sound");
     assert_eq!(hashes(&disk), [1, 22, 33, 44]);
-    assert!(!disk.is_aside(at(2, 22)), "all slots aside are gone");
     assert_eq!(disk.entered(), View(4));
     assert_eq!(disk.recovered().entered.map(|entered| entered.entry_slot), Some(Slot(1)));
     assert!(disk.ever_held(&hash(3)) && !disk.ever_held(&hash(55)));

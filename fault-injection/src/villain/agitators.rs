@@ -32,7 +32,8 @@ impl FalseStatus {
         let head = self.notes.head(lair);
         let lock = self.notes.lock().map(|lock| lock.at());
         let stamp = self.stamps.next(lair);
-        let mut status = Status { entered, campaign: None, head, lock, stable, stamp };
+        let mut status =
+            Status { entered, campaign: None, head, lock, stable, convicted: 0, stamp };
         for _ in 0..lair.rng.between(1, 2) {
             let far = *lair.rng.pick(&[1, 4, 100, 1 << 50]);
             match lair.rng.between(0, 6) {

@@ -45,9 +45,15 @@ impl FutureFlooder {
             2 => {
                 let lock = Some((view, head));
                 let stamp = self.stamps.next(lair);
-                let body =
-                    Status { entered: view, campaign: None, head, lock, stable: slot, stamp };
-                Message::Status(lair.sign(body))
+                Message::Status(lair.sign(Status {
+                    entered: view,
+                    campaign: None,
+                    head,
+                    lock,
+                    stable: slot,
+                    convicted: 0,
+                    stamp,
+                }))
             }
             3 => Message::Suspect(lair.sign(Suspect { view })),
             4 | 5 => {

@@ -1,12 +1,16 @@
 //! Villains that sign what is not so.
 
 use bytes::Bytes;
-use elea_protocol::id::Digest;
+use std::collections::BTreeMap;
+
+use elea_protocol::id::{Digest, ReplicaId, View};
 use elea_protocol::message::{
-    Commit, Message, NonDeterminism, Order, OrderHeader, Results, ToClient,
+    Checkpoint, Commit, Message, NewView, NewViewHeader, NonDeterminism, Order, OrderHeader,
+    Results, ToClient, ViewChange, changes_digest,
 };
+use elea_protocol::quorum::Strength;
 use elea_protocol::replica::{Action, Event};
-use elea_protocol::seal::sign_replies;
+use elea_protocol::seal::{Signed, sign_replies};
 
 use super::{Deed, Lair, Villain, tell};
 use crate::restate;
@@ -26,7 +30,7 @@ impl Pretender {
         let (view, slot, before, time) = match &self.last {
             Some((header, choices)) => (header.view, header.slot.next(), header.hash, choices.time),
             None if !self.genesis_done => (
-                elea_protocol::id::View::ZERO,
+                View::ZERO,
                 elea_protocol::id::Slot::GENESIS.next(),
                 *lair.membership.genesis(),
                 lair.now.wall,
@@ -66,6 +70,82 @@ impl Villain for Pretender {
 
     fn stirs(&mut self, lair: &mut Lair, deeds: &mut Vec<Deed>) {
         self.forge(lair, deeds);
+    }
+}
+
+/// Begins views of which another is primary, on view changes that are good.
+#[derive(Default)]
+pub struct Usurper {
+    changes: BTreeMap<View, BTreeMap<ReplicaId, Signed<ViewChange>>>,
+}
+
+impl Usurper {
+    fn keep(&mut self, change: &Signed<ViewChange>) {
+        self.changes.entry(change.body.view).or_default().insert(change.by, change.clone());
+    }
+
+    fn begin(&mut self, lair: &mut Lair, deeds: &mut Vec<Deed>) {
+        let size = lair.membership.size();
+        let ready = self.changes.iter().find(|(view, changes)| {
+            view.primary(size.replicas()) != lair.id
+                && changes.contains_key(&lair.id)
+                && size.suffices(changes.len(), Strength::Weak)
+        });
+        let Some(view) = ready.map(|(view, _)| *view) else { return };
+        let changes: Vec<_> =
+            self.changes.remove(&view).into_iter().flat_map(BTreeMap::into_values).collect();
+        let locks = changes.iter().filter_map(|change| change.body.lock.as_ref());
+        let base = locks.max_by_key(|lock| lock.rank()).map(|lock| lock.position());
+        let heads = changes.iter().map(|change| change.body.head);
+        let Some(head) = base.into_iter().chain(heads).max() else { return };
+        let header = NewViewHeader { view, head, changes: changes_digest(&changes) };
+        let new_view = lair.sign(NewView { header, changes });
+        tell(&lair.others(), Message::NewView(new_view), deeds);
+    }
+}
+
+impl Villain for Usurper {
+    fn name(&self) -> &'static str {
+        "usurper"
+    }
+
+    fn hears(&mut self, _lair: &mut Lair, event: Event, to_core: &mut Vec<Event>) {
+        if let Event::Peer { message, .. } = &event
+            && let Message::Campaign(campaign) = &**message
+        {
+            self.keep(&campaign.change);
+        }
+        to_core.push(event);
+    }
+
+    fn does(&mut self, lair: &mut Lair, action: Action, deeds: &mut Vec<Deed>) {
+        if let Action::Send { message: Message::Campaign(campaign), .. } = &action {
+            self.keep(&campaign.change);
+        }
+        deeds.push(Deed::Act(action));
+        self.begin(lair, deeds);
+    }
+}
+
+/// Votes for checkpoints of states that nobody has.
+#[derive(Default)]
+pub struct FalseState;
+
+impl Villain for FalseState {
+    fn name(&self) -> &'static str {
+        "false-state"
+    }
+
+    fn does(&mut self, lair: &mut Lair, action: Action, deeds: &mut Vec<Deed>) {
+        let action = match action {
+            Action::Send { to, message: Message::Checkpoint(vote), after } => {
+                let state = lair.invented();
+                let message = Message::Checkpoint(lair.sign(Checkpoint { state, ..vote.body }));
+                Action::Send { to, message, after }
+            }
+            action => action,
+        };
+        deeds.push(Deed::Act(action));
     }
 }
 

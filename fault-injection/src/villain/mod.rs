@@ -7,6 +7,7 @@
 
 mod agitators;
 mod amnesiac;
+mod bad_memory;
 mod basementdb;
 mod equivocator;
 mod flooders;
@@ -32,12 +33,13 @@ use elea_protocol::seal::{Signed, Signer, sign};
 use self::Worst::{Anywhere, Leading};
 use self::agitators::{Agitator, FalseStatus, HugeViews};
 use self::amnesiac::Amnesiac;
+use self::bad_memory::BadMemory;
 use self::basementdb::{DropCommits, GarbageHash, NZero};
 use self::equivocator::{Accomplice, Equivocator, TwoNewViews};
 use self::flooders::{FalseHistorian, FutureFlooder, Junk, Replayer};
 use self::historians::{JunkState, StaleHistorian};
 use self::hoarders::{HiddenLock, TicketHoarder};
-use self::liars::{DoubleVoter, ForgedReplies, Pretender};
+use self::liars::{DoubleVoter, FalseState, ForgedReplies, Pretender, Usurper};
 use self::procrastinator::Procrastinator;
 use self::rule_breaker::RuleBreaker;
 use self::silent::{Mute, SelectiveSender, Shunner, VoteWithholder};
@@ -163,6 +165,11 @@ pub trait Villain: Send {
 
     /// The event has been dealt with: a moment for deeds of its own.
     fn stirs(&mut self, _lair: &mut Lair, _deeds: &mut Vec<Deed>) {}
+
+    /// Whether the application of its core lies in bad memory.
+    fn has_bad_memory(&self) -> bool {
+        false
+    }
 }
 
 /// Where a villain does its worst. Any of them may be any replica: views change.
@@ -186,6 +193,7 @@ pub const ALL: &[(&str, &str, Worst, Maker)] = &[
     ("accomplice", "spreads and orders both contents of a name", Leading, made::<Accomplice>),
     ("agitator", "asks for the next view all the time", Anywhere, made::<Agitator>),
     ("amnesiac", "contradicts what it said, as if it had no disk", Anywhere, made::<Amnesiac>),
+    ("bad-memory", "loses a part of its state now and then", Anywhere, made::<BadMemory>),
     (
         "basementdb-drop-commits",
         "hears no vote for a slot that it has not executed",
@@ -212,6 +220,7 @@ pub const ALL: &[(&str, &str, Worst, Maker)] = &[
         Anywhere,
         made::<FalseHistorian>,
     ),
+    ("false-state", "votes for states that nobody has", Anywhere, made::<FalseState>),
     ("false-status", "heads, locks and views that it does not have", Anywhere, made::<FalseStatus>),
     (
         "forged-replies",
@@ -259,6 +268,7 @@ pub const ALL: &[(&str, &str, Worst, Maker)] = &[
         made::<TicketHoarder>,
     ),
     ("two-new-views", "begins a view with two histories", Leading, made::<TwoNewViews>),
+    ("usurper", "begins views where another is primary", Anywhere, made::<Usurper>),
     ("vote-withholder", "says everything but its votes", Anywhere, made::<VoteWithholder>),
     ("year-9000", "orders and begins views in the far future", Leading, made::<Year9000>),
 ];

@@ -43,7 +43,7 @@ impl Notes {
                 }
                 self.aside.insert(aside.at.hash, aside.clone());
             }
-            Record::Lock { certificate, .. } => self.lock = Some(certificate.clone()),
+            Record::Lock(certificate) => self.lock = Some(certificate.clone()),
             Record::Stable(proof) => self.stable = Some((**proof).clone()),
             Record::Adopted(adopted) => {
                 if let Some(entered) = &adopted.entered {

@@ -51,6 +51,8 @@ pub struct Status {
     pub lock: Option<(View, Position)>,
     /// The last slot that will never be undone.
     pub stable: Slot,
+    /// Whom the sender holds a proof against: bit `i` is set for replica `i`.
+    pub convicted: u32,
     /// Wall time of the sender in microseconds, pushed up to grow always.
     pub stamp: u64,
 }
@@ -80,6 +82,7 @@ impl Canonical for Status {
         self.head.write(to);
         write_lock(self.lock.as_ref(), to);
         to.put_u64(self.stable.0);
+        to.put_u64(u64::from(self.convicted));
         to.put_u64(self.stamp);
     }
 }

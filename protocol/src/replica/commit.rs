@@ -170,7 +170,7 @@ impl<A: Application> Replica<A> {
             return;
         }
         self.counters.certificates += 1;
-        self.append(Record::Lock { certificate: certificate.clone(), branch: Vec::new() });
+        self.append(Record::Lock(certificate.clone()));
         self.lock = Some(certificate);
         self.lock_aside = false;
         if commit.view == self.entered {

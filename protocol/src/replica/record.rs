@@ -25,17 +25,12 @@ pub enum Record {
         /// The batch and the order it was accepted by.
         entry: SlotEntry,
     },
-    /// A slot of another history than the own, stored by its hash: the lock rests on it, or the
-    /// next [`Record::Adopted`] makes it part of the history.
+    /// A slot of another history than the own, stored by its hash: the next [`Record::Adopted`]
+    /// makes it part of the history. Written right before that one; what a crash between the two
+    /// leaves behind goes with the next adoption.
     Aside(Aside),
-    /// The lock. Replaces the one before. Of the slots aside only those in `branch` stay.
-    Lock {
-        /// The certificate.
-        certificate: CommitCertificate,
-        /// The slots aside that lead to it from the own history, lowest first; none where it lies
-        /// on the own history.
-        branch: Vec<Digest>,
-    },
+    /// The lock, on the own history. Replaces the one before.
+    Lock(CommitCertificate),
     /// The stable checkpoint. Replaces the one before.
     Stable(Box<StableProof>),
     /// The history is another from here on, and perhaps the view. All slots aside are gone then.
@@ -137,8 +132,6 @@ pub struct Recovered {
     pub state: Option<StoredState>,
     /// The lock stored.
     pub lock: Option<CommitCertificate>,
-    /// The slots that lead to the lock and are not on the own history.
-    pub aside: Vec<Aside>,
     /// The stable checkpoint stored.
     pub stable: Option<StableProof>,
     /// Requests that wait to be in the history again.

@@ -6,6 +6,7 @@
 use super::fetch::Budget;
 use super::{Replica, Target};
 use crate::application::Application;
+use crate::evidence::Evidence;
 use crate::id::{Instant, ReplicaId, Slot, View};
 use crate::message::{Checkpoint, Commit, Message, Position, Status};
 use crate::seal::Signed;
@@ -98,6 +99,7 @@ impl<A: Application> Replica<A> {
             head: self.history.head(),
             lock,
             stable: self.stable(),
+            convicted: self.convicted(),
             stamp,
         });
         // It speaks of the head and the lock: a peer that relies on it must find them again.
@@ -141,6 +143,11 @@ impl<A: Application> Replica<A> {
         self.reconsider();
     }
 
+    /// Whom there is a proof against, as bits.
+    fn convicted(&self) -> u32 {
+        self.evidence.iter().fold(0, |bits, evidence| bits | 1 << evidence.culprit().0)
+    }
+
     fn note_divergence(&mut self, from: ReplicaId, head: Position) {
         match self.history.hash_at(head.slot) {
             Some(own) if own != head.hash => {
@@ -176,6 +183,14 @@ impl<A: Application> Replica<A> {
             if let Some(vote) = vote.filter(|_| of_view) {
                 self.send(to, Message::Commit(vote));
             }
+        }
+        // A proof is sent to all when it is made; who was away then gets it here, one at a time.
+        let lacks = |evidence: &&Evidence| {
+            let bit = 1 << evidence.culprit().0;
+            (before.convicted | status.convicted) & bit == 0
+        };
+        if let Some(evidence) = self.evidence.iter().find(lacks) {
+            self.send(to, Message::Evidence(Box::new(evidence.clone())));
         }
         if before.stable == status.stable {
             let certificate = self.stable.clone().filter(|own| own.slot() > status.stable);

@@ -578,7 +578,10 @@ impl<A: Application> Replica<A> {
             let waiting = enough.then(|| campaign.waiting.unwrap_or(now));
             self.changing.campaign = Some(Running { waiting, ..campaign });
         }
-        let ahead = self.lock_view().is_some_and(|view| view > self.asks_above());
+        // A campaign for the lock's own view is for one that could not be entered anew.
+        let ahead = self.lock_view().is_some_and(|view| {
+            view > self.entered && self.changing.campaign().is_none_or(|own| own <= view)
+        });
         self.changing.lock_ahead_since =
             ahead.then(|| self.changing.lock_ahead_since.unwrap_or(now));
     }

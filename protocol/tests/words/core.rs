@@ -350,7 +350,8 @@ fn a_status_that_lies_costs_a_question_now_and_then() {
     let head = Position { slot: Slot(u64::MAX), hash: Digest([1; 32]) };
     for stamp in [u64::MAX, 5, u64::MAX] {
         let (entered, stable) = (View(0), Slot(0));
-        let body = Status { entered, campaign: None, head, lock: None, stable, stamp };
+        let body =
+            Status { entered, campaign: None, head, lock: None, stable, convicted: 0, stamp };
         bench.hear(Message::Status(say(&bench.membership, 2, body)));
     }
     assert_eq!(bench.counters().stale_stamp, 2);

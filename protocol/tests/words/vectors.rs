@@ -91,6 +91,7 @@ fn what_is_signed_and_hashed_never_changes() {
         head: position,
         lock: None,
         stable: Slot(3),
+        convicted: 0b101,
         stamp: 99,
     };
     line(&mut text, "status without a lock", &genesis, &status);

@@ -99,6 +99,7 @@ fn a_status_keeps_its_bounds() {
         head: position(5),
         lock: None,
         stable: Slot(5),
+        convicted: 0,
         stamp: 1,
     };
     let asks = |entered, campaign| Status { entered, campaign, ..good };
