@@ -153,6 +153,7 @@ fn digest(values: &Values) -> Digest {
 }
 
 /// The state at some slot. It travels as one chunk.
+#[derive(Clone, Debug)]
 pub struct Frozen(Values);
 
 impl Snapshot for Frozen {
@@ -171,6 +172,7 @@ impl Snapshot for Frozen {
 }
 
 /// A state on its way.
+#[derive(Clone, Debug)]
 pub struct Thawing {
     digest: Digest,
     values: Option<Values>,
