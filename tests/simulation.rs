@@ -1,12 +1,16 @@
-//! Simulated clusters: seeds of every campaign, the scripted traces, and mutants that must be caught.
+//! Simulated clusters: seeds of every campaign, the scripted traces, the scenes of the model, and
+//! mutants that must be caught.
 //!
 //! Run in release mode: `cargo test --release --test simulation`. A seed that fails prints the one
 //! command that replays it. `REWRITE=1` writes the outputs of traces anew; read the difference.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use bytes::Bytes;
 use elea_fault_injection::campaign::{self, Order};
+use elea_fault_injection::model::explore::{self, Task, Way};
+use elea_fault_injection::model::scene::SCENES;
 use elea_fault_injection::mutants;
 use elea_fault_injection::rng::Rng;
 use elea_fault_injection::run;
@@ -140,5 +144,32 @@ fn hunt(name: &str) {
 fn mutants_are_caught_slow() {
     for name in ["skip-duplicate-check", "count-a-reply-twice", "order-from-a-backup"] {
         hunt(name);
+    }
+}
+
+/// The scenes of the model, searched as far as it takes to see what they are about. The long form:
+/// `cargo run --release -p elea-fault-injection -- model --minutes 60`.
+#[test]
+fn scenes_of_the_model_keep_every_rule() {
+    let way = Way::Breadth { states: 12_000, depth: usize::MAX };
+    let mut reached = BTreeSet::new();
+    for scene in SCENES {
+        let findings = explore::explore(&Task { scene, bounds: scene.bounds, way }, 1);
+        let text = explore::describe(&findings);
+        println!("{text}");
+        assert!(findings.broken.is_empty(), "{text}");
+        reached.extend(findings.reached);
+    }
+    for goal in [
+        "a later view",
+        "a weak view",
+        "a merge",
+        "an orphan",
+        "a commit certificate",
+        "an equivocation proved",
+        "a final answer",
+        "a restart",
+    ] {
+        assert!(reached.contains(goal), "no scene reached {goal}: {reached:?}");
     }
 }

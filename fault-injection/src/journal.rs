@@ -164,6 +164,7 @@ fn digest(values: &Values) -> Digest {
 }
 
 /// The state at some slot. It travels as one chunk.
+#[derive(Clone, Debug)]
 pub struct Frozen(Values);
 
 impl Snapshot for Frozen {
@@ -182,6 +183,7 @@ impl Snapshot for Frozen {
 }
 
 /// A state on its way.
+#[derive(Clone, Debug)]
 pub struct Thawing {
     digest: Digest,
     values: Option<Values>,

@@ -16,6 +16,7 @@ pub mod hostile;
 pub mod inspect;
 pub mod journal;
 pub mod keys;
+pub mod model;
 pub mod mutants;
 pub mod network;
 pub mod node;

@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use elea_fault_injection::campaign::{self, Order};
+use elea_fault_injection::model::explore::{self, Task};
+use elea_fault_injection::model::scene::{SCENES, Scene};
 use elea_fault_injection::subject::JournalWorld;
 use elea_fault_injection::{hostile, mutants, run, script, villain};
 
@@ -18,6 +20,7 @@ use elea_fault_injection::{hostile, mutants, run, script, villain};
         elea-fault-injection campaign all --seeds 200\n  \
         elea-fault-injection replay partition-merge 42 --verbose\n  \
         elea-fault-injection trace tests/traces/merge\n  \
+        elea-fault-injection model --minutes 30\n  \
         elea-fault-injection mutants skip-duplicate-check"
 )]
 struct Arguments {
@@ -62,7 +65,34 @@ enum Command {
         #[arg(long, short)]
         verbose: bool,
     },
-    /// Lists campaigns, villains, hostile clients and mutants.
+    /// Explores small clusters state by state, letters arriving in every order; fails on a broken
+    /// rule and tells what has to happen for it.
+    ///
+    /// First each scene breadth first within its bounds, then paths at random until the time is up.
+    Model {
+        /// How long to go on with paths at random, all scenes together.
+        #[arg(long, default_value_t = 10)]
+        minutes: u64,
+        /// One scene only.
+        #[arg(long, value_parser = scene_names())]
+        scene: Option<String>,
+        /// How many states each scene is explored to, breadth first; they are held in memory.
+        #[arg(long, default_value_t = 100_000)]
+        states: usize,
+        /// Where the randomness of the paths begins.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// How many threads explore.
+        #[arg(long, default_value_t = 1)]
+        threads: usize,
+        /// Print how each scene opens.
+        #[arg(long, short)]
+        verbose: bool,
+        /// One JSON object an exploration, each on a line, instead of text.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Lists campaigns, scenes, villains, hostile clients and mutants.
     List,
     /// Runs scenarios that are pages of text and checks that they print what they say.
     Trace {
@@ -82,12 +112,25 @@ fn campaign_names(with_all: bool) -> clap::builder::PossibleValuesParser {
     campaign::ALL.iter().map(|campaign| campaign.name).chain(all).collect::<Vec<_>>().into()
 }
 
+fn scene_names() -> clap::builder::PossibleValuesParser {
+    SCENES.iter().map(|scene| scene.name).collect::<Vec<_>>().into()
+}
+
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Campaign { name, seeds, from, stop_early, partial, json } => {
             run_campaigns(&name, Order { from, seeds, stop_early }, partial, json)
         }
         Command::Replay { campaign, seed, verbose } => replay(&campaign, seed, verbose),
+        Command::Model { minutes, scene, states, seed, threads, verbose, json } => {
+            let tasks = explore::tasks(scene.as_deref(), minutes, states, seed);
+            if verbose {
+                let named = |known: &&Scene| scene.as_ref().is_none_or(|name| known.name == name);
+                let scenes = SCENES.iter().filter(named);
+                scenes.for_each(|scene| print!("{}", explore::describe_opening(scene)));
+            }
+            run_model(&tasks, threads, json)
+        }
         Command::List => list(),
         Command::Mutants { names } => code(mutants::run(&names)),
         Command::Trace { pages } => code(pages.iter().all(|page| trace(page))),
@@ -104,10 +147,7 @@ fn run_campaigns(name: &str, order: Order, partial: bool, json: bool) -> ExitCod
         let result = campaign::run::<JournalWorld>(campaign, order);
         all_good &= if partial { result.failures.is_empty() } else { result.is_good() };
         if json {
-            match serde_json::to_string(&result) {
-                Ok(text) => println!("{text}"),
-                Err(error) => eprintln!("the result cannot be written as JSON: {error}"),
-            }
+            print_json(&result);
         } else {
             print!("{}", campaign::describe(&result, partial));
         }
@@ -153,10 +193,35 @@ fn trace(page: &Path) -> bool {
     }
 }
 
+fn run_model(tasks: &[Task], threads: usize, json: bool) -> ExitCode {
+    let mut good = true;
+    for task in tasks {
+        let findings = explore::explore(task, threads);
+        good &= findings.broken.is_empty();
+        if json {
+            print_json(&findings);
+        } else {
+            print!("{}", explore::describe(&findings));
+        }
+    }
+    code(good)
+}
+
+fn print_json(result: &impl serde::Serialize) {
+    match serde_json::to_string(result) {
+        Ok(text) => println!("{text}"),
+        Err(error) => eprintln!("the result cannot be written as JSON: {error}"),
+    }
+}
+
 fn list() -> ExitCode {
     println!("campaigns");
     for campaign in campaign::ALL {
         println!("  {:<18} {}", campaign.name, campaign.about);
+    }
+    println!("scenes of the model");
+    for scene in SCENES {
+        println!("  {:<18} {}", scene.name, scene.about);
     }
     println!("villains");
     for (name, what, ..) in villain::ALL {

@@ -17,6 +17,7 @@ const CHANGES_KEPT: usize = 8;
 const OPERATIONS: usize = 32;
 
 /// The limits of a world, by the names of the footprint.
+#[derive(Clone)]
 pub struct Bounds {
     limits: Vec<(&'static str, usize)>,
     /// The most that was seen of each.

@@ -14,6 +14,7 @@ use super::Histories;
 use crate::violation::{Violation, demand};
 
 /// See the module.
+#[derive(Clone)]
 pub struct Completed {
     /// `Q - f`, stated a second time.
     needed: usize,

@@ -34,6 +34,7 @@ pub trait Look {
 }
 
 /// A slot of some history, known by its hash.
+#[derive(Clone)]
 struct Link {
     slot: Slot,
     previous: Digest,
@@ -53,6 +54,7 @@ struct Mirror {
 }
 
 /// Every history that a correct replica ever had, and where each replica stands in them.
+#[derive(Clone)]
 pub struct Histories {
     genesis: Digest,
     replicas: u8,

@@ -42,6 +42,7 @@ use crate::disk::Disk;
 use crate::violation::{Violation, demand};
 
 /// All checkers of one world.
+#[derive(Clone)]
 pub struct Checker {
     membership: Arc<Membership>,
     /// I4, I5, I6 and what a history may hold.

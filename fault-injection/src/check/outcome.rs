@@ -34,7 +34,7 @@ pub struct Promise {
 }
 
 /// All promises of a world.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Outcomes {
     /// In the order in which they were made.
     pub promises: Vec<Promise>,

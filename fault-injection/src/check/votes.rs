@@ -29,6 +29,7 @@ struct Said {
 }
 
 /// Votes and certificates of a world.
+#[derive(Clone)]
 pub struct Votes {
     /// A strong quorum, stated a second time: any two share more than `f` members.
     strong: usize,

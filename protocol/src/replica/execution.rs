@@ -17,7 +17,7 @@ pub const RESULT_BYTES_MAX: usize = FRAME_MAX / 2;
 pub const SLOT_RESULT_BYTES_MAX: usize = 4 * FRAME_MAX;
 
 /// What operations came to before their slots were undone, by the names of their requests.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Undone {
     results: BTreeMap<RequestName, Results>,
     /// Operations whose result was another one when they were executed anew.
@@ -43,7 +43,7 @@ impl Undone {
 ///
 /// Every slot above the last permanent one can be undone: the application keeps its own records
 /// for that, and of the sessions a version is kept for each slot.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Execution<A> {
     application: A,
     sessions: Sessions,

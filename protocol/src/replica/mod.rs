@@ -43,6 +43,7 @@ mod view_change;
 mod votes;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
 use std::sync::Arc;
 
 use self::branch::Branches;
@@ -182,7 +183,8 @@ pub struct Setup {
     pub seed: [u8; 32],
 }
 
-/// A replica of the application `A`.
+/// A replica of the application `A`. A copy goes its own way from where the original stands.
+#[derive(Clone)]
 pub struct Replica<A: Application> {
     setup: Setup,
     size: ClusterSize,
@@ -237,6 +239,100 @@ pub struct Replica<A: Application> {
     evidence: Vec<Evidence>,
     counters: Counters,
     out: Vec<Action>,
+}
+
+/// Everything that decides what it does next: two that read the same behave the same. What never
+/// changes is left out, and what is only counted.
+impl<A> fmt::Debug for Replica<A>
+where
+    A: Application + fmt::Debug,
+    A::Snapshot: fmt::Debug,
+    A::Restore: fmt::Debug,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            setup: _,
+            size: _,
+            now,
+            entered,
+            new_view,
+            entry_slot,
+            changing,
+            history,
+            execution,
+            undone,
+            branches,
+            candidates,
+            lock,
+            lock_aside,
+            stable,
+            pending,
+            ahead,
+            commits,
+            checkpoints,
+            certified_ahead,
+            stable_ahead,
+            voted_commit,
+            voted_checkpoint,
+            taken,
+            served,
+            transfer,
+            ready,
+            peers,
+            divergent,
+            fetching,
+            under_way,
+            last_ordered,
+            appended,
+            synced,
+            commit_at,
+            status_at,
+            last_stamp,
+            seeds_drawn,
+            evidence,
+            counters: _,
+            out: _,
+        } = self;
+        f.debug_struct("Replica")
+            .field("now", now)
+            .field("entered", entered)
+            .field("new_view", new_view)
+            .field("entry_slot", entry_slot)
+            .field("changing", changing)
+            .field("history", history)
+            .field("execution", execution)
+            .field("undone", undone)
+            .field("branches", branches)
+            .field("candidates", candidates)
+            .field("lock", lock)
+            .field("lock_aside", lock_aside)
+            .field("stable", stable)
+            .field("pending", pending)
+            .field("ahead", ahead)
+            .field("commits", commits)
+            .field("checkpoints", checkpoints)
+            .field("certified_ahead", certified_ahead)
+            .field("stable_ahead", stable_ahead)
+            .field("voted_commit", voted_commit)
+            .field("voted_checkpoint", voted_checkpoint)
+            .field("taken", taken)
+            .field("served", served)
+            .field("transfer", transfer)
+            .field("ready", ready)
+            .field("peers", peers)
+            .field("divergent", divergent)
+            .field("fetching", fetching)
+            .field("under_way", under_way)
+            .field("last_ordered", last_ordered)
+            .field("appended", appended)
+            .field("synced", synced)
+            .field("commit_at", commit_at)
+            .field("status_at", status_at)
+            .field("last_stamp", last_stamp)
+            .field("seeds_drawn", seeds_drawn)
+            .field("evidence", evidence)
+            .finish_non_exhaustive()
+    }
 }
 
 /// How much memory each store of a replica holds, for the checks of I10.

@@ -30,6 +30,7 @@ const SERVED_MAX: usize = 4;
 const SERVED_MS: u64 = 30_000;
 
 /// The state after a checkpoint slot, frozen.
+#[derive(Clone, Debug)]
 pub(super) struct Taken<S> {
     pub(super) at: Position,
     pub(super) digests: StateDigests,
@@ -39,12 +40,14 @@ pub(super) struct Taken<S> {
 }
 
 /// A stable one of them, kept for others.
+#[derive(Clone, Debug)]
 pub(super) struct Served<S> {
     taken: Taken<S>,
     asked: Option<Instant>,
 }
 
 /// A state on its way here.
+#[derive(Clone, Debug)]
 pub(super) struct Transfer<R> {
     pub(super) proof: StableProof,
     digests: Option<StateDigests>,
@@ -61,6 +64,7 @@ pub(super) struct Transfer<R> {
 }
 
 /// A transferred state of which everything is here, to be put in place.
+#[derive(Clone, Debug)]
 pub(super) struct Whole<R> {
     pub(super) proof: StableProof,
     pub(super) digests: StateDigests,

@@ -133,7 +133,7 @@ impl Proof {
 }
 
 /// A trie being put together from its chunks, in any order, each checked against the digest.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Assembly<V = ()> {
     root: Digest,
     trie: MerkleTrie<V>,

@@ -82,7 +82,7 @@ impl FrozenSessions {
 }
 
 /// A table that is being rebuilt from chunks.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct SessionsRestore {
     assembly: Assembly<PartName>,
     /// What the accepted chunks hold, without a tree.
