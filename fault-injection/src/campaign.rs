@@ -182,6 +182,7 @@ const VILLAINS: &[&str] = &[
     "villain future-flooder",
     "villain hidden-lock",
     "villain huge-views",
+    "villain inventor",
     "villain junk",
     "villain junk-state",
     "villain mute",

@@ -2,8 +2,11 @@
 //!
 //! Shipped code has no switch that breaks a rule. A mutant is a patch instead: it is applied to a
 //! copy of the protocol's source, the simulator is built against the copy, and a few seeds are run,
-//! which must end in a violation. Mutants are files in `fault-injection/mutants/`, so that adding
-//! one takes no code. A patch that no longer fits is a failure, never a skip.
+//! which must end in a violation; or a scripted scenario, which must not go as its page says. Seeds
+//! find what nobody thought of; but where a rule matters only if many things come together, a
+//! scenario shows it at once and a thousand seeds may not. Mutants are files in
+//! `fault-injection/mutants/`, so that adding one takes no code. A patch that no longer fits is a
+//! failure, never a skip.
 //!
 //! To build takes far longer than to hunt. So mutants that do not touch the same places share one
 //! copy, in which every patch is a choice: `if mutant::on(7) { what is wrong } else { what is right }`.
@@ -289,22 +292,9 @@ fn aligned(table: &[[String; 5]]) -> String {
     })
 }
 
-/// Builds a mutant and hunts it. Answers how it was caught.
-///
-/// # Errors
-/// It was not, or could not be built.
-pub fn hunt(mutant: &Mutant) -> Result<Caught, Escape> {
-    let mut answer = None;
-    hunt_all(std::slice::from_ref(mutant), |_, _, result| answer = Some(result));
-    answer.unwrap_or(Err(Escape::NotCaught(0)))
-}
-
 /// Builds mutants, as few times as can be, and hunts one after the other. `report` is told of each,
 /// with how long the hunt took.
-pub fn hunt_all(
-    mutants: &[Mutant],
-    mut report: impl FnMut(&Mutant, Duration, Result<Caught, Escape>),
-) {
+fn hunt_all(mutants: &[Mutant], mut report: impl FnMut(&Mutant, Duration, Result<Caught, Escape>)) {
     let mut hunted = vec![false; mutants.len()];
     let mut tell = |index: usize, took, result| {
         hunted[index] = true;

@@ -1,12 +1,13 @@
 //! Villains that sign what is not so.
 
-use bytes::Bytes;
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
+use elea_protocol::codec::Canonical;
 use elea_protocol::id::{Digest, ReplicaId, View};
 use elea_protocol::message::{
     Checkpoint, Commit, Message, NewView, NewViewHeader, NonDeterminism, Order, OrderHeader,
-    Results, ToClient, ViewChange, changes_digest,
+    Results, Suspect, ToClient, ViewChange, changes_digest,
 };
 use elea_protocol::quorum::Strength;
 use elea_protocol::replica::{Action, Event};
@@ -124,6 +125,46 @@ impl Villain for Usurper {
         }
         deeds.push(Deed::Act(action));
         self.begin(lair, deeds);
+    }
+}
+
+/// Votes and suspects in the names of replicas that do not exist.
+#[derive(Default)]
+pub struct Inventor;
+
+impl Inventor {
+    fn in_their_names<T: Canonical + Clone>(
+        lair: &mut Lair,
+        body: &T,
+        message: impl Fn(Signed<T>) -> Message,
+        deeds: &mut Vec<Deed>,
+    ) {
+        let replicas = lair.membership.size().replicas();
+        for id in replicas..replicas + 3 {
+            let signed = Signed { by: ReplicaId(id), ..lair.sign(body.clone()) };
+            tell(&lair.some(), message(signed), deeds);
+        }
+    }
+}
+
+impl Villain for Inventor {
+    fn name(&self) -> &'static str {
+        "inventor"
+    }
+
+    fn does(&mut self, lair: &mut Lair, action: Action, deeds: &mut Vec<Deed>) {
+        match &action {
+            Action::Send { message: Message::Commit(vote), .. } => {
+                let suspect = Suspect { view: vote.body.view };
+                Self::in_their_names(lair, &vote.body, Message::Commit, deeds);
+                Self::in_their_names(lair, &suspect, Message::Suspect, deeds);
+            }
+            Action::Send { message: Message::Checkpoint(vote), .. } => {
+                Self::in_their_names(lair, &vote.body, Message::Checkpoint, deeds);
+            }
+            _ => {}
+        }
+        deeds.push(Deed::Act(action));
     }
 }
 

@@ -39,7 +39,7 @@ use self::equivocator::{Accomplice, Equivocator, TwoNewViews};
 use self::flooders::{FalseHistorian, FutureFlooder, Junk, Replayer};
 use self::historians::{JunkState, StaleHistorian};
 use self::hoarders::{HiddenLock, TicketHoarder};
-use self::liars::{DoubleVoter, FalseState, ForgedReplies, Pretender, Usurper};
+use self::liars::{DoubleVoter, FalseState, ForgedReplies, Inventor, Pretender, Usurper};
 use self::procrastinator::Procrastinator;
 use self::rule_breaker::RuleBreaker;
 use self::silent::{Mute, SelectiveSender, Shunner, VoteWithholder};
@@ -241,6 +241,7 @@ pub const ALL: &[(&str, &str, Worst, Maker)] = &[
         made::<HiddenLock>,
     ),
     ("huge-views", "views at the end of all numbers, and one by one", Anywhere, made::<HugeViews>),
+    ("inventor", "votes in the names of nobody", Anywhere, made::<Inventor>),
     ("junk", "bytes that are no message, or almost one", Anywhere, made::<Junk>),
     ("junk-state", "offers states and answers with spoilt chunks", Anywhere, made::<JunkState>),
     ("mute", "hears everything and says nothing", Anywhere, made::<Mute>),

@@ -14,7 +14,7 @@
 //! | `commit` | commit points, votes, certificates, the lock, committed replies |
 //! | `checkpoint` | votes for a state, stability, what is given up |
 //! | `answer` | what clients are told, from execution and from memory |
-//! | `view_change` | losing patience, asking for another view, beginning one |
+//! | `view_change` | asking for another view: what others say, causes, campaigns; in `patience` what time brings about, in `new_view` how views begin |
 //! | `merge` | the rule for entering a view; adopting another history; proofs of divergence |
 //! | `branch` | histories that are not the own one, fetched from their end downwards |
 //! | `transfer` | a checkpoint's state instead of the slots that led to it |

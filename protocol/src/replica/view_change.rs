@@ -4,17 +4,20 @@
 //! suspicions, proofs, locks, the newest word of every replica; and then the causes are looked for
 //! in that. So whoever receives a proof follows at once, and what proves nothing moves nobody.
 
+mod new_view;
+mod patience;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::branch::{Path, Reach, Wish};
-use super::merge::{Entrance, Offered, Sound};
+use super::branch::{Reach, Wish};
+use super::merge::Offered;
 use super::{Replica, Target};
 use crate::application::Application;
 use crate::evidence::Evidence;
 use crate::id::{Instant, ReplicaId, Slot, View};
 use crate::message::{
     Campaign, Commit, CommitCertificate, Message, NewView, NewViewHeader, Order, Position, Suspect,
-    ViewChange, changes_digest,
+    ViewChange,
 };
 use crate::quorum::Strength;
 use crate::seal::Signed;
@@ -24,12 +27,6 @@ const CHANGES_KEPT: usize = 4;
 
 /// New views kept above the one entered.
 const OFFERED_MAX: usize = 4;
-
-/// Orders kept of each primary of a view that is not entered yet.
-const LATER_ORDERS_MAX: usize = 16;
-
-/// How often patience may double.
-const PATIENCE_DOUBLINGS: u32 = 6;
 
 /// Why a replica asks for another view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,113 +113,6 @@ impl Changing {
 }
 
 impl<A: Application> Replica<A> {
-    // ---- patience ----
-
-    /// A request that was passed on to all waits from now on, if none did before.
-    pub(super) fn note_forwarded(&mut self) {
-        if self.changing.waiting_since.is_none() && self.pending.any_forwarded() {
-            self.changing.waiting_since = Some(self.now.instant);
-        }
-    }
-
-    /// The primary had a request executed that waited here: it does its work.
-    pub(super) fn note_progress(&mut self, was_forwarded: bool) {
-        self.changing.impatience = 0;
-        if was_forwarded {
-            self.changing.waiting_since = self.pending.any_forwarded().then_some(self.now.instant);
-        }
-    }
-
-    /// A slot with a strong request was executed.
-    pub(super) fn note_strong(&mut self) {
-        if self.changing.strong_since.is_none() {
-            self.changing.strong_since = Some(self.now.instant);
-        }
-    }
-
-    /// What waits for a certificate after the history or the certified part of it changed.
-    pub(super) fn note_strong_slots(&mut self) {
-        let from = self.certified().max(self.stable()).next();
-        let waits = self.history.from(from).any(|(_, entry)| entry.batch.wants_commit());
-        self.changing.strong_since = waits.then_some(self.now.instant);
-    }
-
-    /// A certificate of the entered view formed: the primary and the timing are good. One that
-    /// comes only after this replica has given the view up says nothing of the kind: a liar could
-    /// show one at the end of each view.
-    pub(super) fn note_certificate(&mut self) {
-        if !self.has_suspected() {
-            self.changing.waits = 0;
-            self.changing.strong_impatience = 0;
-        }
-        self.note_strong_slots();
-    }
-
-    fn patience(&self, doublings: u32) -> u64 {
-        self.setup.tuning.request_timeout_ms << doublings.min(PATIENCE_DOUBLINGS)
-    }
-
-    fn order_patience_at(&self) -> Option<Instant> {
-        let since = self.changing.waiting_since?;
-        Some(since.after_ms(self.patience(self.changing.impatience)))
-    }
-
-    fn strong_patience_at(&self) -> Option<Instant> {
-        let since = self.changing.strong_since?;
-        // Without a cap: nobody can tell a partition from a liar that withholds its votes.
-        let doublings = self.changing.strong_impatience.min(30);
-        Some(since.after_ms(self.setup.tuning.request_timeout_ms << doublings))
-    }
-
-    /// Suspects the primary if patience has run out.
-    fn lose_patience(&mut self) {
-        let now = self.now.instant;
-        if self.has_suspected() {
-            return;
-        }
-        if self.is_full() {
-            // Nobody can order anything: that is not the primary's fault.
-            self.changing.waiting_since = self.changing.waiting_since.map(|_| now);
-            self.changing.strong_since = self.changing.strong_since.map(|_| now);
-            return;
-        }
-        if self.order_patience_at().is_some_and(|at| at <= now) && !self.is_primary() {
-            // What nobody may order now is nobody's fault either.
-            let sessions = self.sessions();
-            let orderable =
-                self.pending.forwarded().any(|request| sessions.refusal(request.body()).is_none());
-            if orderable {
-                self.changing.impatience += 1;
-                self.suspect();
-                return;
-            }
-            self.changing.waiting_since = self.pending.any_forwarded().then_some(now);
-        }
-        if self.strong_patience_at().is_some_and(|at| at <= now) {
-            let within =
-                self.setup.tuning.request_timeout_ms.max(2 * self.setup.tuning.status_interval_ms);
-            let heard = self.peers.values().filter(|peer| peer.heard_within(now, within)).count();
-            self.changing.strong_since = Some(now);
-            if self.size.suffices(heard + 1, Strength::Strong) {
-                self.changing.strong_impatience += 1;
-                self.suspect();
-            }
-        }
-    }
-
-    fn has_suspected(&self) -> bool {
-        let own = self.changing.suspects.get(&self.setup.id);
-        own.is_some_and(|suspect| suspect.body.view >= self.entered)
-    }
-
-    fn suspect(&mut self) {
-        self.counters.suspicions += 1;
-        let suspect = self.sign(Suspect { view: self.entered });
-        self.changing.suspects.insert(self.setup.id, suspect.clone());
-        self.send(Target::Others, Message::Suspect(suspect));
-        self.reconsider();
-    }
-
     // ---- what others say ----
 
     pub(super) fn on_suspect(&mut self, suspect: Signed<Suspect>) {
@@ -586,66 +476,6 @@ impl<A: Application> Replica<A> {
             ahead.then(|| self.changing.lock_ahead_since.unwrap_or(now));
     }
 
-    fn wait_ms(&self) -> u64 {
-        let tuning = &self.setup.tuning;
-        let doubled =
-            tuning.view_change_timeout_ms.saturating_mul(1 << self.changing.waits.min(20));
-        doubled.min(tuning.view_change_timeout_max_ms)
-    }
-
-    fn waited_at(&self) -> Option<Instant> {
-        Some(self.changing.campaign?.waiting?.after_ms(self.wait_ms()))
-    }
-
-    fn lock_ahead_at(&self) -> Option<Instant> {
-        Some(self.changing.lock_ahead_since?.after_ms(self.wait_ms()))
-    }
-
-    fn gathered_at(&self) -> Option<Instant> {
-        let now = self.now.instant;
-        let delay = self.setup.tuning.weak_view_delay_ms;
-        // What is past and did not begin waits for messages, not for time.
-        let ends = self.changing.gathered.values().map(|gathered| gathered.after_ms(delay));
-        ends.filter(|at| *at > now).min()
-    }
-
-    /// The next time at which something here is due.
-    pub(super) fn change_at(&self) -> Option<Instant> {
-        let patience = if self.has_suspected() {
-            [None, None]
-        } else {
-            let of_orders = self.order_patience_at().filter(|_| !self.is_primary());
-            [of_orders, self.strong_patience_at()]
-        };
-        patience
-            .into_iter()
-            .chain([self.waited_at(), self.lock_ahead_at(), self.gathered_at()])
-            .flatten()
-            .min()
-    }
-
-    /// What time alone brings about.
-    pub(super) fn tend_patience(&mut self) {
-        self.lose_patience();
-        let now = self.now.instant;
-        if self.waited_at().is_some_and(|at| at <= now)
-            && let Some(campaign) = self.changing.campaign
-        {
-            self.changing.waits += 1;
-            let view = campaign.view.next().max(self.lock_view().map_or(View::ZERO, View::next));
-            self.campaign_for(view, Why::Waited);
-            self.reconsider();
-        }
-        if self.lock_ahead_at().is_some_and(|at| at <= now)
-            && let Some(view) = self.lock_view()
-        {
-            self.changing.waits += 1;
-            self.changing.lock_ahead_since = None;
-            self.campaign_for(view.next(), Why::LockAhead);
-            self.reconsider();
-        }
-    }
-
     /// A view was entered: campaigns for it or below are over.
     pub(super) fn end_campaign(&mut self, entered: View) {
         let changing = &mut self.changing;
@@ -814,201 +644,6 @@ impl<A: Application> Replica<A> {
         }
         let wishes = self.wishes();
         self.fetch_branches(&wishes);
-    }
-
-    // ---- entering ----
-
-    fn enter_offered(&mut self) {
-        let views: Vec<View> = self.changing.offered.keys().rev().copied().collect();
-        for view in views {
-            if self.changing.barred.contains(&view) {
-                continue;
-            }
-            let Some(new_view) = self.changing.offered.get(&view).cloned() else { continue };
-            match self.entrance(&new_view.body) {
-                Entrance::Open(path) => {
-                    self.adopt(Some(new_view), &path);
-                    self.reconsider();
-                    return;
-                }
-                Entrance::Shut => self.prove_new_view_refuted(&new_view),
-                Entrance::Barred => {
-                    self.counters.new_views_refused += 1;
-                    self.changing.barred.insert(view);
-                }
-            }
-        }
-    }
-
-    /// The views that this replica leads and asks for, or asked for because others do.
-    fn own_views(&self) -> Vec<View> {
-        let own = self.changing.changes.get(&self.setup.id);
-        own.into_iter()
-            .flat_map(|kept| kept.keys().copied())
-            .filter(|view| {
-                *view > self.entered && view.primary(self.size.replicas()) == self.setup.id
-            })
-            .collect()
-    }
-
-    /// The view changes that count for a view.
-    fn gathered_changes(&self, view: View) -> Vec<&Signed<ViewChange>> {
-        self.changing
-            .changes
-            .iter()
-            .filter(|(by, _)| {
-                // Who has entered this view or a later one takes no part any more.
-                **by == self.setup.id
-                    || self.peers.get(by).and_then(super::status::Peer::entered) < Some(view)
-            })
-            .filter_map(|(_, kept)| kept.get(&view))
-            .collect()
-    }
-
-    /// As primary of a view asked for, begins it when enough ask for it.
-    fn begin_views(&mut self) {
-        for view in self.own_views() {
-            if view > self.entered {
-                self.begin_view_as_primary(view);
-            }
-        }
-    }
-
-    fn begin_view_as_primary(&mut self, view: View) {
-        let changes: Vec<Signed<ViewChange>> =
-            self.gathered_changes(view).into_iter().cloned().collect();
-        if !self.size.suffices(changes.len(), Strength::Weak) {
-            return;
-        }
-        let now = self.now.instant;
-        let gathered = *self.changing.gathered.entry(view).or_insert(now);
-        let late = gathered.after_ms(self.setup.tuning.weak_view_delay_ms) <= now;
-        let strong = self.size.suffices(changes.len(), Strength::Strong);
-        if !strong && !late {
-            return;
-        }
-        let mut complete = true;
-        let chosen: Vec<Signed<ViewChange>> = changes
-            .into_iter()
-            .filter(|change| match &change.body.lock {
-                None => true,
-                Some(lock) => match self.reach(lock.position()) {
-                    Reach::Whole(_) => true,
-                    // A lock below all that is in memory is below what is stable.
-                    Reach::Never => lock.commit.slot <= self.history.base().slot,
-                    Reach::Lacks(_) => {
-                        complete = false;
-                        false
-                    }
-                },
-            })
-            .collect();
-        let own = chosen.iter().find(|change| change.by == self.setup.id);
-        let current = own.is_some_and(|own| {
-            own.body.lock_rank() == self.lock.as_ref().map(CommitCertificate::rank)
-        });
-        if !current || !self.size.suffices(chosen.len(), Strength::Weak) {
-            return;
-        }
-        let base = chosen
-            .iter()
-            .filter_map(|change| change.body.lock.as_ref())
-            .max_by_key(|lock| lock.rank())
-            .cloned();
-        let mut best: Option<Path> = None;
-        let ends = chosen.iter().map(|change| change.body.head).chain([self.history.head()]);
-        let mut ends: Vec<Position> =
-            ends.chain(base.as_ref().map(|base| base.position())).collect();
-        ends.sort();
-        ends.dedup();
-        for end in ends {
-            match self.reach(end) {
-                Reach::Whole(path) => match self.may_begin_with(&path, base.as_ref()) {
-                    Sound::Yes if best.as_ref().is_none_or(|best| best.top() < path.top()) => {
-                        best = Some(path);
-                    }
-                    Sound::NotYet => complete = false,
-                    Sound::Yes | Sound::No => {}
-                },
-                Reach::Lacks(_) => complete = false,
-                Reach::Never => {}
-            }
-        }
-        let Some(path) = best.filter(|_| complete || late) else { return };
-        self.begin_view_with(view, chosen, &path);
-    }
-
-    /// Whether a new view may begin with this history.
-    fn may_begin_with(&self, path: &Path, base: Option<&CommitCertificate>) -> Sound {
-        if base.is_some_and(|base| !self.passes(path, base.position())) {
-            return Sound::No;
-        }
-        let on_own = match path.footing {
-            super::branch::Footing::Common(slot) => slot >= self.stable(),
-            super::branch::Footing::State(_) => true,
-        };
-        if !on_own {
-            return Sound::No;
-        }
-        self.sound(path, base.map_or(Slot::GENESIS, |base| base.commit.slot))
-    }
-
-    fn begin_view_with(&mut self, view: View, changes: Vec<Signed<ViewChange>>, path: &Path) {
-        let slot = path.top();
-        let Some(hash) = self.hash_on(path, slot) else { return };
-        let head = Position { slot, hash };
-        let header = NewViewHeader { view, head, changes: changes_digest(&changes) };
-        let new_view = self.sign(NewView { header, changes });
-        if !matches!(self.entrance(&new_view.body), Entrance::Open(_)) {
-            return;
-        }
-        self.counters.new_views_made += 1;
-        self.adopt(Some(new_view.clone()), path);
-        // One for a view, ever: it leaves when the view is entered on disk.
-        self.send(Target::Others, Message::NewView(new_view));
-        self.reconsider();
-    }
-
-    // ---- what comes too early ----
-
-    /// An order or vote of a view that is not entered yet: likely it will be in a moment.
-    pub(super) fn keep_later_order(&mut self, order: Signed<Order>) {
-        let header = order.body.header;
-        let of_primary = self.changing.orders.values().filter(|kept| kept.by == order.by).count();
-        let right = order.by == header.view.primary(self.size.replicas());
-        if right && of_primary < LATER_ORDERS_MAX {
-            self.changing.orders.entry((header.view, header.slot)).or_insert(order);
-        }
-    }
-
-    pub(super) fn keep_later_commit(&mut self, vote: &Signed<Commit>) {
-        let newer = |known: &Signed<Commit>| {
-            (known.body.view, known.body.slot) < (vote.body.view, vote.body.slot)
-        };
-        if self.changing.commits.get(&vote.by).is_none_or(newer) {
-            self.changing.commits.insert(vote.by, vote.clone());
-        }
-    }
-
-    /// Takes up what came before the view was entered.
-    pub(super) fn take_later(&mut self) {
-        let entered = self.entered;
-        let orders = std::mem::take(&mut self.changing.orders);
-        for ((view, _), order) in orders {
-            if view == entered {
-                self.on_order(order);
-            } else if view > entered {
-                self.keep_later_order(order);
-            }
-        }
-        let commits = std::mem::take(&mut self.changing.commits);
-        for (by, vote) in commits {
-            if vote.body.view == entered {
-                self.on_commit(&vote);
-            } else if vote.body.view > entered {
-                self.changing.commits.insert(by, vote);
-            }
-        }
     }
 }
 

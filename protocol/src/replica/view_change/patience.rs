@@ -1,0 +1,178 @@
+//! Time: when a primary is suspected, and when a wait for another view was in vain.
+
+use super::Why;
+use crate::application::Application;
+use crate::id::{Instant, View};
+use crate::message::{Message, Suspect};
+use crate::quorum::Strength;
+use crate::replica::{Replica, Target};
+
+/// How often patience may double.
+const PATIENCE_DOUBLINGS: u32 = 6;
+
+impl<A: Application> Replica<A> {
+    /// A request that was passed on to all waits from now on, if none did before.
+    pub(in crate::replica) fn note_forwarded(&mut self) {
+        if self.changing.waiting_since.is_none() && self.pending.any_forwarded() {
+            self.changing.waiting_since = Some(self.now.instant);
+        }
+    }
+
+    /// The primary had a request executed that waited here: it does its work.
+    pub(in crate::replica) fn note_progress(&mut self, was_forwarded: bool) {
+        self.changing.impatience = 0;
+        if was_forwarded {
+            self.changing.waiting_since = self.pending.any_forwarded().then_some(self.now.instant);
+        }
+    }
+
+    /// A slot with a strong request was executed.
+    pub(in crate::replica) fn note_strong(&mut self) {
+        if self.changing.strong_since.is_none() {
+            self.changing.strong_since = Some(self.now.instant);
+        }
+    }
+
+    /// What waits for a certificate after the history or the certified part of it changed.
+    pub(in crate::replica) fn note_strong_slots(&mut self) {
+        let from = self.certified().max(self.stable()).next();
+        let waits = self.history.from(from).any(|(_, entry)| entry.batch.wants_commit());
+        self.changing.strong_since = waits.then_some(self.now.instant);
+    }
+
+    /// A certificate of the entered view formed: the primary and the timing are good. One that
+    /// comes only after this replica has given the view up says nothing of the kind: a liar could
+    /// show one at the end of each view.
+    pub(in crate::replica) fn note_certificate(&mut self) {
+        if !self.has_suspected() {
+            self.changing.waits = 0;
+            self.changing.strong_impatience = 0;
+        }
+        self.note_strong_slots();
+    }
+
+    fn patience(&self, doublings: u32) -> u64 {
+        self.setup.tuning.request_timeout_ms << doublings.min(PATIENCE_DOUBLINGS)
+    }
+
+    fn order_patience_at(&self) -> Option<Instant> {
+        let since = self.changing.waiting_since?;
+        Some(since.after_ms(self.patience(self.changing.impatience)))
+    }
+
+    fn strong_patience_at(&self) -> Option<Instant> {
+        let since = self.changing.strong_since?;
+        // Without a cap: nobody can tell a partition from a liar that withholds its votes.
+        let doublings = self.changing.strong_impatience.min(30);
+        Some(since.after_ms(self.setup.tuning.request_timeout_ms << doublings))
+    }
+
+    /// Suspects the primary if patience has run out.
+    fn lose_patience(&mut self) {
+        let now = self.now.instant;
+        if self.has_suspected() {
+            return;
+        }
+        if self.is_full() {
+            // Nobody can order anything: that is not the primary's fault.
+            self.changing.waiting_since = self.changing.waiting_since.map(|_| now);
+            self.changing.strong_since = self.changing.strong_since.map(|_| now);
+            return;
+        }
+        if self.order_patience_at().is_some_and(|at| at <= now) && !self.is_primary() {
+            // What nobody may order now is nobody's fault either.
+            let sessions = self.sessions();
+            let orderable =
+                self.pending.forwarded().any(|request| sessions.refusal(request.body()).is_none());
+            if orderable {
+                self.changing.impatience += 1;
+                self.suspect();
+                return;
+            }
+            self.changing.waiting_since = self.pending.any_forwarded().then_some(now);
+        }
+        if self.strong_patience_at().is_some_and(|at| at <= now) {
+            let within =
+                self.setup.tuning.request_timeout_ms.max(2 * self.setup.tuning.status_interval_ms);
+            let heard = self.peers.values().filter(|peer| peer.heard_within(now, within)).count();
+            self.changing.strong_since = Some(now);
+            if self.size.suffices(heard + 1, Strength::Strong) {
+                self.changing.strong_impatience += 1;
+                self.suspect();
+            }
+        }
+    }
+
+    fn has_suspected(&self) -> bool {
+        let own = self.changing.suspects.get(&self.setup.id);
+        own.is_some_and(|suspect| suspect.body.view >= self.entered)
+    }
+
+    fn suspect(&mut self) {
+        self.counters.suspicions += 1;
+        let suspect = self.sign(Suspect { view: self.entered });
+        self.changing.suspects.insert(self.setup.id, suspect.clone());
+        self.send(Target::Others, Message::Suspect(suspect));
+        self.reconsider();
+    }
+
+    fn wait_ms(&self) -> u64 {
+        let tuning = &self.setup.tuning;
+        let doubled =
+            tuning.view_change_timeout_ms.saturating_mul(1 << self.changing.waits.min(20));
+        doubled.min(tuning.view_change_timeout_max_ms)
+    }
+
+    fn waited_at(&self) -> Option<Instant> {
+        Some(self.changing.campaign?.waiting?.after_ms(self.wait_ms()))
+    }
+
+    fn lock_ahead_at(&self) -> Option<Instant> {
+        Some(self.changing.lock_ahead_since?.after_ms(self.wait_ms()))
+    }
+
+    fn gathered_at(&self) -> Option<Instant> {
+        let now = self.now.instant;
+        let delay = self.setup.tuning.weak_view_delay_ms;
+        // What is past and did not begin waits for messages, not for time.
+        let ends = self.changing.gathered.values().map(|gathered| gathered.after_ms(delay));
+        ends.filter(|at| *at > now).min()
+    }
+
+    /// The next time at which something here is due.
+    pub(in crate::replica) fn change_at(&self) -> Option<Instant> {
+        let patience = if self.has_suspected() {
+            [None, None]
+        } else {
+            let of_orders = self.order_patience_at().filter(|_| !self.is_primary());
+            [of_orders, self.strong_patience_at()]
+        };
+        patience
+            .into_iter()
+            .chain([self.waited_at(), self.lock_ahead_at(), self.gathered_at()])
+            .flatten()
+            .min()
+    }
+
+    /// What time alone brings about.
+    pub(in crate::replica) fn tend_patience(&mut self) {
+        self.lose_patience();
+        let now = self.now.instant;
+        if self.waited_at().is_some_and(|at| at <= now)
+            && let Some(campaign) = self.changing.campaign
+        {
+            self.changing.waits += 1;
+            let view = campaign.view.next().max(self.lock_view().map_or(View::ZERO, View::next));
+            self.campaign_for(view, Why::Waited);
+            self.reconsider();
+        }
+        if self.lock_ahead_at().is_some_and(|at| at <= now)
+            && let Some(view) = self.lock_view()
+        {
+            self.changing.waits += 1;
+            self.changing.lock_ahead_since = None;
+            self.campaign_for(view.next(), Why::LockAhead);
+            self.reconsider();
+        }
+    }
+}
