@@ -17,7 +17,7 @@ use elea_protocol::message::{
     CommitCertificate, Linked, Position, SignedRequest, SlotEntry, StableProof, StatePart,
 };
 use elea_protocol::replica::{
-    Adopted, Aside, EnteredView, Ground, Mark, Record, Recovered, StoredState,
+    Adopted, Aside, EnteredView, Ground, Mark, Record, Recovered, StateHead, StoredState,
 };
 
 use crate::rng::Rng;
@@ -164,6 +164,7 @@ impl Contents {
                 }
                 _ => self.pieces = Some((at, BTreeMap::from([(part, bytes)]))),
             },
+            Record::Settled(head) => self.settle(*head)?,
             Record::Evidence(evidence) => self.evidence.push(*evidence),
         }
         Ok(())
@@ -181,6 +182,18 @@ impl Contents {
         if at.slot >= self.base_slot() && self.hash_at(at.slot) != Some(at.hash) {
             return Err(format!("a lock at {}, where the stored history is another", at.slot));
         }
+        Ok(())
+    }
+
+    /// The state takes the place of the slots up to it, of which it must be the state.
+    fn settle(&mut self, head: StateHead) -> Result<(), String> {
+        let (base, to) = (self.base_slot(), head.stable.position());
+        let (at, pieces) = self.pieces.take().ok_or("a state without its pieces")?;
+        if at != to || to.slot <= base || self.hash_at(to.slot) != Some(to.hash) {
+            return Err(format!("a state at {} for slots from {base} on", to.slot));
+        }
+        self.slots.drain(..usize::try_from(to.slot.since(base)).unwrap_or(usize::MAX));
+        self.state = Some(StoredState { head, chunks: pieces.into_iter().collect() });
         Ok(())
     }
 

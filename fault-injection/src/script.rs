@@ -21,7 +21,7 @@
 //! | ...`forever` | in a way that no healing ends |
 //! | `heal` | ends all cuts and drops |
 //! | `crash r=3`, `restart r=3` | as they say |
-//! | `status`, `state`, `evidence` | prints a line for all replicas of which the same is true |
+//! | `status`, `state`, `disk`, `evidence` | prints a line for all replicas of which the same is true |
 //! | `counters of=(merges,orphans) r=2` | the same of what cores count; of all replicas if none is named |
 //!
 //! Parties are `0` for a replica, `0b` for its twin and `c0` for a client. A line of the status is
@@ -49,10 +49,11 @@ use std::path::Path;
 
 use bytes::Bytes;
 use elea_protocol::client::{Follow, Ticket};
-use elea_protocol::id::{ReplicaId, View, hex};
+use elea_protocol::id::{ReplicaId, Slot, View, hex};
 use elea_protocol::message::Level;
 use elea_protocol::tuning::Tuning;
 
+use crate::disk::Disk;
 use crate::inspect;
 use crate::network::{Drop, Machine, Party};
 use crate::node::Node;
@@ -141,11 +142,18 @@ impl Script {
             "restart" => page.inflict(given, Fault::Restart),
             "status" => Ok(page.status()),
             "state" => Ok(page.lines(|node| Some(node.core.as_ref()?.application().describe()))),
+            "disk" => Ok(page.lines(|node| Some(on_disk(&node.disk)))),
             "evidence" => Ok(page.lines(evidence)),
             "counters" => page.counters(given),
             other => Err(format!("no such directive: {other}")),
         }
     }
+}
+
+/// From which state on and how many slots.
+fn on_disk(disk: &Disk) -> String {
+    let base = disk.base().map_or(Slot::GENESIS, |base| base.slot);
+    format!("state={base} slots={}", disk.len())
 }
 
 /// The arguments that were not used yet.

@@ -84,6 +84,9 @@ pub struct Tuning {
     pub orders_ahead: u64,
     /// Stable slots kept for replicas that lag behind.
     pub retained_slots: u64,
+    /// Slots on disk come to this many bytes, and to as many as the last state took, before a
+    /// state takes their place.
+    pub settle_bytes: u64,
 }
 
 impl Default for Tuning {
@@ -109,6 +112,7 @@ impl Default for Tuning {
             pending_bytes: 256 << 20,
             orders_ahead: 512,
             retained_slots: 4096,
+            settle_bytes: 64 << 20,
         }
     }
 }
@@ -142,7 +146,7 @@ impl Tuning {
             checkpoint_interval,
             max_speculative_slots,
         } = self.rules;
-        let rows: [(&'static str, u64, u64, u64, &'static str); 25] = [
+        let rows: [(&'static str, u64, u64, u64, &'static str); 26] = [
             ("max_sessions", max_sessions, 1, 1 << 16, "1 to 65536"),
             ("max_clients", max_clients, 1, 1 << 24, "1 to 16777216"),
             ("session_window", session_window, 1, 1 << 12, "1 to 4096"),
@@ -185,6 +189,7 @@ impl Tuning {
             ),
             ("orders_ahead", self.orders_ahead, 1, 1 << 16, "1 to 65536"),
             ("retained_slots", self.retained_slots, 1, 1 << 24, "1 to 16777216"),
+            ("settle_bytes", self.settle_bytes, 0, 1 << 40, "0 to 1099511627776"),
             (
                 "max_speculative_slots",
                 max_speculative_slots,

@@ -2,17 +2,18 @@
 //!
 //! | keyspace | key | value |
 //! |---|---|---|
-//! | `history` | base and slot | the slot's hash and entry |
-//! | `meta` | a name | format, genesis, replica, group; view entered, state head, lock, stable checkpoint |
+//! | `history` | era and slot | the slot's hash and entry |
+//! | `meta` | a name | format, genesis, replica, group; view entered, era, state head, lock, stable checkpoint |
 //! | `aside` | hash | a slot of another history |
 //! | `orphans` | digest of the request | a request that waits to be in the history again |
 //! | `state` | checkpoint and part | a piece of the state that the history begins with, or of one on its way |
 //! | `evidence` | digest of the proof | a proof |
 //!
-//! Numbers in keys are big-endian, so that their order is that of the numbers. The *base* is the
-//! slot of the state that the history begins with, 0 where it begins with slot 1: with another
-//! state in place the old slots are out of sight at once, however many there are, and are
-//! [swept](Store::sweep) a few at a time.
+//! Numbers in keys are big-endian, so that their order is that of the numbers. The history begins
+//! with slot 1, or with the one after the *base*, the slot of the stored state. When a state takes
+//! the place of another history, which may be longer, a new *era* begins, named by that state's
+//! slot. So with another state in place the old slots are out of sight at once, however many there
+//! are, and are [swept](Store::sweep) a few at a time.
 //!
 //! A group of records is one atomic batch, so a crash leaves all of it or nothing. Each value
 //! carries a checksum over its keyspace, key and bytes: a value that changed, or that stands in
@@ -45,7 +46,7 @@ use serde::de::DeserializeOwned;
 use crate::config::Durability;
 
 /// The version of what is stored. It changes when old records can no longer be read as they are.
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 
 const HISTORY: &str = "history";
 const META: &str = "meta";
@@ -67,6 +68,7 @@ const META_LOCK: &[u8] = b"lock";
 const META_STABLE: &[u8] = b"stable";
 const META_ENTERED: &[u8] = b"entered";
 const META_STATE: &[u8] = b"state";
+const META_ERA: &[u8] = b"era";
 const META_GROUP: &[u8] = b"group";
 
 /// Why the store cannot be used. Each says what to do.
@@ -168,6 +170,9 @@ pub(crate) struct Store {
     evidence: Keyspace,
     durability: Durability,
     index: Index,
+    /// Whether slots are stored that a state took the place of, and up to which they are removed.
+    has_garbage: bool,
+    swept: Vec<u8>,
     /// The number of the last group written.
     group: u64,
     /// The file that names it, too.
@@ -181,6 +186,9 @@ pub(crate) struct Store {
 struct Index {
     /// The checkpoint of the state that the history begins with.
     ground: Option<Position>,
+    /// Where the history began when a state last took the place of another history. It is a part
+    /// of the keys of slots, so that those of a history that is gone are told from the present ones.
+    era: Slot,
     /// The highest slot stored, or the base where there is none.
     highest: Slot,
     /// The slots aside. Hardly ever any, so that a copy costs nothing.
@@ -352,6 +360,8 @@ impl Store {
             evidence,
             durability,
             index: Index::default(),
+            has_garbage: true,
+            swept: Vec::new(),
             group: 0,
             witness,
             _lock: lock,
@@ -404,16 +414,17 @@ impl Store {
         let head: Option<StateHead> = self.read_meta(META_STATE)?;
         let mut index =
             Index { ground: head.map(|head| head.stable.position()), ..Index::default() };
+        index.era = self.read_meta(META_ERA)?.unwrap_or_default();
         index.highest = index.base();
         if let Some(last) = self.history.last_key_value() {
             let key = last.key().map_err(|error| self.damaged(plain(&error)))?;
             match slots_of_key(&key) {
                 None => return Err(self.damaged("a slot's key is malformed")),
-                Some((base, slot)) if base == index.base() => index.highest = slot,
                 // Not swept yet.
-                Some((base, _)) if base < index.base() => {}
-                Some((base, _)) => {
-                    return Err(self.damaged(format!("the state at slot {base} is missing")));
+                Some((era, slot)) if (era, slot) <= (index.era, index.base()) => {}
+                Some((era, slot)) if era == index.era => index.highest = slot,
+                Some((era, _)) => {
+                    return Err(self.damaged(format!("the state at slot {era} is missing")));
                 }
             }
         }
@@ -494,12 +505,12 @@ impl Store {
         &self,
     ) -> impl Iterator<Item = Result<(Digest, SlotEntry), StoreError>> + use<> {
         let path = self.path.clone();
-        let base = self.index.base();
-        let mut expected = base.next();
-        self.history.prefix(base.0.to_be_bytes()).map(move |guard| {
+        let era = self.index.era;
+        let mut expected = self.index.base().next();
+        self.history.range(slot_key(era, expected)..).map(move |guard| {
             let damaged = |what: String| StoreError::Damaged { path: path.clone(), what };
             let (key, value) = guard.into_inner().map_err(|error| damaged(plain(&error)))?;
-            if slots_of_key(&key) != Some((base, expected)) {
+            if slots_of_key(&key) != Some((era, expected)) {
                 return Err(damaged(format!("slot {expected} is missing")));
             }
             expected = expected.next();
@@ -531,33 +542,36 @@ impl Store {
         fill(&mut batch, &self.state, state);
         fill(&mut batch, &self.evidence, evidence.into_iter().map(|(Digest(key), to)| (key, to)));
         batch.commit().map_err(|error| self.failed(plain(&error)))?;
-        let has_other_base = index.base() != self.index.base();
+        self.has_garbage |= index.ground != self.index.ground;
         self.index = index;
         self.group = number;
         // What only the operating system has may be lost with it, by the operator's choice.
         if self.durability == Durability::Sync {
             self.bear_witness().map_err(|error| self.failed(error))?;
         }
-        if has_other_base { self.sweep() } else { Ok(()) }
+        self.sweep()
     }
 
-    /// Removes the slots of histories that began elsewhere. None of them is looked at any more, so
-    /// it matters not when they go, and a crash in between leaves the rest to the next start.
-    fn sweep(&self) -> Result<(), StoreError> {
-        let end = self.index.base().0.to_be_bytes();
-        let mut from = Vec::new();
-        loop {
-            let keys = self.history.range(from.as_slice()..end.as_slice()).take(SWEPT);
-            let keys: Vec<_> = keys
-                .map(|guard| guard.key().map_err(|error| self.damaged(plain(&error))))
-                .collect::<Result<_, _>>()?;
-            let Some(last) = keys.last() else { return Ok(()) };
-            from = last.to_vec();
-            from.push(0);
-            let mut batch = self.database.batch().durability(Some(PersistMode::Buffer));
-            keys.into_iter().for_each(|key| batch.remove(&self.history, key));
-            batch.commit().map_err(|error| self.failed(plain(&error)))?;
+    /// Removes some of the slots that a state took the place of. None of them is looked at any more,
+    /// so it matters not when they go: some with each group, so that no group waits long, and a crash
+    /// in between leaves the rest to the next start.
+    fn sweep(&mut self) -> Result<(), StoreError> {
+        if !self.has_garbage {
+            return Ok(());
         }
+        let end = slot_key(self.index.era, self.index.base().next());
+        // Not from the beginning: what was removed is passed over key by key until it is compacted.
+        let keys = self.history.range(self.swept.as_slice()..end.as_slice()).take(SWEPT);
+        let keys: Vec<_> = keys
+            .map(|guard| guard.key().map_err(|error| self.damaged(plain(&error))))
+            .collect::<Result<_, _>>()?;
+        self.has_garbage = keys.len() == SWEPT;
+        if let Some(last) = keys.last() {
+            self.swept = last.to_vec();
+        }
+        let mut batch = self.database.batch().durability(Some(PersistMode::Buffer));
+        keys.into_iter().for_each(|key| batch.remove(&self.history, key));
+        batch.commit().map_err(|error| self.failed(plain(&error)))
     }
 }
 
@@ -640,6 +654,7 @@ impl<'a> Group<'a> {
                 self.state.insert(key, sealed);
                 Ok(())
             }
+            Record::Settled(head) => self.settle(head),
             Record::Evidence(evidence) => {
                 // Named by its content, so that the same proof is kept once.
                 let bytes = codec::encode(evidence).map_err(|error| self.store.failed(error))?;
@@ -661,14 +676,14 @@ impl<'a> Group<'a> {
             return Err(self.store.damaged(what));
         }
         for gone in slot.next().0..=highest.0 {
-            self.history.insert(slot_key(base, Slot(gone)), None);
+            self.history.insert(slot_key(self.index.era, Slot(gone)), None);
         }
         self.index.highest = slot;
         Ok(())
     }
 
     fn push(&mut self, slot: Slot, hash: &Digest, entry: &SlotEntry) -> Result<(), StoreError> {
-        let key = slot_key(self.index.base(), slot);
+        let key = slot_key(self.index.era, slot);
         let sealed = self.seal(HISTORY, &key, &(hash, entry))?;
         self.history.insert(key, sealed);
         self.index.highest = slot;
@@ -717,7 +732,7 @@ impl<'a> Group<'a> {
     }
 
     /// Makes a state what the history begins with.
-    fn stand_on(&mut self, head: &StateHead) -> Result<(), StoreError> {
+    fn begin_with(&mut self, head: &StateHead) -> Result<(), StoreError> {
         let (at, base) = (head.stable.position(), self.index.base());
         if at.slot <= base {
             // What is stable only grows; the slots above one base must not be those of another.
@@ -729,10 +744,28 @@ impl<'a> Group<'a> {
                 self.drop_state(old)?;
             }
         }
+        self.put_meta(META_STATE, head)
+    }
+
+    /// Puts a state in the place of the slots up to it.
+    fn settle(&mut self, head: &StateHead) -> Result<(), StoreError> {
+        let (slot, highest) = (head.stable.slot(), self.index.highest);
+        if slot > highest {
+            let what = format!("a state at slot {slot} is of slots that end with {highest}");
+            return Err(self.store.damaged(what));
+        }
+        self.begin_with(head)
+    }
+
+    /// Puts a state in the place of the own history.
+    fn stand_on(&mut self, head: &StateHead) -> Result<(), StoreError> {
+        let at = head.stable.position();
+        self.begin_with(head)?;
         // Whatever the group holds so far is of the history that is gone.
         self.history.clear();
+        self.index.era = at.slot;
         self.index.highest = at.slot;
-        self.put_meta(META_STATE, head)?;
+        self.put_meta(META_ERA, &at.slot)?;
         self.put_meta(META_STABLE, &head.stable)
     }
 

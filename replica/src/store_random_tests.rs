@@ -86,6 +86,12 @@ impl Model {
                 }
                 (_, incoming) => *incoming = Some((at, Pieces::from([(part, bytes)]))),
             },
+            Record::Settled(head) => {
+                let (at, pieces) = self.incoming.take().expect("pieces come first");
+                assert_eq!(at, head.stable.position());
+                self.slots.drain(..usize::try_from(at.slot.0 - self.base()).expect("few"));
+                self.state = Some((*head, pieces));
+            }
             Record::Evidence(evidence) => {
                 if !self.evidence.contains(&evidence) {
                     self.evidence.push(*evidence);
@@ -197,6 +203,7 @@ impl Scribe {
                 let slot = self.dice.between(base, head);
                 self.adopt(Ground::Common(Slot(slot)), slot);
             }
+            12 if self.dice.one_in(2) && head > base => self.settle(base + 1, head),
             12 => self.transfer(),
             13 => {
                 let few = |dice: &mut Dice| {
@@ -234,6 +241,15 @@ impl Scribe {
         };
         let bytes = Bytes::copy_from_slice(&self.dice.next().to_be_bytes());
         self.write(Record::Chunk { at, part, bytes });
+    }
+
+    fn settle(&mut self, lowest: u64, highest: u64) {
+        let (slot, tag) = (self.dice.between(lowest, highest), self.tag());
+        let head = head(slot, tag);
+        for _ in 0..self.dice.between(1, 6) {
+            self.chunk(head.stable.position());
+        }
+        self.write(Record::Settled(Box::new(head)));
     }
 
     fn transfer(&mut self) {

@@ -97,6 +97,7 @@ pub(crate) fn record(record: &Record) -> usize {
                     + DIGEST * remove.len()
             }
             Record::Chunk { bytes, .. } => bytes.len(),
+            Record::Settled(head) => stable(&head.stable),
             Record::Evidence(evidence) => proof(evidence),
         }
 }

@@ -67,7 +67,10 @@ impl Notes {
                     self.lock.clone_from(&adopted.lock);
                 }
             }
-            Record::Orphans { .. } | Record::Chunk { .. } | Record::Evidence(_) => {}
+            Record::Orphans { .. }
+            | Record::Chunk { .. }
+            | Record::Settled(_)
+            | Record::Evidence(_) => {}
         }
     }
 

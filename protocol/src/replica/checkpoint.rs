@@ -89,6 +89,7 @@ impl<A: Application> Replica<A> {
         self.checkpoints.forget_through(slot);
         self.keep_state(slot);
         self.give_up_through(slot);
+        self.settle_when_due();
         self.advance();
     }
 

@@ -118,4 +118,6 @@ counters! {
     chunks_refused,
     /// States transferred and put in place.
     state_transfers,
+    /// Own states that took the place of slots on the disk.
+    states_settled,
 }

@@ -209,6 +209,7 @@ impl<A: Application> Replica<A> {
                     .install(at.slot, whole.application, whole.sessions)
                     .expect("a whole state has all its pieces");
                 self.counters.state_transfers += 1;
+                self.settling.begin_anew();
                 let (snapshot, sessions) = self.execution.freeze();
                 let (last, digests) = (whole.last, whole.digests);
                 self.keep_transferred(Taken { at, digests, last, snapshot, sessions });

@@ -18,6 +18,7 @@
 //! | `merge` | the rule for entering a view; adopting another history; proofs of divergence |
 //! | `branch` | histories that are not the own one, fetched from their end downwards |
 //! | `transfer` | a checkpoint's state instead of the slots that led to it |
+//! | `settle` | the same on the disk |
 //! | `fetch` | what is missing of the own history: asking, answering, being answered |
 //! | `status` | where the others stand, and sending again what may have been lost |
 //! | `record`, `start` | what is on disk, and starting from it |
@@ -36,6 +37,7 @@ mod ordering;
 mod pending;
 mod record;
 mod sessions;
+mod settle;
 mod start;
 mod status;
 mod transfer;
@@ -57,6 +59,7 @@ pub use self::record::{
     Adopted, Aside, EnteredView, Ground, Record, Recovered, StateHead, StoredState,
 };
 pub use self::sessions::{Admission, Kept, Known, Sessions};
+use self::settle::Settling;
 pub use self::start::StartError;
 use self::status::Peer;
 use self::transfer::{Served, States, Transfer, Whole};
@@ -223,6 +226,8 @@ pub struct Replica<A: Application> {
     /// A state that is on its way here, and one that is here and not in place yet.
     transfer: Option<Transfer<A::Restore>>,
     ready: Option<Whole<A::Restore>>,
+    /// How the disk is kept small.
+    settling: Settling,
     peers: BTreeMap<ReplicaId, Peer>,
     divergent: BTreeSet<ReplicaId>,
     fetching: Fetching,
@@ -278,6 +283,7 @@ where
             served,
             transfer,
             ready,
+            settling,
             peers,
             divergent,
             fetching,
@@ -319,6 +325,7 @@ where
             .field("served", served)
             .field("transfer", transfer)
             .field("ready", ready)
+            .field("settling", settling)
             .field("peers", peers)
             .field("divergent", divergent)
             .field("fetching", fetching)
@@ -392,6 +399,7 @@ impl<A: Application> Replica<A> {
         }
         self.tend_views();
         self.order_pending();
+        self.tend_settling();
         self.assert_invariants();
         actions.append(&mut self.out);
     }
@@ -445,6 +453,11 @@ impl<A: Application> Replica<A> {
     }
 
     fn append(&mut self, record: Record) {
+        match &record {
+            Record::Slot { entry, .. } => self.settling.note_slot(entry),
+            Record::Aside(aside) => self.settling.note_slot(&aside.linked.entry),
+            _ => {}
+        }
         self.appended = Mark(self.appended.0 + 1);
         self.out.push(Action::Append { mark: self.appended, record });
     }

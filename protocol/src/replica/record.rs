@@ -43,7 +43,8 @@ pub enum Record {
         /// To be let go; those not known are ignored.
         remove: Vec<Digest>,
     },
-    /// A piece of a state that is being transferred. Pieces for another checkpoint are gone then.
+    /// A piece of a state that is being transferred, or of an own one that is written to take the
+    /// place of slots. Pieces for another checkpoint are gone then.
     Chunk {
         /// The checkpoint.
         at: Position,
@@ -52,6 +53,9 @@ pub enum Record {
         /// The piece.
         bytes: Bytes,
     },
+    /// A state whose pieces are stored takes the place of the slots of the own history up to it;
+    /// those above it stay. The state before, if there was one, is gone then.
+    Settled(Box<StateHead>),
     /// A proof of misbehaviour. Added to the others.
     Evidence(Box<Evidence>),
 }
@@ -104,7 +108,7 @@ pub enum Ground {
     State(Box<StateHead>),
 }
 
-/// A state that was transferred: with its pieces, enough to start from.
+/// A state that is stored: with its pieces, enough to start from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateHead {
     /// Certifies it. It is the stable checkpoint from then on.
@@ -113,7 +117,7 @@ pub struct StateHead {
     pub digests: StateDigests,
 }
 
-/// A transferred state as it is found on the disk.
+/// A stored state as it is found on the disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredState {
     /// What it is.

@@ -9,6 +9,7 @@ use super::commit::COMMITS_KEPT;
 use super::execution::Undone;
 use super::fetch::Fetching;
 use super::pending::Pending;
+use super::settle::Settling;
 use super::transfer::{Taken, Transfer};
 use super::view_change::Changing;
 use super::votes::Votes;
@@ -121,6 +122,7 @@ impl<A: Application> Replica<A> {
             served: VecDeque::new(),
             transfer: None,
             ready: None,
+            settling: Settling::default(),
             peers: BTreeMap::new(),
             divergent: BTreeSet::new(),
             fetching: Fetching::default(),
@@ -147,6 +149,7 @@ impl<A: Application> Replica<A> {
         let rules = self.setup.tuning.rules;
         let execution = &self.execution;
         let mut chunks = state.chunks;
+        self.settling.note_state(chunks.iter().map(|(_, bytes)| bytes.len() as u64).sum());
         // The first piece says what the others are pieces of.
         chunks.sort_by_key(|(part, _)| *part);
         let whole = Transfer::from_disk(stable, digests, &chunks, rules, |digest| {
@@ -191,6 +194,7 @@ impl<A: Application> Replica<A> {
         stable: Slot,
     ) -> Result<(), StartError<E>> {
         let slot = self.history.head().slot.next();
+        self.settling.note_slot(&stored);
         let batch = Arc::new(Batch { choices: stored.choices, requests: stored.requests });
         if extend(&self.history.head().hash, &batch.digest()) != hash {
             return Err(StartError::Damaged(slot, "the hash chain is broken"));

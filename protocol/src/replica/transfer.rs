@@ -39,10 +39,30 @@ pub(super) struct Taken<S> {
     pub(super) sessions: FrozenSessions,
 }
 
+impl<S: Snapshot> Taken<S> {
+    /// A piece of it; `None` past the end.
+    pub(super) fn piece(&self, part: StatePart) -> Option<Bytes> {
+        match part {
+            StatePart::Last => codec::encode(&self.last).ok().map(Bytes::from),
+            StatePart::Sessions(index) => self.sessions.chunk(index),
+            StatePart::Application(index) => self.snapshot.chunk(index),
+        }
+    }
+
+    /// How many pieces there are of this kind.
+    fn pieces(&self, part: StatePart) -> u32 {
+        match part {
+            StatePart::Last => 1,
+            StatePart::Sessions(_) => self.sessions.chunks(),
+            StatePart::Application(_) => self.snapshot.chunks(),
+        }
+    }
+}
+
 /// A stable one of them, kept for others.
 #[derive(Clone, Debug)]
 pub(super) struct Served<S> {
-    taken: Taken<S>,
+    pub(super) taken: Taken<S>,
     asked: Option<Instant>,
 }
 
@@ -210,13 +230,17 @@ impl<A: Application> Replica<A> {
     fn drop_old_states(&mut self) {
         let now = self.now.instant;
         let newest = self.served.len().saturating_sub(2);
+        let written = self.settling.writing();
         let mut index = 0;
         self.served.retain(|served| {
             index += 1;
-            index > newest || served.asked.is_some_and(|asked| asked.after_ms(SERVED_MS) > now)
+            index > newest
+                || written == Some(served.taken.at)
+                || served.asked.is_some_and(|asked| asked.after_ms(SERVED_MS) > now)
         });
         while self.served.len() > SERVED_MAX {
-            self.served.pop_front();
+            let oldest = self.served.iter().position(|served| written != Some(served.taken.at));
+            self.served.remove(oldest.unwrap_or(0));
         }
     }
 
@@ -232,16 +256,8 @@ impl<A: Application> Replica<A> {
         };
         served.asked = Some(now);
         let taken = &served.taken;
-        let piece = match part {
-            StatePart::Last => codec::encode(&taken.last).ok().map(|bytes| (bytes, 1)),
-            StatePart::Sessions(index) => {
-                taken.sessions.chunk(index).map(|bytes| (bytes, taken.sessions.chunks()))
-            }
-            StatePart::Application(index) => {
-                taken.snapshot.chunk(index).map(|bytes| (bytes, taken.snapshot.chunks()))
-            }
-        };
-        let Some((bytes, of)) = piece else { return 0 };
+        let Some(bytes) = taken.piece(part) else { return 0 };
+        let of = taken.pieces(part);
         let size = bytes.len();
         self.counters.chunks_served += 1;
         let chunk = StateChunk { at, digests: taken.digests, part, of, bytes };
@@ -337,6 +353,8 @@ impl<A: Application> Replica<A> {
         }
         transfer.progressed = true;
         self.counters.chunks_accepted += 1;
+        // One state at a time goes to the disk, and this one is needed more.
+        self.settling.give_way();
         self.append(Record::Chunk { at, part, bytes });
         if let Some(transfer) = self.transfer.take_if(|transfer| transfer.is_whole()) {
             self.ready = transfer.into_whole(self.now.instant);
