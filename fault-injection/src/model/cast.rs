@@ -23,7 +23,7 @@ use crate::violation::Violation;
 /// The replicas of every scene.
 const REPLICAS: u8 = 4;
 
-/// See the [module](self).
+/// The parties of a scene: who is correct, who lies, and with which keys.
 pub struct Cast {
     /// The cluster.
     pub membership: Arc<Membership>,

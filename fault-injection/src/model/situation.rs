@@ -23,7 +23,7 @@ use crate::inspect::Lens;
 use crate::node::Outbound;
 use crate::violation::{Violation, demand};
 
-/// See the [module](self). A copy is cheap: what a step does not touch is shared.
+/// A state of the model. A copy is cheap: what a step does not touch is shared.
 #[derive(Clone)]
 pub struct Situation {
     /// The machines, by their indices.
