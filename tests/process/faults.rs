@@ -1,5 +1,6 @@
 //! What goes on when replicas do not.
 
+use std::fs;
 use std::time::Instant;
 
 use elea_protocol::id::{ReplicaId, Slot, View, unhex};
@@ -49,6 +50,30 @@ fn kill_nine_of_all_replicas_loses_nothing() {
 }
 
 #[test]
+fn old_slots_leave_the_disk_and_kill_nine_still_loses_nothing() {
+    let mut town = Town::prepared(4, |town| {
+        let file = town.path("cluster.toml");
+        let text = fs::read_to_string(&file).expect("there");
+        let tuning = "[tuning]\ncheckpoint_interval = 4\nsettle_bytes = 0\n";
+        fs::write(&file, format!("{text}\n{tuning}")).expect("ours");
+    });
+    let mut sum = 0;
+    for _ in 0..3 {
+        until("every replica has put a state in the place of slots", || {
+            sum += 1;
+            let answer = town.patient(&["incr", "n"]).succeeds();
+            assert_eq!(answer.out, format!("{sum}\n"));
+            let settled = |replica: &Json| replica["counters"]["states_settled"].as_u64();
+            town.status().iter().all(|replica| settled(replica) > Some(0)).then_some(())
+        });
+        (0..4).for_each(|id| town.kill(id));
+        town.restart(&[0, 1, 2, 3]);
+        assert_eq!(town.patient(&["get", "n"]).succeeds().out, format!("{sum}\n"));
+    }
+    town.agrees();
+}
+
+#[test]
 fn a_killed_primary_is_replaced_and_catches_up() {
     let mut town = Town::new(4);
     assert_eq!(town.patient(&["incr", "n"]).succeeds().out, "1\n");
@@ -76,7 +101,7 @@ fn a_liar_is_convicted_by_its_own_signatures() {
     let view = View(town.agrees()["view"].as_u64().expect("a number"));
     town.kill(3);
     let file = town.file();
-    let text = std::fs::read_to_string(town.path("replica-3.key")).expect("there");
+    let text = fs::read_to_string(town.path("replica-3.key")).expect("there");
     let secret = text.trim().strip_prefix("elea-key-1 ").and_then(unhex).expect("a key file");
     let key = SecretKey::from_bytes(&secret);
     let liar = Liar { membership: &file.membership, id: ReplicaId(3), key: &key };
