@@ -34,6 +34,7 @@ struct Contents {
     /// The slots above it, or from slot 1 on.
     slots: Vec<(Digest, SlotEntry)>,
     entered: Option<EnteredView>,
+    voted: Slot,
     lock: Option<CommitCertificate>,
     aside: BTreeMap<Digest, Aside>,
     stable: Option<StableProof>,
@@ -198,7 +199,7 @@ impl Contents {
     }
 
     fn adopt(&mut self, adopted: Adopted) -> Result<(), String> {
-        let Adopted { entered, ground, slots, lock } = adopted;
+        let Adopted { entered, ground, slots, lock, voted } = adopted;
         match ground {
             Ground::Common(slot) => self.truncate(slot)?,
             Ground::State(head) => {
@@ -233,6 +234,7 @@ impl Contents {
             self.entered = Some(entered);
         }
         self.lock = lock;
+        self.voted = voted;
         self.aside.clear();
         Ok(())
     }
@@ -400,6 +402,7 @@ impl Disk {
             entered: contents.entered.clone(),
             state: contents.state.clone(),
             lock: contents.lock.clone(),
+            voted: contents.voted,
             stable: contents.stable.clone(),
             orphans: contents.orphans.clone(),
             evidence: contents.evidence.clone(),

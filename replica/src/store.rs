@@ -3,7 +3,7 @@
 //! | keyspace | key | value |
 //! |---|---|---|
 //! | `history` | era and slot | the slot's hash and entry |
-//! | `meta` | a name | format, genesis, replica, group; view entered, era, state head, lock, stable checkpoint |
+//! | `meta` | a name | format, genesis, replica, group; view entered, votes cast, era, state head, lock, stable checkpoint |
 //! | `aside` | hash | a slot of another history |
 //! | `orphans` | digest of the request | a request that waits to be in the history again |
 //! | `state` | checkpoint and part | a piece of the state that the history begins with, or of one on its way |
@@ -46,7 +46,7 @@ use serde::de::DeserializeOwned;
 use crate::config::Durability;
 
 /// The version of what is stored. It changes when old records can no longer be read as they are.
-const FORMAT: u32 = 4;
+const FORMAT: u32 = 5;
 
 const HISTORY: &str = "history";
 const META: &str = "meta";
@@ -69,6 +69,7 @@ const META_STABLE: &[u8] = b"stable";
 const META_ENTERED: &[u8] = b"entered";
 const META_STATE: &[u8] = b"state";
 const META_ERA: &[u8] = b"era";
+const META_VOTED: &[u8] = b"voted";
 const META_GROUP: &[u8] = b"group";
 
 /// Why the store cannot be used. Each says what to do.
@@ -449,6 +450,7 @@ impl Store {
             entered: self.read_meta(META_ENTERED)?,
             state: self.stored_state()?,
             lock: self.read_meta(META_LOCK)?,
+            voted: self.read_meta(META_VOTED)?.unwrap_or_default(),
             stable: self.read_meta(META_STABLE)?,
             orphans: self.read_all(&self.orphans, ORPHANS)?,
             evidence: self.read_all(&self.evidence, EVIDENCE)?,
@@ -720,6 +722,7 @@ impl<'a> Group<'a> {
         if let Some(entered) = &adopted.entered {
             self.put_meta(META_ENTERED, entered)?;
         }
+        self.put_meta(META_VOTED, &adopted.voted)?;
         match &adopted.lock {
             Some(lock) => self.put_meta(META_LOCK, lock)?,
             None => {

@@ -40,6 +40,7 @@ struct Model {
     slots: Vec<(Digest, SlotEntry)>,
     entered: Option<EnteredView>,
     lock: Option<CommitCertificate>,
+    voted: Slot,
     aside: BTreeMap<Digest, Aside>,
     stable: Option<StableProof>,
     orphans: BTreeMap<Digest, Arc<SignedRequest>>,
@@ -118,6 +119,7 @@ impl Model {
         }
         self.entered = adopted.entered.or(self.entered.take());
         self.lock = adopted.lock;
+        self.voted = adopted.voted;
         self.aside.clear();
     }
 
@@ -130,6 +132,7 @@ impl Model {
             entered: self.entered.clone(),
             state: state.map(|(head, p)| StoredState { head: head.clone(), chunks: chunks(p) }),
             lock: self.lock.clone(),
+            voted: self.voted,
             stable: self.stable.clone(),
             orphans: self.orphans.values().cloned().collect(),
             evidence,
@@ -280,7 +283,8 @@ impl Scribe {
         let view = self.tag();
         let entered = self.dice.one_in(2).then(|| entered(view, below));
         let lock = self.dice.one_in(2).then(|| lock(below + 1));
-        self.write(Record::Adopted(Box::new(Adopted { entered, ground, slots, lock })));
+        let voted = Slot(self.dice.below(9));
+        self.write(Record::Adopted(Box::new(Adopted { entered, ground, slots, lock, voted })));
     }
 }
 

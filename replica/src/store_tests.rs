@@ -105,14 +105,15 @@ fn chunk(slot: u64, tag: u64, part: StatePart, bytes: &'static [u8]) -> Record {
 
 fn adopted(ground: Ground, slots: &[u64], lock: Option<CommitCertificate>) -> Record {
     let slots = slots.iter().map(|tag| hash(*tag)).collect();
-    Record::Adopted(Box::new(Adopted { entered: None, ground, slots, lock }))
+    Record::Adopted(Box::new(Adopted { entered: None, ground, slots, lock, voted: Slot(0) }))
 }
 
 fn assert_same(found: Recovered, expected: Recovered) {
-    let Recovered { entered, state, lock, stable, orphans, evidence } = found;
+    let Recovered { entered, state, lock, voted, stable, orphans, evidence } = found;
     assert_eq!(entered, expected.entered);
     assert_eq!(state, expected.state);
     assert_eq!(lock, expected.lock);
+    assert_eq!(voted, expected.voted);
     assert_eq!(stable, expected.stable);
     assert_eq!(orphans, expected.orphans);
     assert_eq!(evidence, expected.evidence);
@@ -365,6 +366,7 @@ fn an_adopted_history_replaces_the_end_of_the_own_one_from_slots_of_this_group_a
         ground: Ground::Common(Slot(2)),
         slots: vec![hash(13), hash(14)],
         lock: Some(lock(3)),
+        voted: Slot(0),
     }));
     store.commit(&[Record::Aside(aside(4, 14)), change, slot(5, 15)]).expect("written");
     assert_eq!(stored(&store), [1, 2, 13, 14, 15]);

@@ -59,7 +59,7 @@ fn entered(view: u64, entry_slot: u64) -> EnteredView {
 fn adopted(view: Option<u64>, ground: Ground, slots: &[u8]) -> Record {
     let entered = view.map(|view| entered(view, 1));
     let slots = slots.iter().map(|byte| hash(*byte)).collect();
-    Record::Adopted(Box::new(Adopted { entered, ground, slots, lock: None }))
+    Record::Adopted(Box::new(Adopted { entered, ground, slots, lock: None, voted: Slot(0) }))
 }
 
 fn chunk(slot: u64, byte: u8, part: StatePart) -> Record {

@@ -175,6 +175,19 @@ impl<A: Application> Replica<A> {
         }
     }
 
+    /// The hash that the history with this end has at a slot, as far as it is here.
+    pub(super) fn hash_below(&self, end: Position, slot: Slot) -> Option<Digest> {
+        let mut at = end;
+        while at.slot > slot {
+            if self.history.goes_through(at) {
+                return self.history.hash_at(slot);
+            }
+            let side = self.branches.get(&at.hash).filter(|side| side.slot == at.slot)?;
+            at = Position { slot: Slot(at.slot.0 - 1), hash: side.previous };
+        }
+        (at.slot == slot).then_some(at.hash)
+    }
+
     /// Whether a history goes through a position. Below what is in memory it is taken to.
     pub(super) fn passes(&self, path: &Path, position: Position) -> bool {
         let footing = path.footing.slot();

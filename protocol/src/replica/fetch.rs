@@ -1,5 +1,6 @@
 //! What is missing: asking for it, answering, and being answered.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Replica, Target};
@@ -8,7 +9,7 @@ use crate::history::extend;
 use crate::id::{Digest, Instant, ReplicaId, Slot};
 use crate::message::{
     ANSWER_BYTES_MAX, Batch, Branch, CommitCertificate, Fetch, Message, Order, Requests, SLOTS_MAX,
-    SlotEntry, Slots, Wanted,
+    SignedRequest, SlotEntry, Slots, Wanted,
 };
 use crate::seal::Signed;
 
@@ -20,6 +21,9 @@ const BUDGET_PER_MICRO: u64 = 64;
 
 /// What an answer costs at least: looking for nothing is work, too.
 pub(super) const BUDGET_LEAST: u64 = 1 << 12;
+
+/// What it costs to look at one request of a slot, in bytes sent.
+const LOOK_BYTES: usize = 64;
 
 /// Filling more slots than this, a replica neither votes on each nor answers for each: its peers
 /// and clients are long past them.
@@ -70,6 +74,15 @@ impl Budget {
         self.bytes = self.bytes.saturating_add(grown).min(BUDGET_MAX);
         self.since = now;
         self.bytes >= BUDGET_LEAST
+    }
+
+    /// Spends what is there; `false` where that is too little.
+    pub(super) fn charge(&mut self, now: Instant, bytes: usize) -> bool {
+        let may = self.refill(now);
+        if may {
+            self.spend(bytes);
+        }
+        may
     }
 
     fn spend(&mut self, bytes: usize) {
@@ -199,13 +212,15 @@ impl<A: Application> Replica<A> {
             return self.serve_slots(to, slot);
         }
         let of_slot = self.history.entry(slot).map(|entry| entry.batch.clone());
+        let of_slot: BTreeMap<Digest, &Arc<SignedRequest>> = of_slot
+            .iter()
+            .flat_map(|batch| &batch.requests)
+            .map(|request| (request.digest(), request))
+            .collect();
         let mut bytes = 0;
         let mut found = Vec::new();
         for digest in digests {
-            let in_slot = || {
-                let requests = &of_slot.as_ref()?.requests;
-                requests.iter().find(|request| request.digest() == *digest)
-            };
+            let in_slot = || of_slot.get(digest).copied();
             if let Some(request) = self.pending.get(digest).or_else(in_slot) {
                 let size = request.body().wire_bytes();
                 if bytes + size > ANSWER_BYTES_MAX && !found.is_empty() {
@@ -218,7 +233,8 @@ impl<A: Application> Replica<A> {
         if !found.is_empty() {
             self.send_at_once(Target::One(to), Message::Requests(Requests(found)));
         }
-        bytes
+        // To look through a large slot is work also where little of it is asked for.
+        bytes.max(of_slot.len() * LOOK_BYTES)
     }
 
     fn serve_slots(&mut self, to: ReplicaId, from: Slot) -> usize {

@@ -339,7 +339,17 @@ impl<A: Application> Replica<A> {
         };
         let entered = new_view.map(|new_view| EnteredView { new_view, entry_slot: path.top() });
         let slots = path.above.clone();
-        self.append(Record::Adopted(Box::new(Adopted { entered, ground, slots, lock })));
+        let head = self.history.head();
+        if entered.is_some() {
+            self.voted_floor = Slot::GENESIS;
+        } else if !self.passes(path, head) {
+            // The votes cast so far in this view are of another history. Which they were is not on
+            // the disk, but that none of them lies above the head is.
+            self.voted_floor = self.voted_commit.max(head.slot);
+            self.voted_commit = self.voted_floor;
+        }
+        let voted = self.voted_floor;
+        self.append(Record::Adopted(Box::new(Adopted { entered, ground, slots, lock, voted })));
     }
 
     /// From here on nothing is signed for a lower view.

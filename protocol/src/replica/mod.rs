@@ -219,6 +219,8 @@ pub struct Replica<A: Application> {
     stable_ahead: Option<StableProof>,
     /// The highest slots voted for in the entered view.
     voted_commit: Slot,
+    /// Where votes were cast on a history that was given up within the view, up to it. Durable.
+    voted_floor: Slot,
     voted_checkpoint: Slot,
     /// States at checkpoint slots above the stable one, and stable ones kept for others.
     taken: States<A::Snapshot>,
@@ -278,6 +280,7 @@ where
             certified_ahead,
             stable_ahead,
             voted_commit,
+            voted_floor,
             voted_checkpoint,
             taken,
             served,
@@ -320,6 +323,7 @@ where
             .field("certified_ahead", certified_ahead)
             .field("stable_ahead", stable_ahead)
             .field("voted_commit", voted_commit)
+            .field("voted_floor", voted_floor)
             .field("voted_checkpoint", voted_checkpoint)
             .field("taken", taken)
             .field("served", served)

@@ -128,6 +128,8 @@ impl<A: Application> Replica<A> {
         turn.retain(|request| match self.sessions().refusal(request.body()) {
             None => true,
             Some(reason) if !is_for_good(reason) && self.pending.is_orphan(&request.digest()) => {
+                let wait_ms = self.setup.tuning.request_timeout_ms / 2;
+                self.pending.put_off(&request.digest(), now, wait_ms);
                 true
             }
             // It could not be ordered. Its client asks again if it still wants it.
@@ -395,14 +397,19 @@ impl<A: Application> Replica<A> {
                 None => missing.push(*digest),
             }
         }
+        // Before what is missing: what an order names is fetched whatever the limits, and must not be
+        // more than one slot may hold.
+        let bytes: usize = requests.iter().map(|request| request.body().wire_bytes()).sum();
+        if bytes > BATCH_BYTES_MAX {
+            return Err(Obstacle::Never);
+        }
         if !missing.is_empty() {
             missing.truncate(FETCH_DIGESTS_MAX);
             return Err(Obstacle::Missing(missing));
         }
-        let bytes: usize = requests.iter().map(|request| request.body().wire_bytes()).sum();
         let mut admission = self.sessions().admission();
         let admitted = requests.iter().all(|request| admission.admit(request.body()).is_ok());
-        if bytes > BATCH_BYTES_MAX || !admitted {
+        if !admitted {
             return Err(Obstacle::Never);
         }
         Ok(requests)

@@ -22,9 +22,14 @@ struct Waiting {
     wanted: bool,
     /// Executed in an abandoned history: it stays until it is executed again.
     orphan: bool,
-    /// Sent to the others, so that the primary has no excuse any more.
-    forwarded: bool,
+    /// Since when it was sent to the others, so that the primary has no excuse any more.
+    forwarded: Option<Instant>,
+    /// How often it was put off, since it cannot be ordered.
+    put_off: u32,
 }
+
+/// How often the wait of what cannot be ordered doubles.
+const PUT_OFF_MAX: u32 = 5;
 
 /// The arrival that the first request gets; orphans come before all others, in their old order.
 const FIRST_ARRIVAL: u64 = 1 << 32;
@@ -106,7 +111,8 @@ impl Pending {
             bytes,
             wanted,
             orphan: false,
-            forwarded: false,
+            forwarded: None,
+            put_off: 0,
         });
         Inserted::New
     }
@@ -114,7 +120,7 @@ impl Pending {
     fn put(&mut self, waiting: Waiting) {
         let digest = waiting.request.digest();
         self.bytes += waiting.bytes;
-        self.forwarded += usize::from(waiting.forwarded);
+        self.forwarded += usize::from(waiting.forwarded.is_some());
         self.orphans += usize::from(waiting.orphan);
         self.by_arrival.insert(waiting.arrival, digest);
         self.by_name.entry(waiting.request.body().name()).or_default().push(digest);
@@ -139,7 +145,8 @@ impl Pending {
                 bytes: request.body().wire_bytes(),
                 wanted: true,
                 orphan: true,
-                forwarded: false,
+                forwarded: None,
+                put_off: 0,
             });
         }
     }
@@ -161,16 +168,27 @@ impl Pending {
 
     /// Whether this request was sent to the others and still waits.
     pub(crate) fn is_forwarded(&self, digest: &Digest) -> bool {
-        self.by_digest.get(digest).is_some_and(|waiting| waiting.forwarded)
+        self.by_digest.get(digest).is_some_and(|waiting| waiting.forwarded.is_some())
     }
 
     /// Requests that were sent to the others and still wait.
     pub(crate) fn forwarded(&self) -> impl Iterator<Item = &Arc<SignedRequest>> {
-        let none = self.forwarded == 0;
-        self.by_digest
-            .values()
-            .filter(move |waiting| !none && waiting.forwarded)
-            .map(|waiting| &waiting.request)
+        self.forwarded_since().map(|(_, request)| request)
+    }
+
+    /// The same, with when they were sent for the first time.
+    pub(crate) fn forwarded_since(&self) -> impl Iterator<Item = (Instant, &Arc<SignedRequest>)> {
+        let all = (self.forwarded > 0).then(|| self.by_digest.values());
+        all.into_iter().flatten().filter_map(|waiting| Some((waiting.forwarded?, &waiting.request)))
+    }
+
+    /// Cannot be ordered at present: its next turn comes later and later.
+    pub(crate) fn put_off(&mut self, digest: &Digest, now: Instant, wait_ms: u64) {
+        let Some(waiting) = self.by_digest.get_mut(digest) else { return };
+        self.by_forward.remove(&(waiting.forward_at, waiting.arrival));
+        waiting.put_off = (waiting.put_off + 1).min(PUT_OFF_MAX);
+        waiting.forward_at = now.after_ms(wait_ms << waiting.put_off);
+        self.by_forward.insert((waiting.forward_at, waiting.arrival));
     }
 
     /// Whether any request was sent to the others and still waits.
@@ -183,7 +201,7 @@ impl Pending {
         self.forwarded = 0;
         self.by_forward.clear();
         for waiting in self.by_digest.values_mut() {
-            waiting.forwarded = false;
+            waiting.forwarded = None;
             waiting.forward_at = if waiting.orphan { waiting.forward_at } else { forward_at };
             self.by_forward.insert((waiting.forward_at, waiting.arrival));
         }
@@ -196,7 +214,7 @@ impl Pending {
         self.by_arrival.remove(&waiting.arrival);
         self.by_forward.remove(&(waiting.forward_at, waiting.arrival));
         self.bytes -= waiting.bytes;
-        self.forwarded -= usize::from(waiting.forwarded);
+        self.forwarded -= usize::from(waiting.forwarded.is_some());
         if waiting.orphan {
             self.orphans -= 1;
             self.settled.push(*digest);
@@ -280,8 +298,8 @@ impl Pending {
             self.by_forward.remove(&(at, arrival));
             self.by_forward.insert((again, arrival));
             waiting.forward_at = again;
-            self.forwarded += usize::from(!waiting.forwarded);
-            waiting.forwarded = true;
+            self.forwarded += usize::from(waiting.forwarded.is_none());
+            waiting.forwarded.get_or_insert(now);
             taken.push(waiting.request.clone());
         }
         taken

@@ -97,6 +97,9 @@ pub struct Adopted {
     pub slots: Vec<Digest>,
     /// The lock from now on, on the new history.
     pub lock: Option<CommitCertificate>,
+    /// Up to this slot votes of the view may have been cast, on the history before: none will be
+    /// cast there again. Slot 0 where a view is entered.
+    pub voted: Slot,
 }
 
 /// What an adopted history stands on.
@@ -136,6 +139,8 @@ pub struct Recovered {
     pub state: Option<StoredState>,
     /// The lock stored.
     pub lock: Option<CommitCertificate>,
+    /// No vote of the view entered may be cast at this slot or below.
+    pub voted: Slot,
     /// The stable checkpoint stored.
     pub stable: Option<StableProof>,
     /// Requests that wait to be in the history again.

@@ -63,6 +63,11 @@ impl<A: Application> Replica<A> {
             replica.entry_slot = entered.entry_slot;
             replica.new_view = Some(entered.new_view);
         }
+        replica.voted_commit = recovered.voted;
+        replica.voted_floor = recovered.voted;
+        for evidence in replica.evidence.clone() {
+            replica.note_proof(&evidence);
+        }
         if let Some(proof) = stable.filter(|proof| proof.slot() > replica.stable()) {
             replica.recover_stable(proof)?;
         }
@@ -117,6 +122,7 @@ impl<A: Application> Replica<A> {
             certified_ahead: None,
             stable_ahead: None,
             voted_commit: Slot::GENESIS,
+            voted_floor: Slot::GENESIS,
             voted_checkpoint: Slot::GENESIS,
             taken: BTreeMap::new(),
             served: VecDeque::new(),

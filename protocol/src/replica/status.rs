@@ -6,6 +6,7 @@
 use super::fetch::Budget;
 use super::{Replica, Target};
 use crate::application::Application;
+use crate::codec;
 use crate::evidence::Evidence;
 use crate::id::{Instant, ReplicaId, Slot, View};
 use crate::message::{Checkpoint, Commit, Message, Position, Status};
@@ -163,10 +164,10 @@ impl<A: Application> Replica<A> {
     }
 
     /// Sends what a peer's last two words show it to lack.
-    fn send_again(&mut self, to: ReplicaId, before: &Status, status: &Status) {
+    fn send_again(&mut self, from: ReplicaId, before: &Status, status: &Status) {
         let view = self.entered;
         let of_view = status.entered == view;
-        let to = Target::One(to);
+        let to = Target::One(from);
         if before.lock == status.lock {
             let rank = status.lock.map(|(view, at)| (view, at.slot));
             let certificate = self.lock.clone().filter(|own| Some(own.rank()) > rank);
@@ -189,8 +190,14 @@ impl<A: Application> Replica<A> {
             let bit = 1 << evidence.culprit().0;
             (before.convicted | status.convicted) & bit == 0
         };
-        if let Some(evidence) = self.evidence.iter().find(lacks) {
-            self.send(to, Message::Evidence(Box::new(evidence.clone())));
+        if let Some(evidence) = self.evidence.iter().find(lacks).cloned() {
+            // Proofs can be long, and whoever claims to lack one is not to get it for ever.
+            let bytes = codec::encode(&evidence).map_or(usize::MAX, |bytes| bytes.len());
+            let now = self.now.instant;
+            let may = self.peers.get_mut(&from).is_some_and(|peer| peer.budget.charge(now, bytes));
+            if may {
+                self.send(to, Message::Evidence(Box::new(evidence)));
+            }
         }
         if before.stable == status.stable {
             let certificate = self.stable.clone().filter(|own| own.slot() > status.stable);

@@ -43,7 +43,7 @@ impl<S: Snapshot> Taken<S> {
     /// A piece of it; `None` past the end.
     pub(super) fn piece(&self, part: StatePart) -> Option<Bytes> {
         match part {
-            StatePart::Last => codec::encode(&self.last).ok().map(Bytes::from),
+            StatePart::Last => codec::encode(&self.last).ok(),
             StatePart::Sessions(index) => self.sessions.chunk(index),
             StatePart::Application(index) => self.snapshot.chunk(index),
         }

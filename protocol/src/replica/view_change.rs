@@ -25,8 +25,8 @@ use crate::seal::Signed;
 /// View changes kept of each replica, the newest ones.
 const CHANGES_KEPT: usize = 4;
 
-/// New views kept above the one entered.
-const OFFERED_MAX: usize = 4;
+/// New views kept of each primary above the one entered, the newest ones.
+const OFFERED_MAX: usize = 2;
 
 /// Why a replica asks for another view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +80,10 @@ pub(super) struct Changing {
     strong_impatience: u32,
     /// Since when what waits has waited.
     waiting_since: Option<Instant>,
+    /// When to look whether a single request has waited too long while others were ordered, and how
+    /// often patience with that has doubled.
+    fair_at: Option<Instant>,
+    unfairness: u32,
     /// Since when an executed strong request has waited for a certificate.
     strong_since: Option<Instant>,
     /// Since when the lock is of a view above the entered one.
@@ -254,10 +258,18 @@ impl<A: Application> Replica<A> {
                 self.consider_lock(change.by, lock);
             }
         }
-        self.changing.offered.insert(view, new_view);
-        while self.changing.offered.len() > OFFERED_MAX {
-            self.changing.offered.pop_first();
+        // Of each primary by itself: one that lies must not push out the views of others.
+        let of_primary = self.changing.offered.iter().filter(|(_, known)| known.by == new_view.by);
+        let views: Vec<View> = of_primary.map(|(view, _)| *view).collect();
+        if views.len() >= OFFERED_MAX
+            && let Some(oldest) = views.first()
+        {
+            if *oldest > view {
+                return;
+            }
+            self.changing.offered.remove(oldest);
         }
+        self.changing.offered.insert(view, new_view);
         // What was known against its primary counts from now on.
         for evidence in self.evidence.clone() {
             self.note_proof(&evidence);
@@ -363,7 +375,11 @@ impl<A: Application> Replica<A> {
         }
         match self.reach(head) {
             Reach::Whole(path) => !self.passes(&path, at),
-            Reach::Lacks(_) | Reach::Never => at.slot == head.slot && at.hash != head.hash,
+            // Where it meets the own history is not known, or was given up. What is here of it says
+            // enough if it goes down to the lock.
+            Reach::Lacks(_) | Reach::Never => {
+                self.hash_below(head, at.slot).is_some_and(|hash| hash != at.hash)
+            }
         }
     }
 
@@ -486,6 +502,7 @@ impl<A: Application> Replica<A> {
         changing.barred = changing.barred.split_off(&entered.next());
         changing.proofs = changing.proofs.split_off(&entered);
         changing.waiting_since = None;
+        changing.fair_at = None;
         changing.strong_since = None;
         changing.lock_ahead_since = None;
         changing.changes.remove(&self.setup.id);

@@ -10,11 +10,17 @@ use crate::replica::{Replica, Target};
 /// How often patience may double.
 const PATIENCE_DOUBLINGS: u32 = 6;
 
+/// How many times longer than for anything at all to be ordered the wait for one request is.
+const FAIRNESS: u64 = 8;
+
 impl<A: Application> Replica<A> {
     /// A request that was passed on to all waits from now on, if none did before.
     pub(in crate::replica) fn note_forwarded(&mut self) {
         if self.changing.waiting_since.is_none() && self.pending.any_forwarded() {
             self.changing.waiting_since = Some(self.now.instant);
+        }
+        if self.changing.fair_at.is_none() && self.pending.any_forwarded() {
+            self.changing.fair_at = Some(self.now.instant.after_ms(self.fair_patience()));
         }
     }
 
@@ -23,6 +29,9 @@ impl<A: Application> Replica<A> {
         self.changing.impatience = 0;
         if was_forwarded {
             self.changing.waiting_since = self.pending.any_forwarded().then_some(self.now.instant);
+        }
+        if !self.pending.any_forwarded() {
+            self.changing.unfairness = 0;
         }
     }
 
@@ -55,6 +64,34 @@ impl<A: Application> Replica<A> {
         self.setup.tuning.request_timeout_ms << doublings.min(PATIENCE_DOUBLINGS)
     }
 
+    /// How long one request may wait while others are ordered: a primary that orders a little of
+    /// what waits is never out of the others' patience, and could leave out a client for ever.
+    fn fair_patience(&self) -> u64 {
+        FAIRNESS * self.patience(self.changing.unfairness)
+    }
+
+    /// Suspects a primary that has left out a request for too long.
+    fn lose_patience_with_favours(&mut self) {
+        let now = self.now.instant;
+        if self.is_primary() || self.changing.fair_at.is_none_or(|at| at > now) {
+            return;
+        }
+        let sessions = self.sessions();
+        let oldest = self
+            .pending
+            .forwarded_since()
+            .filter(|(_, request)| sessions.refusal(request.body()).is_none())
+            .map(|(since, _)| since)
+            .min();
+        let patience = self.fair_patience();
+        self.changing.fair_at = oldest.map(|since| since.after_ms(patience));
+        if self.changing.fair_at.is_some_and(|at| at <= now) {
+            self.changing.unfairness += 1;
+            self.changing.fair_at = None;
+            self.suspect();
+        }
+    }
+
     fn order_patience_at(&self) -> Option<Instant> {
         let since = self.changing.waiting_since?;
         Some(since.after_ms(self.patience(self.changing.impatience)))
@@ -77,6 +114,7 @@ impl<A: Application> Replica<A> {
             // Nobody can order anything: that is not the primary's fault.
             self.changing.waiting_since = self.changing.waiting_since.map(|_| now);
             self.changing.strong_since = self.changing.strong_since.map(|_| now);
+            self.changing.fair_at = None;
             return;
         }
         if self.order_patience_at().is_some_and(|at| at <= now) && !self.is_primary() {
@@ -90,6 +128,10 @@ impl<A: Application> Replica<A> {
                 return;
             }
             self.changing.waiting_since = self.pending.any_forwarded().then_some(now);
+        }
+        self.lose_patience_with_favours();
+        if self.has_suspected() {
+            return;
         }
         if self.strong_patience_at().is_some_and(|at| at <= now) {
             let within =
@@ -142,10 +184,11 @@ impl<A: Application> Replica<A> {
     /// The next time at which something here is due.
     pub(in crate::replica) fn change_at(&self) -> Option<Instant> {
         let patience = if self.has_suspected() {
-            [None, None]
+            [None; 3]
         } else {
             let of_orders = self.order_patience_at().filter(|_| !self.is_primary());
-            [of_orders, self.strong_patience_at()]
+            let of_fairness = self.changing.fair_at.filter(|_| !self.is_primary());
+            [of_orders, of_fairness, self.strong_patience_at()]
         };
         patience
             .into_iter()
