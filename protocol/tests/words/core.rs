@@ -11,9 +11,10 @@ use elea_protocol::id::{
 };
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{
-    Branch, Checkpoint, Commit, Fetch, Level, Message, NonDeterminism, Order, OrderHeader,
-    Position, RefusalReason, Request, Requests, SignedRequest, SlotEntry, Slots, StableProof,
-    Status, ToClient, Wanted, batch_digest,
+    Branch, Checkpoint, Commit, Fetch, Level, Message, NewView, NewViewHeader, NonDeterminism,
+    Order, OrderHeader, Position, REQUEST_BYTES_MAX, RefusalReason, Request, Requests,
+    SignedRequest, SlotEntry, Slots, StableProof, Status, ToClient, ViewChange, Wanted,
+    batch_digest, changes_digest,
 };
 use elea_protocol::replica::{Action, Counters, Event, Recovered, Replica, Setup, Target};
 use elea_protocol::seal::{Signed, Signer};
@@ -298,6 +299,49 @@ fn floods_of_future_slots_and_votes_stay_within_their_bounds() {
     let (order, head) = bench.order(0, bench.head(), WALL, &[&request]);
     bench.hear(order);
     assert_eq!(bench.head(), head);
+}
+
+#[test]
+fn an_order_of_more_than_a_slot_may_hold_is_dropped_before_all_of_it_is_here() {
+    let mut bench = Bench::new();
+    let large: &'static [u8] = vec![0; REQUEST_BYTES_MAX - 1024].leak();
+    let requests: Vec<_> = (1..=4).map(|number| bench.request(number, large)).collect();
+    let named: Vec<_> = requests.iter().collect();
+    let (order, _) = bench.order(0, bench.head(), WALL, &named);
+    bench.hear(order);
+    for request in &requests[..3] {
+        assert_eq!(bench.counters().order_breaks_rules, 0);
+        bench.hear(Message::Requests(Requests(vec![request.clone()])));
+    }
+    assert_eq!(bench.counters().order_breaks_rules, 1, "the fourth is still missing");
+    assert_eq!(bench.replica.footprint().pending, 0, "and what was fetched for it is let go");
+}
+
+/// A new view of its primary, asked for by that one and another, with this head.
+fn new_view(bench: &Bench, view: u64, head: Position) -> Message {
+    let view = View(view);
+    let by = view.primary(4);
+    let change = |id: u8| {
+        let (lock, stable, entered) = (None, Slot(0), View(0));
+        let body = ViewChange { view, campaign: view, entered, lock, stable, head, stamp: view.0 };
+        say(&bench.membership, id, body)
+    };
+    let changes = vec![change(by.0), change((by.0 + 1) % 4)];
+    let header = NewViewHeader { view, head, changes: changes_digest(&changes) };
+    Message::NewView(say(&bench.membership, by.0, NewView { header, changes }))
+}
+
+#[test]
+fn new_views_of_one_liar_keep_nobody_elses_out() {
+    let mut bench = Bench::new();
+    let nowhere = Position { slot: Slot(9), hash: Digest([9; 32]) };
+    for view in [4, 8, 12, 16, 20] {
+        bench.hear(new_view(&bench, view, nowhere));
+        assert_eq!(bench.replica.entered(), View(0), "what it stands on is not to be had");
+    }
+    assert_eq!(bench.replica.footprint().new_views, 2);
+    bench.hear(new_view(&bench, 2, bench.head()));
+    assert_eq!(bench.replica.entered(), View(2));
 }
 
 #[test]
