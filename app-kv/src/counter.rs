@@ -10,17 +10,19 @@
 //!    states of neighbouring slots share what they have in common.
 //! 3. **A digest**: equal for equal states and no others.
 //! 4. **A snapshot**, in chunks that can be checked one by one. A state that fits a frame is one
-//!    chunk; [`MerkleTrie`](elea_protocol::trie::MerkleTrie) cuts larger ones.
+//!    chunk; [`MerkleTrie`](elea_protocol::trie::MerkleTrie) cuts larger ones. The chunks are also
+//!    what is kept on disk; an application that writes only what changed has a little more to do.
 //! 5. **Commands** for clients: a type for each operation, with what it answers.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 use elea_protocol::application::{
-    Application, BadChunk, Command, Context, Incomplete, Restore, Snapshot, Undecodable,
+    Application, BadChunk, Command, Context, Restore, Snapshot, Undecodable, rebuilt,
 };
 use elea_protocol::codec::{Canonical, Sink};
 use elea_protocol::id::{Digest, Slot};
+use elea_protocol::rows::{RowsView, Unreadable};
 
 /// A number that all clients add to.
 pub struct Counter {
@@ -115,8 +117,9 @@ impl Application for Counter {
         CounterRestore { digest, value: None }
     }
 
-    fn install(&mut self, slot: Slot, restored: CounterRestore) -> Result<(), Incomplete> {
-        self.value = restored.value.ok_or(Incomplete)?;
+    fn open(&mut self, slot: Slot, digest: Digest, rows: RowsView) -> Result<(), Unreadable> {
+        let restored = rebuilt(self.restore(digest), &rows)?;
+        self.value = restored.value.unwrap_or_default();
         self.saved = [(slot, self.value)].into();
         Ok(())
     }
@@ -161,6 +164,8 @@ impl Restore for CounterRestore {
 mod tests {
     use elea_protocol::id::{ClientId, RequestNumber, SessionId, WallTime};
     use elea_protocol::message::Level;
+    use elea_protocol::rows::MemoryRows;
+    use std::sync::Arc;
 
     use super::*;
 
@@ -225,11 +230,12 @@ mod tests {
         }
         assert_eq!(restore.accept(1, &chunk), Err(BadChunk));
         assert_eq!(restore.missing(), Some(0));
-        let empty = other.restore(snapshot.digest());
-        assert_eq!(other.install(Slot(1), empty), Err(Incomplete));
+        assert!(other.open(Slot(1), snapshot.digest(), MemoryRows::none()).is_err());
         assert_eq!(restore.accept(0, &chunk), Ok(()));
         assert_eq!(restore.missing(), None);
-        assert_eq!(other.install(Slot(1), restore), Ok(()));
+        let mut rows = MemoryRows::default();
+        rows.apply(restore.rows(0, &chunk).into_iter().map(|(key, value)| (key, Some(value))));
+        assert_eq!(other.open(Slot(1), snapshot.digest(), Arc::new(rows)), Ok(()));
         assert_eq!(other.digest(), snapshot.digest());
         assert_eq!(add(&mut other, 2, 0), Some(77));
     }

@@ -8,12 +8,12 @@ use crate::outcome::{
     Added, Answer, Appended, Counted, MemberList, Outcome, Page, Reason, Refused, Removed, Swap,
     TxnOutcome, Version,
 };
-use crate::state::{Held, Set, State, integer};
+use crate::state::{Desk, Held, Set, integer};
 use crate::txn::{Compare, Test, Txn};
 
 /// Executes an operation that writes as `version`. A refused one leaves the state as it was.
 pub(crate) fn execute(
-    state: &mut State,
+    state: &mut Desk<'_>,
     limits: &Limits,
     version: Version,
     operation: Operation,
@@ -28,7 +28,7 @@ pub(crate) fn execute(
 }
 
 fn transact(
-    state: &mut State,
+    state: &mut Desk<'_>,
     limits: &Limits,
     version: Version,
     txn: Txn,
@@ -40,7 +40,7 @@ fn transact(
         succeeded &= holds(state, compare)?;
     }
     let steps = if succeeded { txn.then } else { txn.otherwise };
-    let before = state.clone();
+    let before = state.state.clone();
     let mut outcomes = Vec::with_capacity(steps.len());
     let mut size = 0;
     for (n, step) in (0..).zip(steps) {
@@ -52,7 +52,7 @@ fn transact(
         match outcome {
             Ok(outcome) => outcomes.push(outcome),
             Err(reason) => {
-                *state = before;
+                *state.state = before;
                 return Err(Refused { reason, step: Some(n) });
             }
         }
@@ -60,7 +60,7 @@ fn transact(
     Ok(TxnOutcome { succeeded, outcomes, version })
 }
 
-fn holds(state: &State, compare: &Compare) -> Result<bool, Reason> {
+fn holds(state: &Desk<'_>, compare: &Compare) -> Result<bool, Reason> {
     let entry = state.get(&compare.key);
     Ok(match &compare.test {
         Test::Exists => entry.is_some(),
@@ -83,7 +83,7 @@ fn holds(state: &State, compare: &Compare) -> Result<bool, Reason> {
 }
 
 fn run(
-    state: &mut State,
+    state: &mut Desk<'_>,
     limits: &Limits,
     version: Version,
     step: Step,
@@ -95,7 +95,9 @@ fn run(
             state.put(put.key, Held::Bytes(put.value), version);
             Outcome::Put(version)
         }
-        Step::Delete(delete) => Outcome::Delete(state.remove(&delete.key).then_some(version)),
+        Step::Delete(delete) => {
+            Outcome::Delete(state.remove(&delete.key, version).then_some(version))
+        }
         Step::Cas(cas) => {
             let found = state.read(&cas.key)?;
             if found.as_ref().map(|found| &found.value) != cas.expected.as_ref() {
@@ -106,7 +108,7 @@ fn run(
                     state.put(cas.key, Held::Bytes(value), version);
                     true
                 }
-                None => state.remove(&cas.key),
+                None => state.remove(&cas.key, version),
             };
             Outcome::Cas(Swap::Done(written.then_some(version)))
         }
@@ -124,9 +126,7 @@ fn run(
             Outcome::Append(Appended { length, version })
         }
         Step::Add(add) => {
-            let (mut set, held) = state
-                .set(&add.key)?
-                .map_or((Set::default(), version), |(set, held)| (set.clone(), held));
+            let (mut set, held) = state.set(&add.key)?.unwrap_or_else(|| (Set::default(), version));
             if set.contains(&add.member) {
                 return Ok(Outcome::Add(Added { added: false, version: held }));
             }
@@ -140,11 +140,10 @@ fn run(
             Some((set, held)) if !set.contains(&remove.member) => {
                 Outcome::Remove(Removed { removed: false, version: Some(held) })
             }
-            Some((set, _)) => {
-                let mut set = set.clone();
+            Some((mut set, _)) => {
                 set.remove(&remove.member);
                 if set.is_empty() {
-                    state.remove(&remove.key);
+                    state.remove(&remove.key, version);
                 } else {
                     state.put(remove.key, Held::Set(set), version);
                 }
@@ -159,27 +158,36 @@ fn run(
     })
 }
 
-fn append_to(state: &State, limits: &Limits, key: &[u8], bytes: &Bytes) -> Result<Bytes, Reason> {
+fn append_to(
+    state: &Desk<'_>,
+    limits: &Limits,
+    key: &[u8],
+    bytes: &Bytes,
+) -> Result<Bytes, Reason> {
     let held = state.get(key).map_or(Ok(Bytes::new()), |entry| entry.held.text())?;
     limits.check_value(held.len().saturating_add(bytes.len()))?;
     Ok([held.as_ref(), bytes.as_ref()].concat().into())
 }
 
-fn page(state: &State, limits: &Limits, scan: &Scan) -> Page {
+fn page(state: &Desk<'_>, limits: &Limits, scan: &Scan) -> Page {
     let limit = usize::try_from(scan.limit.max(1))
         .map_or(limits.page_items, |limit| limit.min(limits.page_items));
     let mut items = Vec::new();
     let mut size = 0usize;
-    for (key, entry) in state.entries_from(&scan.from) {
-        if scan.to.as_ref().is_some_and(|to| key >= to) {
+    for key in state.keys_from(&scan.from) {
+        if scan.to.as_ref().is_some_and(|to| key >= *to) {
             break;
         }
-        size += entry.size(key);
-        let full = items.len() == limit || size > limits.page_bytes;
-        if full && !items.is_empty() {
-            return Page { items, next: Some(key.clone()) };
+        if items.len() == limit {
+            return Page { items, next: Some(key) };
         }
-        items.push(entry.item(key));
+        // It is there, or could not be read: then the page is of no use to anybody.
+        let Some(entry) = state.get(&key) else { break };
+        size += entry.size(&key);
+        if size > limits.page_bytes && !items.is_empty() {
+            return Page { items, next: Some(key) };
+        }
+        items.push(entry.item(&key));
     }
     Page { items, next: None }
 }

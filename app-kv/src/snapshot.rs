@@ -4,12 +4,12 @@ use bytes::Bytes;
 use elea_protocol::application::{BadChunk, Restore, Snapshot};
 use elea_protocol::codec;
 use elea_protocol::id::Digest;
+use elea_protocol::rows::{Row, RowsView, Unreadable};
 use elea_protocol::trie::{Assembly, Proof};
-use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
 use crate::outcome::Item;
-use crate::state::{Entry, Held, State, leaf};
+use crate::state::{Entry, State, leaf, name, rows_of};
 
 /// A chunk as it is sent: all entries below one node of the trie, in the order of their hashed
 /// keys, and what proves that they are all of them. There is exactly one right chunk for each
@@ -20,72 +20,104 @@ struct Chunk {
     items: Vec<Item>,
 }
 
-/// A frozen state, made by [`KeyValueStore::snapshot`].
+/// A frozen state, made by [`KeyValueStore::snapshot`]: a view of what lies on disk, and what differs
+/// from it.
 ///
 /// [`KeyValueStore::snapshot`]: elea_protocol::application::Application::snapshot
-pub struct StateSnapshot(State);
+pub struct StateSnapshot {
+    state: State,
+    rows: RowsView,
+}
 
 impl StateSnapshot {
-    pub(crate) fn new(state: State) -> Self {
-        Self(state)
+    pub(crate) fn new(state: State, rows: RowsView) -> Self {
+        Self { state, rows }
+    }
+
+    pub(crate) fn state(&self) -> &State {
+        &self.state
+    }
+
+    fn read_chunk(&self, index: u32) -> Result<Option<Bytes>, Unreadable> {
+        let Some((proof, low, high)) = self.state.trie().chunk_in(&*self.rows, index)? else {
+            return Ok(None);
+        };
+        let items = self.state.items_between(&*self.rows, &low, &high)?;
+        let chunk = codec::encode(&Chunk { proof, items });
+        Ok(Some(chunk.expect("the limits keep a chunk below a frame")))
     }
 }
 
 impl Snapshot for StateSnapshot {
     fn digest(&self) -> Digest {
-        self.0.trie().digest()
+        self.state.trie().digest()
     }
 
     fn chunks(&self) -> u32 {
-        self.0.trie().chunks()
+        self.state.trie().chunks()
     }
 
     fn chunk(&self, index: u32) -> Option<Bytes> {
-        let (proof, leaves) = self.0.trie().chunk(index)?;
-        let items = leaves
-            .map(|(_, leaf)| Some(self.0.get(&leaf.value)?.item(&leaf.value)))
-            .collect::<Option<_>>()
-            .expect("the map holds every key of the trie");
-        Some(codec::encode(&Chunk { proof, items }).expect("the limits keep a chunk below a frame"))
+        self.read_chunk(index).ok().flatten()
     }
 }
 
-/// A state that is being put together from chunks, made by [`KeyValueStore::restore`].
+/// A state that is being put together from chunks, made by [`KeyValueStore::restore`]. It goes to
+/// disk chunk by chunk: in memory is only which are there.
 ///
 /// [`KeyValueStore::restore`]: elea_protocol::application::Application::restore
 pub struct StateRestore {
-    trie: Assembly<Bytes>,
-    entries: OrdMap<Bytes, Entry>,
+    trie: Assembly,
+    /// Of the chunk accepted last.
+    rows: Vec<Row>,
 }
 
 impl StateRestore {
     pub(crate) fn new(digest: Digest) -> Self {
-        Self { trie: Assembly::new(digest), entries: OrdMap::new() }
-    }
-
-    pub(crate) fn finish(self) -> Option<State> {
-        Some(State::new(self.entries, self.trie.finish()?))
+        Self { trie: Assembly::new(digest), rows: Vec::new() }
     }
 }
 
 impl Restore for StateRestore {
     fn accept(&mut self, index: u32, chunk: &Bytes) -> Result<(), BadChunk> {
         let Chunk { proof, items } = codec::decode(chunk).map_err(|_| BadChunk)?;
-        let entries = items
-            .into_iter()
-            .map(|Item { key, value, version }| {
-                Some((key, Entry { held: Held::from_value(value)?, version }))
-            })
-            .collect::<Option<Vec<_>>>()
-            .ok_or(BadChunk)?;
-        let leaves = entries.iter().map(|(key, entry)| leaf(key, entry));
-        if self.trie.accept(index, &proof, leaves)? {
-            self.entries.extend(entries);
+        let mut rows = Vec::with_capacity(2 * items.len());
+        let mut leaves = Vec::with_capacity(items.len());
+        for item in items {
+            let name = name(&item.key);
+            rows.extend(rows_of(&name, &item));
+            let (key, entry) = Entry::from_item(item).map_err(|_| BadChunk)?;
+            leaves.push((name, leaf(&key, &entry)));
+        }
+        self.rows.clear();
+        if let Some(of_trie) = self.trie.accept_rows(index, &proof, leaves)? {
+            self.rows = rows;
+            self.rows.extend(of_trie);
         }
         Ok(())
     }
 
     fn missing(&self) -> Option<u32> {
         self.trie.missing()
+    }
+
+    fn missing_from(&self, first: u32) -> Option<u32> {
+        self.trie.missing_from(first)
+    }
+
+    fn chunks(&self) -> Option<u32> {
+        self.trie.chunks()
+    }
+
+    fn rows(&mut self, _index: u32, _chunk: &Bytes) -> Vec<Row> {
+        std::mem::take(&mut self.rows)
+    }
+
+    fn rest(&mut self) -> Vec<Row> {
+        self.trie.rest()
+    }
+
+    fn resume(&mut self, rows: &RowsView) -> Result<(), Unreadable> {
+        self.trie.resume(&**rows)
     }
 }

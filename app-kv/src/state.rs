@@ -1,23 +1,67 @@
-//! The state: an ordered map for reading, and a Merkle trie over the same entries for the digest.
+//! The state: what lies on disk, what differs from it, and a Merkle trie over both for the digest.
 //!
-//! Both are persistent, so that a saved version of the state costs what later versions change.
+//! What differs is in persistent maps, so that a saved version of the state costs what later versions
+//! change. On disk are these rows:
+//!
+//! | key | value |
+//! |---|---|
+//! | `e` and the hashed key | the key, what it holds and its version, as an [`Item`] |
+//! | `k` and the key | nothing: the order of the keys, for scans |
+//! | `r`, `t`, `c` | of the [trie](elea_protocol::trie) |
+//!
+//! What differs may be more than what is not yet on disk: to say of a key what is on disk already
+//! does no harm.
 
+use std::cell::OnceCell;
 use std::ops::Bound;
 
 use bytes::Bytes;
-use elea_protocol::codec::{Canonical, Sink};
-use elea_protocol::id::Digest;
+use elea_protocol::codec::{self, Canonical, Sink};
+use elea_protocol::id::{Digest, Slot};
+use elea_protocol::rows::{Changes, MemoryRows, Rows, RowsView, Unreadable};
 use elea_protocol::trie::{Leaf, MerkleTrie};
 use imbl::OrdMap;
 
 use crate::outcome::{Found, Item, Reason, Value, Version, item_size};
 
-/// All keys with what they hold.
+const ENTRY: u8 = b'e';
+const KEY: u8 = b'k';
+const CHUNK: u8 = b'c';
+
+/// What lies on disk.
+pub(crate) struct Base {
+    pub(crate) rows: RowsView,
+    /// The trie of the rows.
+    trie: MerkleTrie,
+    /// Whether there are rows that only the fetching of the state needed.
+    has_marks: bool,
+    /// The first failure to read a row.
+    trouble: OnceCell<Unreadable>,
+}
+
+/// What differs from what lies on disk, and the digest of all of it.
 #[derive(Clone, Default)]
 pub(crate) struct State {
-    entries: OrdMap<Bytes, Entry>,
-    /// One leaf for each entry, and the key to find it by.
-    trie: MerkleTrie<Bytes>,
+    /// By the hashed key.
+    changes: OrdMap<Digest, Change>,
+    /// Keys that are there or not, since when.
+    keys: OrdMap<Bytes, (Slot, bool)>,
+    /// One leaf for each entry.
+    trie: MerkleTrie,
+}
+
+/// What a key holds since some slot; nothing if it was removed.
+#[derive(Clone)]
+struct Change {
+    slot: Slot,
+    key: Bytes,
+    entry: Option<Entry>,
+}
+
+/// The state as an operation sees it.
+pub(crate) struct Desk<'a> {
+    pub(crate) base: &'a Base,
+    pub(crate) state: &'a mut State,
 }
 
 /// What a key holds, and which operation wrote it.
@@ -86,61 +130,249 @@ impl Canonical for Entry {
     }
 }
 
+/// The hash that stands for a key.
+pub(crate) fn name(key: &[u8]) -> Digest {
+    KeyName(key).digest()
+}
+
 /// The leaf of an entry. The hashed key is part of every leaf's digest, so this need not cover it.
-pub(crate) fn leaf(key: &Bytes, entry: &Entry) -> (Digest, Leaf<Bytes>) {
+pub(crate) fn leaf(key: &[u8], entry: &Entry) -> Leaf {
     let weight = u32::try_from(entry.size(key)).unwrap_or(u32::MAX);
-    (KeyName(key).digest(), Leaf { digest: entry.digest(), weight, value: key.clone() })
+    Leaf { digest: entry.digest(), weight, value: () }
+}
+
+fn entry_row(name: &Digest) -> Bytes {
+    [&[ENTRY], &name.0[..]].concat().into()
+}
+
+fn key_row(key: &[u8]) -> Bytes {
+    [&[KEY], key].concat().into()
+}
+
+fn encoded(item: &Item) -> Bytes {
+    codec::encode(item).expect("the limits keep an item below a frame")
+}
+
+fn decoded(row: &Bytes) -> Result<Item, Unreadable> {
+    codec::decode(row).map_err(|error| Unreadable(format!("an entry is malformed: {error}")))
+}
+
+/// The rows of an entry that came from elsewhere.
+pub(crate) fn rows_of(name: &Digest, item: &Item) -> [(Bytes, Bytes); 2] {
+    [(entry_row(name), encoded(item)), (key_row(&item.key), Bytes::new())]
+}
+
+impl Base {
+    /// Nothing on disk.
+    pub(crate) fn none() -> Self {
+        let (rows, trie) = (MemoryRows::none(), MerkleTrie::new());
+        Self { rows, trie, has_marks: false, trouble: OnceCell::new() }
+    }
+
+    /// The state that lies in these rows, which must have this digest.
+    pub(crate) fn open(rows: RowsView, digest: Digest) -> Result<Self, Unreadable> {
+        let trie = MerkleTrie::open(&*rows)?;
+        if trie.digest() != digest {
+            return Err(Unreadable("it is the state of another digest".to_owned()));
+        }
+        let has_marks = Self::marks(&*rows).next().transpose()?.is_some();
+        Ok(Self { rows, trie, has_marks, trouble: OnceCell::new() })
+    }
+
+    fn marks(rows: &dyn Rows) -> impl Iterator<Item = Result<Bytes, Unreadable>> {
+        let rows = rows.range(&[CHUNK], Bound::Excluded(&[CHUNK + 1]));
+        rows.map(|row| row.map(|(key, _)| key))
+    }
+
+    pub(crate) fn trouble(&self) -> Option<&Unreadable> {
+        self.trouble.get()
+    }
+
+    /// What was read, or nothing, after a note of the trouble: then nothing that is made of it will
+    /// be used.
+    fn hope<T: Default>(&self, read: Result<T, Unreadable>) -> T {
+        read.unwrap_or_else(|why| {
+            self.trouble.get_or_init(|| why);
+            T::default()
+        })
+    }
+
+    fn entry(&self, name: &Digest) -> Option<Entry> {
+        let row = self.hope(self.rows.get(&entry_row(name)))?;
+        self.hope(decoded(&row).and_then(Entry::from_item).map(|(_, entry)| Some(entry)))
+    }
+
+    /// The whole state as it is on disk.
+    pub(crate) fn state(&self) -> State {
+        State { trie: self.trie.clone(), ..State::default() }
+    }
+
+    /// What is to be written so that the rows are those of `state`.
+    pub(crate) fn changes(&self, state: &State) -> Result<Changes, Unreadable> {
+        let mut changes = state.trie.changes(&self.trie, &*self.rows)?;
+        for (name, Change { key, entry, .. }) in &state.changes {
+            let item = entry.as_ref().map(|entry| encoded(&entry.item(key)));
+            changes.push((entry_row(name), item));
+        }
+        for (key, (_, is_there)) in &state.keys {
+            changes.push((key_row(key), is_there.then(Bytes::new)));
+        }
+        if self.has_marks {
+            for mark in Self::marks(&*self.rows) {
+                changes.push((mark?, None));
+            }
+        }
+        Ok(changes)
+    }
+
+    /// The rows now are those of `state`.
+    pub(crate) fn become_stored(&mut self, state: &State, rows: RowsView) {
+        self.trie = state.trie.clone();
+        self.trie.forget(&state.trie);
+        (self.rows, self.has_marks) = (rows, false);
+    }
 }
 
 impl State {
-    pub(crate) fn new(entries: OrdMap<Bytes, Entry>, trie: MerkleTrie<Bytes>) -> Self {
-        Self { entries, trie }
-    }
-
-    pub(crate) fn trie(&self) -> &MerkleTrie<Bytes> {
+    pub(crate) fn trie(&self) -> &MerkleTrie {
         &self.trie
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.entries.len()
+        self.trie.len()
     }
 
-    pub(crate) fn get(&self, key: &[u8]) -> Option<&Entry> {
-        self.entries.get(key)
+    /// How many keys differ from what is on disk.
+    pub(crate) fn changed(&self) -> usize {
+        self.changes.len()
+    }
+
+    /// Lets go of what lies on disk with `stored`, which was the state at `slot`.
+    pub(crate) fn forget(&mut self, slot: Slot, stored: &Self) {
+        self.trie.forget(&stored.trie);
+        let changes = self.changes.iter().filter(|(_, change)| change.slot > slot);
+        self.changes = changes.map(|(name, change)| (*name, change.clone())).collect();
+        let keys = self.keys.iter().filter(|(_, (since, _))| *since > slot);
+        self.keys = keys.map(|(key, since)| (key.clone(), *since)).collect();
+    }
+
+    /// All entries whose hashed keys lie between these, in the order of the hashed keys.
+    pub(crate) fn items_between(
+        &self,
+        rows: &dyn Rows,
+        low: &Digest,
+        high: &Digest,
+    ) -> Result<Vec<Item>, Unreadable> {
+        let (from, to) = (entry_row(low), entry_row(high));
+        let mut stored = rows.range(&from, Bound::Included(&to)).peekable();
+        let mut items = Vec::new();
+        let mut changed = self.changes.range(*low..=*high).peekable();
+        loop {
+            let next_stored = match stored.peek() {
+                None => None,
+                Some(Ok((key, _))) => Some(key.slice(1..)),
+                Some(Err(why)) => return Err(why.clone()),
+            };
+            let next_changed = changed.peek().map(|(name, _)| &name.0[..]);
+            match (next_stored, next_changed) {
+                (None, None) => return Ok(items),
+                (Some(name), Some(changed)) if *name == *changed => drop(stored.next()),
+                (Some(name), other) if other.is_none_or(|other| *name < *other) => {
+                    if let Some(row) = stored.next() {
+                        items.push(decoded(&row?.1)?);
+                    }
+                }
+                _ => {
+                    if let Some((_, Change { key, entry: Some(entry), .. })) = changed.next() {
+                        items.push(entry.item(key));
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Desk<'_> {
+    pub(crate) fn get(&self, key: &[u8]) -> Option<Entry> {
+        let name = name(key);
+        match self.state.changes.get(&name) {
+            Some(change) => change.entry.clone(),
+            None => self.base.entry(&name),
+        }
     }
 
     /// The plain value of a key, unless it is absent.
     pub(crate) fn read(&self, key: &[u8]) -> Result<Option<Found>, Reason> {
         self.get(key)
-            .map(|Entry { held, version }| Ok(Found { value: held.text()?, version: *version }))
+            .map(|Entry { held, version }| Ok(Found { value: held.text()?, version }))
             .transpose()
     }
 
     /// The set of a key; `None` where it is absent.
-    pub(crate) fn set(&self, key: &[u8]) -> Result<Option<(&Set, Version)>, Reason> {
+    pub(crate) fn set(&self, key: &[u8]) -> Result<Option<(Set, Version)>, Reason> {
         match self.get(key) {
             None => Ok(None),
-            Some(Entry { held: Held::Set(set), version }) => Ok(Some((set, *version))),
+            Some(Entry { held: Held::Set(set), version }) => Ok(Some((set, version))),
             Some(_) => Err(Reason::HoldsValue),
         }
     }
 
-    /// All entries from a key on, in order.
-    pub(crate) fn entries_from(&self, from: &[u8]) -> impl Iterator<Item = (&Bytes, &Entry)> {
-        self.entries.range::<_, [u8]>((Bound::Included(from), Bound::Unbounded))
+    /// All keys from one on, in order.
+    pub(crate) fn keys_from(&self, from: &[u8]) -> impl Iterator<Item = Bytes> {
+        let end = [KEY + 1];
+        let rows = self.base.rows.range(&key_row(from), Bound::Excluded(&end));
+        let mut stored = rows.peekable();
+        let changed = self.state.keys.range::<_, [u8]>((Bound::Included(from), Bound::Unbounded));
+        let mut changed = changed.peekable();
+        std::iter::from_fn(move || {
+            loop {
+                let next_stored = match stored.peek() {
+                    None => None,
+                    Some(Ok((key, _))) => Some(key.slice(1..)),
+                    Some(Err(why)) => {
+                        self.base.hope::<()>(Err(why.clone()));
+                        return None;
+                    }
+                };
+                let next_changed = changed.peek().map(|(key, _)| *key);
+                match (next_stored, next_changed) {
+                    (None, None) => return None,
+                    (Some(key), Some(changed)) if key == *changed => drop(stored.next()),
+                    (Some(key), other) if other.is_none_or(|other| key < *other) => {
+                        stored.next();
+                        return Some(key);
+                    }
+                    _ => match changed.next() {
+                        Some((key, (_, true))) => return Some(key.clone()),
+                        Some((_, (_, false))) | None => {}
+                    },
+                }
+            }
+        })
     }
 
     pub(crate) fn put(&mut self, key: Bytes, held: Held, version: Version) {
         let entry = Entry { held, version };
-        let (name, leaf) = leaf(&key, &entry);
-        self.trie.insert(name, leaf);
-        self.entries.insert(key, entry);
+        let (name, leaf) = (name(&key), leaf(&key, &entry));
+        let replaced = self.state.trie.insert_in(&*self.base.rows, name, leaf);
+        let slot = version.slot;
+        if self.base.hope(replaced).is_none() {
+            self.state.keys.insert(key.clone(), (slot, true));
+        }
+        self.state.changes.insert(name, Change { slot, key, entry: Some(entry) });
     }
 
     /// Whether the key was there.
-    pub(crate) fn remove(&mut self, key: &[u8]) -> bool {
-        self.trie.remove(&KeyName(key).digest());
-        self.entries.remove(key).is_some()
+    pub(crate) fn remove(&mut self, key: &[u8], version: Version) -> bool {
+        let name = name(key);
+        let removed = self.state.trie.remove_in(&*self.base.rows, &name);
+        let was_there = self.base.hope(removed).is_some();
+        if was_there {
+            let (key, slot) = (Bytes::copy_from_slice(key), version.slot);
+            self.state.keys.insert(key.clone(), (slot, false));
+            self.state.changes.insert(name, Change { slot, key, entry: None });
+        }
+        was_there
     }
 }
 
@@ -148,6 +380,15 @@ impl Entry {
     /// See [`Item::size`]: it is the same for the item that this entry makes.
     pub(crate) fn size(&self, key: &[u8]) -> usize {
         item_size(key.len(), self.held.size())
+    }
+
+    /// The entry that an item was made of, and its key.
+    pub(crate) fn from_item(item: Item) -> Result<(Bytes, Self), Unreadable> {
+        let Item { key, value, version } = item;
+        match Held::from_value(value) {
+            Some(held) => Ok((key, Self { held, version })),
+            None => Err(Unreadable("an entry holds no value that there can be".to_owned())),
+        }
     }
 
     pub(crate) fn item(&self, key: &Bytes) -> Item {
@@ -284,7 +525,7 @@ mod tests {
             let key = Bytes::from("key");
             let item = entry.item(&key);
             assert_eq!(entry.size(&key), item.size());
-            let encoded = elea_protocol::codec::encode(&item).expect("small");
+            let encoded = codec::encode(&item).expect("small");
             assert!(encoded.len() <= item.size(), "{} > {}", encoded.len(), item.size());
             let again = Held::from_value(item.value).expect("made by an entry");
             assert_eq!(Entry { held: again, version: Version::NONE }.digest(), entry.digest());

@@ -17,8 +17,9 @@ use elea_protocol::message::{
     CommitCertificate, Linked, Position, SignedRequest, SlotEntry, StableProof, StatePart,
 };
 use elea_protocol::replica::{
-    Adopted, Aside, EnteredView, Ground, Mark, Record, Recovered, StateHead, StoredState,
+    Adopted, Aside, EnteredView, Ground, Mark, Record, Recovered, Settled, StateHead, StoredState,
 };
+use elea_protocol::rows::{MemoryRows, RowsView};
 
 use crate::rng::Rng;
 use crate::violation::{Violation, demand};
@@ -30,7 +31,9 @@ const HEADER: usize = 12;
 #[derive(Clone, Default)]
 struct Contents {
     /// The state that the stored history begins with, where that is not slot 1.
-    state: Option<StoredState>,
+    state: Option<State>,
+    /// A state that is being fetched.
+    incoming: Option<State>,
     /// The slots above it, or from slot 1 on.
     slots: Vec<(Digest, SlotEntry)>,
     entered: Option<EnteredView>,
@@ -39,13 +42,43 @@ struct Contents {
     aside: BTreeMap<Digest, Aside>,
     stable: Option<StableProof>,
     orphans: Vec<Arc<SignedRequest>>,
-    /// Pieces of a state on its way, all of one checkpoint.
-    pieces: Option<(Position, BTreeMap<StatePart, Bytes>)>,
     evidence: Vec<Evidence>,
     /// The highest slot of a history that a state was put in place of.
     replaced: Slot,
     /// The hash of every slot that ever was part of the stored history. Only looked up in.
     ever: HashSet<Digest>,
+}
+
+/// A state, or as much of it as was fetched.
+#[derive(Clone)]
+struct State {
+    head: StateHead,
+    pieces: BTreeMap<StatePart, Bytes>,
+    rows: MemoryRows,
+}
+
+impl State {
+    fn at(&self) -> Position {
+        self.head.stable.position()
+    }
+
+    fn view(&self) -> RowsView {
+        Arc::new(self.rows.clone())
+    }
+
+    fn stored(&self) -> StoredState {
+        let pieces = self.pieces.iter().map(|(part, bytes)| (*part, bytes.clone())).collect();
+        StoredState { head: self.head.clone(), pieces, rows: self.view() }
+    }
+}
+
+/// What is on disk since a sync.
+#[derive(Debug)]
+pub struct Synced {
+    /// All up to this mark.
+    pub mark: Mark,
+    /// The rows of states, by the marks of the records that changed them for good.
+    pub rows: Vec<(Mark, RowsView)>,
 }
 
 /// What a crash took.
@@ -93,7 +126,7 @@ fn first_record(bytes: &[u8]) -> Option<(&[u8], usize)> {
 impl Contents {
     /// Where the stored history begins: the end of the state before its first slot.
     fn base(&self) -> Option<Position> {
-        self.state.as_ref().map(|state| state.head.stable.position())
+        self.state.as_ref().map(State::at)
     }
 
     fn base_slot(&self) -> Slot {
@@ -138,7 +171,8 @@ impl Contents {
         at.slot == head.next() && self.hash_at(head).is_none_or(|hash| hash == previous)
     }
 
-    fn apply(&mut self, record: Record) -> Result<(), String> {
+    /// Answers the rows of a state, where they have changed for good.
+    fn apply(&mut self, record: Record) -> Result<Option<RowsView>, String> {
         match record {
             Record::Slot { slot, hash, entry } => {
                 let before = Slot(slot.0.saturating_sub(1));
@@ -159,16 +193,27 @@ impl Contents {
                 }
                 self.orphans.retain(|orphan| !remove.contains(&orphan.digest()));
             }
-            Record::Chunk { at, part, bytes } => match &mut self.pieces {
-                Some((known, pieces)) if *known == at => {
-                    pieces.insert(part, bytes);
-                }
-                _ => self.pieces = Some((at, BTreeMap::from([(part, bytes)]))),
-            },
-            Record::Settled(head) => self.settle(*head)?,
+            Record::Fetching(head) => {
+                let (pieces, rows) = (BTreeMap::new(), MemoryRows::default());
+                self.incoming = Some(State { head: *head, pieces, rows });
+            }
+            Record::Piece { at, part, bytes } => {
+                self.incoming_at(at)?.pieces.insert(part, bytes);
+            }
+            Record::Rows { at, rows, whole } => {
+                let incoming = self.incoming_at(at)?;
+                incoming.rows.apply(rows.into_iter().map(|(key, value)| (key, Some(value))));
+                return Ok(whole.then(|| incoming.view()));
+            }
+            Record::Settled(settled) => return self.settle(*settled).map(Some),
             Record::Evidence(evidence) => self.evidence.push(*evidence),
         }
-        Ok(())
+        Ok(None)
+    }
+
+    fn incoming_at(&mut self, at: Position) -> Result<&mut State, String> {
+        let incoming = self.incoming.as_mut().filter(|incoming| incoming.at() == at);
+        incoming.ok_or_else(|| format!("a piece of a state at {} that is not fetched", at.slot))
     }
 
     /// The lock must not outlive what it rests on.
@@ -187,15 +232,17 @@ impl Contents {
     }
 
     /// The state takes the place of the slots up to it, of which it must be the state.
-    fn settle(&mut self, head: StateHead) -> Result<(), String> {
+    fn settle(&mut self, settled: Settled) -> Result<RowsView, String> {
+        let Settled { head, pieces, changes } = settled;
         let (base, to) = (self.base_slot(), head.stable.position());
-        let (at, pieces) = self.pieces.take().ok_or("a state without its pieces")?;
-        if at != to || to.slot <= base || self.hash_at(to.slot) != Some(to.hash) {
+        if to.slot <= base || self.hash_at(to.slot) != Some(to.hash) {
             return Err(format!("a state at {} for slots from {base} on", to.slot));
         }
         self.slots.drain(..usize::try_from(to.slot.since(base)).unwrap_or(usize::MAX));
-        self.state = Some(StoredState { head, chunks: pieces.into_iter().collect() });
-        Ok(())
+        let mut rows = self.state.take().map_or_else(MemoryRows::default, |state| state.rows);
+        rows.apply(changes);
+        let state = self.state.insert(State { head, pieces: pieces.into_iter().collect(), rows });
+        Ok(state.view())
     }
 
     fn adopt(&mut self, adopted: Adopted) -> Result<(), String> {
@@ -203,15 +250,14 @@ impl Contents {
         match ground {
             Ground::Common(slot) => self.truncate(slot)?,
             Ground::State(head) => {
-                let (at, pieces) = self.pieces.take().ok_or("a state without its pieces")?;
-                if at != head.stable.position() {
-                    return Err(format!("a state at {} of another's pieces", at.slot));
+                let state = self.incoming.take().ok_or("a state without its pieces")?;
+                if state.at() != head.stable.position() {
+                    return Err(format!("a state at {} of another's pieces", state.at().slot));
                 }
-                self.stable = Some(head.stable.clone());
-                self.replaced = self.replaced.max(self.head_slot()).max(at.slot);
+                self.replaced = self.replaced.max(self.head_slot()).max(state.at().slot);
+                self.stable = Some(head.stable);
                 self.slots.clear();
-                let chunks = pieces.into_iter().collect();
-                self.state = Some(StoredState { head: *head, chunks });
+                self.state = Some(state);
             }
         }
         for hash in slots {
@@ -273,28 +319,38 @@ impl Disk {
     ///
     /// # Errors
     /// A record does not decode, or contradicts those before it.
-    pub fn finish_sync(&mut self, who: ReplicaId) -> Result<Mark, Violation> {
+    pub fn finish_sync(&mut self, who: ReplicaId) -> Result<Synced, Violation> {
         let up_to = self.syncing.take().unwrap_or(self.synced);
         let mut length = 0;
+        let mut marks = Vec::new();
         while let Some((mark, bytes)) = self.unsynced.pop_front_if(|(mark, _)| *mark <= up_to) {
             length += bytes;
+            marks.push(mark);
             self.synced = mark;
         }
         let rest = self.tail.split_off(length);
         let synced = std::mem::replace(&mut self.tail, rest);
-        let left = self.replay(who, &synced)?;
+        let (left, rows) = self.replay(who, &synced)?;
         demand(left == 0, "records", || format!("{who}: {left} bytes synced and not readable"))?;
-        Ok(self.synced)
+        let of_marks = marks.into_iter().zip(rows);
+        let rows = of_marks.filter_map(|(mark, rows)| Some((mark, rows?))).collect();
+        Ok(Synced { mark: self.synced, rows })
     }
 
-    /// Applies the whole records in these bytes. Answers how many bytes are left: of a torn one.
-    fn replay(&mut self, who: ReplicaId, mut bytes: &[u8]) -> Result<usize, Violation> {
+    /// Applies the whole records in these bytes. Answers how many bytes are left, of a torn one,
+    /// and for each record the rows that it changed for good.
+    fn replay(
+        &mut self,
+        who: ReplicaId,
+        mut bytes: &[u8],
+    ) -> Result<(usize, Vec<Option<RowsView>>), Violation> {
+        let mut rows = Vec::new();
         while let Some((body, length)) = first_record(bytes) {
             let record: Record = codec::decode(body).map_err(|error| broken(who, error))?;
-            self.contents.apply(record).map_err(|what| broken(who, what))?;
+            rows.push(self.contents.apply(record).map_err(|what| broken(who, what))?);
             bytes = &bytes[length..];
         }
-        Ok(bytes.len())
+        Ok((bytes.len(), rows))
     }
 
     /// The power goes.
@@ -320,7 +376,7 @@ impl Disk {
             }
         }
         let tail = std::mem::take(&mut self.tail);
-        let left = self.replay(who, &tail[..bytes])?;
+        let (left, _) = self.replay(who, &tail[..bytes])?;
         self.unsynced.clear();
         (self.written, self.synced, self.syncing) = (Mark::NONE, Mark::NONE, None);
         Ok(Loss { records: count - kept, is_torn: left > 0 })
@@ -400,7 +456,8 @@ impl Disk {
         let contents = &self.contents;
         Recovered {
             entered: contents.entered.clone(),
-            state: contents.state.clone(),
+            state: contents.state.as_ref().map(State::stored),
+            incoming: contents.incoming.as_ref().map(State::stored),
             lock: contents.lock.clone(),
             voted: contents.voted,
             stable: contents.stable.clone(),

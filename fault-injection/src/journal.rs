@@ -12,8 +12,9 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use elea_protocol::application::{Application, BadChunk, Context, Incomplete, Restore, Snapshot};
+use elea_protocol::application::{Application, BadChunk, Context, Restore, Snapshot, rebuilt};
 use elea_protocol::id::{Digest, Slot};
+use elea_protocol::rows::{RowsView, Unreadable};
 use sha2::{Digest as _, Sha256};
 
 type Values = BTreeMap<String, String>;
@@ -145,8 +146,9 @@ impl Application for Journal {
         Thawing { digest, values: None }
     }
 
-    fn install(&mut self, _slot: Slot, restored: Thawing) -> Result<(), Incomplete> {
-        self.values = restored.values.ok_or(Incomplete)?;
+    fn open(&mut self, _slot: Slot, digest: Digest, rows: RowsView) -> Result<(), Unreadable> {
+        let restored = rebuilt(self.restore(digest), &rows)?;
+        self.values = restored.values.unwrap_or_default();
         self.undo.clear();
         Ok(())
     }
@@ -210,6 +212,8 @@ impl Restore for Thawing {
 mod tests {
     use elea_protocol::id::{ClientId, RequestNumber, SessionId, WallTime};
     use elea_protocol::message::Level;
+    use elea_protocol::rows::MemoryRows;
+    use std::sync::Arc;
 
     use super::*;
 
@@ -254,7 +258,9 @@ mod tests {
         assert_eq!(restore.accept(1, &chunk), Err(BadChunk));
         assert_eq!(restore.missing(), Some(0));
         assert_eq!(restore.accept(0, &chunk), Ok(()));
-        assert_eq!(other.install(Slot(1), restore), Ok(()));
+        let mut rows = MemoryRows::default();
+        rows.apply(restore.rows(0, &chunk).into_iter().map(|(key, value)| (key, Some(value))));
+        assert_eq!(other.open(Slot(1), frozen.digest(), Arc::new(rows)), Ok(()));
         assert_eq!(other.digest(), journal.digest());
     }
 }

@@ -16,7 +16,7 @@ use elea_protocol::replica::{Action, Event, Mark, Replica, Setup, Target};
 use elea_protocol::seal::Signer;
 use elea_protocol::tuning::Tuning;
 
-use crate::disk::{Disk, Loss};
+use crate::disk::{Disk, Loss, Synced};
 use crate::inspect;
 use crate::network::{Machine, Party};
 use crate::rng::Rng;
@@ -281,11 +281,14 @@ impl<S: Subject> Node<S> {
     /// # Errors
     /// As [`Disk::finish_sync`] and [`Node::handle`].
     pub fn synced(&mut self, time: u64) -> Result<Vec<Outbound>, Violation> {
-        let mark = self.disk.finish_sync(self.id)?;
+        let Synced { mark, rows } = self.disk.finish_sync(self.id)?;
         let (out, held) = self.held.drain(..).partition(|(after, _)| *after <= mark);
         self.held = held;
         let out: VecDeque<(Mark, Outbound)> = out;
         let mut released: Vec<Outbound> = out.into_iter().map(|(_, outbound)| outbound).collect();
+        for (mark, rows) in rows {
+            released.extend(self.handle(time, Event::Rows(mark, rows))?);
+        }
         released.extend(self.handle(time, Event::Synced(mark))?);
         Ok(released)
     }

@@ -4,12 +4,19 @@
 //! executed may be undone again, as long as it is above the last slot made permanent. The
 //! protocol never merges states; after a partition it undoes one side's slots and executes
 //! operations anew.
+//!
+//! # On disk
+//!
+//! What is permanent lies on disk in [rows](crate::rows). A small application need not know: the
+//! provided methods keep the chunks of its snapshot there. One whose state may outgrow the memory
+//! writes only [what changed](Application::changes) and reads what it needs.
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
 use crate::id::{ClientId, Digest, RequestNumber, SessionId, Slot, WallTime};
 use crate::message::Level;
+use crate::rows::{Changes, Row, RowsView, Unreadable};
 
 /// Everything an operation may depend on beside the state and its own bytes.
 ///
@@ -81,14 +88,34 @@ pub trait Application: Send {
     fn snapshot(&self) -> Self::Snapshot;
 
     /// Starts to rebuild the state with the given digest, chunk by chunk. The present state stays
-    /// in place until [`Application::install`].
+    /// in place.
     fn restore(&self, digest: Digest) -> Self::Restore;
 
-    /// Puts a rebuilt state in place, as the permanent state of `slot`.
+    /// Puts the state that lies in these rows in place, as the permanent state of `slot`. Where it
+    /// fails, the state before stays in place. [`rebuilt`] does it for who keeps chunks in the rows.
     ///
     /// # Errors
-    /// A chunk is still missing.
-    fn install(&mut self, slot: Slot, restored: Self::Restore) -> Result<(), Incomplete>;
+    /// The rows are damaged, or are not those of the state with this digest.
+    fn open(&mut self, slot: Slot, digest: Digest, rows: RowsView) -> Result<(), Unreadable>;
+
+    /// What is to be written, so that this snapshot's state, which is of a permanent slot, lies in
+    /// the rows that were [opened](Application::open) or [stored](Application::stored) last.
+    ///
+    /// # Errors
+    /// What is there cannot be read.
+    fn changes(&mut self, snapshot: &Self::Snapshot) -> Result<Changes, Unreadable> {
+        let row = |index| Some((chunk_key(index), Some(snapshot.chunk(index)?)));
+        Ok((0..snapshot.chunks()).map_while(row).collect())
+    }
+
+    /// The [changes](Application::changes) asked for last are on disk, and these are the rows now.
+    /// What is in memory for the state of that snapshot alone may go.
+    fn stored(&mut self, _slot: Slot, _rows: RowsView) {}
+
+    /// Why the present state, and every result since, is not to be trusted: rows could not be read.
+    fn trouble(&self) -> Option<Unreadable> {
+        None
+    }
 
     /// An operation was executed anew after a merge and its result changed.
     fn reordered(&mut self, _context: &Context, _before: &Bytes, _after: &Bytes) {}
@@ -102,8 +129,26 @@ pub trait Snapshot: Send + Sync + 'static {
     /// How many chunks there are; at least 1.
     fn chunks(&self) -> u32;
 
-    /// One chunk with what is needed to check it alone against the digest; `None` past the end.
+    /// One chunk with what is needed to check it alone against the digest; `None` past the end, and
+    /// where it cannot be read from disk.
     fn chunk(&self, index: u32) -> Option<Bytes>;
+}
+
+/// The key of the row in which the provided methods keep a chunk.
+fn chunk_key(index: u32) -> Bytes {
+    Bytes::copy_from_slice(&index.to_be_bytes())
+}
+
+/// Rebuilds a state from the chunks that lie in these rows.
+///
+/// # Errors
+/// One is damaged or missing.
+pub fn rebuilt<R: Restore>(mut restore: R, rows: &RowsView) -> Result<R, Unreadable> {
+    restore.resume(rows)?;
+    match restore.missing() {
+        None => Ok(restore),
+        Some(index) => Err(Unreadable(format!("chunk {index} is missing"))),
+    }
 }
 
 /// A state being rebuilt from chunks.
@@ -116,17 +161,46 @@ pub trait Restore: Send + 'static {
 
     /// The lowest chunk still missing; `None` when the state is whole.
     fn missing(&self) -> Option<u32>;
+
+    /// The chunks still missing from this one on, lowest first, as far as they are known yet.
+    fn missing_from(&self, first: u32) -> Option<u32> {
+        self.missing().filter(|index| *index >= first)
+    }
+
+    /// How many chunks there are, once that is known.
+    fn chunks(&self) -> Option<u32> {
+        None
+    }
+
+    /// The rows that a chunk comes to, which was just accepted. With [`Restore::rest`] they are all
+    /// rows of the state.
+    fn rows(&mut self, index: u32, chunk: &Bytes) -> Vec<Row> {
+        vec![(chunk_key(index), chunk.clone())]
+    }
+
+    /// The rows that belong to no chunk of their own, when the state is whole.
+    fn rest(&mut self) -> Vec<Row> {
+        Vec::new()
+    }
+
+    /// Goes on with what was stored before a crash.
+    ///
+    /// # Errors
+    /// A row is damaged, or none of this state.
+    fn resume(&mut self, rows: &RowsView) -> Result<(), Unreadable> {
+        while let Some(index) = self.missing() {
+            let Some(chunk) = rows.get(&chunk_key(index))? else { return Ok(()) };
+            let refused = |BadChunk| Unreadable(format!("chunk {index} is of another state"));
+            self.accept(index, &chunk).map_err(refused)?;
+        }
+        Ok(())
+    }
 }
 
 /// A chunk that does not belong to the state it was offered for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the chunk does not match the certified digest")]
 pub struct BadChunk;
-
-/// A restore was to be put in place before all its chunks were there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("chunks of the state are still missing")]
-pub struct Incomplete;
 
 /// An operation of some application, with the type of what it answers.
 ///

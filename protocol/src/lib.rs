@@ -20,6 +20,7 @@ pub mod message;
 pub mod quorum;
 pub mod receipt;
 pub mod replica;
+pub mod rows;
 pub mod seal;
 pub mod trie;
 pub mod tuning;

@@ -19,8 +19,15 @@
 //! [`CHUNK_WEIGHT_MAX`] whose parent weighs more, or a single heavy leaf. The proof of a chunk is
 //! what stands beside its path up to the root; it settles the digest of the chunk, its number and
 //! how many there are. See [`MerkleTrie::chunk`] and [`Assembly`].
+//!
+//! # On disk
+//!
+//! A trie need not be in memory. A branch may be a *stub*, of which only the [summary](Summary) is
+//! known, and which is read from a row under its path when something below it changes. See
+//! [`MerkleTrie::open`], [`MerkleTrie::changes`] and [`MerkleTrie::forget`].
 
 mod chunk;
+mod stored;
 #[cfg(test)]
 mod tests;
 
@@ -30,8 +37,10 @@ use std::sync::{Arc, OnceLock};
 use serde::{Deserialize, Serialize};
 
 pub use self::chunk::{Assembly, Proof};
+use self::stored::{InMemory, Loader, Path};
 use crate::codec::{Canonical, Sink};
 use crate::id::Digest;
+use crate::rows::Unreadable;
 
 /// The most a chunk of more than one leaf weighs. It is part of what is hashed: other replicas
 /// must have the same.
@@ -67,6 +76,8 @@ type Link<V> = Option<Arc<Node<V>>>;
 enum Node<V> {
     Leaf(LeafNode<V>),
     Branch(Branch<V>),
+    /// A branch that is on disk only.
+    Stub(Summary),
 }
 
 #[derive(Clone)]
@@ -166,8 +177,9 @@ impl<V> Node<V> {
             Self::Branch(branch) => *branch.summary.get_or_init(|| {
                 let children: Vec<_> =
                     branch.children().map(|(n, child)| (n, child.summary())).collect();
-                Summary::branch(&children).expect("a trie in memory has fewer than 2^32 leaves")
+                Summary::branch(&children).expect("a trie has fewer than 2^32 chunks")
             }),
+            Self::Stub(summary) => *summary,
         }
     }
 }
@@ -235,7 +247,7 @@ impl<V> MerkleTrie<V> {
         self.root.as_ref().map_or_else(Summary::empty, |node| node.summary())
     }
 
-    /// What it holds under a key.
+    /// What it holds under a key. Only what is in memory is found.
     #[must_use]
     pub fn get(&self, key: &Digest) -> Option<&Leaf<V>> {
         let mut link = &self.root;
@@ -243,82 +255,133 @@ impl<V> MerkleTrie<V> {
             match link.as_deref()? {
                 Node::Leaf(held) => return (held.key == *key).then_some(&held.leaf),
                 Node::Branch(branch) => link = &branch.children[nibble(key, depth)],
+                Node::Stub(_) => return None,
             }
         }
         None
     }
 
-    /// Whether it holds the key.
+    /// Whether it holds the key. Only what is in memory is found.
     #[must_use]
     pub fn contains(&self, key: &Digest) -> bool {
         self.get(key).is_some()
     }
 
-    /// All keys with their leaves, in the order of the hashed keys.
+    /// All keys with their leaves, in the order of the hashed keys. Only what is in memory is found.
     pub fn iter(&self) -> Iter<'_, V> {
         Iter::under(self.root.as_deref())
     }
 }
 
+/// Why no operation on a trie in memory fails.
+const NO_STUBS: &str = "a trie in memory has no stubs";
+
 impl<V: Clone> MerkleTrie<V> {
-    /// Puts a leaf under a key, and answers the one that it replaces.
+    /// Puts a leaf under a key, and answers the one that it replaces. All of the trie is in memory.
     pub fn insert(&mut self, key: Digest, leaf: Leaf<V>) -> Option<Leaf<V>> {
-        let replaced = insert(&mut self.root, 0, key, leaf);
-        self.len += usize::from(replaced.is_none());
-        replaced
+        self.insert_with(&InMemory, key, leaf).expect(NO_STUBS)
     }
 
-    /// Removes a key, and answers its leaf.
+    /// Removes a key, and answers its leaf. All of the trie is in memory.
     pub fn remove(&mut self, key: &Digest) -> Option<Leaf<V>> {
         // A look first, so that the path is not copied for a key that is not there.
         self.get(key)?;
-        let removed = remove(&mut self.root, 0, key);
-        self.len -= usize::from(removed.is_some());
-        removed
+        self.remove_with(&InMemory, key).expect(NO_STUBS)
     }
+
+    fn insert_with(
+        &mut self,
+        loader: &impl Loader<V>,
+        key: Digest,
+        leaf: Leaf<V>,
+    ) -> Result<Option<Leaf<V>>, Unreadable> {
+        let replaced = insert(&mut self.root, loader, 0, key, leaf)?;
+        self.len += usize::from(replaced.is_none());
+        Ok(replaced)
+    }
+
+    fn remove_with(
+        &mut self,
+        loader: &impl Loader<V>,
+        key: &Digest,
+    ) -> Result<Option<Leaf<V>>, Unreadable> {
+        let removed = remove(&mut self.root, loader, 0, key)?;
+        self.len -= usize::from(removed.is_some());
+        Ok(removed)
+    }
+}
+
+/// Puts the branch in the place of a stub.
+fn load<V>(
+    node: &mut Arc<Node<V>>,
+    loader: &impl Loader<V>,
+    depth: usize,
+    key: &Digest,
+) -> Result<(), Unreadable> {
+    if let Node::Stub(summary) = &**node {
+        *node = Arc::new(Node::Branch(loader.load(&Path::of(key, depth), summary)?));
+    }
+    Ok(())
 }
 
 fn insert<V: Clone>(
     link: &mut Link<V>,
+    loader: &impl Loader<V>,
     depth: usize,
     key: Digest,
     leaf: Leaf<V>,
-) -> Option<Leaf<V>> {
+) -> Result<Option<Leaf<V>>, Unreadable> {
     let Some(node) = link else {
         *link = Some(Node::leaf(key, leaf));
-        return None;
+        return Ok(None);
     };
+    load(node, loader, depth, &key)?;
     if let Node::Leaf(held) = &**node
         && held.key != key
     {
         // Two different keys part at some depth: both move down until they do.
         let mut branch = Branch::default();
         branch.children[nibble(&held.key, depth)] = Some(Arc::clone(node));
-        insert(&mut branch.children[nibble(&key, depth)], depth + 1, key, leaf);
+        insert(&mut branch.children[nibble(&key, depth)], loader, depth + 1, key, leaf)?;
         *link = Some(Arc::new(Node::Branch(branch)));
-        return None;
+        return Ok(None);
     }
     match Arc::make_mut(node) {
         Node::Leaf(held) => {
             held.digest.take();
-            Some(std::mem::replace(&mut held.leaf, leaf))
+            Ok(Some(std::mem::replace(&mut held.leaf, leaf)))
         }
-        Node::Branch(branch) => insert(branch.child_mut(nibble(&key, depth)), depth + 1, key, leaf),
+        Node::Branch(branch) => {
+            insert(branch.child_mut(nibble(&key, depth)), loader, depth + 1, key, leaf)
+        }
+        Node::Stub(_) => Err(Unreadable(NO_STUBS.to_owned())),
     }
 }
 
-fn remove<V: Clone>(link: &mut Link<V>, depth: usize, key: &Digest) -> Option<Leaf<V>> {
-    if let Node::Branch(branch) = Arc::make_mut(link.as_mut()?) {
-        let removed = remove(branch.child_mut(nibble(key, depth)), depth + 1, key);
+fn remove<V: Clone>(
+    link: &mut Link<V>,
+    loader: &impl Loader<V>,
+    depth: usize,
+    key: &Digest,
+) -> Result<Option<Leaf<V>>, Unreadable> {
+    let Some(node) = link else { return Ok(None) };
+    load(node, loader, depth, key)?;
+    if let Node::Branch(branch) = Arc::make_mut(node) {
+        let removed = remove(branch.child_mut(nibble(key, depth)), loader, depth + 1, key)?;
         // A leaf that is left alone moves up, through every level at which it is alone.
         if let Some(only) = branch.only_leaf() {
             *link = Some(only);
         }
-        return removed;
+        return Ok(removed);
     }
-    match Arc::unwrap_or_clone(link.take()?) {
-        Node::Leaf(held) => Some(held.leaf),
-        Node::Branch(_) => None,
+    if let Node::Leaf(held) = &**node
+        && held.key != *key
+    {
+        return Ok(None);
+    }
+    match link.take().map(Arc::unwrap_or_clone) {
+        Some(Node::Leaf(held)) => Ok(Some(held.leaf)),
+        _ => Ok(None),
     }
 }
 
@@ -362,6 +425,7 @@ impl<'a, V> Iterator for Iter<'a, V> {
                 Node::Branch(branch) => {
                     self.open.extend(branch.children.iter().rev().flatten().map(|child| &**child));
                 }
+                Node::Stub(_) => {}
             }
         }
     }

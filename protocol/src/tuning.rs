@@ -84,9 +84,10 @@ pub struct Tuning {
     pub orders_ahead: u64,
     /// Stable slots kept for replicas that lag behind.
     pub retained_slots: u64,
-    /// Slots on disk come to this many bytes, and to as many as the last state took, before a
-    /// state takes their place.
+    /// Slots on disk come to this many bytes before a state takes their place.
     pub settle_bytes: u64,
+    /// The bytes of a state that are fetched a millisecond, at most.
+    pub transfer_bytes_per_ms: u64,
 }
 
 impl Default for Tuning {
@@ -112,7 +113,8 @@ impl Default for Tuning {
             pending_bytes: 256 << 20,
             orders_ahead: 512,
             retained_slots: 4096,
-            settle_bytes: 64 << 20,
+            settle_bytes: 2 << 20,
+            transfer_bytes_per_ms: 32 << 10,
         }
     }
 }
@@ -146,7 +148,7 @@ impl Tuning {
             checkpoint_interval,
             max_speculative_slots,
         } = self.rules;
-        let rows: [(&'static str, u64, u64, u64, &'static str); 26] = [
+        let rows: [(&'static str, u64, u64, u64, &'static str); 27] = [
             ("max_sessions", max_sessions, 1, 1 << 16, "1 to 65536"),
             ("max_clients", max_clients, 1, 1 << 24, "1 to 16777216"),
             ("session_window", session_window, 1, 1 << 12, "1 to 4096"),
@@ -190,6 +192,7 @@ impl Tuning {
             ("orders_ahead", self.orders_ahead, 1, 1 << 16, "1 to 65536"),
             ("retained_slots", self.retained_slots, 1, 1 << 24, "1 to 16777216"),
             ("settle_bytes", self.settle_bytes, 0, 1 << 40, "0 to 1099511627776"),
+            ("transfer_bytes_per_ms", self.transfer_bytes_per_ms, 1, 1 << 30, "1 to 1073741824"),
             (
                 "max_speculative_slots",
                 max_speculative_slots,

@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use elea_protocol::id::ReplicaId;
 use elea_protocol::replica::{Event, Mark};
+use elea_protocol::rows::RowsView;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// So many requests are handed to the core at a time: after them it looks at its peers again.
@@ -45,6 +46,7 @@ pub(crate) enum Woken {
 #[derive(Default)]
 struct Lanes {
     synced: Option<Mark>,
+    rows: Vec<(Mark, RowsView)>,
     peers: Vec<VecDeque<Queued>>,
     clients: VecDeque<Queued>,
     /// The peer whose turn it is.
@@ -121,9 +123,13 @@ impl Inbox {
         self.put(|lanes| lanes.clients.push_back(Queued { event, _room: Some(room) }));
     }
 
-    /// Tells the core how far the disk is. Only the newest mark counts.
-    pub(crate) fn synced(&self, mark: Mark) {
-        self.put(|lanes| lanes.synced = lanes.synced.max(Some(mark)));
+    /// Tells the core how far the disk is, of which only the newest mark counts, and the rows of
+    /// states that are complete by now.
+    pub(crate) fn synced(&self, mark: Mark, rows: Vec<(Mark, RowsView)>) {
+        self.put(|lanes| {
+            lanes.rows.extend(rows);
+            lanes.synced = lanes.synced.max(Some(mark));
+        });
     }
 
     /// Ends the core's thread after the group it is at; whoever waits for room stops waiting.
@@ -170,6 +176,8 @@ impl Inbox {
 
 impl Lanes {
     fn drain(&mut self, intake: bool, group: &mut Vec<Queued>) {
+        let rows = self.rows.drain(..).map(|(mark, rows)| Event::Rows(mark, rows));
+        group.extend(rows.map(|event| Queued { event, _room: None }));
         if let Some(mark) = self.synced.take() {
             group.push(Queued { event: Event::Synced(mark), _room: None });
         }
@@ -233,8 +241,8 @@ mod tests {
             inbox.put_peer(ReplicaId(0), ask(n), room(&inbox, &share));
         }
         inbox.put_peer(ReplicaId(1), ask(10), room(&inbox, &share));
-        inbox.synced(Mark(5));
-        inbox.synced(Mark(4));
+        inbox.synced(Mark(5), Vec::new());
+        inbox.synced(Mark(4), Vec::new());
         let mut group = Vec::new();
         assert_eq!(inbox.take(None, true, &mut group), Woken::Running);
         assert_eq!(sessions(&group), [1_000_005, 0, 10, 1, 2, 20]);
@@ -249,7 +257,7 @@ mod tests {
         let passed = Some(Instant::now());
         assert_eq!(inbox.take(passed, false, &mut group), Woken::Running);
         assert!(group.is_empty());
-        inbox.synced(Mark(1));
+        inbox.synced(Mark(1), Vec::new());
         inbox.take(passed, false, &mut group);
         assert_eq!(sessions(&group), [1_000_001]);
     }

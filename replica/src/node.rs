@@ -169,7 +169,7 @@ impl Node {
         let failed = Failure { raise, inbox: Arc::clone(&shell.inbox) };
         let (release, inbox) = (Arc::clone(&outbound), Arc::clone(&shell.inbox));
         let store = Worker::spawn(format!("{me}-store"), failed.clone(), move || {
-            let synced = |mark| inbox.synced(mark);
+            let synced = |mark, rows| inbox.synced(mark, rows);
             Ok(store_work.run(|outgoing| release.send(outgoing), synced)?)
         })?;
         let inbox = Arc::clone(&shell.inbox);

@@ -1,4 +1,5 @@
-//! The disk: what must survive a crash, in one fjall database. The only file that names fjall.
+//! The disk: what must survive a crash, in one fjall database. This file and those below it are the
+//! only ones that name fjall.
 //!
 //! | keyspace | key | value |
 //! |---|---|---|
@@ -6,14 +7,16 @@
 //! | `meta` | a name | format, genesis, replica, group; view entered, votes cast, era, state head, lock, stable checkpoint |
 //! | `aside` | hash | a slot of another history |
 //! | `orphans` | digest of the request | a request that waits to be in the history again |
-//! | `state` | checkpoint and part | a piece of the state that the history begins with, or of one on its way |
+//! | `state` | generation and part | the protocol's own pieces of the state that the history begins with, and of one on its way |
+//! | `rows-N` | the application's | the application's rows of the state of generation N; see `rows` |
 //! | `evidence` | digest of the proof | a proof |
 //!
 //! Numbers in keys are big-endian, so that their order is that of the numbers. The history begins
 //! with slot 1, or with the one after the *base*, the slot of the stored state. When a state takes
-//! the place of another history, which may be longer, a new *era* begins, named by that state's
-//! slot. So with another state in place the old slots are out of sight at once, however many there
-//! are, and are [swept](Store::sweep) a few at a time.
+//! the place of another history, which may be longer, a new *era* begins. So with another state in
+//! place the old slots are out of sight at once, however many there are, and are
+//! [swept](Store::sweep) a few at a time. The state itself has a *generation*: one that is fetched
+//! has a new one, and lies beside the one in place until it takes its place as a whole.
 //!
 //! A group of records is one atomic batch, so a crash leaves all of it or nothing. Each value
 //! carries a checksum over its keyspace, key and bytes: a value that changed, or that stands in
@@ -28,6 +31,8 @@
 //! A store is built in a folder of its own and renamed when whole, so that a crash during the very
 //! first start leaves nothing that a second start would trip over.
 
+mod rows;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -38,7 +43,10 @@ use bytes::Bytes;
 use elea_protocol::codec::{self, Canonical, Sink};
 use elea_protocol::id::{Digest, ReplicaId, Slot};
 use elea_protocol::message::{Position, SlotEntry, StatePart};
-use elea_protocol::replica::{Adopted, Aside, Ground, Record, Recovered, StateHead, StoredState};
+use elea_protocol::replica::{
+    Adopted, Aside, Ground, Record, Recovered, Settled, StateHead, StoredState,
+};
+use elea_protocol::rows::RowsView;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -46,7 +54,7 @@ use serde::de::DeserializeOwned;
 use crate::config::Durability;
 
 /// The version of what is stored. It changes when old records can no longer be read as they are.
-const FORMAT: u32 = 5;
+const FORMAT: u32 = 6;
 
 const HISTORY: &str = "history";
 const META: &str = "meta";
@@ -68,6 +76,7 @@ const META_LOCK: &[u8] = b"lock";
 const META_STABLE: &[u8] = b"stable";
 const META_ENTERED: &[u8] = b"entered";
 const META_STATE: &[u8] = b"state";
+const META_INCOMING: &[u8] = b"incoming";
 const META_ERA: &[u8] = b"era";
 const META_VOTED: &[u8] = b"voted";
 const META_GROUP: &[u8] = b"group";
@@ -169,6 +178,8 @@ pub(crate) struct Store {
     orphans: Keyspace,
     state: Keyspace,
     evidence: Keyspace,
+    /// The applications' rows by generation: of the state in place and of one on its way.
+    rows: BTreeMap<u64, Keyspace>,
     durability: Durability,
     index: Index,
     /// Whether slots are stored that a state took the place of, and up to which they are removed.
@@ -185,23 +196,46 @@ pub(crate) struct Store {
 /// What is known of the store without reading it: enough to know what a record removes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Index {
-    /// The checkpoint of the state that the history begins with.
-    ground: Option<Position>,
-    /// Where the history began when a state last took the place of another history. It is a part
-    /// of the keys of slots, so that those of a history that is gone are told from the present ones.
-    era: Slot,
+    /// The state that the history begins with.
+    ground: Option<Place>,
+    /// How often a state has taken the place of another history. It is a part of the keys of slots,
+    /// so that those of a history that is gone are told from the present ones.
+    era: u64,
     /// The highest slot stored, or the base where there is none.
     highest: Slot,
     /// The slots aside. Hardly ever any, so that a copy costs nothing.
     aside: BTreeSet<Digest>,
-    /// The checkpoint of the state on its way here.
-    incoming: Option<Position>,
+    /// The state on its way here.
+    incoming: Option<Place>,
 }
+
+/// Where a state lies, and of which checkpoint it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    generation: u64,
+    at: Position,
+}
+
+/// The same with all there is to know of it, as it is stored.
+type PlacedHead = (u64, StateHead);
 
 impl Index {
     fn base(&self) -> Slot {
-        self.ground.map_or(Slot::GENESIS, |at| at.slot)
+        self.ground.map_or(Slot::GENESIS, |ground| ground.at.slot)
     }
+
+    /// The generations of the states that are there.
+    fn generations(&self) -> impl Iterator<Item = u64> {
+        self.ground.into_iter().chain(self.incoming).map(|place| place.generation)
+    }
+
+    fn next_generation(&self) -> u64 {
+        self.generations().max().unwrap_or_default() + 1
+    }
+}
+
+fn place((generation, head): &PlacedHead) -> Place {
+    Place { generation: *generation, at: head.stable.position() }
 }
 
 /// What the checksum of a value covers.
@@ -248,52 +282,42 @@ fn unseal<T: DeserializeOwned>(keyspace: &str, key: &[u8], stored: &[u8]) -> Res
     codec::decode(bytes).map_err(|error| format!("{}: {error}", place()))
 }
 
-fn slot_key(base: Slot, slot: Slot) -> [u8; 16] {
+fn slot_key(era: u64, slot: Slot) -> [u8; 16] {
     let mut key = [0; 16];
-    key[..8].copy_from_slice(&base.0.to_be_bytes());
+    key[..8].copy_from_slice(&era.to_be_bytes());
     key[8..].copy_from_slice(&slot.0.to_be_bytes());
     key
 }
 
-fn slots_of_key(key: &[u8]) -> Option<(Slot, Slot)> {
-    let (base, slot) = key.split_first_chunk()?;
+/// The era and the slot.
+fn slot_of_key(key: &[u8]) -> Option<(u64, Slot)> {
+    let (era, slot) = key.split_first_chunk()?;
     let slot = slot.try_into().ok()?;
-    Some((Slot(u64::from_be_bytes(*base)), Slot(u64::from_be_bytes(slot))))
+    Some((u64::from_be_bytes(*era), Slot(u64::from_be_bytes(slot))))
 }
 
-/// With what the keys of a state's pieces begin.
-fn state_prefix(at: Position) -> [u8; 40] {
-    let mut prefix = [0; 40];
-    prefix[..8].copy_from_slice(&at.slot.0.to_be_bytes());
-    prefix[8..].copy_from_slice(&at.hash.0);
-    prefix
-}
-
-fn piece_key(at: Position, part: StatePart) -> [u8; 45] {
+/// `None` for a part that is none of the protocol's own.
+fn piece_key(generation: u64, part: StatePart) -> Option<[u8; 13]> {
     let (tag, index) = match part {
         StatePart::Last => (0, 0),
         StatePart::Sessions(index) => (1, index),
-        StatePart::Application(index) => (2, index),
+        StatePart::Application(_) => return None,
     };
-    let mut key = [0; 45];
-    key[..40].copy_from_slice(&state_prefix(at));
-    key[40] = tag;
-    key[41..].copy_from_slice(&u32::to_be_bytes(index));
-    key
+    let mut key = [0; 13];
+    key[..8].copy_from_slice(&generation.to_be_bytes());
+    key[8] = tag;
+    key[9..].copy_from_slice(&u32::to_be_bytes(index));
+    Some(key)
 }
 
-fn piece_of_key(key: &[u8]) -> Option<(Position, StatePart)> {
-    let (slot, rest) = key.split_first_chunk()?;
-    let (hash, rest) = rest.split_first_chunk::<32>()?;
-    let (tag, index) = rest.split_first()?;
+fn part_of_key(key: &[u8]) -> Option<StatePart> {
+    let (tag, index) = key.get(8..)?.split_first()?;
     let index = u32::from_be_bytes(index.try_into().ok()?);
-    let part = match tag {
-        0 if index == 0 => StatePart::Last,
-        1 => StatePart::Sessions(index),
-        2 => StatePart::Application(index),
-        _ => return None,
-    };
-    Some((Position { slot: Slot(u64::from_be_bytes(*slot)), hash: Digest(*hash) }, part))
+    match tag {
+        0 if index == 0 => Some(StatePart::Last),
+        1 => Some(StatePart::Sessions(index)),
+        _ => None,
+    }
 }
 
 /// What becomes of one key: a value, or nothing.
@@ -309,8 +333,11 @@ struct Group<'a> {
     meta: BTreeMap<&'static [u8], Change>,
     aside: BTreeMap<Digest, Change>,
     orphans: BTreeMap<Digest, Change>,
-    state: BTreeMap<[u8; 45], Change>,
+    state: BTreeMap<[u8; 13], Change>,
+    rows: BTreeMap<u64, BTreeMap<Bytes, Change>>,
     evidence: BTreeMap<Digest, Change>,
+    /// Records, by their places in the group, with the generations whose rows they complete.
+    completed: Vec<(usize, u64)>,
 }
 
 impl Store {
@@ -359,6 +386,7 @@ impl Store {
             orphans,
             state,
             evidence,
+            rows: BTreeMap::new(),
             durability,
             index: Index::default(),
             has_garbage: true,
@@ -370,6 +398,7 @@ impl Store {
         store.check_owner(genesis, me)?;
         store.check_memory()?;
         store.index = store.read_index()?;
+        store.open_rows()?;
         store.sweep()?;
         let recovered = store.recovered()?;
         Ok((store, recovered))
@@ -412,21 +441,19 @@ impl Store {
     }
 
     fn read_index(&self) -> Result<Index, StoreError> {
-        let head: Option<StateHead> = self.read_meta(META_STATE)?;
+        let read = |key| self.read_meta::<PlacedHead>(key).map(|head| head.as_ref().map(place));
         let mut index =
-            Index { ground: head.map(|head| head.stable.position()), ..Index::default() };
+            Index { ground: read(META_STATE)?, incoming: read(META_INCOMING)?, ..Index::default() };
         index.era = self.read_meta(META_ERA)?.unwrap_or_default();
         index.highest = index.base();
         if let Some(last) = self.history.last_key_value() {
             let key = last.key().map_err(|error| self.damaged(plain(&error)))?;
-            match slots_of_key(&key) {
+            match slot_of_key(&key) {
                 None => return Err(self.damaged("a slot's key is malformed")),
                 // Not swept yet.
                 Some((era, slot)) if (era, slot) <= (index.era, index.base()) => {}
                 Some((era, slot)) if era == index.era => index.highest = slot,
-                Some((era, _)) => {
-                    return Err(self.damaged(format!("the state at slot {era} is missing")));
-                }
+                Some(_) => return Err(self.damaged("the state that slots stand on is missing")),
             }
         }
         for guard in self.aside.iter() {
@@ -434,21 +461,37 @@ impl Store {
             let hash = key[..].try_into().map_err(|_| self.damaged("a hash is malformed"))?;
             index.aside.insert(Digest(hash));
         }
-        for guard in self.state.iter() {
-            let key = guard.key().map_err(|error| self.damaged(plain(&error)))?;
-            let (at, _) = piece_of_key(&key)
-                .ok_or_else(|| self.damaged("the key of a piece of a state is malformed"))?;
-            if index.ground != Some(at) {
-                index.incoming = Some(at);
+        Ok(index)
+    }
+
+    /// Opens the rows of the states that are there, and drops what a crash has left of others.
+    fn open_rows(&mut self) -> Result<(), StoreError> {
+        let present: BTreeSet<u64> = self.index.generations().collect();
+        for name in self.database.list_keyspace_names() {
+            let Some(generation) = rows::generation(&name) else { continue };
+            let opened = self.database.keyspace(&name, rows::options);
+            let keyspace = opened.map_err(|error| self.damaged(plain(&error)))?;
+            if present.contains(&generation) {
+                self.rows.insert(generation, keyspace);
+            } else {
+                let dropped = self.database.delete_keyspace(keyspace);
+                dropped.map_err(|error| self.damaged(plain(&error)))?;
             }
         }
-        Ok(index)
+        // One that is gone must not come back empty.
+        match present.iter().find(|generation| !self.rows.contains_key(generation)) {
+            Some(generation) => {
+                Err(self.damaged(format!("its {} is missing", rows::name(*generation))))
+            }
+            None => Ok(()),
+        }
     }
 
     fn recovered(&self) -> Result<Recovered, StoreError> {
         Ok(Recovered {
             entered: self.read_meta(META_ENTERED)?,
-            state: self.stored_state()?,
+            state: self.stored_state(META_STATE)?,
+            incoming: self.stored_state(META_INCOMING)?,
             lock: self.read_meta(META_LOCK)?,
             voted: self.read_meta(META_VOTED)?.unwrap_or_default(),
             stable: self.read_meta(META_STABLE)?,
@@ -457,17 +500,23 @@ impl Store {
         })
     }
 
-    fn stored_state(&self) -> Result<Option<StoredState>, StoreError> {
-        let Some(head) = self.read_meta::<StateHead>(META_STATE)? else { return Ok(None) };
-        let mut chunks = Vec::new();
-        for guard in self.state.prefix(state_prefix(head.stable.position())) {
+    fn stored_state(&self, key: &[u8]) -> Result<Option<StoredState>, StoreError> {
+        let Some((generation, head)) = self.read_meta::<PlacedHead>(key)? else { return Ok(None) };
+        let mut pieces = Vec::new();
+        for guard in self.state.prefix(generation.to_be_bytes()) {
             let (key, value) = guard.into_inner().map_err(|error| self.damaged(plain(&error)))?;
-            let (_, part) = piece_of_key(&key)
+            let part = part_of_key(&key)
                 .ok_or_else(|| self.damaged("the key of a piece of a state is malformed"))?;
             let bytes: Bytes = unseal(STATE, &key, &value).map_err(|what| self.damaged(what))?;
-            chunks.push((part, bytes));
+            pieces.push((part, bytes));
         }
-        Ok(Some(StoredState { head, chunks }))
+        Ok(Some(StoredState { head, pieces, rows: self.view(generation)? }))
+    }
+
+    fn view(&self, generation: u64) -> Result<RowsView, StoreError> {
+        let missing = || self.damaged(format!("its {} is missing", rows::name(generation)));
+        let keyspace = self.rows.get(&generation).ok_or_else(missing)?;
+        Ok(rows::view(&self.database, keyspace))
     }
 
     fn read_all<T: DeserializeOwned>(
@@ -512,7 +561,7 @@ impl Store {
         self.history.range(slot_key(era, expected)..).map(move |guard| {
             let damaged = |what: String| StoreError::Damaged { path: path.clone(), what };
             let (key, value) = guard.into_inner().map_err(|error| damaged(plain(&error)))?;
-            if slots_of_key(&key) != Some((era, expected)) {
+            if slot_of_key(&key) != Some((era, expected)) {
                 return Err(damaged(format!("slot {expected} is missing")));
             }
             expected = expected.next();
@@ -525,13 +574,37 @@ impl Store {
     }
 
     /// Writes a group of records, all or nothing. When it returns they are on disk, or, with
-    /// [`Durability::Os`], in the hands of the operating system.
-    pub(crate) fn commit(&mut self, records: &[Record]) -> Result<(), StoreError> {
+    /// [`Durability::Os`], in the hands of the operating system. Answers the rows of states that
+    /// records of the group complete, by the places of those records in the group.
+    pub(crate) fn commit(
+        &mut self,
+        records: &[Record],
+    ) -> Result<Vec<(usize, RowsView)>, StoreError> {
         let mut group = Group::new(self);
-        records.iter().try_for_each(|record| group.stage(record))?;
+        for (place, record) in records.iter().enumerate() {
+            group.stage(place, record)?;
+        }
         let number = self.group + 1;
         group.put_meta(META_GROUP, &number)?;
-        let Group { store: _, index, history, meta, aside, orphans, state, evidence } = group;
+        let Group {
+            store: _,
+            index,
+            history,
+            meta,
+            aside,
+            orphans,
+            state,
+            rows,
+            evidence,
+            completed,
+        } = group;
+        for generation in index.generations() {
+            if !self.rows.contains_key(&generation) {
+                let opened = self.database.keyspace(&rows::name(generation), rows::options);
+                let keyspace = opened.map_err(|error| self.failed(plain(&error)))?;
+                self.rows.insert(generation, keyspace);
+            }
+        }
         let mode = match self.durability {
             Durability::Sync => PersistMode::SyncAll,
             Durability::Os => PersistMode::Buffer,
@@ -542,6 +615,12 @@ impl Store {
         fill(&mut batch, &self.aside, aside.into_iter().map(|(Digest(key), to)| (key, to)));
         fill(&mut batch, &self.orphans, orphans.into_iter().map(|(Digest(key), to)| (key, to)));
         fill(&mut batch, &self.state, state);
+        for (generation, changes) in rows {
+            // What was staged for a state that another one of the same group replaces is not there.
+            if let Some(keyspace) = self.rows.get(&generation) {
+                fill(&mut batch, keyspace, changes.into_iter().map(|(key, to)| (key.to_vec(), to)));
+            }
+        }
         fill(&mut batch, &self.evidence, evidence.into_iter().map(|(Digest(key), to)| (key, to)));
         batch.commit().map_err(|error| self.failed(plain(&error)))?;
         self.has_garbage |= index.ground != self.index.ground;
@@ -551,7 +630,27 @@ impl Store {
         if self.durability == Durability::Sync {
             self.bear_witness().map_err(|error| self.failed(error))?;
         }
-        self.sweep()
+        self.drop_rows()?;
+        // A state that another one of the same group has replaced is of no interest.
+        let present = completed.into_iter().filter(|(_, of)| self.rows.contains_key(of));
+        let views =
+            present.map(|(place, of)| Ok((place, self.view(of)?))).collect::<Result<_, _>>()?;
+        self.sweep()?;
+        Ok(views)
+    }
+
+    /// Drops the rows of states that are gone. Views of them stay what they are.
+    fn drop_rows(&mut self) -> Result<(), StoreError> {
+        let present: BTreeSet<u64> = self.index.generations().collect();
+        for (_, keyspace) in self.rows.extract_if(.., |generation, _| !present.contains(generation))
+        {
+            let dropped = self.database.delete_keyspace(keyspace);
+            dropped.map_err(|error| StoreError::WriteFailed {
+                path: self.path.clone(),
+                reason: plain(&error),
+            })?;
+        }
+        Ok(())
     }
 
     /// Removes some of the slots that a state took the place of. None of them is looked at any more,
@@ -600,7 +699,9 @@ impl<'a> Group<'a> {
             aside: BTreeMap::new(),
             orphans: BTreeMap::new(),
             state: BTreeMap::new(),
+            rows: BTreeMap::new(),
             evidence: BTreeMap::new(),
+            completed: Vec::new(),
         }
     }
 
@@ -619,7 +720,7 @@ impl<'a> Group<'a> {
         Ok(())
     }
 
-    fn stage(&mut self, record: &Record) -> Result<(), StoreError> {
+    fn stage(&mut self, place: usize, record: &Record) -> Result<(), StoreError> {
         match record {
             Record::Slot { slot, hash, entry } => {
                 self.truncate(Slot(slot.0.saturating_sub(1)))?;
@@ -644,19 +745,25 @@ impl<'a> Group<'a> {
                 self.orphans.extend(remove.iter().map(|digest| (*digest, None)));
                 Ok(())
             }
-            Record::Chunk { at, part, bytes } => {
-                if self.index.ground != Some(*at) {
-                    let before = self.index.incoming.replace(*at);
-                    if let Some(before) = before.filter(|before| before != at) {
-                        self.drop_state(before)?;
-                    }
+            Record::Fetching(head) => self.fetch(head),
+            Record::Piece { at, part, bytes } => {
+                let generation = self.incoming_at(*at)?;
+                self.put_piece(generation, *part, bytes)
+            }
+            Record::Rows { at, rows, whole } => {
+                let generation = self.incoming_at(*at)?;
+                let rows = rows.iter().map(|(key, value)| (key, Some(value)));
+                self.change_rows(generation, rows);
+                if *whole {
+                    self.completed.push((place, generation));
                 }
-                let key = piece_key(*at, *part);
-                let sealed = self.seal(STATE, &key, bytes)?;
-                self.state.insert(key, sealed);
                 Ok(())
             }
-            Record::Settled(head) => self.settle(head),
+            Record::Settled(settled) => {
+                let generation = self.settle(settled)?;
+                self.completed.push((place, generation));
+                Ok(())
+            }
             Record::Evidence(evidence) => {
                 // Named by its content, so that the same proof is kept once.
                 let bytes = codec::encode(evidence).map_err(|error| self.store.failed(error))?;
@@ -734,47 +841,107 @@ impl<'a> Group<'a> {
         Ok(())
     }
 
-    /// Makes a state what the history begins with.
-    fn begin_with(&mut self, head: &StateHead) -> Result<(), StoreError> {
+    // ---- states ----
+
+    fn put_piece(
+        &mut self,
+        generation: u64,
+        part: StatePart,
+        bytes: &Bytes,
+    ) -> Result<(), StoreError> {
+        let Some(key) = piece_key(generation, part) else {
+            return Err(self.store.damaged("a piece of the application's state is to be kept"));
+        };
+        let sealed = self.seal(STATE, &key, bytes)?;
+        self.state.insert(key, sealed);
+        Ok(())
+    }
+
+    fn change_rows<'b>(
+        &mut self,
+        generation: u64,
+        changes: impl IntoIterator<Item = (&'b Bytes, Option<&'b Bytes>)>,
+    ) {
+        let rows = self.rows.entry(generation).or_default();
+        for (key, value) in changes {
+            rows.insert(key.clone(), value.map(|value| rows::seal(key, value)));
+        }
+    }
+
+    /// A state is fetched from here on.
+    fn fetch(&mut self, head: &StateHead) -> Result<(), StoreError> {
+        let head: PlacedHead = (self.index.next_generation(), head.clone());
+        if let Some(before) = self.index.incoming.replace(place(&head)) {
+            self.drop_state(before.generation)?;
+        }
+        self.put_meta(META_INCOMING, &head)
+    }
+
+    /// The generation of the state on its way, which must be this one.
+    fn incoming_at(&self, at: Position) -> Result<u64, StoreError> {
+        match self.index.incoming {
+            Some(incoming) if incoming.at == at => Ok(incoming.generation),
+            _ => {
+                let what = format!("a piece of a state at slot {} that is not fetched", at.slot);
+                Err(self.store.damaged(what))
+            }
+        }
+    }
+
+    /// Puts a state in the place of the slots up to it. Answers its generation.
+    fn settle(&mut self, settled: &Settled) -> Result<u64, StoreError> {
+        let Settled { head, pieces, changes } = settled;
+        let at = head.stable.position();
+        let (base, highest) = (self.index.base(), self.index.highest);
+        if at.slot <= base || at.slot > highest {
+            // What is stable only grows.
+            let what = format!("a state at {} is of slots from {base} to {highest}", at.slot);
+            return Err(self.store.damaged(what));
+        }
+        let before = self.index.ground.map(|ground| ground.generation);
+        let generation = before.unwrap_or_else(|| self.index.next_generation());
+        self.drop_pieces(generation)?;
+        self.index.ground = Some(Place { generation, at });
+        for (part, bytes) in pieces {
+            self.put_piece(generation, *part, bytes)?;
+        }
+        self.change_rows(generation, changes.iter().map(|(key, value)| (key, value.as_ref())));
+        self.put_meta(META_STATE, &(generation, head))?;
+        Ok(generation)
+    }
+
+    /// Puts the state that was fetched in the place of the own history.
+    fn stand_on(&mut self, head: &StateHead) -> Result<(), StoreError> {
         let (at, base) = (head.stable.position(), self.index.base());
-        if at.slot <= base {
-            // What is stable only grows; the slots above one base must not be those of another.
+        let generation = self.incoming_at(at)?;
+        if at.slot < base {
             let what = format!("a state at slot {} is to replace that at slot {base}", at.slot);
             return Err(self.store.damaged(what));
         }
-        for old in [self.index.ground.replace(at), self.index.incoming.take()] {
-            if let Some(old) = old.filter(|old| *old != at) {
-                self.drop_state(old)?;
-            }
+        let new = self.index.incoming.take();
+        if let Some(old) = std::mem::replace(&mut self.index.ground, new) {
+            self.drop_state(old.generation)?;
         }
-        self.put_meta(META_STATE, head)
-    }
-
-    /// Puts a state in the place of the slots up to it.
-    fn settle(&mut self, head: &StateHead) -> Result<(), StoreError> {
-        let (slot, highest) = (head.stable.slot(), self.index.highest);
-        if slot > highest {
-            let what = format!("a state at slot {slot} is of slots that end with {highest}");
-            return Err(self.store.damaged(what));
-        }
-        self.begin_with(head)
-    }
-
-    /// Puts a state in the place of the own history.
-    fn stand_on(&mut self, head: &StateHead) -> Result<(), StoreError> {
-        let at = head.stable.position();
-        self.begin_with(head)?;
         // Whatever the group holds so far is of the history that is gone.
         self.history.clear();
-        self.index.era = at.slot;
+        self.index.era += 1;
         self.index.highest = at.slot;
-        self.put_meta(META_ERA, &at.slot)?;
+        let era = self.index.era;
+        self.put_meta(META_ERA, &era)?;
+        self.put_meta(META_STATE, &(generation, head))?;
+        self.meta.insert(META_INCOMING, None);
         self.put_meta(META_STABLE, &head.stable)
     }
 
-    /// Lets go of the pieces of a state.
-    fn drop_state(&mut self, at: Position) -> Result<(), StoreError> {
-        let prefix = state_prefix(at);
+    /// Lets go of a state.
+    fn drop_state(&mut self, generation: u64) -> Result<(), StoreError> {
+        self.rows.remove(&generation);
+        self.drop_pieces(generation)
+    }
+
+    /// Lets go of the protocol's own pieces of a state.
+    fn drop_pieces(&mut self, generation: u64) -> Result<(), StoreError> {
+        let prefix = generation.to_be_bytes();
         for guard in self.store.state.prefix(prefix) {
             let key = guard.key().map_err(|error| self.store.damaged(plain(&error)))?;
             let key = key[..].try_into();

@@ -30,13 +30,41 @@ impl Dice {
     }
 }
 
-type Pieces = BTreeMap<StatePart, Bytes>;
+/// A state, or what there is of it.
+#[derive(Clone)]
+struct State {
+    head: StateHead,
+    pieces: BTreeMap<StatePart, Bytes>,
+    rows: BTreeMap<Bytes, Bytes>,
+}
+
+impl State {
+    fn new(head: StateHead) -> Self {
+        Self { head, pieces: BTreeMap::new(), rows: BTreeMap::new() }
+    }
+
+    fn change(&mut self, changes: impl IntoIterator<Item = (Bytes, Option<Bytes>)>) {
+        for (key, value) in changes {
+            match value {
+                Some(value) => self.rows.insert(key, value),
+                None => self.rows.remove(&key),
+            };
+        }
+    }
+
+    fn assert_is(&self, stored: Option<StoredState>) {
+        let stored = stored.expect("a state");
+        assert_eq!(stored.head, self.head);
+        assert_eq!(stored.pieces.into_iter().collect::<BTreeMap<_, _>>(), self.pieces);
+        assert_eq!(all_rows(&stored.rows), self.rows.clone().into_iter().collect::<Vec<_>>());
+    }
+}
 
 /// What all records so far come to.
 #[derive(Default)]
 struct Model {
-    state: Option<(StateHead, Pieces)>,
-    incoming: Option<(Position, Pieces)>,
+    state: Option<State>,
+    incoming: Option<State>,
     slots: Vec<(Digest, SlotEntry)>,
     entered: Option<EnteredView>,
     lock: Option<CommitCertificate>,
@@ -49,7 +77,7 @@ struct Model {
 
 impl Model {
     fn base(&self) -> u64 {
-        self.state.as_ref().map_or(0, |(head, _)| head.stable.slot().0)
+        self.state.as_ref().map_or(0, |state| state.head.stable.slot().0)
     }
 
     fn head(&self) -> u64 {
@@ -78,20 +106,23 @@ impl Model {
                 self.orphans.extend(add.into_iter().map(|orphan| (orphan.digest(), orphan)));
                 self.orphans.retain(|digest, _| !remove.contains(digest));
             }
-            Record::Chunk { at, part, bytes } => match (&mut self.state, &mut self.incoming) {
-                (Some((head, pieces)), _) if head.stable.position() == at => {
-                    pieces.insert(part, bytes);
-                }
-                (_, Some((known, pieces))) if *known == at => {
-                    pieces.insert(part, bytes);
-                }
-                (_, incoming) => *incoming = Some((at, Pieces::from([(part, bytes)]))),
-            },
-            Record::Settled(head) => {
-                let (at, pieces) = self.incoming.take().expect("pieces come first");
-                assert_eq!(at, head.stable.position());
-                self.slots.drain(..usize::try_from(at.slot.0 - self.base()).expect("few"));
-                self.state = Some((*head, pieces));
+            Record::Fetching(head) => self.incoming = Some(State::new(*head)),
+            Record::Piece { part, bytes, .. } => {
+                self.incoming.as_mut().expect("fetched").pieces.insert(part, bytes);
+            }
+            Record::Rows { rows, .. } => {
+                let rows = rows.into_iter().map(|(key, value)| (key, Some(value)));
+                self.incoming.as_mut().expect("fetched").change(rows);
+            }
+            Record::Settled(settled) => {
+                let Settled { head, pieces, changes } = *settled;
+                let slot = head.stable.slot().0;
+                self.slots.drain(..usize::try_from(slot - self.base()).expect("few"));
+                let before = self.state.take();
+                let state = self.state.insert(State::new(head));
+                state.rows = before.map(|state| state.rows).unwrap_or_default();
+                state.pieces = pieces.into_iter().collect();
+                state.change(changes);
             }
             Record::Evidence(evidence) => {
                 if !self.evidence.contains(&evidence) {
@@ -105,11 +136,11 @@ impl Model {
         match adopted.ground {
             Ground::Common(slot) => self.truncate(slot.0),
             Ground::State(head) => {
-                let (at, pieces) = self.incoming.take().expect("pieces come first");
-                assert_eq!(at, head.stable.position());
+                let state = self.incoming.take().expect("it comes first");
+                assert_eq!(state.head, *head);
                 self.stable = Some(head.stable.clone());
                 self.slots.clear();
-                self.state = Some((*head, pieces));
+                self.state = Some(state);
             }
         }
         for hash in adopted.slots {
@@ -126,11 +157,10 @@ impl Model {
     fn recovered(&self) -> Recovered {
         let mut evidence = self.evidence.clone();
         sort(&mut evidence);
-        let chunks = |pieces: &Pieces| pieces.clone().into_iter().collect();
-        let state = self.state.as_ref();
         Recovered {
             entered: self.entered.clone(),
-            state: state.map(|(head, p)| StoredState { head: head.clone(), chunks: chunks(p) }),
+            state: None,
+            incoming: None,
             lock: self.lock.clone(),
             voted: self.voted,
             stable: self.stable.clone(),
@@ -142,14 +172,23 @@ impl Model {
     /// The store holds what the model does, and nothing beside it.
     fn assert_is(&self, store: &Store, mut recovered: Recovered) {
         sort(&mut recovered.evidence);
+        for (expected, found) in
+            [(&self.state, recovered.state.take()), (&self.incoming, recovered.incoming.take())]
+        {
+            match expected {
+                Some(state) => state.assert_is(found),
+                None => assert!(found.is_none()),
+            }
+        }
         assert_same(recovered, self.recovered());
         let slots: Vec<_> = store.history().map(|read| read.expect("sound")).collect();
         assert!(slots == self.slots, "{} slots, not {}", slots.len(), self.slots.len());
-        let incoming = self.incoming.as_ref().map_or(0, |(_, pieces)| pieces.len());
-        let in_place = self.state.as_ref().map_or(0, |(_, pieces)| pieces.len());
+        let states = || self.state.iter().chain(&self.incoming);
+        let pieces: usize = states().map(|state| state.pieces.len()).sum();
         assert_eq!(keys(&store.history), self.slots.len());
         assert_eq!(keys(&store.aside), self.aside.len());
-        assert_eq!(keys(&store.state), incoming + in_place);
+        assert_eq!(keys(&store.state), pieces);
+        assert_eq!(store.rows.len(), states().count());
     }
 }
 
@@ -179,34 +218,34 @@ impl Scribe {
     }
 
     fn step(&mut self) {
-        let (base, head) = (self.model.base(), self.model.head());
+        let (base, end) = (self.model.base(), self.model.head());
         match self.dice.below(16) {
             0..=5 => {
-                let at = if self.dice.one_in(6) && head > base {
-                    self.dice.between(base + 1, head)
+                let at = if self.dice.one_in(6) && end > base {
+                    self.dice.between(base + 1, end)
                 } else {
-                    head + 1
+                    end + 1
                 };
                 let tag = self.tag();
                 self.write(slot(at, tag));
             }
             6 => {
-                let (at, tag) = (self.dice.between(base + 1, head + 5), self.tag());
+                let (at, tag) = (self.dice.between(base + 1, end + 5), self.tag());
                 self.write(Record::Aside(aside(at, tag)));
             }
             7 | 8 => {
-                let certificate = lock(self.dice.between(1, head + 1));
+                let certificate = lock(self.dice.between(1, end + 1));
                 self.write(Record::Lock(certificate));
             }
             9 => {
-                let proof = stable(self.dice.between(1, head + 1), self.tags);
+                let proof = stable(self.dice.between(1, end + 1), self.tags);
                 self.write(Record::Stable(Box::new(proof)));
             }
             10 | 11 => {
-                let slot = self.dice.between(base, head);
+                let slot = self.dice.between(base, end);
                 self.adopt(Ground::Common(Slot(slot)), slot);
             }
-            12 if self.dice.one_in(2) && head > base => self.settle(base + 1, head),
+            12 if self.dice.one_in(2) && end > base => self.settle(base + 1, end),
             12 => self.transfer(),
             13 => {
                 let few = |dice: &mut Dice| {
@@ -218,15 +257,12 @@ impl Scribe {
                 self.write(Record::Orphans { add, remove });
             }
             14 => {
-                // Of one that will never be whole, or of the one in place.
-                let at = match &self.model.state {
-                    Some((head, _)) if self.dice.one_in(4) => head.stable.position(),
-                    _ => {
-                        let tag = self.dice.below(3);
-                        Position { slot: Slot(base + 1 + tag), hash: hash(tag) }
-                    }
-                };
-                self.chunk(at);
+                // It may never be whole, or go on later.
+                if self.model.incoming.is_none() || self.dice.one_in(4) {
+                    let (slot, tag) = (base + 1 + self.dice.below(9), self.tag());
+                    self.write(Record::Fetching(Box::new(head(slot, tag))));
+                }
+                self.fetch();
             }
             _ => {
                 let accused = proof(self.dice.below(5));
@@ -235,32 +271,60 @@ impl Scribe {
         }
     }
 
-    fn chunk(&mut self, at: Position) {
-        let index = u32::try_from(self.dice.below(3)).expect("small");
-        let part = match self.dice.below(3) {
+    fn bytes(&mut self) -> Bytes {
+        Bytes::copy_from_slice(&self.dice.next().to_be_bytes())
+    }
+
+    fn part(&mut self) -> StatePart {
+        match self.dice.below(4) {
             0 => StatePart::Last,
-            1 => StatePart::Sessions(index),
-            _ => StatePart::Application(index),
+            index => StatePart::Sessions(index as u32),
+        }
+    }
+
+    /// Few keys, so that they meet.
+    fn key(&mut self) -> Bytes {
+        Bytes::copy_from_slice(&[self.dice.below(6) as u8])
+    }
+
+    /// More of the state that is being fetched.
+    fn fetch(&mut self) {
+        let Some(at) = self.model.incoming.as_ref().map(|state| state.head.stable.position())
+        else {
+            return;
         };
-        let bytes = Bytes::copy_from_slice(&self.dice.next().to_be_bytes());
-        self.write(Record::Chunk { at, part, bytes });
+        if self.dice.one_in(2) {
+            let (part, bytes) = (self.part(), self.bytes());
+            self.write(Record::Piece { at, part, bytes });
+        } else {
+            let rows = (0..self.dice.below(4)).map(|_| (self.key(), self.bytes())).collect();
+            let whole = self.dice.one_in(3);
+            self.write(Record::Rows { at, rows, whole });
+        }
     }
 
     fn settle(&mut self, lowest: u64, highest: u64) {
         let (slot, tag) = (self.dice.between(lowest, highest), self.tag());
-        let head = head(slot, tag);
-        for _ in 0..self.dice.between(1, 6) {
-            self.chunk(head.stable.position());
-        }
-        self.write(Record::Settled(Box::new(head)));
+        let pieces: BTreeMap<_, _> =
+            (0..self.dice.below(4)).map(|_| (self.part(), self.bytes())).collect();
+        let changes: BTreeMap<_, _> = (0..self.dice.below(6))
+            .map(|_| (self.key(), (!self.dice.one_in(3)).then(|| self.bytes())))
+            .collect();
+        self.write(Record::Settled(Box::new(Settled {
+            head: head(slot, tag),
+            pieces: pieces.into_iter().collect(),
+            changes: changes.into_iter().collect(),
+        })));
     }
 
     fn transfer(&mut self) {
         let tag = self.tag();
-        let slot = self.model.base() + self.dice.between(1, 12);
+        // Also of the very slot of the state in place: that is how a damaged one is repaired.
+        let slot = self.model.base() + self.dice.below(12);
         let head = head(slot, tag);
+        self.write(Record::Fetching(Box::new(head.clone())));
         for _ in 0..self.dice.between(1, 6) {
-            self.chunk(head.stable.position());
+            self.fetch();
         }
         self.adopt(Ground::State(Box::new(head)), slot);
     }
@@ -310,8 +374,14 @@ fn the_store_holds_what_the_records_come_to_however_they_are_grouped() {
             let many = usize::try_from(dice.between(1, longest)).expect("small");
             let (group, rest) = left.split_at(many.min(left.len()));
             left = rest;
-            store.commit(group).expect("written");
+            let views = store.commit(group).expect("written");
             group.iter().for_each(|record| model.apply(record));
+            let states = || model.state.iter().chain(&model.incoming);
+            for (place, view) in views {
+                assert!(matches!(group[place], Record::Settled(_) | Record::Rows { .. }));
+                let rows: BTreeMap<_, _> = all_rows(&view).into_iter().collect();
+                assert!(states().any(|state| state.rows == rows), "{rows:?}");
+            }
             let recovered = if dice.one_in(8) || rest.is_empty() {
                 let index = store.index.clone();
                 drop(store);

@@ -100,7 +100,32 @@ fn proof(tag: u64) -> Evidence {
 
 fn chunk(slot: u64, tag: u64, part: StatePart, bytes: &'static [u8]) -> Record {
     let at = Position { slot: Slot(slot), hash: hash(tag) };
-    Record::Chunk { at, part, bytes: Bytes::from_static(bytes) }
+    Record::Piece { at, part, bytes: Bytes::from_static(bytes) }
+}
+
+fn fetching(slot: u64, tag: u64) -> Record {
+    Record::Fetching(Box::new(head(slot, tag)))
+}
+
+fn row(key: &'static [u8], value: &'static [u8]) -> (Bytes, Bytes) {
+    (Bytes::from_static(key), Bytes::from_static(value))
+}
+
+fn rows(slot: u64, tag: u64, rows: Vec<(Bytes, Bytes)>, whole: bool) -> Record {
+    Record::Rows { at: Position { slot: Slot(slot), hash: hash(tag) }, rows, whole }
+}
+
+type Changed = (&'static [u8], Option<&'static [u8]>);
+
+fn settled(slot: u64, tag: u64, changes: &[Changed]) -> Record {
+    let bytes = Bytes::from_static;
+    let changes = changes.iter().map(|(key, value)| (bytes(key), value.map(bytes))).collect();
+    let pieces = vec![(StatePart::Last, bytes(b"piece"))];
+    Record::Settled(Box::new(Settled { head: head(slot, tag), pieces, changes }))
+}
+
+fn all_rows(view: &RowsView) -> Vec<(Bytes, Bytes)> {
+    view.range(&[], std::ops::Bound::Unbounded).map(|row| row.expect("sound")).collect()
 }
 
 fn adopted(ground: Ground, slots: &[u64], lock: Option<CommitCertificate>) -> Record {
@@ -109,9 +134,9 @@ fn adopted(ground: Ground, slots: &[u64], lock: Option<CommitCertificate>) -> Re
 }
 
 fn assert_same(found: Recovered, expected: Recovered) {
-    let Recovered { entered, state, lock, voted, stable, orphans, evidence } = found;
+    let Recovered { entered, state, incoming, lock, voted, stable, orphans, evidence } = found;
     assert_eq!(entered, expected.entered);
-    assert_eq!(state, expected.state);
+    assert!(state.is_none() && incoming.is_none(), "looked at one by one");
     assert_eq!(lock, expected.lock);
     assert_eq!(voted, expected.voted);
     assert_eq!(stable, expected.stable);
@@ -208,7 +233,7 @@ fn any_flipped_bit_of_a_value_a_swapped_value_and_a_hole_are_found() {
     let folder = TempDir::new().expect("a folder");
     let (mut store, _) = open(folder.path()).expect("a new store");
     store.commit(&[slot(1, 1), slot(2, 2), slot(3, 3)]).expect("written");
-    let key = |slot: u64| slot_key(Slot::GENESIS, Slot(slot));
+    let key = |slot: u64| slot_key(0, Slot(slot));
     let is_damaged = |store: &Store| {
         let first = store.history().find_map(Result::err);
         matches!(first, Some(StoreError::Damaged { .. }))
@@ -384,55 +409,88 @@ fn an_adopted_history_replaces_the_end_of_the_own_one_from_slots_of_this_group_a
 }
 
 #[test]
-fn a_transferred_state_replaces_the_history_and_the_pieces_of_others_go() {
-    use StatePart::{Application, Last, Sessions};
+fn a_fetched_state_replaces_the_history_and_what_was_fetched_of_others_goes() {
+    use StatePart::{Last, Sessions};
     let folder = TempDir::new().expect("a folder");
     let (mut store, _) = open(folder.path()).expect("a new store");
     let old: Vec<_> = (1..=7).map(|n| slot(n, n)).collect();
     store.commit(&old).expect("written");
-    store.commit(&[chunk(10, 1, Last, b"a"), chunk(10, 1, Sessions(0), b"b")]).expect("written");
-    assert_eq!(keys(&store.state), 2);
-    store.commit(&[chunk(20, 2, Last, b"c")]).expect("written");
-    assert_eq!(keys(&store.state), 1, "only the newest is on its way");
+    let first = [
+        fetching(10, 1),
+        chunk(10, 1, Last, b"a"),
+        chunk(10, 1, Sessions(0), b"b"),
+        rows(10, 1, vec![row(b"k", b"old")], false),
+    ];
+    assert!(store.commit(&first).expect("written").is_empty());
+    assert_eq!((keys(&store.state), store.rows.len()), (2, 1));
+    store.commit(&[fetching(20, 2), chunk(20, 2, Last, b"c")]).expect("written");
+    assert_eq!((keys(&store.state), store.rows.len()), (1, 1), "only the newest is on its way");
+    // A crash in the middle costs nothing of it.
     let (mut store, recovered) = reopen(&folder, store);
-    assert_eq!(recovered.state, None, "it is not in place");
+    assert!(recovered.state.is_none(), "it is not in place");
+    let incoming = recovered.incoming.expect("it is on its way");
+    assert_eq!((incoming.head, incoming.pieces.len()), (head(20, 2), 1));
+    drop(incoming.rows);
     assert_eq!(stored(&store), [1, 2, 3, 4, 5, 6, 7]);
     let group = [
         slot(8, 8),
-        chunk(20, 2, Application(1), b"f"),
-        chunk(20, 2, Application(0), b"d"),
-        chunk(20, 2, Application(0), b"e"),
+        rows(20, 2, vec![row(b"y", b"1"), row(b"x", b"2")], false),
+        rows(20, 2, vec![row(b"y", b"3")], true),
+    ];
+    let views = store.commit(&group).expect("written");
+    assert_eq!((views.len(), views[0].0), (1, 2));
+    let fetched = all_rows(&views[0].1);
+    drop(views);
+    let group = [
         Record::Aside(aside(21, 121)),
         adopted(Ground::State(Box::new(head(20, 2))), &[121], Some(lock(21))),
         slot(22, 122),
     ];
     store.commit(&group).expect("written");
-    let (mut store, recovered) = reopen(&folder, store);
+    let (mut store, mut recovered) = reopen(&folder, store);
     assert_eq!(stored(&store), [121, 122]);
     assert_eq!(keys(&store.history), 2, "the old history is swept");
-    let piece = |part, bytes: &'static [u8]| (part, Bytes::from_static(bytes));
-    let chunks = vec![piece(Last, b"c"), piece(Application(0), b"e"), piece(Application(1), b"f")];
-    let first = StoredState { head: head(20, 2), chunks };
-    let expected = Recovered {
-        state: Some(first.clone()),
-        lock: Some(lock(21)),
-        stable: Some(stable(20, 2)),
-        ..Recovered::default()
-    };
+    let state = recovered.state.take().expect("in place");
+    assert_eq!((state.head, state.pieces.len()), (head(20, 2), 1));
+    let expected = vec![row(b"x", b"2"), row(b"y", b"3")];
+    assert_eq!((all_rows(&state.rows), fetched), (expected.clone(), expected));
+    drop(state.rows);
+    let expected =
+        Recovered { lock: Some(lock(21)), stable: Some(stable(20, 2)), ..Recovered::default() };
     assert_same(recovered, expected);
 
-    // The next one: the pieces of the one in place stay until then.
-    store.commit(&[chunk(30, 3, Last, b"x"), chunk(40, 4, Last, b"y")]).expect("written");
+    // The next one, of the same slot, as when the state in place is damaged: that one stays until
+    // the other is whole.
+    store.commit(&[fetching(20, 2), rows(20, 2, vec![row(b"z", b"4")], true)]).expect("written");
     let (mut store, recovered) = reopen(&folder, store);
-    assert_eq!(recovered.state, Some(first));
-    assert_eq!(keys(&store.state), 4);
-    let next = adopted(Ground::State(Box::new(head(40, 4))), &[], None);
-    store.commit(&[next, slot(41, 41), chunk(50, 5, Last, b"z")]).expect("written");
+    assert_eq!(all_rows(&recovered.state.expect("in place").rows).len(), 2);
+    drop(recovered.incoming);
+    assert_eq!(store.rows.len(), 2);
+    let next = adopted(Ground::State(Box::new(head(20, 2))), &[], None);
+    store.commit(&[next, slot(21, 41), fetching(50, 5)]).expect("written");
     let (store, recovered) = reopen(&folder, store);
     let state = recovered.state.expect("in place");
-    assert_eq!((state.head, state.chunks), (head(40, 4), vec![piece(Last, b"y")]));
-    assert_eq!(stored(&store), [41]);
-    assert_eq!(keys(&store.state), 2);
+    assert_eq!((all_rows(&state.rows), state.pieces.len()), (vec![row(b"z", b"4")], 0));
+    assert!(all_rows(&recovered.incoming.expect("on its way").rows).is_empty());
+    assert_eq!((stored(&store), store.rows.len()), (vec![41], 2));
+}
+
+#[test]
+fn a_damaged_row_is_found_when_it_is_read_and_rows_that_a_crash_left_are_dropped() {
+    let folder = TempDir::new().expect("a folder");
+    let (mut store, _) = open(folder.path()).expect("a new store");
+    let changes: [Changed; 2] = [(b"a", Some(b"1")), (b"b", Some(b"2"))];
+    store.commit(&[slot(1, 1), settled(1, 1, &changes)]).expect("written");
+    store.database.keyspace(&rows::name(77), rows::options).expect("made");
+    let keyspace = &store.rows[&1];
+    keyspace.insert(b"a", rows::seal(b"b", b"1")).expect("written");
+    let (store, recovered) = reopen(&folder, store);
+    assert!(!store.database.keyspace_exists(&rows::name(77)));
+    let view = recovered.state.expect("in place").rows;
+    assert!(view.get(b"a").is_err(), "of another place");
+    assert_eq!(view.get(b"b"), Ok(Some(Bytes::from_static(b"2"))));
+    assert_eq!(view.get(b"c"), Ok(None));
+    assert!(view.range(b"a", std::ops::Bound::Unbounded).next().expect("a row").is_err());
 }
 
 #[test]
@@ -440,10 +498,10 @@ fn an_old_history_that_a_crash_left_is_swept_at_the_next_start_however_long_it_i
     let folder = TempDir::new().expect("a folder");
     let (mut store, _) = open(folder.path()).expect("a new store");
     let state = adopted(Ground::State(Box::new(head(9, 1))), &[], None);
-    store.commit(&[state, slot(10, 10)]).expect("written");
+    store.commit(&[fetching(9, 1), state, slot(10, 10)]).expect("written");
     let left = SWEPT as u64 * 2 + 3;
     for n in 1..=left {
-        store.history.insert(slot_key(Slot(0), Slot(n)), b"old").expect("written");
+        store.history.insert(slot_key(0, Slot(n)), b"old").expect("written");
     }
     let (mut store, _) = reopen(&folder, store);
     assert_eq!(stored(&store), [10]);
@@ -461,35 +519,38 @@ fn a_state_takes_the_place_of_the_slots_up_to_it_and_of_the_state_before() {
     let (mut store, _) = open(folder.path()).expect("a new store");
     let all: Vec<_> = (1..=9).map(|n| slot(n, n)).collect();
     store.commit(&all).expect("written");
-    let settled = |slot, tag| Record::Settled(Box::new(head(slot, tag)));
-    for group in [vec![settled(10, 1)], vec![chunk(12, 1, StatePart::Last, b"a"), settled(12, 1)]] {
+    for group in [vec![settled(10, 1, &[])], vec![settled(4, 1, &[]), settled(4, 1, &[])]] {
         let refused = store.commit(&group);
         assert!(matches!(refused, Err(StoreError::Damaged { .. })), "{group:?}");
     }
-    // Half of the pieces before a crash, the other half after it.
-    store.commit(&[chunk(4, 1, StatePart::Last, b"a")]).expect("written");
+    let first: [Changed; 2] = [(b"a", Some(b"1")), (b"b", Some(b"1"))];
+    let views = store.commit(&[settled(4, 1, &first), slot(10, 10)]).expect("written");
+    let (_, view) = views.into_iter().next().expect("the rows");
+    store.commit(&[Record::Lock(lock(5))]).expect("written");
+    let second: [Changed; 1] = [(b"a", Some(b"9"))];
+    store.commit(&[settled(5, 1, &second)]).expect("written");
+    assert_eq!(all_rows(&view), [row(b"a", b"1"), row(b"b", b"1")], "a view does not change");
+    drop(view);
     let (mut store, recovered) = reopen(&folder, store);
-    assert_eq!((recovered.state, stored(&store).len()), (None, 9));
-    store
-        .commit(&[chunk(4, 1, StatePart::Sessions(0), b"b"), settled(4, 1), slot(10, 10)])
-        .expect("written");
-    let (mut store, recovered) = reopen(&folder, store);
-    assert_eq!(stored(&store), [5, 6, 7, 8, 9, 10]);
-    assert_eq!(keys(&store.history), 6);
+    assert_eq!(stored(&store), [6, 7, 8, 9, 10]);
+    assert_eq!(keys(&store.history), 5);
     let state = recovered.state.expect("it was written");
-    assert_eq!((state.head, state.chunks.len()), (head(4, 1), 2));
+    assert_eq!((state.head, state.pieces.len()), (head(5, 1), 1));
+    drop(state.rows);
     // The next one, with the slot after it in the same group, and then another history.
-    store
-        .commit(&[slot(11, 11), chunk(8, 2, StatePart::Last, b"c"), settled(8, 2), slot(9, 19)])
-        .expect("written");
+    let second: [Changed; 2] = [(b"a", None), (b"c", Some(b"2"))];
+    store.commit(&[slot(11, 11), settled(8, 2, &second), slot(9, 19)]).expect("written");
     let (mut store, recovered) = reopen(&folder, store);
     assert_eq!(stored(&store), [19]);
-    assert_eq!(recovered.state.map(|state| state.chunks.len()), Some(1));
+    let state = recovered.state.expect("it was written");
+    assert_eq!(all_rows(&state.rows), [row(b"b", b"1"), row(b"c", b"2")]);
+    drop(state.rows);
     assert_eq!((keys(&store.history), keys(&store.state)), (1, 1));
     let other = adopted(Ground::State(Box::new(head(20, 3))), &[], None);
-    store.commit(&[chunk(20, 3, StatePart::Last, b"d"), other, slot(21, 21)]).expect("written");
+    let fetched = [fetching(20, 3), chunk(20, 3, StatePart::Last, b"d"), other, slot(21, 21)];
+    store.commit(&fetched).expect("written");
     let (store, _) = reopen(&folder, store);
-    assert_eq!((stored(&store), keys(&store.history)), (vec![21], 1));
+    assert_eq!((stored(&store), keys(&store.history), store.rows.len()), (vec![21], 1, 1));
 }
 
 #[test]
@@ -503,9 +564,11 @@ fn records_that_would_leave_a_history_with_a_hole_are_not_written() {
         vec![adopted(Ground::Common(Slot(3)), &[], None)],
         vec![adopted(Ground::Common(Slot(2)), &[15], None)],
         vec![adopted(Ground::Common(Slot(2)), &[16], None)],
-        vec![state(4, 1), slot(4, 4)],
-        vec![state(4, 1), adopted(Ground::Common(Slot(3)), &[], None)],
-        vec![state(4, 1), state(4, 2)],
+        vec![fetching(4, 1), state(4, 1), slot(4, 4)],
+        vec![fetching(4, 1), state(4, 1), adopted(Ground::Common(Slot(3)), &[], None)],
+        vec![fetching(4, 1), state(4, 1), state(4, 1)],
+        vec![fetching(4, 1), state(4, 2)],
+        vec![fetching(4, 1), chunk(4, 2, StatePart::Last, b"x")],
     ] {
         let refused = store.commit(&group);
         assert!(matches!(refused, Err(StoreError::Damaged { .. })), "{group:?}");
@@ -519,6 +582,7 @@ fn records_that_would_leave_a_history_with_a_hole_are_not_written() {
 #[test]
 fn a_damaged_value_of_any_kind_is_found_at_the_start() {
     let group = [
+        fetching(5, 1),
         chunk(5, 1, StatePart::Last, b"piece"),
         adopted(Ground::State(Box::new(head(5, 1))), &[], None),
         Record::Lock(lock(6)),

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 
 use elea_protocol::replica::{Mark, Record};
+use elea_protocol::rows::RowsView;
 
 use crate::counters::{Counter, Counters};
 use crate::outbound::Outgoing;
@@ -20,12 +21,13 @@ use crate::weight;
 
 /// Where records go. The store, or what stands for it in tests.
 pub(crate) trait Disk: Send + 'static {
-    /// Writes a group of records, all or nothing, and waits until they are durable.
-    fn commit(&mut self, records: &[Record]) -> Result<(), StoreError>;
+    /// Writes a group of records, all or nothing, and waits until they are durable. Answers the
+    /// rows of states that some of them complete, by their places in the group.
+    fn commit(&mut self, records: &[Record]) -> Result<Vec<(usize, RowsView)>, StoreError>;
 }
 
 impl Disk for Store {
-    fn commit(&mut self, records: &[Record]) -> Result<(), StoreError> {
+    fn commit(&mut self, records: &[Record]) -> Result<Vec<(usize, RowsView)>, StoreError> {
         Self::commit(self, records)
     }
 }
@@ -102,11 +104,11 @@ pub(crate) fn store_queue<D: Disk>(
 
 impl<D: Disk> StoreThread<D> {
     /// Works until the queue is dropped, or the disk fails. `release` lets something out, `synced`
-    /// tells the core.
+    /// tells the core how far the disk is, with the rows of states and the marks they belong to.
     pub(crate) fn run(
         mut self,
         mut release: impl FnMut(Outgoing),
-        mut synced: impl FnMut(Mark),
+        mut synced: impl FnMut(Mark, Vec<(Mark, RowsView)>),
     ) -> Result<(), StoreError> {
         let mut next = Group::default();
         loop {
@@ -124,7 +126,10 @@ impl<D: Disk> StoreThread<D> {
                 continue;
             }
             let group = std::mem::take(&mut next);
-            self.disk.commit(&group.records)?;
+            let rows = self.disk.commit(&group.records)?;
+            // Marks count up by one, and the group ends with its last.
+            let first = group.last.0 + 1 - group.records.len() as u64;
+            let rows = rows.into_iter().map(|(at, rows)| (Mark(first + at as u64), rows)).collect();
             self.counters.count(Counter::StoreCommits);
             self.counters.add(Counter::StoreRecords, group.records.len() as u64);
             // What was said while the disk was busy may rest on this very group: a word comes a
@@ -134,7 +139,7 @@ impl<D: Disk> StoreThread<D> {
             // Only now: whoever sees the mark may overtake what was held for it.
             self.progress.synced.store(group.last.0, Ordering::Release);
             self.progress.backlog.fetch_sub(group.bytes, Ordering::Relaxed);
-            synced(group.last);
+            synced(group.last, rows);
         }
     }
 

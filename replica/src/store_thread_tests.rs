@@ -5,6 +5,7 @@ use std::thread::{self, JoinHandle};
 
 use elea_protocol::id::{ClientId, Digest, RequestName, RequestNumber, SessionId, Slot, View};
 use elea_protocol::message::{Commit, CommitCertificate, ToClient};
+use elea_protocol::rows::MemoryRows;
 
 use super::*;
 
@@ -14,6 +15,7 @@ enum Seen {
     /// A group of so many records reached the disk.
     Written(usize),
     Released(u64),
+    Rows(u64),
     Synced(u64),
 }
 
@@ -24,9 +26,11 @@ struct SlowDisk {
 }
 
 impl Disk for SlowDisk {
-    fn commit(&mut self, records: &[Record]) -> Result<(), StoreError> {
+    fn commit(&mut self, records: &[Record]) -> Result<Vec<(usize, RowsView)>, StoreError> {
         self.seen.send(Seen::Written(records.len())).expect("the test listens");
-        self.verdicts.recv().expect("the test decides")
+        // Every second record of a group completes a state.
+        let rows = (1..records.len()).step_by(2).map(|at| (at, MemoryRows::none())).collect();
+        self.verdicts.recv().expect("the test decides").map(|()| rows)
     }
 }
 
@@ -53,7 +57,12 @@ fn test() -> Test {
                 };
                 released.send(Seen::Released(name.number.0)).expect("the test listens");
             },
-            move |mark| sender.send(Seen::Synced(mark.0)).expect("the test listens"),
+            move |mark, rows| {
+                for (of, _) in rows {
+                    sender.send(Seen::Rows(of.0)).expect("the test listens");
+                }
+                sender.send(Seen::Synced(mark.0)).expect("the test listens");
+            },
         )
     });
     Test { queue, seen, verdicts, thread, counters }
@@ -106,8 +115,9 @@ fn nothing_is_let_go_before_its_mark_and_what_queues_up_meanwhile_is_one_group()
     assert_eq!(test.next(), Seen::Synced(1));
     assert_eq!(test.next(), Seen::Written(3));
     test.verdicts.send(Ok(())).expect("the disk waits");
-    let order = [test.next(), test.next(), test.next()];
-    assert_eq!(order, [Seen::Released(3), Seen::Released(5), Seen::Synced(4)]);
+    let order = [test.next(), test.next(), test.next(), test.next()];
+    let of_state = Seen::Rows(3);
+    assert_eq!(order, [Seen::Released(3), Seen::Released(5), of_state, Seen::Synced(4)]);
     assert!(!test.hold(4, 6), "what is synced already needs no wait");
     drop(test.queue);
     assert_eq!(test.thread.join().expect("no panic"), Ok(()));

@@ -1,6 +1,7 @@
 //! About how many bytes a message takes while it waits, so that queues can be bounded in bytes
 //! before anything is encoded. An estimate: what is fixed in size is rounded.
 
+use bytes::Bytes;
 use elea_protocol::evidence::Evidence;
 use elea_protocol::message::{
     Branch, Campaign, CommitCertificate, Message, NewView, SignedReply, SlotEntry, StableProof,
@@ -96,8 +97,18 @@ pub(crate) fn record(record: &Record) -> usize {
                 add.iter().map(|r| REQUEST + r.body().operation_bytes()).sum::<usize>()
                     + DIGEST * remove.len()
             }
-            Record::Chunk { bytes, .. } => bytes.len(),
-            Record::Settled(head) => stable(&head.stable),
+            Record::Fetching(head) => stable(&head.stable),
+            Record::Piece { bytes, .. } => bytes.len(),
+            Record::Rows { rows, .. } => {
+                rows.iter().map(|(key, value)| OVERHEAD + key.len() + value.len()).sum()
+            }
+            Record::Settled(settled) => {
+                let pieces = settled.pieces.iter().map(|(_, bytes)| bytes.len());
+                let rows = settled.changes.iter().map(|(key, value)| {
+                    OVERHEAD + key.len() + value.as_ref().map_or(0, Bytes::len)
+                });
+                stable(&settled.head.stable) + pieces.chain(rows).sum::<usize>()
+            }
             Record::Evidence(evidence) => proof(evidence),
         }
 }

@@ -1,4 +1,6 @@
-//! The store against the dumb model, with undo, and the digest.
+//! The store against the dumb model, with undo, the disk, and the digest.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use elea_kv::{
@@ -8,11 +10,12 @@ use elea_kv::{
 use elea_protocol::application::Application;
 use elea_protocol::codec::{Canonical, Sink};
 use elea_protocol::id::{Digest, Slot};
+use elea_protocol::rows::MemoryRows;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
 use crate::dumb::{Dumb, operation};
-use crate::world::{context, digest, run, run_slot, version};
+use crate::world::{context, digest, restored, run, run_slot, version};
 
 /// What a driver may do to an application.
 #[derive(Clone, Debug)]
@@ -22,6 +25,10 @@ enum Event {
     Abandoned(Vec<Operation>),
     Undo(Index),
     Permanent(Index),
+    /// A permanent state begins to go to the disk.
+    Write(Index),
+    /// It is there.
+    Written,
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -30,7 +37,9 @@ fn event() -> impl Strategy<Value = Event> {
         6 => operations().prop_map(Event::Slot),
         1 => operations().prop_map(Event::Abandoned),
         2 => any::<Index>().prop_map(Event::Undo),
-        1 => any::<Index>().prop_map(Event::Permanent),
+        2 => any::<Index>().prop_map(Event::Permanent),
+        2 => any::<Index>().prop_map(Event::Write),
+        2 => Just(Event::Written),
     ]
 }
 
@@ -76,12 +85,22 @@ fn build(model: &Dumb, seed: usize) -> KeyValueStore {
     store
 }
 
+/// A store that starts with what is on disk.
+fn opened(slot: usize, digest: Digest, rows: Arc<MemoryRows>) -> KeyValueStore {
+    let mut store = KeyValueStore::new();
+    store.open(Slot(slot as u64), digest, rows).expect("it was written");
+    store
+}
+
 proptest! {
     #[test]
     fn with_undo_and_redo_it_is_what_a_replay_from_scratch_makes(
-        events in prop::collection::vec(event(), 1..25),
+        events in prop::collection::vec(event(), 1..40),
     ) {
         let mut store = KeyValueStore::new();
+        let mut rows = MemoryRows::default();
+        let (mut stored, mut writing) = (0, None);
+        let mut snapshots = vec![store.snapshot()];
         let mut slots: Vec<Vec<Operation>> = Vec::new();
         let mut permanent = 0;
         let mut digests: Vec<Digest> = vec![digest(&mut store)];
@@ -93,6 +112,7 @@ proptest! {
                     let answers = run_slot(&mut store, slot, &operations);
                     prop_assert_eq!(answers, replay(&slots).1);
                     digests.push(digest(&mut store));
+                    snapshots.push(store.snapshot());
                 }
                 Event::Abandoned(operations) => {
                     let here = slots.len() as u64;
@@ -105,17 +125,50 @@ proptest! {
                     let to = permanent + to.index(slots.len() - permanent + 1);
                     slots.truncate(to);
                     digests.truncate(to + 1);
+                    snapshots.truncate(to + 1);
                     store.undo_to(Slot(to as u64));
                 }
                 Event::Permanent(to) => {
                     permanent += to.index(slots.len() - permanent + 1);
                     store.make_permanent(Slot(permanent as u64));
                 }
+                Event::Write(slot) => {
+                    if writing.is_none() && permanent > stored {
+                        let slot = stored + 1 + slot.index(permanent - stored);
+                        rows.apply(store.changes(&snapshots[slot]).expect("in memory"));
+                        let view = Arc::new(rows.clone());
+                        let mut other = opened(slot, digests[slot], view.clone());
+                        prop_assert_eq!(everything(&mut other), replay(&slots[..slot]).0.items());
+                        writing = Some((slot, view));
+                    }
+                }
+                Event::Written => {
+                    if let Some((slot, view)) = writing.take() {
+                        store.stored(Slot(slot as u64), view);
+                        stored = slot;
+                    }
+                }
             }
             prop_assert_eq!(digest(&mut store), digests[slots.len()]);
             let (model, _) = replay(&slots);
             prop_assert_eq!(everything(&mut store), model.items());
             prop_assert_eq!(store.len(), model.0.len());
+        }
+        prop_assert_eq!(store.trouble(), None);
+        // Every snapshot is still what it was, and can be sent.
+        for (slot, snapshot) in snapshots.iter().enumerate() {
+            let mut other = restored(snapshot, slot as u64, []);
+            prop_assert_eq!(digest(&mut other), digests[slot]);
+            prop_assert_eq!(everything(&mut other), replay(&slots[..slot]).0.items());
+        }
+        // What is on disk and what came after it make the same state again.
+        if let Some((slot, view)) = writing.or((stored > 0).then(|| (stored, Arc::new(rows)))) {
+            let mut other = opened(slot, digests[slot], view);
+            for (at, operations) in (1..).zip(&slots).skip(slot) {
+                run_slot(&mut other, at, operations);
+            }
+            prop_assert_eq!(digest(&mut other), digests[slots.len()]);
+            prop_assert_eq!(everything(&mut other), everything(&mut store));
         }
         // Every slot that may still be undone gives back its own digest.
         for slot in (permanent..=slots.len()).rev() {

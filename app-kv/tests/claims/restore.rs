@@ -1,10 +1,13 @@
 //! Snapshots, chunk by chunk.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use elea_kv::{Add, Answer, Incr, Item, KeyValueStore, Operation, Put, Scan};
-use elea_protocol::application::{Application, BadChunk, Incomplete, Restore, Snapshot};
+use elea_protocol::application::{Application, BadChunk, Restore, Snapshot};
 use elea_protocol::codec::{FRAME_MAX, encode};
 use elea_protocol::id::{Digest, Slot};
+use elea_protocol::rows::{MemoryRows, RowsView};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
@@ -102,19 +105,28 @@ fn a_large_state_goes_in_several_chunks_in_any_order() {
 }
 
 #[test]
-fn a_restore_says_what_is_missing_and_is_not_installed_before_it_is_whole() {
+fn a_restore_says_what_is_missing_and_its_rows_are_no_state_before_it_is_whole() {
     let mut store = large();
     let snapshot = store.snapshot();
     let before = digest(&mut KeyValueStore::new());
     let mut other = KeyValueStore::new();
     let mut restore = other.restore(snapshot.digest());
     assert_eq!(restore.missing(), Some(0));
+    let mut rows = MemoryRows::default();
     for index in (0..snapshot.chunks()).filter(|index| *index != 1) {
-        restore.accept(index, &snapshot.chunk(index).expect("within")).expect("honest");
+        let chunk = snapshot.chunk(index).expect("within");
+        restore.accept(index, &chunk).expect("honest");
+        rows.apply(restore.rows(index, &chunk).into_iter().map(|(key, row)| (key, Some(row))));
     }
     assert_eq!(restore.missing(), Some(1));
-    let partial = std::mem::replace(&mut restore, other.restore(snapshot.digest()));
-    assert_eq!(other.install(Slot(1), partial), Err(Incomplete));
+    assert_eq!((restore.missing_from(2), restore.chunks()), (None, Some(snapshot.chunks())));
+    let rows: RowsView = Arc::new(rows);
+    assert!(other.open(Slot(1), snapshot.digest(), rows.clone()).is_err());
+    // Whoever goes on with these rows after a crash lacks the same.
+    let mut resumed = other.restore(snapshot.digest());
+    resumed.resume(&rows).expect("sound");
+    assert_eq!(resumed.missing(), Some(1));
+    assert!(other.restore(before).resume(&rows).is_err(), "they are of another state");
     assert_eq!(digest(&mut other), before);
     assert_eq!(everything(&mut store).len(), 181);
 }

@@ -1,10 +1,13 @@
 //! Helpers: contexts, and a store that is driven slot by slot.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use elea_kv::{Answer, Command, KeyValueStore, Operation, Version};
 use elea_protocol::application::{Application, Context, Restore, Snapshot};
 use elea_protocol::id::{ClientId, Digest, RequestNumber, SessionId, Slot, WallTime};
 use elea_protocol::message::Level;
+use elea_protocol::rows::MemoryRows;
 
 pub fn context(version: Version) -> Context {
     Context {
@@ -47,12 +50,16 @@ pub fn restored(
 ) -> KeyValueStore {
     let mut store = KeyValueStore::new();
     let mut restore = store.restore(snapshot.digest());
+    let mut rows = MemoryRows::default();
+    let put = |(key, value)| (key, Some(value));
     for index in first.into_iter().chain(0..snapshot.chunks()) {
         let chunk = snapshot.chunk(index).expect("within the snapshot");
         restore.accept(index, &chunk).expect("an honest chunk");
+        rows.apply(restore.rows(index, &chunk).into_iter().map(put));
     }
     assert_eq!(restore.missing(), None);
-    store.install(Slot(slot), restore).expect("whole");
+    rows.apply(restore.rest().into_iter().map(put));
+    store.open(Slot(slot), snapshot.digest(), Arc::new(rows)).expect("whole");
     store
 }
 

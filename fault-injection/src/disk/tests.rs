@@ -63,7 +63,17 @@ fn adopted(view: Option<u64>, ground: Ground, slots: &[u8]) -> Record {
 }
 
 fn chunk(slot: u64, byte: u8, part: StatePart) -> Record {
-    Record::Chunk { at: at(slot, byte), part, bytes: Bytes::from_static(b"piece") }
+    Record::Piece { at: at(slot, byte), part, bytes: Bytes::from_static(b"piece") }
+}
+
+fn head(slot: u64, byte: u8) -> Box<StateHead> {
+    let digests = StateDigests { application: hash(1), sessions: hash(2) };
+    Box::new(StateHead { stable: proof(slot, byte), digests })
+}
+
+fn rows(slot: u64, byte: u8, key: &'static [u8], whole: bool) -> Record {
+    let rows = vec![(Bytes::from_static(key), Bytes::from_static(b"row"))];
+    Record::Rows { at: at(slot, byte), rows, whole }
 }
 
 fn orphan(number: u64) -> Arc<SignedRequest> {
@@ -86,7 +96,7 @@ fn write(disk: &mut Disk, records: &[Record]) -> Result<(), Violation> {
         disk.append(ME, mark, record).expect("the mark is right");
     }
     disk.begin_sync();
-    disk.finish_sync(ME).map(|_| ())
+    disk.finish_sync(ME).map(drop)
 }
 
 fn disk(records: &[Record]) -> Disk {
@@ -106,7 +116,7 @@ fn a_sync_covers_what_was_written_when_it_began() {
     assert_eq!(disk.begin_sync(), Some(Mark(1)));
     disk.append(ME, Mark(2), &slot(2, 2)).expect("in order");
     assert_eq!(disk.begin_sync(), None, "one at a time");
-    assert_eq!(disk.finish_sync(ME), Ok(Mark(1)));
+    assert_eq!(disk.finish_sync(ME).expect("sound").mark, Mark(1));
     assert_eq!(disk.len(), 1);
     assert_eq!(disk.begin_sync(), Some(Mark(2)));
 }
@@ -175,19 +185,24 @@ fn an_adopted_history_stands_on_what_is_common() {
 
 #[test]
 fn a_state_replaces_the_slots_up_to_its_own() {
-    let state = || {
-        let digests = StateDigests { application: hash(1), sessions: hash(2) };
-        Ground::State(Box::new(StateHead { stable: proof(8, 88), digests }))
-    };
+    let state = || Ground::State(head(8, 88));
     let mut disk = disk(&[slot(1, 1), slot(2, 2)]);
     assert!(write(&mut disk.clone(), &[adopted(None, state(), &[])]).is_err(), "no pieces");
-    let other = [chunk(4, 4, StatePart::Last), adopted(None, state(), &[])];
-    assert!(write(&mut disk.clone(), &other).is_err(), "pieces of another state");
+    let fetching = |slot, byte| Record::Fetching(head(slot, byte));
+    let other = [fetching(4, 4), chunk(4, 4, StatePart::Last), adopted(None, state(), &[])];
+    assert!(write(&mut disk.clone(), &other).is_err(), "another state");
+    let other = [fetching(4, 4), chunk(8, 88, StatePart::Last)];
+    assert!(write(&mut disk.clone(), &other).is_err(), "a piece of another state");
     let pieces = [
+        fetching(4, 4),
         chunk(4, 4, StatePart::Sessions(0)),
-        chunk(8, 88, StatePart::Application(0)),
+        rows(4, 4, b"old", false),
+        fetching(8, 88),
+        rows(8, 88, b"one", false),
+        chunk(8, 88, StatePart::Sessions(0)),
         chunk(8, 88, StatePart::Last),
         chunk(8, 88, StatePart::Last),
+        rows(8, 88, b"two", true),
         aside(9, 99, 88),
     ];
     write(&mut disk, &pieces).expect("sound");
@@ -198,12 +213,42 @@ fn a_state_replaces_the_slots_up_to_its_own() {
     assert_eq!(known, [None, Some(hash(88)), Some(hash(99)), None]);
     let recovered = disk.recovered();
     assert_eq!(recovered.stable.map(|proof| proof.slot()), Some(Slot(8)));
-    let parts: Vec<_> =
-        recovered.state.into_iter().flat_map(|state| state.chunks).map(|(part, _)| part).collect();
-    assert_eq!(parts, [StatePart::Last, StatePart::Application(0)], "of this state alone");
+    assert!(recovered.incoming.is_none());
+    let state = recovered.state.expect("the one put in place");
+    let parts: Vec<_> = state.pieces.iter().map(|(part, _)| *part).collect();
+    assert_eq!(parts, [StatePart::Last, StatePart::Sessions(0)], "of this state alone");
+    let keys = state.rows.range(&[], std::ops::Bound::Unbounded);
+    let keys: Vec<_> = keys.map(|row| row.expect("in memory").0).collect();
+    assert_eq!(keys, ["one", "two"], "of this state alone");
     write(&mut disk, &[slot(10, 10), slot(9, 9)]).expect("sound");
     assert_eq!(hashes(&disk), [9]);
     assert!(write(&mut disk, &[slot(8, 8)]).is_err(), "below the state");
+}
+
+#[test]
+fn a_settled_state_keeps_the_slots_above_it_and_the_rows_it_does_not_change() {
+    let mut disk = disk(&[slot(1, 1), slot(2, 2), slot(3, 3)]);
+    let settled = |slot, byte, changes: &[(&'static [u8], Option<&'static [u8]>)]| {
+        let changes = changes
+            .iter()
+            .map(|(key, value)| (Bytes::from_static(key), value.map(Bytes::from_static)));
+        let pieces = vec![(StatePart::Last, Bytes::from_static(b"piece"))];
+        let settled = Settled { head: *head(slot, byte), pieces, changes: changes.collect() };
+        Record::Settled(Box::new(settled))
+    };
+    let other = settled(1, 9, &[]);
+    assert!(write(&mut disk.clone(), &[other]).is_err(), "of another history");
+    write(&mut disk, &[settled(1, 1, &[(b"a", Some(b"1")), (b"b", Some(b"1"))])]).expect("sound");
+    let last = settled(2, 2, &[(b"a", None), (b"c", Some(b"2"))]);
+    disk.append(ME, Mark(5), &last).expect("in order");
+    disk.append(ME, Mark(6), &slot(4, 4)).expect("in order");
+    disk.begin_sync();
+    let Synced { mark, rows } = disk.finish_sync(ME).expect("sound");
+    assert_eq!((mark, rows.len(), rows[0].0), (Mark(6), 1, Mark(5)));
+    let keys = rows[0].1.range(&[], std::ops::Bound::Unbounded);
+    let keys: Vec<_> = keys.map(|row| row.expect("in memory").0).collect();
+    assert_eq!(keys, ["b", "c"]);
+    assert_eq!((disk.base(), hashes(&disk)), (Some(at(2, 2)), vec![3, 4]));
 }
 
 #[test]
@@ -222,7 +267,7 @@ fn orphans_and_proofs_are_kept() {
 #[test]
 fn a_record_larger_than_a_frame_is_found() {
     let bytes = Bytes::from(vec![0; codec::FRAME_MAX]);
-    let large = Record::Chunk { at: at(1, 1), part: StatePart::Last, bytes };
+    let large = Record::Piece { at: at(1, 1), part: StatePart::Last, bytes };
     let found = Disk::default().append(ME, Mark(1), &large).expect_err("too large");
     assert_eq!(found.rule, "records");
 }

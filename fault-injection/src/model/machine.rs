@@ -6,7 +6,7 @@ use elea_protocol::id::{Instant, Now, ReplicaId, WallTime};
 use elea_protocol::replica::{Action, Event, Mark, Replica, Setup};
 
 use super::letter::{blend, print_of};
-use crate::disk::Disk;
+use crate::disk::{Disk, Synced};
 use crate::journal::Journal;
 use crate::node::{EPOCH_MICROS, Outbound};
 use crate::rng::Rng;
@@ -128,7 +128,7 @@ impl Machine {
     ///
     /// # Errors
     /// A record contradicts those before it.
-    pub fn sync(&mut self) -> Result<Option<Mark>, Violation> {
+    pub fn sync(&mut self) -> Result<Option<Synced>, Violation> {
         match self.disk.begin_sync() {
             None => Ok(None),
             Some(_) => self.disk.finish_sync(self.id).map(Some),

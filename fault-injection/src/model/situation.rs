@@ -5,7 +5,7 @@
 //! things; that is all that the rules are about, so one of the two need not be explored. Counters
 //! and the order in which things came about are not part of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use super::cast::Cast;
 use super::letter::{Letter, Place, Step, Words, blend, print_of};
 use super::machine::Machine;
 use crate::check::Checker;
+use crate::disk::Synced;
 use crate::inspect::Lens;
 use crate::node::Outbound;
 use crate::violation::{Violation, demand};
@@ -155,9 +156,9 @@ impl Situation {
         let before = self.machines[place.index].print();
         let is_correct = !cast.liars.contains(&place.id);
         let mut held: Vec<(Mark, Outbound)> = Vec::new();
-        let mut next = Some(event);
+        let mut next = VecDeque::from([event]);
         let mut silent = true;
-        while let Some(event) = next.take() {
+        while let Some(event) = next.pop_front() {
             let machine = Arc::make_mut(&mut self.machines[place.index]);
             held.extend(machine.handle(event)?);
             if is_correct {
@@ -167,12 +168,13 @@ impl Situation {
             let synced = self.machines[place.index].disk.synced();
             silent &= self.release(cast, place, &mut held, synced)?;
             let machine = Arc::make_mut(&mut self.machines[place.index]);
-            if let Some(mark) = machine.sync()? {
+            if let Some(Synced { mark, rows }) = machine.sync()? {
                 if is_correct {
                     Arc::make_mut(&mut self.checker).synced(place.id, &machine.disk)?;
                 }
                 silent &= self.release(cast, place, &mut held, mark)?;
-                next = Some(Event::Synced(mark));
+                next.extend(rows.into_iter().map(|(mark, rows)| Event::Rows(mark, rows)));
+                next.push_back(Event::Synced(mark));
             }
         }
         let machine = Arc::make_mut(&mut self.machines[place.index]);

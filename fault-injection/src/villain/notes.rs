@@ -68,7 +68,9 @@ impl Notes {
                 }
             }
             Record::Orphans { .. }
-            | Record::Chunk { .. }
+            | Record::Fetching(_)
+            | Record::Piece { .. }
+            | Record::Rows { .. }
             | Record::Settled(_)
             | Record::Evidence(_) => {}
         }

@@ -120,4 +120,6 @@ counters! {
     state_transfers,
     /// Own states that took the place of slots on the disk.
     states_settled,
+    /// Times that the own state could not be read from the disk.
+    state_unreadable,
 }

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::application::{Application, Context, Incomplete};
+use crate::application::{Application, Context};
 use crate::codec::{Canonical, FRAME_MAX};
 use crate::id::{Digest, RequestName, Slot};
 use crate::message::{Batch, Position, ResultCollector, Results, StateDigests};
 use crate::replica::sessions::{FrozenSessions, Kept, Sessions};
+use crate::rows::{Changes, RowsView, Unreadable};
 use crate::tuning::Rules;
 
 /// The most bytes that the results of one request may have to be sent: more would not fit a frame.
@@ -190,19 +191,38 @@ impl<A: Application> Execution<A> {
         self.application.restore(digest)
     }
 
-    /// Puts a transferred state in place of all there is.
+    /// Puts a stored state in place of all there is. Where that fails, nothing has changed.
     ///
     /// # Errors
-    /// A chunk is still missing.
-    pub(super) fn install(
+    /// The application's rows are damaged.
+    pub(super) fn open(
         &mut self,
         slot: Slot,
-        application: A::Restore,
+        application: Digest,
+        rows: RowsView,
         sessions: Sessions,
-    ) -> Result<(), Incomplete> {
-        self.application.install(slot, application)?;
+    ) -> Result<(), Unreadable> {
+        self.application.open(slot, application, rows)?;
+        self.stand_on(slot, sessions);
+        Ok(())
+    }
+
+    /// Puts stored sessions in place; the application's state cannot be read.
+    pub(super) fn stand_on(&mut self, slot: Slot, sessions: Sessions) {
         self.versions = VecDeque::from([(slot, sessions.clone())]);
         self.sessions = sessions;
-        Ok(())
+    }
+
+    /// What is to be written for a snapshot of a stable slot.
+    ///
+    /// # Errors
+    /// The application's rows are damaged.
+    pub(super) fn changes(&mut self, snapshot: &A::Snapshot) -> Result<Changes, Unreadable> {
+        self.application.changes(snapshot)
+    }
+
+    /// The state of a stable slot is on disk.
+    pub(super) fn stored(&mut self, slot: Slot, rows: RowsView) {
+        self.application.stored(slot, rows);
     }
 }

@@ -180,16 +180,23 @@ impl<A: Application> Replica<A> {
             Footing::Common(_) => None,
             Footing::State(_) => self.ready.take(),
         };
+        let abandoned_results = self.results_of(&abandoned);
+        if let Some(whole) = &whole {
+            let (at, state) = (whole.proof.position(), whole.digests.application);
+            let (rows, sessions) = (whole.rows.clone(), whole.sessions.clone());
+            if let Err(why) = self.execution.open(at.slot, state, rows, sessions) {
+                // It was written a moment ago and cannot be read: it has to come again.
+                self.distrust(&why);
+                return;
+            }
+        }
         let orphans = self.orphans_of(&abandoned, path, whole.as_ref().map(|w| &w.sessions));
         let lock = self.lock_on(path, new_view.as_ref(), whole.as_ref().map(|w| &w.proof.cover));
 
         self.record_adoption(new_view.clone(), path, &orphans, lock.clone(), &whole);
 
-        for request in abandoned.iter().flat_map(|batch| &batch.requests) {
-            let name = request.body().name();
-            if let Known::Kept(kept) = self.execution.sessions().known(&name) {
-                self.undone.remember(name, kept.results.clone());
-            }
+        for (name, results) in abandoned_results {
+            self.undone.remember(name, results);
         }
         self.counters.slots_undone += abandoned.len() as u64;
         if !abandoned.is_empty() && (whole.is_none() || !orphans.is_empty()) {
@@ -205,9 +212,7 @@ impl<A: Application> Replica<A> {
                 let at = whole.proof.position();
                 self.history = History::after(at, whole.last.choices.time);
                 self.taken.clear();
-                self.execution
-                    .install(at.slot, whole.application, whole.sessions)
-                    .expect("a whole state has all its pieces");
+                self.distrusted = false;
                 self.counters.state_transfers += 1;
                 self.settling.begin_anew();
                 let (snapshot, sessions) = self.execution.freeze();
@@ -239,6 +244,21 @@ impl<A: Application> Replica<A> {
         self.pending.insert_orphans(&orphans, self.now.instant);
         self.ahead = self.ahead.split_off(&self.history.head().slot.next());
         self.after_adoption();
+    }
+
+    /// What abandoned operations came to, for comparison when they are executed anew. On a state
+    /// that could not be read they came to nothing.
+    fn results_of(&self, abandoned: &[Arc<Batch>]) -> Vec<(RequestName, Results)> {
+        if self.is_distrusted() {
+            return Vec::new();
+        }
+        let requests = abandoned.iter().flat_map(|batch| &batch.requests);
+        let names = requests.map(|request| request.body().name());
+        let known = names.filter_map(|name| match self.execution.sessions().known(&name) {
+            Known::Kept(kept) => Some((name, kept.results.clone())),
+            _ => None,
+        });
+        known.collect()
     }
 
     /// A state came with requests executed that were never executed one by one here: those that
@@ -305,7 +325,7 @@ impl<A: Application> Replica<A> {
         path: &Path,
         orphans: &[Arc<SignedRequest>],
         lock: Option<CommitCertificate>,
-        whole: &Option<super::transfer::Whole<A::Restore>>,
+        whole: &Option<super::transfer::Whole>,
     ) {
         // Before the adoption: a crash between the two leaves orphans that are still in the
         // history, which the next start notices.

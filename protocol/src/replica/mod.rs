@@ -56,12 +56,13 @@ use self::fetch::Fetching;
 use self::ordering::{Ahead, UnderWay};
 use self::pending::Pending;
 pub use self::record::{
-    Adopted, Aside, EnteredView, Ground, Record, Recovered, StateHead, StoredState,
+    Adopted, Aside, EnteredView, Ground, Record, Recovered, Settled, StateHead, StoredState,
 };
 pub use self::sessions::{Admission, Kept, Known, Sessions};
 use self::settle::Settling;
 pub use self::start::StartError;
 use self::status::Peer;
+pub use self::transfer::Progress;
 use self::transfer::{Served, States, Transfer, Whole};
 use self::view_change::Changing;
 use self::votes::Votes;
@@ -76,6 +77,7 @@ use crate::message::{
     ToClient,
 };
 use crate::quorum::ClusterSize;
+use crate::rows::RowsView;
 use crate::seal::{Signed, Signer, Verified, sign};
 use crate::tuning::Tuning;
 
@@ -123,6 +125,9 @@ pub enum Event {
     },
     /// Every record up to this mark is on disk.
     Synced(Mark),
+    /// The record of this mark is on disk, which was a [`Record::Settled`] or the last
+    /// [`Record::Rows`] of a state, and these are the rows of that state as they are now.
+    Rows(Mark, RowsView),
     /// The [deadline](Replica::deadline) has come, or some other time.
     Tick,
 }
@@ -227,7 +232,9 @@ pub struct Replica<A: Application> {
     served: VecDeque<Served<A::Snapshot>>,
     /// A state that is on its way here, and one that is here and not in place yet.
     transfer: Option<Transfer<A::Restore>>,
-    ready: Option<Whole<A::Restore>>,
+    ready: Option<Whole>,
+    /// Whether the own state could not be read, so that nothing may rest on it.
+    distrusted: bool,
     /// How the disk is kept small.
     settling: Settling,
     peers: BTreeMap<ReplicaId, Peer>,
@@ -286,6 +293,7 @@ where
             served,
             transfer,
             ready,
+            distrusted,
             settling,
             peers,
             divergent,
@@ -329,6 +337,7 @@ where
             .field("served", served)
             .field("transfer", transfer)
             .field("ready", ready)
+            .field("distrusted", distrusted)
             .field("settling", settling)
             .field("peers", peers)
             .field("divergent", divergent)
@@ -399,11 +408,11 @@ impl<A: Application> Replica<A> {
             }
             Event::AskEvidence { client } => self.answer_evidence(client),
             Event::Synced(mark) => self.synced = self.synced.max(mark),
+            Event::Rows(mark, rows) => self.on_rows(mark, rows),
             Event::Tick => self.on_tick(),
         }
         self.tend_views();
         self.order_pending();
-        self.tend_settling();
         self.assert_invariants();
         actions.append(&mut self.out);
     }

@@ -483,6 +483,7 @@ impl<A: Application> Replica<A> {
         if slot.0.is_multiple_of(self.setup.tuning.rules.checkpoint_interval) {
             self.take_checkpoint(at);
         }
+        self.note_trouble();
         let waited = |request: &Arc<SignedRequest>| self.pending.get(&request.digest()).is_some();
         let progress = batch.requests.iter().any(waited);
         let was_forwarded =

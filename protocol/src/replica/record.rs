@@ -11,6 +11,7 @@ use crate::message::{
     CommitCertificate, Linked, NewView, Position, SignedRequest, SlotEntry, StableProof,
     StateDigests, StatePart,
 };
+use crate::rows::{Changes, Row, RowsView};
 use crate::seal::Signed;
 
 /// What must be durable. Records are applied in their order, each whole or not at all.
@@ -43,9 +44,10 @@ pub enum Record {
         /// To be let go; those not known are ignored.
         remove: Vec<Digest>,
     },
-    /// A piece of a state that is being transferred, or of an own one that is written to take the
-    /// place of slots. Pieces for another checkpoint are gone then.
-    Chunk {
+    /// A state is being fetched from here on. What was fetched of another one is gone.
+    Fetching(Box<StateHead>),
+    /// A piece of the state that is being fetched, of those that are the protocol's own.
+    Piece {
         /// The checkpoint.
         at: Position,
         /// Which piece. Replaces the same piece, if it was there.
@@ -53,9 +55,22 @@ pub enum Record {
         /// The piece.
         bytes: Bytes,
     },
-    /// A state whose pieces are stored takes the place of the slots of the own history up to it;
-    /// those above it stay. The state before, if there was one, is gone then.
-    Settled(Box<StateHead>),
+    /// Rows of the application's state that is being fetched.
+    Rows {
+        /// The checkpoint.
+        at: Position,
+        /// The rows.
+        rows: Vec<Row>,
+        /// Whether all are there with these: then the driver answers with [`Event::Rows`].
+        ///
+        /// [`Event::Rows`]: super::Event::Rows
+        whole: bool,
+    },
+    /// The stored state becomes that of a stable checkpoint of the own history, and takes the place
+    /// of the slots up to it; those above it stay. The driver answers with [`Event::Rows`].
+    ///
+    /// [`Event::Rows`]: super::Event::Rows
+    Settled(Box<Settled>),
     /// A proof of misbehaviour. Added to the others.
     Evidence(Box<Evidence>),
 }
@@ -107,7 +122,7 @@ pub struct Adopted {
 pub enum Ground {
     /// The own history up to this slot.
     Common(Slot),
-    /// A transferred state, whose pieces are stored. What the history was before is gone.
+    /// The state that was fetched. What the history and the state were before is gone.
     State(Box<StateHead>),
 }
 
@@ -120,13 +135,26 @@ pub struct StateHead {
     pub digests: StateDigests,
 }
 
+/// How the stored state becomes that of a later checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settled {
+    /// The checkpoint.
+    pub head: StateHead,
+    /// The protocol's own pieces of the state, all of them. Those before are gone.
+    pub pieces: Vec<(StatePart, Bytes)>,
+    /// What becomes of the application's rows.
+    pub changes: Changes,
+}
+
 /// A stored state as it is found on the disk.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct StoredState {
     /// What it is.
     pub head: StateHead,
-    /// Its pieces.
-    pub chunks: Vec<(StatePart, Bytes)>,
+    /// The protocol's own pieces.
+    pub pieces: Vec<(StatePart, Bytes)>,
+    /// The application's rows.
+    pub rows: RowsView,
 }
 
 /// What a replica finds on its disk when it starts, beside the slots of its history; empty on the
@@ -137,6 +165,8 @@ pub struct Recovered {
     pub entered: Option<EnteredView>,
     /// The state that the stored history begins with, where that is not slot 1.
     pub state: Option<StoredState>,
+    /// A state that was being fetched, as far as it came.
+    pub incoming: Option<StoredState>,
     /// The lock stored.
     pub lock: Option<CommitCertificate>,
     /// No vote of the view entered may be cast at this slot or below.

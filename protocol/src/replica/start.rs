@@ -91,9 +91,13 @@ impl<A: Application> Replica<A> {
             replica.commit_at = Some(now.instant);
         }
         replica.note_strong_slots();
+        if let Some(incoming) = recovered.incoming {
+            replica.resume(incoming);
+        }
         replica.out.clear();
         replica.appended = Mark::NONE;
         replica.counters = Counters::default();
+        replica.counters.state_unreadable = u64::from(replica.distrusted);
         replica.assert_invariants();
         Ok(replica)
     }
@@ -128,6 +132,7 @@ impl<A: Application> Replica<A> {
             served: VecDeque::new(),
             transfer: None,
             ready: None,
+            distrusted: false,
             settling: Settling::default(),
             peers: BTreeMap::new(),
             divergent: BTreeSet::new(),
@@ -147,30 +152,50 @@ impl<A: Application> Replica<A> {
         }
     }
 
-    /// Puts a transferred state in place as what the history begins with.
+    /// Puts the stored state in place as what the history begins with. If the application cannot
+    /// read its part, the replica starts all the same, and has it repaired by the others.
     fn restore<E>(&mut self, state: StoredState) -> Result<(), StartError<E>> {
-        let StateHead { stable, digests } = state.head;
-        let at = stable.position();
+        let at = state.head.stable.position();
         let damaged = |what| StartError::Damaged(at.slot, what);
         let rules = self.setup.tuning.rules;
         let execution = &self.execution;
-        let mut chunks = state.chunks;
-        self.settling.note_state(chunks.iter().map(|(_, bytes)| bytes.len() as u64).sum());
-        // The first piece says what the others are pieces of.
-        chunks.sort_by_key(|(part, _)| *part);
-        let whole = Transfer::from_disk(stable, digests, &chunks, rules, |digest| {
-            execution.restore(digest)
-        })
-        .ok_or_else(|| damaged("the stored state is not the certified one"))?;
-        self.history = History::after(at, whole.last.choices.time);
-        self.execution
-            .install(at.slot, whole.application, whole.sessions)
-            .map_err(|_| damaged("pieces of the stored state are missing"))?;
-        let (snapshot, sessions) = self.execution.freeze();
-        self.keep_transferred(Taken { at, digests, last: whole.last, snapshot, sessions });
+        self.settling.note_state(state.pieces.iter().map(|(_, bytes)| bytes.len() as u64).sum());
+        let transfer = Transfer::from_disk(&state, rules, |digest| execution.restore(digest))
+            .ok_or_else(|| damaged("the stored state is not the certified one"))?;
+        let (last, sessions) =
+            transfer.own_part().ok_or_else(|| damaged("pieces of the stored state are missing"))?;
+        let StoredState { head: StateHead { stable, digests }, rows, .. } = state;
+        self.history = History::after(at, last.choices.time);
+        match self.execution.open(at.slot, digests.application, rows, sessions.clone()) {
+            Ok(()) => {
+                let (snapshot, sessions) = self.execution.freeze();
+                self.keep_transferred(Taken { at, digests, last, snapshot, sessions });
+            }
+            Err(why) => {
+                self.execution.stand_on(at.slot, sessions);
+                self.distrust(&why);
+            }
+        }
         self.checkpoints.forget_through(at.slot);
-        self.stable = Some(whole.proof);
+        self.stable = Some(stable);
         Ok(())
+    }
+
+    /// Goes on with a state that was being fetched. If what is there is of no use, it is fetched
+    /// anew.
+    fn resume(&mut self, state: StoredState) {
+        let rules = self.setup.tuning.rules;
+        let execution = &self.execution;
+        let transfer = Transfer::from_disk(&state, rules, |digest| execution.restore(digest));
+        let Some(mut transfer) = transfer else { return };
+        if transfer.resume(&state.rows).is_err() {
+            return;
+        }
+        if transfer.is_whole() {
+            self.ready = transfer.into_whole(state.rows, self.now.instant);
+        } else {
+            self.transfer = Some(transfer);
+        }
     }
 
     fn recover_stable<E>(&mut self, proof: StableProof) -> Result<(), StartError<E>> {
@@ -184,7 +209,10 @@ impl<A: Application> Replica<A> {
         }
         let state = proof.checkpoint.checkpoint.state;
         if self.taken.get(&slot).is_some_and(|taken| taken.digests.digest() != state) {
-            return damaged("the state after replay is not the one that was certified");
+            if !self.is_distrusted() {
+                return damaged("the state after replay is not the one that was certified");
+            }
+            self.taken.remove(&slot);
         }
         self.stable = Some(proof);
         self.checkpoints.forget_through(slot);

@@ -27,6 +27,8 @@ pub(super) struct Peer {
     /// The stamp of its newest fetch.
     pub(super) fetch_stamp: u64,
     pub(super) budget: Budget,
+    /// Pieces of states that it sent and that were not of the certified state.
+    pub(super) pieces_refused: u64,
 }
 
 impl Peer {

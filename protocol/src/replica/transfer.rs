@@ -4,15 +4,21 @@
 //! state, piece by piece, each checked against the certified digest, and the slots above it as a
 //! branch. To put it in place is a merge like any other: what the own history held above its old
 //! stable checkpoint, and the new one does not, is orphaned.
+//!
+//! Several pieces are asked for at a time, of one peer after the other, no faster than
+//! [`Tuning::transfer_bytes_per_ms`](crate::tuning::Tuning). Every piece goes to the disk when it
+//! comes, so that a crash costs none. Who sends a piece that is not of the certified state lies, or
+//! its disk does: the count is shown by its name. Who does that, or does not answer, is asked after
+//! the others.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
 use super::branch::{Footing, Path, Reach, Side};
 use super::fetch::BUDGET_LEAST;
 use super::sessions::{FrozenSessions, Sessions, SessionsRestore};
-use super::{Record, Replica, Target};
+use super::{Mark, Record, Replica, StateHead, StoredState, Target};
 use crate::application::{Application, Restore, Snapshot};
 use crate::codec::{self, Canonical};
 use crate::history::extend;
@@ -21,6 +27,7 @@ use crate::message::{
     Branch, LastSlot, Message, Position, StableProof, StateChunk, StateDigests, StatePart, Wanted,
     batch_digest,
 };
+use crate::rows::{RowsView, Unreadable};
 use crate::tuning::Rules;
 
 /// States kept for peers that fetch them: the newest, and those somebody was fetching lately.
@@ -28,6 +35,12 @@ const SERVED_MAX: usize = 4;
 
 /// How long after the last question a state is kept for whoever asked, in ms.
 const SERVED_MS: u64 = 30_000;
+
+/// Pieces asked for and not here yet, at most.
+const ASKED_MAX: usize = 4;
+
+/// A piece that is not of the certified state counts like so many that do not come.
+const LIE: u64 = 2;
 
 /// The state after a checkpoint slot, frozen.
 #[derive(Clone, Debug)]
@@ -74,67 +87,137 @@ pub(super) struct Transfer<R> {
     last: Option<LastSlot>,
     sessions: Option<SessionsRestore>,
     application: Option<R>,
-    sources: Vec<ReplicaId>,
+    /// Whether the disk knows of it.
+    recorded: bool,
+    /// Pieces asked for: of whom, and until when they should be here.
+    asked: BTreeMap<StatePart, (ReplicaId, Instant)>,
+    /// Counts through those who can be asked.
     turn: usize,
-    /// When to ask somebody else, and whether anything came since the last time.
-    again: Instant,
-    progressed: bool,
+    /// Who showed that it has this state.
+    sources: BTreeSet<ReplicaId>,
+    /// How often each did not answer, or, which counts more, sent what is not of this state.
+    demerits: BTreeMap<ReplicaId, u64>,
+    /// Not before then is more asked for, so that the rate is kept.
+    not_before: Instant,
+    /// How far it has come.
+    pub(super) pieces: u64,
+    pub(super) bytes: u64,
+    /// Since when nothing has come.
+    idle_since: Instant,
+    /// Everything is here when this is durable.
+    whole: Option<Mark>,
     /// A newer state that was offered meanwhile.
     newer: Option<(ReplicaId, StableProof)>,
 }
 
-/// A transferred state of which everything is here, to be put in place.
+/// A state of which everything is here and on disk, to be put in place.
 #[derive(Clone, Debug)]
-pub(super) struct Whole<R> {
+pub(super) struct Whole {
     pub(super) proof: StableProof,
     pub(super) digests: StateDigests,
     pub(super) last: LastSlot,
     pub(super) sessions: Sessions,
-    pub(super) application: R,
+    pub(super) rows: RowsView,
     /// When the last piece came.
     since: Instant,
 }
 
+/// How far the fetching of a state has come, for operators.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// The slot of its checkpoint.
+    pub slot: Slot,
+    /// Pieces that are here.
+    pub pieces: u64,
+    /// All there are, where it is known yet.
+    pub of: Option<u64>,
+    /// The bytes of those that are here, fetched since the last start.
+    pub bytes: u64,
+}
+
 impl<R: Restore> Transfer<R> {
-    fn new(proof: StableProof, from: ReplicaId, now: Instant) -> Self {
+    fn new(proof: StableProof, now: Instant) -> Self {
         Self {
             proof,
             digests: None,
             last: None,
             sessions: None,
             application: None,
-            sources: vec![from],
+            recorded: false,
+            asked: BTreeMap::new(),
             turn: 0,
-            again: now,
-            progressed: true,
+            sources: BTreeSet::new(),
+            demerits: BTreeMap::new(),
+            not_before: now,
+            pieces: 0,
+            bytes: 0,
+            idle_since: now,
+            whole: None,
             newer: None,
         }
     }
 
+    /// The next piece to ask for: the lowest that is neither here nor asked for.
     fn next_part(&self) -> Option<StatePart> {
+        let is_asked = |part: StatePart| self.asked.contains_key(&part);
         if self.last.is_none() {
-            return Some(StatePart::Last);
+            // It shows what the others are pieces of.
+            return (!is_asked(StatePart::Last)).then_some(StatePart::Last);
         }
-        let sessions = self.sessions.as_ref().and_then(SessionsRestore::missing);
-        let application = || self.application.as_ref().and_then(Restore::missing);
-        sessions.map(StatePart::Sessions).or_else(|| application().map(StatePart::Application))
+        let sessions = self.sessions.as_ref()?;
+        let application = self.application.as_ref()?;
+        let next = |of: fn(u32) -> StatePart, missing: &dyn Fn(u32) -> Option<u32>| {
+            let mut first = 0;
+            loop {
+                let part = of(missing(first)?);
+                if !is_asked(part) {
+                    return Some(part);
+                }
+                first = missing(first)? + 1;
+            }
+        };
+        next(StatePart::Sessions, &|first| sessions.missing_from(first))
+            .or_else(|| next(StatePart::Application, &|first| application.missing_from(first)))
     }
 
-    fn is_whole(&self) -> bool {
-        self.next_part().is_none()
+    pub(super) fn is_whole(&self) -> bool {
+        self.last.is_some()
+            && self.sessions.as_ref().is_some_and(|restore| restore.missing().is_none())
+            && self.application.as_ref().is_some_and(|restore| restore.missing().is_none())
     }
 
-    /// Takes a piece. `false` where it does not belong to the certified state.
-    pub(super) fn accept(
+    /// How many pieces there are, where it is known.
+    fn of(&self) -> Option<u64> {
+        let sessions = self.sessions.as_ref()?.total()?;
+        let application = self.application.as_ref()?.chunks()?;
+        Some(1 + u64::from(sessions) + u64::from(application))
+    }
+
+    /// Whom to ask next: of those with the fewest demerits, those who showed that they have it.
+    fn candidate(&mut self, others: impl Iterator<Item = ReplicaId>) -> Option<ReplicaId> {
+        let others: Vec<_> = others.collect();
+        let demerits = |id: &ReplicaId| self.demerits.get(id).copied().unwrap_or_default();
+        let rank = |id: &ReplicaId| (demerits(id), !self.sources.contains(id));
+        let best = others.iter().map(rank).min()?;
+        let among: Vec<_> = others.iter().filter(|id| rank(id) == best).collect();
+        let chosen = **among.get(self.turn % among.len().max(1))?;
+        self.turn += 1;
+        Some(chosen)
+    }
+
+    fn blame(&mut self, id: ReplicaId, demerits: u64) {
+        *self.demerits.entry(id).or_default() += demerits;
+        self.sources.remove(&id);
+    }
+
+    /// What the pieces are pieces of. `false` where it is not the certified state.
+    fn learn(
         &mut self,
-        part: StatePart,
         digests: StateDigests,
-        bytes: &Bytes,
         rules: Rules,
         restore: impl FnOnce(Digest) -> R,
     ) -> bool {
-        let checkpoint = self.proof.checkpoint.checkpoint;
-        if digests.digest() != checkpoint.state {
+        if digests.digest() != self.proof.checkpoint.checkpoint.state {
             return false;
         }
         if self.digests.is_none() {
@@ -142,6 +225,12 @@ impl<R: Restore> Transfer<R> {
             self.sessions = Some(SessionsRestore::new(rules, digests.sessions));
             self.application = Some(restore(digests.application));
         }
+        true
+    }
+
+    /// Takes a piece. `false` where it does not belong to the certified state.
+    fn accept(&mut self, part: StatePart, bytes: &Bytes) -> bool {
+        let checkpoint = self.proof.checkpoint.checkpoint;
         match part {
             StatePart::Last => {
                 let Ok(last) = codec::decode::<LastSlot>(bytes) else { return false };
@@ -162,36 +251,47 @@ impl<R: Restore> Transfer<R> {
         }
     }
 
-    /// Rebuilds a transfer from its stored pieces. `None` where they are not a whole state.
+    /// Rebuilds a transfer from what is stored. `None` where that is not of the state.
     pub(super) fn from_disk(
-        proof: StableProof,
-        digests: StateDigests,
-        chunks: &[(StatePart, Bytes)],
+        stored: &StoredState,
         rules: Rules,
         restore: impl Fn(Digest) -> R,
-    ) -> Option<Whole<R>> {
-        let mut transfer = Self::new(proof, ReplicaId(0), Instant::default());
-        // The session table and the application's restore exist once the first piece is there.
-        for (part, bytes) in chunks {
-            if !transfer.accept(*part, digests, bytes, rules, &restore) {
+    ) -> Option<Self> {
+        let mut transfer = Self::new(stored.head.stable.clone(), Instant::default());
+        transfer.recorded = true;
+        if !transfer.learn(stored.head.digests, rules, restore) {
+            return None;
+        }
+        for (part, bytes) in &stored.pieces {
+            if !transfer.accept(*part, bytes) {
                 return None;
             }
+            transfer.pieces += 1;
         }
-        transfer.into_whole(Instant::default())
+        Some(transfer)
     }
 
-    fn into_whole(self, since: Instant) -> Option<Whole<R>> {
+    /// Goes on with the rows that were fetched before.
+    pub(super) fn resume(&mut self, rows: &RowsView) -> Result<(), Unreadable> {
+        let Some(application) = &mut self.application else { return Ok(()) };
+        application.resume(rows)?;
+        self.pieces += u64::from(application.missing().unwrap_or_default());
+        Ok(())
+    }
+
+    /// The protocol's own part of it, where that is whole.
+    pub(super) fn own_part(self) -> Option<(LastSlot, Sessions)> {
+        Some((self.last?, self.sessions?.finish()?))
+    }
+
+    /// The state, if all of it is here.
+    pub(super) fn into_whole(self, rows: RowsView, since: Instant) -> Option<Whole> {
         if !self.is_whole() {
             return None;
         }
-        Some(Whole {
-            proof: self.proof,
-            digests: self.digests?,
-            last: self.last?,
-            sessions: self.sessions?.finish().ok()?,
-            application: self.application?,
-            since,
-        })
+        let (proof, digests) = (self.proof.clone(), self.digests?);
+        let (last, sessions) = self.own_part()?;
+        Some(Whole { proof, digests, last, sessions, rows, since })
     }
 }
 
@@ -230,17 +330,13 @@ impl<A: Application> Replica<A> {
     fn drop_old_states(&mut self) {
         let now = self.now.instant;
         let newest = self.served.len().saturating_sub(2);
-        let written = self.settling.writing();
         let mut index = 0;
         self.served.retain(|served| {
             index += 1;
-            index > newest
-                || written == Some(served.taken.at)
-                || served.asked.is_some_and(|asked| asked.after_ms(SERVED_MS) > now)
+            index > newest || served.asked.is_some_and(|asked| asked.after_ms(SERVED_MS) > now)
         });
         while self.served.len() > SERVED_MAX {
-            let oldest = self.served.iter().position(|served| written != Some(served.taken.at));
-            self.served.remove(oldest.unwrap_or(0));
+            self.served.pop_front();
         }
     }
 
@@ -272,15 +368,19 @@ impl<A: Application> Replica<A> {
         self.ready.as_ref().map(|whole| whole.proof.position())
     }
 
+    /// Whether a state of this slot is of use.
+    fn wants_state(&self, slot: Slot) -> bool {
+        slot > self.stable() || (self.is_distrusted() && slot == self.stable())
+    }
+
     /// Asked for history, a peer says that it has only the state.
     pub(super) fn consider_state(&mut self, from: ReplicaId, proof: StableProof) {
-        let own = self.stable();
-        if proof.slot() <= own {
+        if !self.wants_state(proof.slot()) {
             return;
         }
-        let in_history = self.history.goes_through(proof.position());
+        let in_history = self.history.goes_through(proof.position()) && !self.is_distrusted();
         self.on_stable(from, proof.clone());
-        if in_history || self.stable() >= proof.slot() {
+        if in_history || !self.wants_state(proof.slot()) {
             return;
         }
         self.begin_transfer(from, proof);
@@ -297,107 +397,188 @@ impl<A: Application> Replica<A> {
             }
             self.ready = None;
         }
-        let Some(transfer) = &mut self.transfer else {
-            self.transfer = Some(Transfer::new(proof, from, now));
-            self.ask_for_state();
-            return;
-        };
-        if transfer.proof.position() == proof.position() {
-            if !transfer.sources.contains(&from) {
-                transfer.sources.push(from);
+        match &mut self.transfer {
+            Some(transfer) if transfer.proof.position() == proof.position() => {
+                transfer.sources.insert(from);
             }
-            return;
-        }
-        if transfer.newer.as_ref().is_none_or(|(_, newer)| newer.slot() < proof.slot())
-            && transfer.proof.slot() < proof.slot()
-        {
-            transfer.newer = Some((from, proof));
+            Some(transfer) => {
+                if transfer.newer.as_ref().is_none_or(|(_, newer)| newer.slot() < proof.slot())
+                    && transfer.proof.slot() < proof.slot()
+                {
+                    transfer.newer = Some((from, proof));
+                }
+            }
+            None => self.start_transfer(from, proof),
         }
     }
 
+    fn start_transfer(&mut self, from: ReplicaId, proof: StableProof) {
+        let mut transfer = Transfer::new(proof, self.now.instant);
+        if from != self.setup.id {
+            transfer.sources.insert(from);
+        }
+        self.transfer = Some(transfer);
+        self.ask_for_state();
+    }
+
+    /// Asks for as many pieces as may be under way.
     fn ask_for_state(&mut self) {
         let now = self.now.instant;
-        let retry = now.after_ms(self.setup.tuning.fetch_retry_ms);
+        let until = now.after_ms(self.setup.tuning.fetch_retry_ms);
         let me = self.setup.id;
-        let members: Vec<ReplicaId> = self.size.members().filter(|id| *id != me).collect();
-        let Some(transfer) = &mut self.transfer else { return };
-        transfer.again = retry;
-        transfer.progressed = false;
-        let Some(part) = transfer.next_part() else { return };
-        let others = members.iter().filter(|id| !transfer.sources.contains(id));
-        let all: Vec<ReplicaId> = transfer.sources.iter().chain(others).copied().collect();
-        let to = all.get(transfer.turn % all.len().max(1)).copied();
-        let at = transfer.proof.position();
-        self.ask(to, Wanted::State { at, part });
+        let size = self.size;
+        loop {
+            let Some(transfer) = &mut self.transfer else { return };
+            if transfer.asked.len() >= ASKED_MAX || transfer.not_before > now {
+                return;
+            }
+            let Some(part) = transfer.next_part() else { return };
+            let others = size.members().filter(|id| *id != me);
+            let Some(to) = transfer.candidate(others) else { return };
+            transfer.asked.insert(part, (to, until));
+            let at = transfer.proof.position();
+            self.ask(Some(to), Wanted::State { at, part });
+        }
     }
 
     pub(super) fn on_state(&mut self, from: ReplicaId, chunk: StateChunk) {
-        let rules = self.setup.tuning.rules;
+        let (now, rules) = (self.now.instant, self.setup.tuning.rules);
+        let rate = self.setup.tuning.transfer_bytes_per_ms;
         let StateChunk { at, digests, part, bytes, .. } = chunk;
-        let Some(transfer) = &mut self.transfer else {
+        let asked = self.transfer.as_mut().filter(|transfer| transfer.proof.position() == at);
+        let Some(transfer) = asked.filter(|transfer| transfer.asked.contains_key(&part)) else {
             self.counters.useless_answers += 1;
             return;
         };
-        if transfer.proof.position() != at || transfer.next_part() != Some(part) {
-            self.counters.useless_answers += 1;
-            return;
-        }
         let execution = &self.execution;
-        if !transfer.accept(part, digests, &bytes, rules, |digest| execution.restore(digest)) {
-            // Whoever sends what is not certified lies, or its disk does.
+        let right = transfer.learn(digests, rules, |digest| execution.restore(digest))
+            && transfer.accept(part, &bytes);
+        if !right {
+            // Whoever sends what is not certified lies, or its disk does. What it was asked for is
+            // asked of others.
             self.counters.chunks_refused += 1;
-            transfer.sources.retain(|source| *source != from);
-            transfer.turn += 1;
+            transfer.blame(from, LIE);
+            transfer.asked.retain(|_, (of, _)| *of != from);
+            self.peers.entry(from).or_default().pieces_refused += 1;
             self.ask_for_state();
             return;
         }
-        transfer.progressed = true;
+        transfer.asked.remove(&part);
+        transfer.sources.insert(from);
+        transfer.pieces += 1;
+        transfer.bytes += bytes.len() as u64;
+        transfer.idle_since = now;
+        let micros = (bytes.len() as u64).saturating_mul(1000) / rate.max(1);
+        transfer.not_before = Instant(transfer.not_before.max(now).0.saturating_add(micros));
+        let rows = match part {
+            StatePart::Application(index) => {
+                transfer.application.as_mut().map(|restore| restore.rows(index, &bytes))
+            }
+            StatePart::Last | StatePart::Sessions(_) => None,
+        };
+        let whole = transfer.is_whole();
+        let rest = transfer.application.as_mut().filter(|_| whole).map(|restore| restore.rest());
+        let is_first = !std::mem::replace(&mut transfer.recorded, true);
+        let head = is_first.then(|| StateHead { stable: transfer.proof.clone(), digests });
         self.counters.chunks_accepted += 1;
-        // One state at a time goes to the disk, and this one is needed more.
-        self.settling.give_way();
-        self.append(Record::Chunk { at, part, bytes });
-        if let Some(transfer) = self.transfer.take_if(|transfer| transfer.is_whole()) {
-            self.ready = transfer.into_whole(self.now.instant);
+        if let Some(head) = head {
+            self.append(Record::Fetching(Box::new(head)));
+        }
+        if rows.is_none() {
+            self.append(Record::Piece { at, part, bytes });
+        }
+        if rows.is_some() || whole {
+            let rows = rows.into_iter().chain(rest).flatten().collect();
+            self.append(Record::Rows { at, rows, whole });
+        }
+        let appended = self.appended;
+        if let Some(transfer) = self.transfer.as_mut().filter(|_| whole) {
+            transfer.whole = Some(appended);
+        }
+        self.ask_for_state();
+    }
+
+    /// The last rows of a state that was fetched are on disk.
+    pub(super) fn fetched(&mut self, mark: Mark, rows: RowsView) {
+        if let Some(transfer) = self.transfer.take_if(|transfer| transfer.whole == Some(mark)) {
+            self.ready = transfer.into_whole(rows, self.now.instant);
+        }
+    }
+
+    /// When to ask again for a piece that does not come, or for the next one.
+    pub(super) fn transfer_at(&self) -> Option<Instant> {
+        let transfer = self.transfer.as_ref()?;
+        let retry = transfer.asked.values().map(|(_, until)| *until).min();
+        let next = || transfer.next_part().map(|_| transfer.not_before);
+        let may_ask = transfer.asked.len() < ASKED_MAX && transfer.not_before > self.now.instant;
+        retry.into_iter().chain(may_ask.then(next).flatten()).min()
+    }
+
+    /// Asks again, gives up what nobody has any more, and puts in place what is whole.
+    pub(super) fn tend_transfer(&mut self) {
+        if self.transfer.as_ref().is_some_and(|transfer| !self.wants_state(transfer.proof.slot())) {
+            self.transfer = None;
+        }
+        if self.ready.as_ref().is_some_and(|whole| !self.wants_state(whole.proof.slot())) {
+            self.ready = None;
+        }
+        self.install_in_view();
+        self.begin_repair();
+        let now = self.now.instant;
+        let retry = self.setup.tuning.fetch_retry_ms;
+        let Some(transfer) = &mut self.transfer else { return };
+        if transfer.whole.is_some() {
+            return;
+        }
+        let late: Vec<_> = transfer.asked.extract_if(.., |_, (_, until)| *until <= now).collect();
+        for (_, (of, _)) in &late {
+            transfer.blame(*of, 1);
+        }
+        let is_idle = transfer.idle_since.after_ms(retry) <= now;
+        if let Some((from, proof)) = transfer.newer.take_if(|_| is_idle && !late.is_empty()) {
+            self.start_transfer(from, proof);
         } else {
             self.ask_for_state();
         }
     }
 
-    /// When to ask again for a piece that does not come.
-    pub(super) fn transfer_at(&self) -> Option<Instant> {
-        self.transfer.as_ref().map(|transfer| transfer.again)
-    }
-
-    /// Asks again, gives up what nobody has any more, and puts in place what is whole.
-    pub(super) fn tend_transfer(&mut self) {
-        let stable = self.stable();
-        if self.transfer.as_ref().is_some_and(|transfer| transfer.proof.slot() <= stable) {
-            self.transfer = None;
-        }
-        if self.ready.as_ref().is_some_and(|whole| whole.proof.slot() <= stable) {
-            self.ready = None;
-        }
-        self.install_in_view();
-        let now = self.now.instant;
-        let Some(transfer) = &mut self.transfer else { return };
-        if transfer.again <= now {
-            if let Some((from, proof)) = transfer.newer.take_if(|_| !transfer.progressed) {
-                self.transfer = Some(Transfer::new(proof, from, now));
-            } else if !transfer.progressed {
-                transfer.turn += 1;
+    /// The own state is of no use: that of the own stable checkpoint is fetched from others. Those
+    /// who are further offer theirs.
+    fn begin_repair(&mut self) {
+        if self.is_distrusted() && self.transfer.is_none() && self.ready.is_none() {
+            if let Some(proof) = self.stable.clone() {
+                self.start_transfer(self.setup.id, proof);
             }
-            self.ask_for_state();
         }
     }
 
-    /// Puts a state in place without a change of view, where it is of the view entered. Where the
-    /// certificate is, no other history of this view can be certified, so that the own votes on
-    /// another one, if there were any, come to nothing.
+    // ---- trust in the own state ----
+
+    /// Whether the own state, and with it every result, may be wrong.
+    pub(super) fn is_distrusted(&self) -> bool {
+        self.distrusted
+    }
+
+    /// The own state cannot be read. What was executed on it since is of no use.
+    pub(super) fn distrust(&mut self, _why: &Unreadable) {
+        if !self.distrusted {
+            self.counters.state_unreadable += 1;
+            self.distrusted = true;
+        }
+    }
+
+    /// Whether the application says that it could not read its state.
+    pub(super) fn note_trouble(&mut self) {
+        if let Some(why) = self.execution.application().trouble() {
+            self.distrust(&why);
+        }
+    }
+
+    /// Puts a state in place without a change of view, where it is of the own history or of the view
+    /// entered. Where the certificate is, no other history of this view can be certified, so that
+    /// the own votes on another one, if there were any, come to nothing.
     fn install_in_view(&mut self) {
         let Some(proof) = self.ready.as_ref().map(|whole| whole.proof.clone()) else { return };
-        if proof.cover.commit.view != self.entered {
-            return;
-        }
         let at = proof.position();
         if self.history.goes_through(at) {
             // The own state is not the certified one, but the history is: it is executed anew.
@@ -418,6 +599,9 @@ impl<A: Application> Replica<A> {
             self.adopt(None, &path);
             return;
         }
+        if proof.cover.commit.view != self.entered {
+            return;
+        }
         // The lock may be a later one of this view: then the history leads up to it.
         let cover = &proof.cover;
         let lock = self.lock.as_ref().filter(|lock| lock.rank() > cover.rank());
@@ -433,10 +617,15 @@ impl<A: Application> Replica<A> {
         }
     }
 
-    /// How far a transfer has come, for operators: pieces accepted and where it goes to.
+    /// How far the fetching of a state has come, if one is being fetched.
     #[must_use]
-    pub fn transferring(&self) -> Option<Slot> {
-        self.transfer.as_ref().map(|transfer| transfer.proof.slot())
+    pub fn transferring(&self) -> Option<Progress> {
+        self.transfer.as_ref().map(|transfer| Progress {
+            slot: transfer.proof.slot(),
+            pieces: transfer.pieces,
+            of: transfer.of(),
+            bytes: transfer.bytes,
+        })
     }
 }
 

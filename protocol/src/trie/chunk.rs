@@ -5,20 +5,22 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::stored::{InMemory, Path};
 use super::{
-    CHUNK_WEIGHT_MAX, DEPTH_MAX, Iter, Leaf, Link, MerkleTrie, Node, Summary, WAYS, insert, nibble,
+    Branch, CHUNK_WEIGHT_MAX, DEPTH_MAX, Iter, Leaf, Link, MerkleTrie, NO_STUBS, Node, Summary,
+    WAYS, insert, nibble,
 };
 use crate::application::BadChunk;
 use crate::id::Digest;
 
 /// Shows that a chunk belongs to the trie with some digest, and which of its chunks it is: what
 /// stands beside the path to its subtree, from the root down.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proof(Vec<Step>);
 
 /// One branch on the path: the way taken, and the other children in ascending order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Step {
+pub(super) struct Step {
     nibble: u8,
     siblings: Vec<(u8, Summary)>,
 }
@@ -49,37 +51,15 @@ impl<V> MerkleTrie<V> {
     pub fn chunks(&self) -> u32 {
         self.summary().chunks
     }
+}
 
+impl<V: Clone> MerkleTrie<V> {
     /// The leaves of one chunk, in ascending order of their keys, with the proof of the chunk.
-    /// `None` past the end.
+    /// `None` past the end. All of the trie is in memory.
     #[must_use]
     pub fn chunk(&self, index: u32) -> Option<(Proof, Iter<'_, V>)> {
-        let mut steps = Vec::new();
-        let Some(mut node) = self.root.as_deref() else {
-            return (index == 0).then(|| (Proof(steps), Iter::under(None)));
-        };
-        if index >= self.chunks() {
-            return None;
-        }
-        let mut before = 0;
-        while let Node::Branch(branch) = node
-            && node.summary().weight > CHUNK_WEIGHT_MAX
-        {
-            let (way, child) = branch.children().find(|(_, child)| {
-                let chunks = child.summary().chunks;
-                let inside = index - before < chunks;
-                before += if inside { 0 } else { chunks };
-                inside
-            })?;
-            let siblings = branch
-                .children()
-                .filter(|(n, _)| *n != way)
-                .map(|(n, sibling)| (n, sibling.summary()))
-                .collect();
-            steps.push(Step { nibble: way, siblings });
-            node = child;
-        }
-        Some((Proof(steps), Iter::under(Some(node))))
+        let (proof, path) = self.locate(&InMemory, index).expect(NO_STUBS)?;
+        Some((proof, Iter::under(self.at(&path))))
     }
 }
 
@@ -91,6 +71,26 @@ struct Checked<V> {
 }
 
 impl Proof {
+    /// One level further down: this way, beside the other children.
+    pub(super) fn descend<V>(&mut self, way: u8, branch: &Branch<V>) {
+        let others = branch.children().filter(|(n, _)| *n != way);
+        let siblings = others.map(|(n, sibling)| (n, sibling.summary())).collect();
+        self.0.push(Step { nibble: way, siblings });
+    }
+
+    pub(super) fn steps(&self) -> &[Step] {
+        &self.0
+    }
+
+    /// Where the chunk's subtree is.
+    pub(super) fn path(&self) -> Path {
+        self.0.iter().fold(Path::default(), |path, step| path.child(step.nibble))
+    }
+
+    fn is_bounded(&self) -> bool {
+        self.0.len() <= DEPTH_MAX && self.0.iter().all(|step| step.siblings.len() < WAYS)
+    }
+
     /// Checks that exactly these leaves are chunk `index` of the trie with this digest.
     fn check<V: Clone>(
         &self,
@@ -98,10 +98,10 @@ impl Proof {
         index: u32,
         leaves: impl IntoIterator<Item = (Digest, Leaf<V>)>,
     ) -> Option<Checked<V>> {
-        let depth = self.0.len();
-        if depth > DEPTH_MAX || self.0.iter().any(|step| step.siblings.len() >= WAYS) {
+        if !self.is_bounded() {
             return None;
         }
+        let depth = self.0.len();
         let mut subtree = None;
         let mut last = None;
         for (key, leaf) in leaves {
@@ -111,24 +111,32 @@ impl Proof {
                 return None;
             }
             last = Some(key);
-            insert(&mut subtree, depth, key, leaf);
+            insert(&mut subtree, &InMemory, depth, key, leaf).expect(NO_STUBS);
         }
-        let mut summary = match &subtree {
-            None if depth > 0 => return None,
+        let whole = |node: &Arc<Node<V>>| {
+            node.summary().weight <= CHUNK_WEIGHT_MAX || matches!(**node, Node::Leaf(_))
+        };
+        if subtree.as_ref().is_some_and(|node| !whole(node)) {
+            return None;
+        }
+        let chunks = self.check_summary(root, index, subtree.as_ref().map(|n| n.summary()))?;
+        Some(Checked { subtree, chunks })
+    }
+
+    /// Checks that what has this summary, or nothing, is chunk `index` of the trie with this
+    /// digest. Answers how many chunks there are.
+    fn check_summary(&self, root: &Digest, index: u32, subtree: Option<Summary>) -> Option<u32> {
+        let mut summary = match subtree {
+            None if !self.0.is_empty() => return None,
             None => Summary::empty(),
-            Some(node) => {
-                let summary = node.summary();
-                let whole = summary.weight <= CHUNK_WEIGHT_MAX || matches!(**node, Node::Leaf(_));
-                whole.then_some(summary)?
-            }
+            Some(summary) => summary,
         };
         let mut before = 0u32;
         for step in self.0.iter().rev() {
             before = before.checked_add(step.chunks_before()?)?;
             summary = step.over(summary)?;
         }
-        (summary.digest == *root && before == index)
-            .then_some(Checked { subtree, chunks: summary.chunks })
+        (summary.digest == *root && before == index).then_some(summary.chunks)
     }
 }
 
@@ -140,13 +148,15 @@ pub struct Assembly<V = ()> {
     /// How many there are, once a chunk has shown it.
     chunks: Option<u32>,
     held: BTreeSet<u32>,
+    /// All below this one are held.
+    lowest: u32,
 }
 
 impl<V: Clone> Assembly<V> {
     /// Starts on the trie with this digest.
     #[must_use]
     pub fn new(root: Digest) -> Self {
-        Self { root, trie: MerkleTrie::new(), chunks: None, held: BTreeSet::new() }
+        Self { root, trie: MerkleTrie::new(), chunks: None, held: BTreeSet::new(), lowest: 0 }
     }
 
     /// Checks that exactly these leaves, in ascending order of their keys, are chunk `index`, and
@@ -160,11 +170,7 @@ impl<V: Clone> Assembly<V> {
         proof: &Proof,
         leaves: impl IntoIterator<Item = (Digest, Leaf<V>)>,
     ) -> Result<bool, BadChunk> {
-        let Checked { subtree, chunks } = proof.check(&self.root, index, leaves).ok_or(BadChunk)?;
-        self.chunks = Some(chunks);
-        if !self.held.insert(index) {
-            return Ok(false);
-        }
+        let Some(subtree) = self.check_new(index, proof, leaves)? else { return Ok(false) };
         if let Some(node) = subtree {
             self.trie.len += Iter::under(Some(&node)).count();
             graft(&mut self.trie.root, &proof.0, node);
@@ -172,12 +178,57 @@ impl<V: Clone> Assembly<V> {
         Ok(true)
     }
 
+    /// The subtree that a chunk comes to, if it is a new one.
+    pub(super) fn check_new(
+        &mut self,
+        index: u32,
+        proof: &Proof,
+        leaves: impl IntoIterator<Item = (Digest, Leaf<V>)>,
+    ) -> Result<Option<Link<V>>, BadChunk> {
+        let Checked { subtree, chunks } = proof.check(&self.root, index, leaves).ok_or(BadChunk)?;
+        Ok(self.note(index, chunks).then_some(subtree))
+    }
+
+    /// Notes a chunk of which only the summary is known.
+    pub(super) fn check_summary(
+        &mut self,
+        index: u32,
+        proof: &Proof,
+        subtree: Option<Summary>,
+    ) -> Result<(), BadChunk> {
+        let is_new = proof.is_bounded() && !self.held.contains(&index);
+        let chunks = is_new.then(|| proof.check_summary(&self.root, index, subtree)).flatten();
+        self.note(index, chunks.ok_or(BadChunk)?);
+        Ok(())
+    }
+
+    fn note(&mut self, index: u32, chunks: u32) -> bool {
+        self.chunks = Some(chunks);
+        let is_new = self.held.insert(index);
+        while self.held.contains(&self.lowest) {
+            self.lowest += 1;
+        }
+        is_new
+    }
+
     /// The lowest chunk still missing; `None` when the trie is whole.
     #[must_use]
     pub fn missing(&self) -> Option<u32> {
-        let first_gap = (0..).zip(&self.held).find(|(n, held)| n != *held).map(|(n, _)| n);
-        let lowest = first_gap.or_else(|| u32::try_from(self.held.len()).ok())?;
-        self.chunks.is_none_or(|chunks| lowest < chunks).then_some(lowest)
+        self.missing_from(0)
+    }
+
+    /// The lowest chunk still missing among those from `first` on, as far as it is known that they
+    /// exist.
+    #[must_use]
+    pub fn missing_from(&self, first: u32) -> Option<u32> {
+        let chunks = self.chunks.unwrap_or(1);
+        (first.max(self.lowest)..chunks).find(|index| !self.held.contains(index))
+    }
+
+    /// How many chunks there are, once one has shown it.
+    #[must_use]
+    pub fn chunks(&self) -> Option<u32> {
+        self.chunks
     }
 
     /// The trie, if it is whole.
@@ -185,16 +236,24 @@ impl<V: Clone> Assembly<V> {
     pub fn finish(self) -> Option<MerkleTrie<V>> {
         self.missing().is_none().then_some(self.trie)
     }
+
+    pub(super) fn trie(&self) -> &MerkleTrie<V> {
+        &self.trie
+    }
+
+    pub(super) fn trie_mut(&mut self) -> &mut MerkleTrie<V> {
+        &mut self.trie
+    }
 }
 
 /// Hangs a subtree where the proof says. The branches above it are those of the whole trie, since
 /// a chunk that is still missing hangs below them as well.
-fn graft<V: Clone>(link: &mut Link<V>, path: &[Step], subtree: Arc<Node<V>>) {
+pub(super) fn graft<V: Clone>(link: &mut Link<V>, path: &[Step], subtree: Arc<Node<V>>) {
     let Some((step, rest)) = path.split_first() else {
         *link = Some(subtree);
         return;
     };
-    let node = link.get_or_insert_with(|| Arc::new(Node::Branch(super::Branch::default())));
+    let node = link.get_or_insert_with(|| Arc::new(Node::Branch(Branch::default())));
     // A proven path and a proven leaf at its top exclude each other: both are under one digest.
     if let Node::Branch(branch) = Arc::make_mut(node) {
         graft(branch.child_mut(usize::from(step.nibble)), rest, subtree);

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use elea_protocol::application::{Application, BadChunk, Context, Incomplete, Restore, Snapshot};
+use elea_protocol::application::{Application, BadChunk, Context, Restore, Snapshot};
 use elea_protocol::history::extend;
 use elea_protocol::id::{
     Digest, Instant, Now, ReplicaId, RequestNumber, SessionId, Slot, View, WallTime,
@@ -17,6 +17,7 @@ use elea_protocol::message::{
     batch_digest, changes_digest,
 };
 use elea_protocol::replica::{Action, Counters, Event, Recovered, Replica, Setup, Target};
+use elea_protocol::rows::{RowsView, Unreadable};
 use elea_protocol::seal::{Signed, Signer};
 use elea_protocol::tuning::Tuning;
 
@@ -51,7 +52,7 @@ impl Application for Nothing {
         Self
     }
 
-    fn install(&mut self, _: Slot, _: Self) -> Result<(), Incomplete> {
+    fn open(&mut self, _: Slot, _: Digest, _: RowsView) -> Result<(), Unreadable> {
         Ok(())
     }
 }

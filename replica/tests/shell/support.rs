@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use elea_protocol::application::{Application, BadChunk, Context, Incomplete, Restore, Snapshot};
+use elea_protocol::application::{Application, BadChunk, Context, Restore, Snapshot, rebuilt};
 use elea_protocol::codec::{self, FRAME_MAX};
 use elea_protocol::evidence::Evidence;
 use elea_protocol::id::{ClientId, Digest, ReplicaId, RequestNumber, SessionId, Slot};
@@ -18,6 +18,7 @@ use elea_protocol::message::{
 };
 use elea_protocol::quorum::Strength;
 use elea_protocol::replica::Setup;
+use elea_protocol::rows::{RowsView, Unreadable};
 use elea_protocol::seal::{Ed25519, SecretKey, Signer, sign_hello};
 use elea_protocol::tuning::Tuning;
 use elea_replica::{Config, Durability, Limits, Node, RunError};
@@ -95,8 +96,9 @@ impl Application for Adder {
         Thawing { digest, sum: None }
     }
 
-    fn install(&mut self, slot: Slot, restored: Thawing) -> Result<(), Incomplete> {
-        self.sum = restored.sum.ok_or(Incomplete)?;
+    fn open(&mut self, slot: Slot, digest: Digest, rows: RowsView) -> Result<(), Unreadable> {
+        let restored = rebuilt(self.restore(digest), &rows)?;
+        self.sum = restored.sum.unwrap_or_default();
         self.kept = vec![(slot, self.sum)];
         Ok(())
     }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::part::{Part, PartName};
 use super::{Executed, Sessions};
-use crate::application::{BadChunk, Incomplete};
+use crate::application::BadChunk;
 use crate::codec::{self, Canonical};
 use crate::id::Digest;
 use crate::trie::{Assembly, Proof};
@@ -87,13 +87,12 @@ pub(crate) struct SessionsRestore {
     assembly: Assembly<PartName>,
     /// What the accepted chunks hold, without a tree.
     sessions: Sessions,
-    total: Option<u32>,
 }
 
 impl SessionsRestore {
     /// Starts on the table with this digest. The rules are those that all replicas share.
     pub(crate) fn new(rules: Rules, digest: Digest) -> Self {
-        Self { assembly: Assembly::new(digest), sessions: Sessions::new(rules), total: None }
+        Self { assembly: Assembly::new(digest), sessions: Sessions::new(rules) }
     }
 
     /// Checks a chunk and keeps it. Chunks come in any order, repeated or not.
@@ -105,7 +104,6 @@ impl SessionsRestore {
         let leaves = parts.iter().map(|part| (part.name().digest(), part.leaf()));
         if self.assembly.accept(index, &proof, leaves)? {
             parts.into_iter().for_each(|part| self.sessions.put(part));
-            self.total = self.total.or_else(|| chunks_of(&proof));
         }
         Ok(())
     }
@@ -115,28 +113,20 @@ impl SessionsRestore {
         self.assembly.missing()
     }
 
+    /// The lowest chunk still missing from this one on, as far as it is known that they exist.
+    pub(crate) fn missing_from(&self, first: u32) -> Option<u32> {
+        self.assembly.missing_from(first)
+    }
+
     /// How many chunks there are, once one has shown it.
     pub(crate) fn total(&self) -> Option<u32> {
-        self.total
+        self.assembly.chunks()
     }
 
-    /// The table.
-    ///
-    /// # Errors
-    /// A chunk is still missing.
-    pub(crate) fn finish(self) -> Result<Sessions, Incomplete> {
-        let tree = self.assembly.finish().ok_or(Incomplete)?;
-        Ok(Sessions { tree, ..self.sessions })
+    /// The table, if no chunk is missing.
+    pub(crate) fn finish(self) -> Option<Sessions> {
+        Some(Sessions { tree: self.assembly.finish()?, ..self.sessions })
     }
-}
-
-/// How many chunks a trie has, by the proof of one of them, which was checked: itself and those
-/// of all its siblings. A proof shows its steps in its encoding only.
-fn chunks_of(proof: &Proof) -> Option<u32> {
-    type Sibling = (u8, Digest, u64, u32);
-    let steps: Vec<(u8, Vec<Sibling>)> = codec::decode(&codec::encode(proof).ok()?).ok()?;
-    let siblings = steps.iter().flat_map(|(_, siblings)| siblings);
-    siblings.map(|(_, _, _, chunks)| *chunks).try_fold(1, u32::checked_add)
 }
 
 #[cfg(test)]

@@ -1,0 +1,159 @@
+//! Tries on disk against tries in memory.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::rows::MemoryRows;
+
+/// Keys with long common prefixes, so that deep branches come and go.
+fn key() -> impl Strategy<Value = Digest> {
+    (proptest::collection::vec(0..3u8, 3), any::<u8>()).prop_map(|(nibbles, last)| {
+        let mut key = [0; 32];
+        key[0] = nibbles[0] << 4 | nibbles[1];
+        key[1] = nibbles[2] << 4;
+        key[2] = last & 0x33;
+        Digest(key)
+    })
+}
+
+fn leaf(seed: u8) -> Leaf {
+    let weight = [10, 1_000, 200_000, 600_000][usize::from(seed % 4)];
+    Leaf { digest: Digest([seed; 32]), weight, value: () }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Insert(Digest, u8),
+    Remove(Digest),
+    /// The changes go to disk; with how many steps of delay what is in memory is let go of.
+    Store,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (key(), any::<u8>()).prop_map(|(key, seed)| Step::Insert(key, seed)),
+        4 => key().prop_map(Step::Remove),
+        1 => Just(Step::Store),
+    ]
+}
+
+fn in_memory(node: Option<&Node<()>>) -> usize {
+    match node {
+        Some(Node::Branch(branch)) => {
+            1 + branch.children().map(|(_, child)| in_memory(Some(child))).sum::<usize>()
+        }
+        Some(Node::Leaf(_) | Node::Stub(_)) | None => 0,
+    }
+}
+
+/// All rows that a trie in memory comes to.
+fn rows_of(trie: &MerkleTrie) -> MemoryRows {
+    let mut rows = MemoryRows::default();
+    let changes = trie.changes(&MerkleTrie::new(), &rows).expect("in memory");
+    rows.apply(changes);
+    rows
+}
+
+proptest! {
+    #[test]
+    fn a_trie_on_disk_is_the_one_in_memory(steps in proptest::collection::vec(step(), 1..80)) {
+        let mut plain = MerkleTrie::new();
+        let mut rows = MemoryRows::default();
+        let (mut live, mut stored) = (MerkleTrie::new(), MerkleTrie::new());
+        for step in steps {
+            match step {
+                Step::Insert(key, seed) => {
+                    let before = plain.insert(key, leaf(seed));
+                    prop_assert_eq!(live.insert_in(&rows, key, leaf(seed)), Ok(before));
+                }
+                Step::Remove(key) => {
+                    let before = plain.remove(&key);
+                    prop_assert_eq!(live.remove_in(&rows, &key), Ok(before));
+                }
+                Step::Store => {
+                    let frozen = live.clone();
+                    rows.apply(frozen.changes(&stored, &rows).expect("readable"));
+                    stored = frozen;
+                    live.forget(&stored.clone());
+                    let whole = stored.clone();
+                    stored.forget(&whole);
+                    // No row is left over and none is missing.
+                    prop_assert_eq!(&rows, &rows_of(&plain));
+                    let opened = MerkleTrie::open(&rows).expect("stored");
+                    prop_assert_eq!((opened.digest(), opened.len()), (plain.digest(), plain.len()));
+                    prop_assert!(in_memory(live.root.as_deref()) <= 1 + 3 + 9);
+                }
+            }
+            prop_assert_eq!((live.digest(), live.len()), (plain.digest(), plain.len()));
+        }
+    }
+
+    /// Chunks of a trie on disk are those of the same trie in memory, and what is put together from
+    /// them lies in the same rows, be it in one go or with a crash in between.
+    #[test]
+    fn chunks_come_from_disk_and_go_to_disk(
+        leaves in proptest::collection::btree_map(key(), any::<u8>(), 0..60),
+        crash in any::<proptest::sample::Index>(),
+    ) {
+        let mut plain = MerkleTrie::new();
+        for (key, seed) in &leaves {
+            plain.insert(*key, leaf(*seed));
+        }
+        let rows = rows_of(&plain);
+        let opened = MerkleTrie::open(&rows).expect("stored");
+        let crash = crash.index(plain.chunks() as usize) as u32;
+        let mut assembly = Assembly::new(plain.digest());
+        let mut fetched = MemoryRows::default();
+        for index in (0..plain.chunks()).rev() {
+            let (proof, low, high) = opened.chunk_in(&rows, index).expect("readable").expect("there");
+            let (same, expected) = plain.chunk(index).expect("there");
+            prop_assert_eq!(&proof, &same);
+            let expected: BTreeMap<_, _> = expected.map(|(key, leaf)| (*key, *leaf)).collect();
+            let within: BTreeMap<_, _> =
+                plain.iter().filter(|(key, _)| (low..=high).contains(key)).map(|(k, l)| (*k, *l)).collect();
+            prop_assert_eq!(&within, &expected);
+            let accepted = assembly.accept_rows(index, &proof, expected).expect("right");
+            fetched.apply(accepted.expect("new").into_iter().map(|(key, row)| (key, Some(row))));
+            if index == crash {
+                assembly = Assembly::new(plain.digest());
+                assembly.resume(&fetched).expect("stored");
+            }
+        }
+        prop_assert_eq!(assembly.missing(), None);
+        fetched.apply(assembly.rest().into_iter().map(|(key, row)| (key, Some(row))));
+        let marks: Vec<_> = fetched
+            .range(&[CHUNK], Bound::Excluded(&[CHUNK + 1]))
+            .map(|row| (row.expect("in memory").0, None))
+            .collect();
+        prop_assert_eq!(marks.len(), plain.chunks() as usize);
+        fetched.apply(marks);
+        prop_assert_eq!(fetched, rows);
+    }
+}
+
+#[test]
+fn a_damaged_branch_is_noticed() {
+    let mut trie = MerkleTrie::new();
+    for n in 0..200u8 {
+        let mut key = [0; 32];
+        key[..2].copy_from_slice(&[n, n]);
+        trie.insert(Digest(key), leaf(n));
+    }
+    let rows = rows_of(&trie);
+    for (key, row) in rows.iter().filter(|(key, _)| key[0] == BRANCH) {
+        let (mut other, mut bent) = (rows.clone(), row.to_vec());
+        let middle = bent.len() / 2;
+        bent[middle] ^= 4;
+        other.apply([(key.clone(), Some(bent.into()))]);
+        let opened = MerkleTrie::open(&other).expect("the root row is whole");
+        let unreadable = (0..200u8).any(|n| {
+            let mut key = [0; 32];
+            key[..2].copy_from_slice(&[n, n]);
+            opened.clone().insert_in(&other, Digest(key), leaf(n)).is_err()
+        });
+        assert!(unreadable, "{key:?}");
+    }
+}

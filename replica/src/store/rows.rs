@@ -1,0 +1,95 @@
+//! The rows of an application's state: a keyspace for each state, read through snapshots.
+//!
+//! A state that takes the place of another has a keyspace of its own, named by its *generation*, and
+//! the one before is dropped as a whole: nothing of it has to be read or compacted, which may be
+//! damaged.
+
+use std::fmt;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use elea_protocol::rows::{Row, Rows, RowsView, Unreadable};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, Readable as _, Snapshot};
+
+use super::{CHECKSUM, checksum, plain};
+
+/// With what the names of these keyspaces begin.
+const PREFIX: &str = "rows-";
+
+/// For checksums: a row stays what it is in whichever generation it lies.
+const ROWS: &str = "rows";
+
+/// What is written to a keyspace before it goes to a file, in bytes.
+const MEMTABLE_BYTES: u64 = 8 << 20;
+
+pub(super) fn name(generation: u64) -> String {
+    format!("{PREFIX}{generation}")
+}
+
+/// The generation of a keyspace of this name; `None` where it is none of rows.
+pub(super) fn generation(name: &str) -> Option<u64> {
+    name.strip_prefix(PREFIX)?.parse().ok()
+}
+
+pub(super) fn options() -> KeyspaceCreateOptions {
+    KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES)
+}
+
+/// What is stored for a value.
+pub(super) fn seal(key: &[u8], value: &[u8]) -> Vec<u8> {
+    [&checksum(ROWS, key, value)[..], value].concat()
+}
+
+fn unseal(key: &[u8], stored: &[u8]) -> Result<Bytes, Unreadable> {
+    match stored.split_first_chunk::<CHECKSUM>() {
+        Some((sum, value)) if *sum == checksum(ROWS, key, value) => {
+            Ok(Bytes::copy_from_slice(value))
+        }
+        _ => {
+            let place = elea_protocol::id::hex(key);
+            Err(Unreadable(format!("the row at {place} does not match its checksum")))
+        }
+    }
+}
+
+fn unreadable(error: &fjall::Error) -> Unreadable {
+    Unreadable(plain(error))
+}
+
+/// The rows of a generation, as they are now.
+pub(super) fn view(database: &Database, keyspace: &Keyspace) -> RowsView {
+    Arc::new(Frozen { snapshot: database.snapshot(), keyspace: keyspace.clone() })
+}
+
+struct Frozen {
+    snapshot: Snapshot,
+    keyspace: Keyspace,
+}
+
+impl fmt::Debug for Frozen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {}", &**self.keyspace.name(), self.snapshot.seqno())
+    }
+}
+
+impl Rows for Frozen {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Unreadable> {
+        let stored = self.snapshot.get(&self.keyspace, key).map_err(|error| unreadable(&error))?;
+        stored.map(|stored| unseal(key, &stored)).transpose()
+    }
+
+    fn range<'a>(
+        &'a self,
+        from: &[u8],
+        to: Bound<&[u8]>,
+    ) -> Box<dyn Iterator<Item = Result<Row, Unreadable>> + 'a> {
+        let range: (Bound<&[u8]>, Bound<&[u8]>) = (Bound::Included(from), to);
+        let rows = self.snapshot.range::<&[u8], _>(&self.keyspace, range).map(|guard| {
+            let (key, stored) = guard.into_inner().map_err(|error| unreadable(&error))?;
+            let value = unseal(&key, &stored)?;
+            Ok((Bytes::copy_from_slice(&key), value))
+        });
+        Box::new(rows)
+    }
+}
