@@ -395,12 +395,11 @@ impl<A: Application> Replica<A> {
     /// another one, if there were any, come to nothing.
     fn install_in_view(&mut self) {
         let Some(proof) = self.ready.as_ref().map(|whole| whole.proof.clone()) else { return };
-        if proof.cover.commit.view != self.entered {
-            return;
-        }
+        let of_view = proof.cover.commit.view == self.entered;
         let at = proof.position();
-        if self.history.goes_through(at) {
-            // The own state is not the certified one, but the history is: it is executed anew.
+        if self.history.goes_through(at) && (of_view || !self.lock_aside) {
+            // The own state is not the certified one, but the history is: it is executed anew. The
+            // history stays what it is, so it matters not of which view the certificate is.
             let own: Vec<_> = self
                 .history
                 .from(at.slot.next())
@@ -416,6 +415,9 @@ impl<A: Application> Replica<A> {
             }
             let path = Path { footing: Footing::State(at), above };
             self.adopt(None, &path);
+            return;
+        }
+        if !of_view {
             return;
         }
         // The lock may be a later one of this view: then the history leads up to it.
