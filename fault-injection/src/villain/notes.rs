@@ -70,7 +70,10 @@ impl Notes {
             Record::Orphans { .. }
             | Record::Chunk { .. }
             | Record::Settled(_)
-            | Record::Evidence(_) => {}
+            | Record::Evidence(_)
+            | Record::Standing(_)
+            | Record::Lives(_)
+            | Record::Mismatches(_) => {}
         }
     }
 

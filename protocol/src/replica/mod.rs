@@ -408,8 +408,8 @@ impl<A: Application> Replica<A> {
             Event::Synced(mark) => self.synced = self.synced.max(mark),
             Event::Tick => self.on_tick(),
         }
-        self.tend_standing();
         self.tend_views();
+        self.tend_standing();
         self.order_pending();
         self.tend_settling();
         self.assert_invariants();
