@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use elea_protocol::evidence::Evidence;
-use elea_protocol::id::{ClientId, RequestNumber, SessionId, View};
+use elea_protocol::id::{ClientId, Life, RequestNumber, SessionId, View};
 use elea_protocol::message::{
-    Checkpoint, CheckpointCertificate, Commit, CommitCertificate, Level, Linked, NewView,
+    Checkpoint, CheckpointCertificate, Commit, CommitCertificate, Level, Linked, Mismatch, NewView,
     NewViewHeader, NonDeterminism, OrderHeader, Request, SignedRequest, StableProof, StateDigests,
 };
 use elea_protocol::replica::EnteredView;
@@ -109,7 +109,18 @@ fn adopted(ground: Ground, slots: &[u64], lock: Option<CommitCertificate>) -> Re
 }
 
 fn assert_same(found: Recovered, expected: Recovered) {
-    let Recovered { entered, state, lock, voted, stable, orphans, evidence } = found;
+    let Recovered {
+        entered,
+        state,
+        lock,
+        voted,
+        stable,
+        orphans,
+        evidence,
+        standing,
+        lives,
+        mismatches,
+    } = found;
     assert_eq!(entered, expected.entered);
     assert_eq!(state, expected.state);
     assert_eq!(lock, expected.lock);
@@ -117,6 +128,9 @@ fn assert_same(found: Recovered, expected: Recovered) {
     assert_eq!(stable, expected.stable);
     assert_eq!(orphans, expected.orphans);
     assert_eq!(evidence, expected.evidence);
+    assert_eq!(standing, expected.standing);
+    assert_eq!(lives, expected.lives);
+    assert_eq!(mismatches, expected.mismatches);
 }
 
 /// Closes the store and opens it again; what is known of it without reading must be the same.

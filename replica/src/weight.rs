@@ -99,6 +99,11 @@ pub(crate) fn record(record: &Record) -> usize {
             Record::Chunk { bytes, .. } => bytes.len(),
             Record::Settled(head) => stable(&head.stable),
             Record::Evidence(evidence) => proof(evidence),
+            Record::Standing(_) => 0,
+            Record::Lives(lives) => DIGEST * lives.len(),
+            Record::Mismatches(mismatches) => {
+                mismatches.iter().map(|mismatch| stable(&mismatch.certified)).sum()
+            }
         }
 }
 
