@@ -108,6 +108,11 @@ fn adopted(ground: Ground, slots: &[u64], lock: Option<CommitCertificate>) -> Re
     Record::Adopted(Box::new(Adopted { entered: None, ground, slots, lock, voted: Slot(0) }))
 }
 
+/// What a store holds that was just made.
+fn fresh() -> Recovered {
+    Recovered { standing: Standing::New, ..Recovered::default() }
+}
+
 fn assert_same(found: Recovered, expected: Recovered) {
     let Recovered {
         entered,
@@ -387,14 +392,14 @@ fn an_adopted_history_replaces_the_end_of_the_own_one_from_slots_of_this_group_a
     let (mut store, recovered) = reopen(&folder, store);
     assert_eq!(stored(&store), [1, 2, 13, 14, 15]);
     let expected =
-        Recovered { entered: Some(entered(3, 4)), lock: Some(lock(3)), ..Recovered::default() };
+        Recovered { entered: Some(entered(3, 4)), lock: Some(lock(3)), ..fresh() };
     assert_same(recovered, expected);
     assert_eq!(keys(&store.aside), 0, "they are in the history, or of no use any more");
     // Without a lock, without another view, and shorter.
     store.commit(&[adopted(Ground::Common(Slot(1)), &[], None)]).expect("written");
     let (store, recovered) = reopen(&folder, store);
     assert_eq!(stored(&store), [1]);
-    assert_same(recovered, Recovered { entered: Some(entered(3, 4)), ..Recovered::default() });
+    assert_same(recovered, Recovered { entered: Some(entered(3, 4)), ..fresh() });
 }
 
 #[test]
@@ -431,7 +436,7 @@ fn a_transferred_state_replaces_the_history_and_the_pieces_of_others_go() {
         state: Some(first.clone()),
         lock: Some(lock(21)),
         stable: Some(stable(20, 2)),
-        ..Recovered::default()
+        ..fresh()
     };
     assert_same(recovered, expected);
 
@@ -527,7 +532,7 @@ fn records_that_would_leave_a_history_with_a_hole_are_not_written() {
     }
     let (store, recovered) = reopen(&folder, store);
     assert_eq!(stored(&store), [1, 2]);
-    assert_same(recovered, Recovered::default());
+    assert_same(recovered, fresh());
 }
 
 #[test]
