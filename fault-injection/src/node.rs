@@ -137,11 +137,8 @@ impl<S: Subject> Node<S> {
             rng: rng.fork(),
             now: clock.at(0),
         };
-        let disk = if is_new {
-            Disk::made(id, Standing::New, Life(rng.bytes()))
-        } else {
-            Disk::default()
-        };
+        let disk =
+            if is_new { Disk::made(id, Standing::New, Life(rng.bytes())) } else { Disk::default() };
         Self {
             machine,
             id,

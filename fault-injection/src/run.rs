@@ -161,7 +161,10 @@ fn standing<A: Application>(core: &Replica<A>) -> String {
         Standing::Voter => " in quarantine",
         other => other.word(),
     };
-    format!("{may} {entered}{campaign} head {} {:?} lock {lock} stable {stable}", head.slot, head.hash)
+    format!(
+        "{may} {entered}{campaign} head {} {:?} lock {lock} stable {stable}",
+        head.slot, head.hash
+    )
 }
 
 /// Lets everything up to `time` happen.

@@ -132,6 +132,6 @@ fn explain_doubt(quarantine: Option<&Quarantine>) {
             "QUARANTINE: the store is damaged ({what}); this replica neither votes nor answers \
              clients until its state is a certified one"
         ),
-        None => tracing::warn!("the state is the certified one again: this replica votes"),
+        None => tracing::warn!("the state is the certified one again: the quarantine is over"),
     }
 }

@@ -119,8 +119,7 @@ mod tests {
         let (standing, life) = start(&data, GENESIS, Some(&mark));
         assert_eq!(standing, Standing::New);
         assert_eq!(start(&data, GENESIS, Some(&mark)), (Standing::New, life));
-        let (mut store, _) =
-            Store::open(&data, &GENESIS, ME, Durability::Sync).expect("it opens");
+        let (mut store, _) = Store::open(&data, &GENESIS, ME, Durability::Sync).expect("it opens");
         store.commit(&[Record::Standing(Standing::Voter)]).expect("written");
         drop(store);
         assert_eq!(start(&data, GENESIS, Some(&mark)), (Standing::Voter, life));

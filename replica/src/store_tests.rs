@@ -391,8 +391,7 @@ fn an_adopted_history_replaces_the_end_of_the_own_one_from_slots_of_this_group_a
     assert_eq!(stored(&store), [1, 2, 13, 14, 15]);
     let (mut store, recovered) = reopen(&folder, store);
     assert_eq!(stored(&store), [1, 2, 13, 14, 15]);
-    let expected =
-        Recovered { entered: Some(entered(3, 4)), lock: Some(lock(3)), ..fresh() };
+    let expected = Recovered { entered: Some(entered(3, 4)), lock: Some(lock(3)), ..fresh() };
     assert_same(recovered, expected);
     assert_eq!(keys(&store.aside), 0, "they are in the history, or of no use any more");
     // Without a lock, without another view, and shorter.

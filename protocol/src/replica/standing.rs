@@ -20,7 +20,7 @@ use crate::codec::Canonical;
 use crate::id::{Instant, Life, ReplicaId, Slot};
 use crate::message::{
     Checkpoint, Commit, Enrol, Enrolled, Fetch, Message, Mismatch, MismatchReport, NewView,
-    NodeStatus, Order, Refusal, SessionReport, StableProof, StateDigests, Standing, Status,
+    NodeStatus, Order, Refusal, SessionReport, StableProof, Standing, StateDigests, Status,
     Suspect, ViewChange,
 };
 use crate::quorum::Strength;

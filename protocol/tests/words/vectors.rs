@@ -9,14 +9,16 @@ use bytes::Bytes;
 use elea_protocol::codec::{Canonical, encode};
 use elea_protocol::history::extend;
 use elea_protocol::id::{
-    ClientId, Digest, Life, ReplicaId, RequestName, RequestNumber, SessionId, Slot, View, WallTime, hex,
+    ClientId, Digest, Life, ReplicaId, RequestName, RequestNumber, SessionId, Slot, View, WallTime,
+    hex,
 };
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{
-    Batch, Checkpoint, Commit, CommitCertificate, Enrol, Enrolled, Fetch, HelloBody, Level, MismatchReport, NewView, NewViewHeader,
-    NodeStatus, NonDeterminism, OrderHeader, Origin, Position, Refusal, RefusalReason, Reply,
-    ReplyKind, Request, Results, SessionReport, SignedRequest, Standing, StateDigests, StatePart, Status,
-    Suspect, ViewChange, Wanted, batch_digest, changes_digest,
+    Batch, Checkpoint, Commit, CommitCertificate, Enrol, Enrolled, Fetch, HelloBody, Level,
+    MismatchReport, NewView, NewViewHeader, NodeStatus, NonDeterminism, OrderHeader, Origin,
+    Position, Refusal, RefusalReason, Reply, ReplyKind, Request, Results, SessionReport,
+    SignedRequest, Standing, StateDigests, StatePart, Status, Suspect, ViewChange, Wanted,
+    batch_digest, changes_digest,
 };
 use elea_protocol::seal::{Ed25519, PublicKey, SecretKey, Signer, sign, sign_replies};
 use expect_test::expect_file;
