@@ -174,6 +174,8 @@ const VILLAINS: &[&str] = &[
     "evidence: two votes for one slot",
     "message malformed",
     "message rejected",
+    "quarantine",
+    "quarantine ended",
     "villain accomplice",
     "villain agitator",
     "villain amnesiac",

@@ -783,6 +783,10 @@ impl<S: Subject> World<S> {
                 coverage.add(&format!("core:{name}"), count);
             }
         }
+        for node in self.nodes.iter().filter(|node| !node.is_correct()) {
+            coverage.add("quarantine", node.count("quarantines"));
+            coverage.add("quarantine ended", node.count("quarantines_ended"));
+        }
         coverage.add("certificates", self.checker.votes.certificates);
         coverage.add("slots taken back", self.checker.histories.taken_back);
         coverage.absorb(&self.clients.coverage());

@@ -90,13 +90,14 @@ pub(super) struct Office {
     mismatches: Vec<Mismatch>,
 }
 
-impl Office {
-    pub(super) fn new(now: Instant) -> Self {
+impl Default for Office {
+    fn default() -> Self {
         Self {
             standing: Standing::Voter,
             lives: BTreeMap::new(),
             told: BTreeMap::new(),
-            ask_at: now,
+            // At once.
+            ask_at: Instant::default(),
             wait_ms: ASK_AGAIN_MS,
             quarantine: None,
             mismatches: Vec::new(),

@@ -110,7 +110,7 @@ impl<A: Application> Replica<A> {
             entered: View::ZERO,
             new_view: None,
             entry_slot: Slot::GENESIS,
-            office: Office::new(now.instant),
+            office: Office::default(),
             changing: Changing::default(),
             history: History::new(*setup.membership.genesis()),
             execution: Execution::new(application, rules),
