@@ -22,3 +22,5 @@ mod partition;
 mod proxy;
 #[path = "process/receipts.rs"]
 mod receipts;
+#[path = "process/standing.rs"]
+mod standing;

@@ -95,7 +95,7 @@ pub(crate) struct Settling {
 #[cfg(test)]
 mod tests {
     use elea_protocol::id::{Digest, ReplicaId, Slot, View};
-    use elea_protocol::message::Position;
+    use elea_protocol::message::{Position, Standing};
 
     use super::*;
 
@@ -103,6 +103,9 @@ mod tests {
         let head = Position { slot: Slot(9), hash: Digest([1; 32]) };
         NodeStatus {
             nonce: 1,
+            standing: Standing::Voter,
+            quarantined: false,
+            mismatches: Vec::new(),
             view: View(2),
             primary: ReplicaId(2),
             campaign: None,

@@ -56,4 +56,5 @@ pub const HEADLINES: &[(&str, &str)] = &[
     ("proofs", "core:proofs"),
     ("checkpoints", "core:checkpoints_stable"),
     ("state transfers", "core:state_transfers"),
+    ("observers caught up", "observer caught up"),
 ];

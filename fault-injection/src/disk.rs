@@ -12,9 +12,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use elea_protocol::codec;
 use elea_protocol::evidence::Evidence;
-use elea_protocol::id::{Digest, ReplicaId, Slot, View};
+use elea_protocol::id::{Digest, Life, ReplicaId, Slot, View};
 use elea_protocol::message::{
-    CommitCertificate, Linked, Position, SignedRequest, SlotEntry, StableProof, StatePart,
+    CommitCertificate, Linked, Mismatch, Position, SignedRequest, SlotEntry, StableProof, Standing,
+    StatePart,
 };
 use elea_protocol::replica::{
     Adopted, Aside, EnteredView, Ground, Mark, Record, Recovered, Settled, StateHead, StoredState,
@@ -43,6 +44,9 @@ struct Contents {
     stable: Option<StableProof>,
     orphans: Vec<Arc<SignedRequest>>,
     evidence: Vec<Evidence>,
+    standing: Standing,
+    lives: BTreeMap<ReplicaId, Life>,
+    mismatches: Vec<Mismatch>,
     /// The highest slot of a history that a state was put in place of.
     replaced: Slot,
     /// The hash of every slot that ever was part of the stored history. Only looked up in.
@@ -207,6 +211,9 @@ impl Contents {
             }
             Record::Settled(settled) => return self.settle(*settled).map(Some),
             Record::Evidence(evidence) => self.evidence.push(*evidence),
+            Record::Standing(standing) => self.standing = standing,
+            Record::Lives(lives) => self.lives = lives,
+            Record::Mismatches(mismatches) => self.mismatches = mismatches,
         }
         Ok(None)
     }
@@ -287,6 +294,20 @@ impl Contents {
 }
 
 impl Disk {
+    /// The disk of a replica that never wrote anything: with what the driver writes when it makes
+    /// a folder.
+    #[must_use]
+    pub fn made(who: ReplicaId, standing: Standing, life: Life) -> Self {
+        let lives = BTreeMap::from([(who, life)]);
+        Self { contents: Contents { standing, lives, ..Contents::default() }, ..Self::default() }
+    }
+
+    /// What the replica may do, by what is on its disk.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        self.contents.standing
+    }
+
     /// Takes a record of the running replica.
     ///
     /// # Errors
@@ -463,6 +484,9 @@ impl Disk {
             stable: contents.stable.clone(),
             orphans: contents.orphans.clone(),
             evidence: contents.evidence.clone(),
+            standing: contents.standing,
+            lives: contents.lives.clone(),
+            mismatches: contents.mismatches.clone(),
         }
     }
 

@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use elea_protocol::evidence::Evidence;
-use elea_protocol::id::{ClientId, Instant, Now, ReplicaId, SessionId, WallTime};
+use elea_protocol::id::{ClientId, Instant, Life, Now, ReplicaId, SessionId, WallTime};
 use elea_protocol::membership::Membership;
-use elea_protocol::message::{Message, ToClient};
+use elea_protocol::message::{Message, Standing, ToClient};
 use elea_protocol::replica::{Action, Event, Mark, Replica, Setup, Target};
 use elea_protocol::seal::Signer;
 use elea_protocol::tuning::Tuning;
@@ -78,6 +78,11 @@ pub struct Fabric {
     pub villain: Option<Box<dyn Villain>>,
     /// Whether another machine runs a replica of the same identity.
     pub is_twin: bool,
+    /// Whether its disk will be lost.
+    pub is_careless: bool,
+    /// Whether this is the first start of the cluster, so that it does not know yet whether it may
+    /// vote.
+    pub is_new: bool,
     /// For its seeds, for what crashes take, and for its villain.
     pub rng: Rng,
 }
@@ -103,6 +108,8 @@ pub struct Node<S: Subject> {
     tuning: Tuning,
     villain: Option<Box<dyn Villain>>,
     is_twin: bool,
+    is_careless: bool,
+    was_voter: bool,
     lair: Lair,
     rng: Rng,
     held: VecDeque<(Mark, Outbound)>,
@@ -112,7 +119,17 @@ impl<S: Subject> Node<S> {
     /// A machine with an empty disk, switched off.
     #[must_use]
     pub fn new(machine: Machine, id: ReplicaId, fabric: Fabric) -> Self {
-        let Fabric { membership, signer, tuning, clock, villain, is_twin, mut rng } = fabric;
+        let Fabric {
+            membership,
+            signer,
+            tuning,
+            clock,
+            villain,
+            is_twin,
+            is_careless,
+            is_new,
+            mut rng,
+        } = fabric;
         let lair = Lair {
             id,
             membership: membership.clone(),
@@ -120,11 +137,13 @@ impl<S: Subject> Node<S> {
             rng: rng.fork(),
             now: clock.at(0),
         };
+        let disk =
+            if is_new { Disk::made(id, Standing::New, Life(rng.bytes())) } else { Disk::default() };
         Self {
             machine,
             id,
             core: None,
-            disk: Disk::default(),
+            disk,
             clock,
             incarnation: 0,
             past: Vec::new(),
@@ -133,16 +152,32 @@ impl<S: Subject> Node<S> {
             tuning,
             villain,
             is_twin,
+            is_careless,
+            was_voter: false,
             lair,
             rng,
             held: VecDeque::new(),
         }
     }
 
-    /// Whether no villain has it in hand and nobody else is the same replica.
+    /// Whether no villain has it in hand, nobody else is the same replica, and its disk lasts.
     #[must_use]
     pub fn is_correct(&self) -> bool {
-        self.villain.is_none() && !self.is_twin
+        self.villain.is_none() && !self.is_twin && !self.is_careless
+    }
+
+    /// Whether it took part once and lost its disk, so that it must never vote again.
+    #[must_use]
+    pub fn has_lost_its_vote(&self) -> bool {
+        self.was_voter
+    }
+
+    /// Somebody takes the disk out and puts an empty one in. With `is_known` there is something
+    /// beside the disk that tells of the life before; else the replica has to find out.
+    pub fn lose_disk(&mut self, is_known: bool) {
+        self.was_voter |= self.disk.standing() == Standing::Voter;
+        let standing = if is_known { Standing::Observer } else { Standing::New };
+        self.disk = Disk::made(self.id, standing, Life(self.rng.bytes()));
     }
 
     /// Whether it is one of two machines of one replica.

@@ -7,13 +7,14 @@ use std::sync::Once;
 
 use elea_protocol::application::Application;
 use elea_protocol::id::{Digest, RequestName, Slot};
-use elea_protocol::message::Level;
+use elea_protocol::message::{Level, Standing};
 use elea_protocol::replica::Replica;
 use serde::Serialize;
 
 use crate::check::linear::{Decided, EnvironmentOp, StrongOp};
 use crate::check::{Executed, reexecute};
 use crate::coverage::Coverage;
+use crate::network::Machine;
 use crate::patron::{Patron, Story};
 use crate::plan::{Component, Plan};
 use crate::subject::Subject;
@@ -82,7 +83,10 @@ pub fn plan<S: Subject>(plan: Plan, verbose: bool) -> Report {
 
 fn drive<S: Subject>(world: &mut World<S>) -> Result<(), Violation> {
     run_until(world, world.plan.heal_at)?;
-    if let Some(component) = world.plan.component.clone() {
+    let component = world.plan.component.clone();
+    // A cluster that is only beginning needs a strong quorum, once: what is promised to parts of it
+    // is promised to voters.
+    if let Some(component) = component.filter(|component| are_voters(world, component)) {
         let until = world.now() + LATE;
         world.enclose(&component, until)?;
         run_until(world, until)?;
@@ -116,6 +120,15 @@ fn wait<S: Subject>(
     Ok(())
 }
 
+/// Whether all members of a component have found out that they may vote, before it is cut off.
+fn are_voters<S: Subject>(world: &World<S>, component: &Component) -> bool {
+    let may_vote = |machine: &Machine| {
+        let node = &world.nodes[machine.index()];
+        node.disk.standing() == Standing::Voter
+    };
+    component.members.iter().all(may_vote)
+}
+
 /// What the client of a component is still waiting for.
 fn neglect<S: Subject>(world: &World<S>, component: &Component) -> Option<String> {
     let patron = &world.clients.patrons[usize::from(component.client)];
@@ -143,7 +156,15 @@ fn standing<A: Application>(core: &Replica<A>) -> String {
     let lock = core.lock().map_or(0, |lock| lock.commit.slot.0);
     let (entered, stable) = (core.entered(), core.stable());
     let campaign = core.campaign().map(|view| format!(" for {view}")).unwrap_or_default();
-    format!("{entered}{campaign} head {} {:?} lock {lock} stable {stable}", head.slot, head.hash)
+    let may = match core.standing() {
+        Standing::Voter if core.may_vote() => "",
+        Standing::Voter => " in quarantine",
+        other => other.word(),
+    };
+    format!(
+        "{may} {entered}{campaign} head {} {:?} lock {lock} stable {stable}",
+        head.slot, head.hash
+    )
 }
 
 /// Lets everything up to `time` happen.
@@ -162,20 +183,27 @@ pub fn run_until<S: Subject>(world: &mut World<S>, time: u64) -> Result<(), Viol
 /// final everywhere, or clients have more to ask for.
 fn discord<S: Subject>(world: &World<S>) -> Option<String> {
     let mut heads = BTreeSet::new();
-    let (mut waiting, mut is_final) = (0, true);
+    let (mut waiting, mut is_final, mut all_vote) = (0, true, true);
     for core in world.correct().filter_map(|node| node.core.as_ref()) {
+        waiting += core.orderable();
+        all_vote &= core.may_vote();
+    }
+    // An observer follows: what it has is what the others have, and is final.
+    all_vote &= world.observers().all(|node| node.disk.standing() == Standing::Observer);
+    let followers = world.correct().chain(world.observers());
+    for core in followers.filter_map(|node| node.core.as_ref()) {
         let head = core.head();
         heads.insert(head);
-        waiting += core.orderable();
         let locked = core.lock().map_or(Slot::GENESIS, |lock| lock.commit.slot);
         is_final &= locked >= head.slot;
     }
     let (open, left) = (world.clients.open(), world.loads_left());
-    if heads.len() <= 1 && is_final && open == 0 && waiting == 0 && left == 0 {
+    if heads.len() <= 1 && is_final && all_vote && open == 0 && waiting == 0 && left == 0 {
         return None;
     }
     let standings: Vec<String> = world
         .correct()
+        .chain(world.observers())
         .filter_map(|node| Some(format!("{} {}", node.id, standing(node.core.as_ref()?))))
         .collect();
     let complaints: Vec<String> = world.clients.patrons.iter().map(Patron::complaint).collect();
@@ -198,7 +226,8 @@ fn verdict<S: Subject>(world: &mut World<S>) -> Result<(), Violation> {
     check_strong(world, head.hash, &executed)?;
     let mut states = Vec::new();
     for node in &mut world.nodes {
-        if let (true, Some(core)) = (node.is_correct(), &mut node.core) {
+        let follows = node.villain().is_none() && (node.is_correct() || node.has_lost_its_vote());
+        if let (true, Some(core)) = (follows, &mut node.core) {
             states.push((node.id, core.state_digest()));
         }
     }
@@ -211,6 +240,8 @@ fn verdict<S: Subject>(world: &mut World<S>) -> Result<(), Violation> {
             format!("{} is correct and found {mismatches} certified states not its own", node.id)
         })?;
     }
+    let observers = world.observers().count();
+    world.coverage.add("observer caught up", u64::try_from(observers).unwrap_or(u64::MAX));
     let expected = S::describe(&fresh);
     for node in world.correct() {
         let Some(core) = &node.core else { continue };

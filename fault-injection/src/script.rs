@@ -10,6 +10,8 @@
 //! | ...`seed=2` | with other keys, and another choice of what villains and syncs do |
 //! | ...`villain=(0,equivocator)` | and a replica is Byzantine |
 //! | ...`twin=0` | and a replica is two machines with one key, `r0` and `r0b`: both hear and are heard by everybody, as far as nothing is cut, except by each other |
+//! | ...`first_start` | and the replicas do not know yet whether they may vote |
+//! | ...`careless=3` | and the disk of a replica will be lost: it counts among the faulty ones |
 //! | ...`skew=(0,0,-500,0)` | and wall clocks are off by so many ms |
 //! | ...`checkpoint_interval=4` | and any setting of `tuning::Tuning`, by its name |
 //! | `weak client=0 ms=20`, `strong`, `final` | submits the operations below it, one a line, and runs |
@@ -21,7 +23,9 @@
 //! | ...`forever` | in a way that no healing ends |
 //! | `heal` | ends all cuts and drops |
 //! | `crash r=3`, `restart r=3` | as they say |
+//! | `lose r=3` | the power goes, and the disk is empty when it comes back |
 //! | `status`, `state`, `disk`, `evidence` | prints a line for all replicas of which the same is true |
+//! | `mismatches` | the same of certified states that were not the own ones |
 //! | `counters of=(merges,orphans) r=2` | the same of what cores count; of all replicas if none is named |
 //!
 //! Parties are `0` for a replica, `0b` for its twin and `c0` for a client. A line of the status is
@@ -33,7 +37,8 @@
 //! View 4, entered at slot 3; the head is slot 7, whose hash begins with 1a2b; the highest lock is
 //! of view 4 and slot 6; slot 4 is stable; it asks for view 5; two requests wait to be ordered, and
 //! one of an abandoned slot to be ordered again. What is none is left out. A lock that does not lie
-//! on the own history is followed by its hash: `lock=v4:6/3c4d`. Clients are told
+//! on the own history is followed by its hash: `lock=v4:6/3c4d`. Who may not vote says why at the end:
+//! `new`, `observer` or `quarantined`. Clients are told
 //!
 //! ```text
 //! c0: final slot=4 results=[111] by=r0,r1,r2 reordered, was slot=2 results=[11]
@@ -49,8 +54,9 @@ use std::path::Path;
 
 use bytes::Bytes;
 use elea_protocol::client::{Follow, Ticket};
-use elea_protocol::id::{ReplicaId, Slot, View, hex};
-use elea_protocol::message::Level;
+use elea_protocol::codec::Canonical as _;
+use elea_protocol::id::{Digest, ReplicaId, Slot, View, hex};
+use elea_protocol::message::{Level, Standing};
 use elea_protocol::tuning::Tuning;
 
 use crate::disk::Disk;
@@ -140,10 +146,12 @@ impl Script {
             }
             "crash" => page.inflict(given, Fault::Crash),
             "restart" => page.inflict(given, Fault::Restart),
+            "lose" => page.lose(given),
             "status" => Ok(page.status()),
             "state" => Ok(page.lines(|node| Some(node.core.as_ref()?.application().describe()))),
             "disk" => Ok(page.lines(|node| Some(on_disk(&node.disk)))),
             "evidence" => Ok(page.lines(evidence)),
+            "mismatches" => Ok(page.lines(mismatches)),
             "counters" => page.counters(given),
             other => Err(format!("no such directive: {other}")),
         }
@@ -211,7 +219,10 @@ impl Page {
             let id = id.parse().map(ReplicaId).map_err(|_| "no such replica")?;
             plan.villains.push((id, name.ok_or("no such villain")?));
         }
-        let faulty = plan.twins.iter().chain(plan.villains.iter().map(|(id, _)| id));
+        plan.is_first_start = given.flag("first_start");
+        plan.careless = given.numbers("careless")?.into_iter().map(ReplicaId).collect();
+        let villains = plan.villains.iter().map(|(id, _)| id);
+        let faulty = plan.twins.iter().chain(villains).chain(&plan.careless);
         if !faulty.clone().all(|id| plan.size.has(*id)) {
             return Err("no such replica".into());
         }
@@ -340,6 +351,15 @@ impl Page {
         Ok(String::new())
     }
 
+    fn lose(&mut self, given: &mut Given) -> Result<String, String> {
+        let machine = self.machine(given)?.ok_or("`r` is missing")?;
+        if self.world.nodes[machine.index()].is_correct() {
+            return Err("who loses its disk is named as `careless` in the beginning".into());
+        }
+        self.world.inflict(&Fault::LoseDisk(machine)).map_err(spoken)?;
+        Ok(String::new())
+    }
+
     fn inflict(
         &mut self,
         given: &mut Given,
@@ -436,6 +456,11 @@ impl Page {
                     write!(words, " {name}={count}").expect("a String");
                 }
             }
+            match core.standing() {
+                Standing::Voter if core.may_vote() => {}
+                Standing::Voter => words += " quarantined",
+                standing => write!(words, " {}", standing.word()).expect("a String"),
+            }
             Some(words)
         })
     }
@@ -514,6 +539,22 @@ fn moved(patron: &Patron, settled: &mut BTreeSet<Ticket>) -> Vec<(String, String
         moved.push((format!("final {}", results(last)), before));
     }
     moved
+}
+
+fn mismatches(node: &Node<JournalWorld>) -> Option<String> {
+    let short = |digest: &Digest| hex(&digest.0[..2]);
+    let all: Vec<String> = node
+        .core
+        .as_ref()?
+        .mismatches()
+        .iter()
+        .map(|known| {
+            let certified = &known.certified.checkpoint.checkpoint;
+            let own = short(&known.own.digest());
+            format!("slot={} own={own} certified={}", certified.slot, short(&certified.state))
+        })
+        .collect();
+    Some(if all.is_empty() { "none".into() } else { all.join("; ") })
 }
 
 fn evidence(node: &Node<JournalWorld>) -> Option<String> {

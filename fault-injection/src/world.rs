@@ -15,7 +15,7 @@ use elea_protocol::membership::Membership;
 use elea_protocol::message::{Message, ToClient, ToReplica};
 use elea_protocol::replica::{Event, Target};
 
-use crate::check::{Bounds, Checker};
+use crate::check::{Bounds, Checker, standing};
 use crate::client_side::Clients;
 use crate::coverage::Coverage;
 use crate::inspect::{self, Lens};
@@ -146,6 +146,9 @@ impl<S: Subject> World<S> {
                     },
                     villain: name.map(|(_, name)| villain::named(name).expect("a known villain")),
                     is_twin: plan.twins.contains(&id),
+                    is_careless: plan.careless.contains(&id),
+                    // The copies of one replica are different lives, of which one only may vote.
+                    is_new: plan.is_first_start && !plan.twins.contains(&id),
                     rng: rng.fork(),
                 };
                 Node::new(machine, id, fabric)
@@ -220,6 +223,9 @@ impl<S: Subject> World<S> {
     }
 
     fn mark_plan(&mut self) {
+        if self.plan.is_first_start {
+            self.coverage.mark("first start");
+        }
         if self.plan.real_signatures {
             self.coverage.mark("real signatures");
         }
@@ -275,6 +281,12 @@ impl<S: Subject> World<S> {
     /// Correct replicas that are up.
     pub fn correct(&self) -> impl Iterator<Item = &Node<S>> {
         self.nodes.iter().filter(|node| node.is_correct() && node.core.is_some())
+    }
+
+    /// Replicas that lost their vote with their disk, and are up.
+    pub fn observers(&self) -> impl Iterator<Item = &Node<S>> {
+        let lost = |node: &&Node<S>| node.has_lost_its_vote() && node.villain().is_none();
+        self.nodes.iter().filter(lost).filter(|node| node.core.is_some())
     }
 
     fn push(&mut self, at: u64, happening: Happening) {
@@ -418,11 +430,12 @@ impl<S: Subject> World<S> {
         if node.villain().is_some() {
             return Ok(());
         }
-        let (id, is_twin) = (node.id, node.is_twin());
+        let (id, is_correct) = (node.id, node.is_correct());
         let Some(core) = &mut node.core else { return Ok(()) };
         let head = core.head();
         let line = format_args!("{} head {} {:?}", machine.party(), head.slot, head.hash);
-        if is_twin {
+        if !is_correct {
+            // A twin, or one whose disk is lost: its histories need not follow each other.
             self.trace.say(self.now, line);
             return Ok(());
         }
@@ -445,6 +458,9 @@ impl<S: Subject> World<S> {
             Outbound::Peers(target, message) => {
                 if is_correct {
                     self.checker.message_leaves(id, &message, &node.disk)?;
+                }
+                if node.villain().is_none() {
+                    standing::message_leaves(id, &message, &node.disk, node.has_lost_its_vote())?;
                 }
                 let kind = message.kind();
                 let seen = match &message {
@@ -470,6 +486,9 @@ impl<S: Subject> World<S> {
             Outbound::Client(client, session, answer) => {
                 if is_correct {
                     self.checker.answer_leaves(id, &answer, &node.disk)?;
+                }
+                if node.villain().is_none() {
+                    standing::answer_leaves(id, &answer, &node.disk, node.has_lost_its_vote())?;
                 }
                 let kind = match &answer {
                     ToClient::Refusal(refusal) => {
@@ -657,6 +676,7 @@ impl<S: Subject> World<S> {
                 self.coverage.mark("stopped for good");
                 self.crash(*machine)?;
             }
+            Fault::LoseDisk(machine) => self.lose_disk(*machine)?,
             Fault::Restart(machine) => self.restart(*machine)?,
             Fault::Blackout => {
                 self.coverage.mark("crash of all");
@@ -690,6 +710,14 @@ impl<S: Subject> World<S> {
         if loss.is_torn {
             self.coverage.mark("torn write");
         }
+        Ok(())
+    }
+
+    fn lose_disk(&mut self, machine: Machine) -> Result<(), Violation> {
+        self.crash(machine)?;
+        let is_known = !self.plan.is_first_start;
+        self.nodes[machine.index()].lose_disk(is_known);
+        self.coverage.mark("disk lost");
         Ok(())
     }
 
@@ -754,6 +782,10 @@ impl<S: Subject> World<S> {
             for (name, count) in present.into_iter().chain(node.past.iter().copied()) {
                 coverage.add(&format!("core:{name}"), count);
             }
+        }
+        for node in self.nodes.iter().filter(|node| !node.is_correct()) {
+            coverage.add("quarantine", node.count("quarantines"));
+            coverage.add("quarantine ended", node.count("quarantines_ended"));
         }
         coverage.add("certificates", self.checker.votes.certificates);
         coverage.add("slots taken back", self.checker.histories.taken_back);

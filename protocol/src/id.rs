@@ -102,6 +102,17 @@ pub struct RequestName {
     pub number: RequestNumber,
 }
 
+/// One life of a replica: drawn at random when its data folder is made, and kept in there. A
+/// replica that lost its folder comes back with another one.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Life(pub [u8; 16]);
+
+impl fmt::Debug for Life {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex(&self.0))
+    }
+}
+
 /// A SHA-256 value.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Digest(pub [u8; 32]);

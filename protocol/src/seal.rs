@@ -497,6 +497,11 @@ impl Membership {
             Message::Campaign(campaign) => self.check_campaign(campaign)?,
             Message::NewView(new_view) => self.check_new_view(new_view)?,
             Message::Evidence(evidence) => self.check_evidence(evidence)?,
+            Message::Enrol(enrol) => self.check_signed(enrol)?,
+            Message::Enrolled(enrolled) => {
+                enrolled.body.check(self.size())?;
+                self.check_signed(enrolled)?;
+            }
         }
         Ok(Verified(message))
     }

@@ -19,6 +19,9 @@ pub struct Config {
     pub listen: String,
     /// The folder that holds its store.
     pub data: PathBuf,
+    /// A small file that outlives the folder, best beside the key: by it a replica that has lost its
+    /// folder knows so at once. Without it the replica asks its peers.
+    pub mark: Option<PathBuf>,
     /// When a record counts as durable.
     pub durability: Durability,
     /// How much it takes.
@@ -77,6 +80,16 @@ pub enum RunError {
         data: PathBuf,
         /// What was found.
         what: String,
+    },
+    /// The file that tells of the first start cannot be used.
+    #[error(
+        "{path}, which tells whether this key was used before, cannot be read or written ({reason}): check its permissions and those of its folder; remove it only if this key never ran with another data folder"
+    )]
+    Mark {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        reason: String,
     },
     /// The system gave no thread.
     #[error("no thread could be started ({0}): raise the limit on processes for this user")]

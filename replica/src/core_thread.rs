@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use elea_protocol::application::Application;
-use elea_protocol::replica::{Action, Event, Replica};
+use elea_protocol::message::Standing;
+use elea_protocol::replica::{Action, Doubt, Event, Quarantine, Replica};
+use tokio::sync::watch;
 
 use crate::certified::Certified;
 use crate::clock::Clock;
@@ -23,6 +25,8 @@ pub(crate) struct Router {
     pub(crate) outbound: Arc<Outbound>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) certified: Arc<Certified>,
+    /// What the replica may do.
+    pub(crate) standing: watch::Sender<Standing>,
 }
 
 impl Router {
@@ -63,6 +67,8 @@ pub(crate) fn run<A: Application>(
     let mut group = Vec::new();
     let mut actions = Vec::new();
     let mut not_before = Instant::now();
+    let mut doubted = false;
+    explain(replica.standing());
     loop {
         let deadline = replica.deadline().and_then(|at| clock.at(at));
         let wake_at = deadline.map(|at| at.max(not_before));
@@ -76,6 +82,19 @@ pub(crate) fn run<A: Application>(
             replica.handle(now, queued.event, &mut actions);
             actions.drain(..).for_each(|action| router.carry_out(action));
         }
+        router.standing.send_if_modified(|known| {
+            let standing = replica.standing();
+            let is_new = *known != standing;
+            if is_new {
+                *known = standing;
+                explain(standing);
+            }
+            is_new
+        });
+        if doubted != replica.in_quarantine().is_some() {
+            doubted = !doubted;
+            explain_doubt(replica.in_quarantine());
+        }
         if let Some(lock) = replica.lock().filter(|lock| lock.commit.view == replica.entered()) {
             router.certified.tell(lock.commit.view, lock.commit.slot);
         }
@@ -84,5 +103,35 @@ pub(crate) fn run<A: Application>(
             actions.drain(..).for_each(|action| router.carry_out(action));
             not_before = Instant::now() + IDLE;
         }
+    }
+}
+
+/// Says in a sentence what the replica may do.
+fn explain(standing: Standing) {
+    match standing {
+        Standing::Voter => tracing::info!("this replica votes"),
+        Standing::New => tracing::info!(
+            "the data folder is new: this replica votes when a strong quorum has said that it \
+             never heard of it before"
+        ),
+        Standing::Observer => tracing::warn!(
+            "OBSERVER: this replica took part before and its data folder was lost; it follows and \
+             serves its peers, and never votes again (docs/operations.md, \"A lost disk\")"
+        ),
+    }
+}
+
+/// Says in a sentence that the replica doubts its own state, or no longer does.
+fn explain_doubt(quarantine: Option<&Quarantine>) {
+    match quarantine.map(|quarantine| &quarantine.doubt) {
+        Some(Doubt::State(slot)) => tracing::error!(
+            "QUARANTINE: the state after slot {slot} is not the one that a strong quorum \
+             certified; this replica neither votes nor answers clients until it has fetched that"
+        ),
+        Some(Doubt::Store(what)) => tracing::error!(
+            "QUARANTINE: the store is damaged ({what}); this replica neither votes nor answers \
+             clients until its state is a certified one"
+        ),
+        None => tracing::warn!("the state is the certified one again: the quarantine is over"),
     }
 }

@@ -24,6 +24,7 @@ mod clock;
 mod config;
 mod core_thread;
 mod counters;
+mod first_start;
 mod frames;
 mod handshake;
 mod inbox;

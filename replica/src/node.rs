@@ -12,6 +12,7 @@ use std::time::Duration;
 use elea_protocol::application::Application;
 use elea_protocol::id::ReplicaId;
 use elea_protocol::membership::Membership;
+use elea_protocol::message::Standing;
 use elea_protocol::quorum::Strength;
 use elea_protocol::replica::{Replica, Setup, StartError};
 use tokio::net::TcpListener;
@@ -26,6 +27,7 @@ use crate::clock::Clock;
 use crate::config::{Config, RunError};
 use crate::core_thread::{self, Router};
 use crate::counters::Counters;
+use crate::first_start;
 use crate::handshake::Waiting;
 use crate::inbox::Inbox;
 use crate::listener::{self, Shell};
@@ -61,6 +63,7 @@ pub struct Node {
     links_end: CancellationToken,
     failure: watch::Receiver<Option<RunError>>,
     links_up: watch::Receiver<usize>,
+    standing: watch::Receiver<Standing>,
     core: Worker,
     store: Worker,
     listener: JoinHandle<()>,
@@ -110,14 +113,15 @@ impl Node {
             listener.local_addr().map_err(|error| cannot_listen(config.listen.clone(), &error))?;
         let counters = Arc::<Counters>::default();
         config.setup.membership = Arc::new(with_memory(&config, &counters));
-        let Config { setup, addresses, data, durability, limits, .. } = config;
+        let Config { setup, addresses, data, mark, durability, limits, .. } = config;
         let (me, membership) = (setup.id, Arc::clone(&setup.membership));
         let clock = Clock::start();
 
         let for_core = setup.clone();
         let recovery = spawn_blocking(move || {
-            let (store, recovered) =
-                Store::open(&data, for_core.membership.genesis(), me, durability)?;
+            let genesis = *for_core.membership.genesis();
+            let (mut store, mut recovered) = Store::open(&data, &genesis, me, durability)?;
+            first_start::find_out(&mut store, &mut recovered, me, &genesis, mark.as_deref())?;
             let slots = store.history();
             let replica = Replica::start(for_core, application, recovered, slots, clock.now());
             match replica {
@@ -173,7 +177,8 @@ impl Node {
             Ok(store_work.run(|outgoing| release.send(outgoing), synced)?)
         })?;
         let inbox = Arc::clone(&shell.inbox);
-        let router = Router { store: queue, outbound, counters, certified };
+        let (tell, standing) = watch::channel(replica.standing());
+        let router = Router { store: queue, outbound, counters, certified, standing: tell };
         let core = Worker::spawn(format!("{me}-core"), failed, move || {
             core_thread::run(replica, &inbox, router, clock, limits.store_backlog_bytes);
             Ok(())
@@ -187,6 +192,7 @@ impl Node {
             links_end,
             failure,
             links_up,
+            standing,
             core,
             store,
             listener,
@@ -206,8 +212,14 @@ impl Node {
         Arc::clone(&self.shell.counters)
     }
 
-    /// Waits until it has reached so many peers that, with them, it is a strong quorum. It serves
-    /// clients before that, as far as it can.
+    /// What it may do, as far as that is known.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        *self.standing.borrow()
+    }
+
+    /// Waits until it has reached so many peers that, with them, it is a strong quorum, and knows
+    /// whether it votes. On any start but the first it serves clients before that, as far as it can.
     ///
     /// # Errors
     /// It had to stop.
@@ -215,11 +227,16 @@ impl Node {
         let size = self.shell.membership.size();
         let mut links_up = self.links_up.clone();
         let enough = |up: &usize| size.suffices(*up + 1, Strength::Strong);
+        let mut standing = self.standing.clone();
+        let knows = async move {
+            // The senders are gone only when the node is being stopped.
+            let _ = links_up.wait_for(enough).await;
+            let _ = standing.wait_for(|standing| *standing != Standing::New).await;
+        };
         tokio::select! {
             biased;
             error = self.failed() => Err(error),
-            // The sender is gone only when the links are: the node is being stopped.
-            _ = links_up.wait_for(enough) => Ok(()),
+            () = knows => Ok(()),
         }
     }
 

@@ -42,7 +42,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use elea_protocol::codec::{self, Canonical, Sink};
 use elea_protocol::id::{Digest, ReplicaId, Slot};
-use elea_protocol::message::{Position, SlotEntry, StatePart};
+use elea_protocol::message::{Position, SlotEntry, Standing, StatePart};
 use elea_protocol::replica::{
     Adopted, Aside, Ground, Record, Recovered, Settled, StateHead, StoredState,
 };
@@ -80,6 +80,9 @@ const META_INCOMING: &[u8] = b"incoming";
 const META_ERA: &[u8] = b"era";
 const META_VOTED: &[u8] = b"voted";
 const META_GROUP: &[u8] = b"group";
+const META_STANDING: &[u8] = b"standing";
+const META_LIVES: &[u8] = b"lives";
+const META_MISMATCHES: &[u8] = b"mismatches";
 
 /// Why the store cannot be used. Each says what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -497,7 +500,15 @@ impl Store {
             stable: self.read_meta(META_STABLE)?,
             orphans: self.read_all(&self.orphans, ORPHANS)?,
             evidence: self.read_all(&self.evidence, EVIDENCE)?,
+            standing: self.standing()?,
+            lives: self.read_meta(META_LIVES)?.unwrap_or_default(),
+            mismatches: self.read_meta(META_MISMATCHES)?.unwrap_or_default(),
         })
+    }
+
+    fn standing(&self) -> Result<Standing, StoreError> {
+        let standing = self.read_meta(META_STANDING)?;
+        standing.ok_or_else(|| self.damaged("it does not say whether its replica votes"))
     }
 
     fn stored_state(&self, key: &[u8]) -> Result<Option<StoredState>, StoreError> {
@@ -772,6 +783,9 @@ impl<'a> Group<'a> {
                 self.evidence.insert(key, sealed);
                 Ok(())
             }
+            Record::Standing(standing) => self.put_meta(META_STANDING, standing),
+            Record::Lives(lives) => self.put_meta(META_LIVES, lives),
+            Record::Mismatches(mismatches) => self.put_meta(META_MISMATCHES, mismatches),
         }
     }
 
@@ -982,10 +996,12 @@ fn create(path: &Path, whole: &Path, genesis: &Digest, me: ReplicaId) -> Result<
         }
         let meta = open(META).map_err(|error| plain(&error))?;
         let text = |error: codec::CodecError| error.to_string();
-        let rows: [(&[u8], Vec<u8>); 3] = [
+        let rows: [(&[u8], Vec<u8>); 4] = [
             (META_FORMAT, seal(META, META_FORMAT, &FORMAT).map_err(text)?),
             (META_GENESIS, seal(META, META_GENESIS, genesis).map_err(text)?),
             (META_REPLICA, seal(META, META_REPLICA, &me).map_err(text)?),
+            // Whether this is the first start is not for the disk to say.
+            (META_STANDING, seal(META, META_STANDING, &Standing::New).map_err(text)?),
         ];
         let mut batch = database.batch().durability(Some(PersistMode::SyncAll));
         for (key, value) in rows {

@@ -73,6 +73,9 @@ struct Model {
     stable: Option<StableProof>,
     orphans: BTreeMap<Digest, Arc<SignedRequest>>,
     evidence: Vec<Evidence>,
+    standing: Option<Standing>,
+    lives: BTreeMap<ReplicaId, Life>,
+    mismatches: Vec<Mismatch>,
 }
 
 impl Model {
@@ -129,6 +132,9 @@ impl Model {
                     self.evidence.push(*evidence);
                 }
             }
+            Record::Standing(standing) => self.standing = Some(standing),
+            Record::Lives(lives) => self.lives = lives,
+            Record::Mismatches(mismatches) => self.mismatches = mismatches,
         }
     }
 
@@ -166,6 +172,9 @@ impl Model {
             stable: self.stable.clone(),
             orphans: self.orphans.values().cloned().collect(),
             evidence,
+            standing: self.standing.unwrap_or(Standing::New),
+            lives: self.lives.clone(),
+            mismatches: self.mismatches.clone(),
         }
     }
 
@@ -264,11 +273,37 @@ impl Scribe {
                 }
                 self.fetch();
             }
+            _ if self.dice.one_in(2) => self.office(),
             _ => {
                 let accused = proof(self.dice.below(5));
                 self.write(Record::Evidence(Box::new(accused)));
             }
         }
+    }
+
+    /// Something about what the replica may do.
+    fn office(&mut self) {
+        let record = match self.dice.below(3) {
+            0 => Record::Standing(match self.dice.below(3) {
+                0 => Standing::Voter,
+                1 => Standing::New,
+                _ => Standing::Observer,
+            }),
+            1 => {
+                let tag = self.dice.below(4) as u8;
+                let mut lives = self.model.lives.clone();
+                lives.insert(ReplicaId(tag), Life([self.dice.below(9) as u8; 16]));
+                Record::Lives(lives)
+            }
+            _ => {
+                let (slot, tag) = (self.dice.between(1, 9), self.dice.below(9));
+                let own = StateDigests { application: hash(tag), sessions: hash(tag + 1) };
+                let mut mismatches = self.model.mismatches.clone();
+                mismatches.push(Mismatch { certified: stable(slot, tag), own });
+                Record::Mismatches(mismatches)
+            }
+        };
+        self.write(record);
     }
 
     fn bytes(&mut self) -> Bytes {

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use elea_protocol::evidence::Evidence;
-use elea_protocol::id::{ClientId, RequestNumber, SessionId, View};
+use elea_protocol::id::{ClientId, Life, RequestNumber, SessionId, View};
 use elea_protocol::message::{
-    Checkpoint, CheckpointCertificate, Commit, CommitCertificate, Level, Linked, NewView,
+    Checkpoint, CheckpointCertificate, Commit, CommitCertificate, Level, Linked, Mismatch, NewView,
     NewViewHeader, NonDeterminism, OrderHeader, Request, SignedRequest, StableProof, StateDigests,
 };
 use elea_protocol::replica::EnteredView;
@@ -133,8 +133,25 @@ fn adopted(ground: Ground, slots: &[u64], lock: Option<CommitCertificate>) -> Re
     Record::Adopted(Box::new(Adopted { entered: None, ground, slots, lock, voted: Slot(0) }))
 }
 
+/// What a store holds that was just made.
+fn fresh() -> Recovered {
+    Recovered { standing: Standing::New, ..Recovered::default() }
+}
+
 fn assert_same(found: Recovered, expected: Recovered) {
-    let Recovered { entered, state, incoming, lock, voted, stable, orphans, evidence } = found;
+    let Recovered {
+        entered,
+        state,
+        incoming,
+        lock,
+        voted,
+        stable,
+        orphans,
+        evidence,
+        standing,
+        lives,
+        mismatches,
+    } = found;
     assert_eq!(entered, expected.entered);
     assert!(state.is_none() && incoming.is_none(), "looked at one by one");
     assert_eq!(lock, expected.lock);
@@ -142,6 +159,9 @@ fn assert_same(found: Recovered, expected: Recovered) {
     assert_eq!(stable, expected.stable);
     assert_eq!(orphans, expected.orphans);
     assert_eq!(evidence, expected.evidence);
+    assert_eq!(standing, expected.standing);
+    assert_eq!(lives, expected.lives);
+    assert_eq!(mismatches, expected.mismatches);
 }
 
 /// Closes the store and opens it again; what is known of it without reading must be the same.
@@ -397,15 +417,14 @@ fn an_adopted_history_replaces_the_end_of_the_own_one_from_slots_of_this_group_a
     assert_eq!(stored(&store), [1, 2, 13, 14, 15]);
     let (mut store, recovered) = reopen(&folder, store);
     assert_eq!(stored(&store), [1, 2, 13, 14, 15]);
-    let expected =
-        Recovered { entered: Some(entered(3, 4)), lock: Some(lock(3)), ..Recovered::default() };
+    let expected = Recovered { entered: Some(entered(3, 4)), lock: Some(lock(3)), ..fresh() };
     assert_same(recovered, expected);
     assert_eq!(keys(&store.aside), 0, "they are in the history, or of no use any more");
     // Without a lock, without another view, and shorter.
     store.commit(&[adopted(Ground::Common(Slot(1)), &[], None)]).expect("written");
     let (store, recovered) = reopen(&folder, store);
     assert_eq!(stored(&store), [1]);
-    assert_same(recovered, Recovered { entered: Some(entered(3, 4)), ..Recovered::default() });
+    assert_same(recovered, Recovered { entered: Some(entered(3, 4)), ..fresh() });
 }
 
 #[test]
@@ -455,8 +474,7 @@ fn a_fetched_state_replaces_the_history_and_what_was_fetched_of_others_goes() {
     let expected = vec![row(b"x", b"2"), row(b"y", b"3")];
     assert_eq!((all_rows(&state.rows), fetched), (expected.clone(), expected));
     drop(state.rows);
-    let expected =
-        Recovered { lock: Some(lock(21)), stable: Some(stable(20, 2)), ..Recovered::default() };
+    let expected = Recovered { lock: Some(lock(21)), stable: Some(stable(20, 2)), ..fresh() };
     assert_same(recovered, expected);
 
     // The next one, of the same slot, as when the state in place is damaged: that one stays until
@@ -576,7 +594,7 @@ fn records_that_would_leave_a_history_with_a_hole_are_not_written() {
     }
     let (store, recovered) = reopen(&folder, store);
     assert_eq!(stored(&store), [1, 2]);
-    assert_same(recovered, Recovered::default());
+    assert_same(recovered, fresh());
 }
 
 #[test]

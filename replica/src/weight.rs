@@ -110,6 +110,11 @@ pub(crate) fn record(record: &Record) -> usize {
                 stable(&settled.head.stable) + pieces.chain(rows).sum::<usize>()
             }
             Record::Evidence(evidence) => proof(evidence),
+            Record::Standing(_) => 0,
+            Record::Lives(lives) => DIGEST * lives.len(),
+            Record::Mismatches(mismatches) => {
+                mismatches.iter().map(|mismatch| stable(&mismatch.certified)).sum()
+            }
         }
 }
 

@@ -1,9 +1,11 @@
 //! `elea replica`: one replica of the key-value store.
 
 use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use elea_kv::{KeyValueStore, Limits as StoreLimits};
+use elea_protocol::message::Standing;
 use elea_protocol::replica::Setup;
 use elea_protocol::seal::Signer as _;
 use elea_replica::{Config, Limits, Node, RunError};
@@ -16,6 +18,10 @@ use crate::commands::up::Stopping;
 use crate::failure::{Failure, Outcome};
 use crate::files;
 use crate::output;
+
+/// The line on stdout by which a replica says that it may not vote.
+const OBSERVER: &str = "observer: this replica took part before and its data folder was lost; it \
+                        follows, serves its peers and never votes (see docs/operations.md)";
 
 /// Runs until SIGTERM, Ctrl-C, or something that it cannot go on with.
 pub async fn run(args: &Replica) -> Outcome {
@@ -50,6 +56,7 @@ pub async fn run(args: &Replica) -> Outcome {
         addresses: file.addresses,
         listen: listen.unwrap_or_default(),
         data: args.data.clone(),
+        mark: Some(mark_of(&args.key)),
         durability: file.durability,
         limits: Limits::default(),
     };
@@ -65,6 +72,9 @@ pub async fn run(args: &Replica) -> Outcome {
     };
     let serve = async {
         if node.ready().await.is_ok() {
+            if node.standing() == Standing::Observer {
+                output::line(OBSERVER);
+            }
             output::line(READY);
         }
         // Stopping tells the reason once more, and as the result.
@@ -77,6 +87,13 @@ pub async fn run(args: &Replica) -> Outcome {
         () = serve => {}
     }
     node.stop().await.map_err(failure)
+}
+
+/// Where a key's first start is noted: beside it, since it must outlive the data folder.
+fn mark_of(key: &Path) -> PathBuf {
+    let mut name = key.as_os_str().to_owned();
+    name.push(".started");
+    name.into()
 }
 
 fn failure(error: RunError) -> Failure {

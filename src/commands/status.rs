@@ -3,8 +3,8 @@
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{ContentArrangement, Table};
 use elea_protocol::cluster_file::ClusterFile;
-use elea_protocol::id::{ReplicaId, hex};
-use elea_protocol::message::NodeStatus;
+use elea_protocol::id::{Digest, ReplicaId, hex};
+use elea_protocol::message::{NodeStatus, Standing};
 use elea_protocol::quorum::Strength;
 use serde_json::{Map, Value as Json, json};
 
@@ -44,6 +44,7 @@ pub async fn run(args: &cli::Status) -> Outcome {
         return show_json(to_json(&file, &rows), outcome);
     }
     output::line(&to_table(&rows));
+    remarks(&rows).iter().for_each(|remark| output::line(remark));
     outcome
 }
 
@@ -93,12 +94,25 @@ fn row_json(row: &Row) -> Json {
     let lock = status.lock.map(
         |(view, at)| json!({ "view": view.0, "slot": at.slot.0, "hash": at.hash.to_string() }),
     );
+    let mismatches: Vec<_> = status
+        .mismatches
+        .iter()
+        .map(|known| {
+            json!({
+                "slot": known.slot.0,
+                "own": known.own.to_string(),
+                "certified": known.certified.to_string(),
+            })
+        })
+        .collect();
     let counters: Map<_, _> =
         status.counters.iter().map(|(name, count)| (name.clone(), (*count).into())).collect();
     json!({
         "id": row.id.0,
         "address": row.address,
         "reachable": true,
+        "standing": standing(status),
+        "mismatches": mismatches,
         "view": status.view.0,
         "primary": status.primary.0,
         "campaign": status.campaign.map(|view| view.0),
@@ -112,6 +126,48 @@ fn row_json(row: &Row) -> Json {
         "evidence": status.evidence,
         "counters": counters,
     })
+}
+
+/// Whether it votes, in a word.
+fn standing(status: &NodeStatus) -> &'static str {
+    match status.standing {
+        Standing::Voter if status.quarantined => "quarantined",
+        standing => standing.word(),
+    }
+}
+
+/// What an operator should know of replicas that do not vote, or whose state was wrong.
+fn remarks(rows: &[Row]) -> Vec<String> {
+    let mut remarks = Vec::new();
+    for row in rows {
+        let (id, Ok(status)) = (row.id, &row.said) else { continue };
+        match status.standing {
+            Standing::Voter => {}
+            Standing::New => remarks.push(format!(
+                "{id} is new: it votes once a strong quorum has said that it never heard of it"
+            )),
+            Standing::Observer => remarks.push(format!(
+                "{id} is an observer: it lost its data folder, follows and serves, and never votes"
+            )),
+        }
+        if status.quarantined {
+            remarks.push(format!(
+                "{id} is in quarantine: it doubts its own state and neither votes nor answers \
+                 until that is repaired"
+            ));
+        }
+        remarks.extend(status.mismatches.iter().map(|known| {
+            let short = |digest: &Digest| hex(&digest.0[..4]);
+            format!(
+                "{id} had the state {} after slot {}, where {} was certified: its memory or disk \
+                 is bad",
+                short(&known.own),
+                known.slot,
+                short(&known.certified),
+            )
+        }));
+    }
+    remarks
 }
 
 /// The view entered, and the one asked for where the replica wants to leave it.
@@ -128,6 +184,7 @@ fn to_table(rows: &[Row]) -> String {
     table.set_header([
         "replica",
         "reachable",
+        "standing",
         "view",
         "primary",
         "head",
@@ -137,7 +194,7 @@ fn to_table(rows: &[Row]) -> String {
         "divergence",
         "evidence",
     ]);
-    let short = |digest: &elea_protocol::id::Digest| hex(&digest.0[..4]);
+    let short = |digest: &Digest| hex(&digest.0[..4]);
     for row in rows {
         let name = format!("{} {}", row.id, row.address);
         let Ok(status) = &row.said else {
@@ -149,6 +206,7 @@ fn to_table(rows: &[Row]) -> String {
         table.add_row([
             name,
             String::from("yes"),
+            standing(status).to_owned(),
             view_cell(status),
             status.primary.to_string(),
             format!("{} {}", status.head.slot, short(&status.head.hash)),

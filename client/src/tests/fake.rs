@@ -12,7 +12,7 @@ use elea_protocol::id::{Digest, ReplicaId, RequestNumber, SessionId, Slot, View}
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{
     Challenge, Commit, Level, NodeStatus, Position, Reply, ReplyKind, Results, SessionReport,
-    SignedRequest, ToClient, ToReplica, WIRE_VERSION,
+    SignedRequest, Standing, ToClient, ToReplica, WIRE_VERSION,
 };
 use elea_protocol::seal::{Ed25519, SecretKey, Signer, sign, sign_replies};
 use futures::{SinkExt, StreamExt};
@@ -210,6 +210,9 @@ impl Replica {
         let head = Position { slot: Slot(0), hash: *self.membership.genesis() };
         let body = NodeStatus {
             nonce,
+            standing: Standing::Voter,
+            quarantined: false,
+            mismatches: Vec::new(),
             view: View(0),
             primary: ReplicaId(0),
             campaign: None,

@@ -14,6 +14,8 @@
 //! - `reported`: a client that was answered weakly is told rightly what became of it;
 //! - `liveness`: healed and quiet, every request of an honest client is answered and final, and in a
 //!   component with enough correct replicas it is answered before (L1 and L2);
+//! - `standing`: nothing that counts towards a quorum leaves a replica before its disk says that it
+//!   votes, nor after it lost its disk; in the end it follows as an observer;
 //! - `marks`, `records`, `restart`, `honest`: the contract between core and driver.
 
 mod bounds;
@@ -21,6 +23,7 @@ mod completed;
 mod histories;
 pub mod linear;
 mod outcome;
+pub mod standing;
 mod votes;
 
 use std::collections::BTreeSet;
@@ -321,7 +324,9 @@ fn gather<'a>(
         | Message::Fetch(_)
         | Message::Requests(_)
         | Message::State(_)
-        | Message::Suspect(_) => {}
+        | Message::Suspect(_)
+        | Message::Enrol(_)
+        | Message::Enrolled(_) => {}
     }
 }
 

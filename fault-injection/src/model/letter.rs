@@ -124,6 +124,10 @@ fn detail(message: &Message, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Message::Evidence(evidence) => {
             write!(f, " against {}: {}", evidence.culprit(), evidence.kind())
         }
+        Message::Enrol(enrol) => write!(f, " of {:?}", enrol.body.life),
+        Message::Enrolled(word) => {
+            write!(f, ": {:?} was the first of {}", word.body.life, word.body.replica)
+        }
         Message::Requests(_) | Message::Slots(_) | Message::Branch(_) | Message::State(_) => Ok(()),
     }
 }

@@ -12,6 +12,9 @@ use crate::network::{Link, Machine, Party};
 use crate::rng::Rng;
 use crate::villain;
 
+/// Makes the randomness for first starts another one than that of the rest.
+const FIRST_STARTS: u64 = 0x0057_a27e_d000;
+
 /// The settings of simulated replicas: small limits, so that they are reached.
 fn small_tuning(rng: &mut Rng) -> Tuning {
     let checkpoint_interval = *rng.pick(&[4, 8, 16]);
@@ -101,6 +104,9 @@ impl Draft {
             faults: Vec::new(),
             heal_at: 0,
             component: None,
+            // Of its own randomness, like everything about lost disks: so worlds stay what they were.
+            is_first_start: Rng::new(seed ^ (campaign << 48) ^ FIRST_STARTS).one_in(2),
+            careless: Vec::new(),
             villains: Vec::new(),
             skews: (0..machines).map(|_| rng.between(0, 300) as i64 * 1000 - 150_000).collect(),
             sync_max: (0..machines).map(|_| sync_max(&mut rng)).collect(),
@@ -182,6 +188,19 @@ impl Draft {
             let Some(machine) = machine else { return };
             let at = self.moment();
             self.fault(at, Fault::Stop(machine));
+        }
+    }
+
+    /// One that loses its disk, once or twice, and comes back.
+    pub fn lost_disk(&mut self) {
+        let Some(machine) = self.spoil() else { return };
+        self.plan.careless.push(ReplicaId(machine.0));
+        let earliest = self.plan.heal_at / 4;
+        for _ in 0..self.rng.between(1, 2) {
+            let at = self.rng.between(earliest, self.plan.heal_at);
+            let back = at + self.rng.between(1, 400) * MILLI;
+            self.fault(at, Fault::LoseDisk(machine));
+            self.fault(back, Fault::Restart(machine));
         }
     }
 
@@ -340,7 +359,9 @@ impl Draft {
             .into_iter()
             .filter(|machine| {
                 let is_twin = self.plan.twins.contains(&self.plan.replica_on(*machine));
-                is_twin || self.plan.villains.iter().any(|(id, _)| id.0 == machine.0)
+                is_twin
+                    || self.plan.careless.contains(&ReplicaId(machine.0))
+                    || self.plan.villains.iter().any(|(id, _)| id.0 == machine.0)
             })
             .collect();
         let bridges = faulty.into_iter().filter(|_| !self.rng.one_in(3)).collect();

@@ -15,7 +15,7 @@ pub fn plan(seed: u64) -> Plan {
     draft.patrons(3, 8);
     let faulty = draft.plan.size.faulty();
     match draft.rng.between(0, 4) {
-        0 => {}
+        0 => draft.lost_disk(),
         1 | 2 => {
             let count = draft.rng.between(1, u64::from(faulty));
             draft.stopped(u8::try_from(count).expect("at most f"));

@@ -34,6 +34,8 @@ pub enum Fault {
     Restart(Machine),
     /// It goes for good.
     Stop(Machine),
+    /// The power of a machine goes, and when it comes back its disk is empty.
+    LoseDisk(Machine),
     /// The power of all machines goes.
     Blackout,
     /// From now on exactly these directions are cut: of each, the first is not heard by the second.
@@ -129,6 +131,11 @@ pub struct Plan {
     pub heal_at: u64,
     /// What part of the network is alone for a while after that, if one is.
     pub component: Option<Component>,
+    /// Whether replicas begin with empty disks and have to find out that they may vote. If not they
+    /// are voters from the beginning, and who loses its disk is told so.
+    pub is_first_start: bool,
+    /// Whose disks will be lost: they count among the faulty ones from the beginning.
+    pub careless: Vec<ReplicaId>,
     /// Who is Byzantine, and how.
     pub villains: Vec<(ReplicaId, &'static str)>,
     /// How far the wall clock of each machine is off.
@@ -194,6 +201,8 @@ impl Plan {
             faults: Vec::new(),
             heal_at: u64::MAX,
             component: None,
+            is_first_start: false,
+            careless: Vec::new(),
             villains: Vec::new(),
             skews: vec![0; usize::from(replicas)],
             sync_max: vec![0; usize::from(replicas)],

@@ -15,7 +15,8 @@ pub fn plan(seed: u64) -> Plan {
     // Up to `f` faulty ones in all.
     for _ in 0..draft.plan.size.faulty() {
         match draft.rng.between(0, 9) {
-            0..=2 => {}
+            0 | 1 => {}
+            2 => draft.lost_disk(),
             3 => draft.stopped(1),
             4 => draft.lost_clock(),
             _ => draft.villains(1),

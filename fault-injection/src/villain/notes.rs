@@ -72,7 +72,10 @@ impl Notes {
             | Record::Piece { .. }
             | Record::Rows { .. }
             | Record::Settled(_)
-            | Record::Evidence(_) => {}
+            | Record::Evidence(_)
+            | Record::Standing(_)
+            | Record::Lives(_)
+            | Record::Mismatches(_) => {}
         }
     }
 

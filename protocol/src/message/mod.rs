@@ -6,10 +6,12 @@
 
 mod checkpoint;
 mod commit;
+mod enrol;
 mod fetch;
 mod order;
 mod reply;
 mod request;
+mod standing;
 mod status;
 mod view_change;
 mod wire;
@@ -18,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 pub use checkpoint::{Checkpoint, CheckpointCertificate, StableProof};
 pub use commit::{Commit, CommitCertificate};
+pub use enrol::{Enrol, Enrolled};
 pub use fetch::{
     ANSWER_BYTES_MAX, Branch, FETCH_DIGESTS_MAX, Fetch, LOCATOR_MAX, LastSlot, Linked, Requests,
     SLOTS_MAX, SlotEntry, Slots, StateChunk, StateDigests, StatePart, Wanted,
@@ -30,6 +33,7 @@ pub use reply::{
 };
 pub(crate) use reply::{ReplyRoot, ResultCollector};
 pub use request::{Level, OPERATIONS_MAX, REQUEST_BYTES_MAX, Request, SignedRequest};
+pub use standing::{Mismatch, MismatchReport, Standing};
 pub use status::{Position, Status};
 pub use view_change::{
     Campaign, NewView, NewViewHeader, Suspect, VIEW_MAX, ViewChange, changes_digest,
@@ -86,6 +90,10 @@ pub enum Message {
     NewView(Signed<NewView>),
     /// Somebody misbehaved. It proves itself.
     Evidence(Box<Evidence>),
+    /// The sender does not know whether it has been here before.
+    Enrol(Signed<Enrol>),
+    /// Which life of the receiver the sender heard of first.
+    Enrolled(Signed<Enrolled>),
 }
 
 impl Message {
@@ -108,6 +116,8 @@ impl Message {
             Self::Campaign(_) => "campaign",
             Self::NewView(_) => "new-view",
             Self::Evidence(_) => "evidence",
+            Self::Enrol(_) => "enrol",
+            Self::Enrolled(_) => "enrolled",
         }
     }
 }

@@ -9,14 +9,16 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::status::write_lock;
-use super::{Message, Position, Refusal, SessionReport, SignedReply, SignedRequest};
+use super::{
+    Message, MismatchReport, Position, Refusal, SessionReport, SignedReply, SignedRequest, Standing,
+};
 use crate::codec::{Canonical, Sink};
 use crate::evidence::Evidence;
 use crate::id::{ClientId, Digest, ReplicaId, RequestName, SessionId, Slot, View};
 use crate::seal::{Signature, Signed};
 
 /// The version of the frames; peers with another one are turned away with a clear word.
-pub const WIRE_VERSION: u32 = 1;
+pub const WIRE_VERSION: u32 = 2;
 
 /// Replica to whoever dialled it, first of all: "prove who you are".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -158,6 +160,13 @@ pub enum ToClient {
 pub struct NodeStatus {
     /// From the question.
     pub nonce: u64,
+    /// Whether it votes.
+    pub standing: Standing,
+    /// Whether its own state is in doubt: it neither votes nor answers clients until it has been
+    /// repaired.
+    pub quarantined: bool,
+    /// The checkpoints whose certified state was not its own, oldest first.
+    pub mismatches: Vec<MismatchReport>,
     /// The view entered.
     pub view: View,
     /// Its primary.
@@ -189,6 +198,14 @@ impl Canonical for NodeStatus {
 
     fn write(&self, to: &mut impl Sink) {
         to.put_u64(self.nonce);
+        to.put_u8(self.standing.number());
+        to.put_u8(u8::from(self.quarantined));
+        to.put_len(self.mismatches.len());
+        for mismatch in &self.mismatches {
+            to.put_u64(mismatch.slot.0);
+            to.put_digest(&mismatch.certified);
+            to.put_digest(&mismatch.own);
+        }
         to.put_u64(self.view.0);
         to.put_u8(self.primary.0);
         to.put_u64(self.campaign.unwrap_or_default().0);

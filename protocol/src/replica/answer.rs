@@ -11,15 +11,19 @@ use crate::message::{
 use crate::seal::sign_replies;
 
 impl<A: Application> Replica<A> {
-    /// Answers a session when everything appended so far is on disk.
+    /// Answers a session when everything appended so far is on disk. What a client hears of many
+    /// replicas it counts, so who may not vote is silent.
     pub(super) fn answer(&mut self, client: ClientId, session: SessionId, message: ToClient) {
+        if !self.may_vote() {
+            return;
+        }
         let (session, after) = (Some(session), self.appended);
         self.out.push(Action::Answer { client, session, message, after });
     }
 
     /// Sends replies of one slot, signed together, when everything appended so far is on disk.
     fn send_replies(&mut self, replies: Vec<Reply>) {
-        if replies.is_empty() {
+        if replies.is_empty() || !self.may_vote() {
             return;
         }
         let genesis = self.setup.membership.genesis();
@@ -128,7 +132,7 @@ impl<A: Application> Replica<A> {
     pub(super) fn answer_session(&mut self, client: ClientId, session: SessionId) {
         let (executed_through, final_through) =
             self.sessions().progress(&client, session, self.certified());
-        let report = self.sign(SessionReport {
+        let report = self.cast(SessionReport {
             client,
             session,
             view: self.entered,
@@ -136,7 +140,9 @@ impl<A: Application> Replica<A> {
             final_through,
             floor: self.sessions().floor(&client),
         });
-        self.answer(client, session, ToClient::Session(report));
+        if let Some(report) = report {
+            self.answer(client, session, ToClient::Session(report));
+        }
     }
 
     pub(super) fn answer_evidence(&mut self, client: ClientId) {
@@ -163,6 +169,9 @@ impl<A: Application> Replica<A> {
             .collect();
         let body = NodeStatus {
             nonce,
+            standing: self.standing(),
+            quarantined: self.in_quarantine().is_some(),
+            mismatches: self.mismatch_reports(),
             view: self.entered,
             primary: self.primary(),
             campaign: self.campaign(),

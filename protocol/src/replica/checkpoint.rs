@@ -27,9 +27,10 @@ impl<A: Application> Replica<A> {
         if slot <= self.voted_checkpoint || slot <= self.stable() {
             return;
         }
+        let vote = self.cast(Checkpoint { view: self.entered, slot, hash, state });
+        let Some(vote) = vote else { return };
         self.voted_checkpoint = slot;
         self.counters.checkpoints_cast += 1;
-        let vote = self.sign(Checkpoint { view: self.entered, slot, hash, state });
         self.send(Target::Others, Message::Checkpoint(vote.clone()));
         self.hear_checkpoint(&vote);
     }
@@ -79,7 +80,9 @@ impl<A: Application> Replica<A> {
         let Some(taken) = self.taken.get(&slot) else { return };
         if taken.digests.digest() != state {
             // Q replicas have another state here. Ours is not to be trusted, nor built upon.
+            let own = taken.digests;
             self.counters.state_mismatch += 1;
+            self.note_mismatch(proof.clone(), own);
             self.begin_transfer(from, proof);
             return;
         }

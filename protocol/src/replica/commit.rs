@@ -74,9 +74,9 @@ impl<A: Application> Replica<A> {
         if slot <= self.voted_commit || slot == Slot::GENESIS || !self.is_serving() {
             return;
         }
+        let Some(vote) = self.cast(Commit { view: self.entered, slot, hash }) else { return };
         self.voted_commit = slot;
         self.counters.commits_cast += 1;
-        let vote = self.sign(Commit { view: self.entered, slot, hash });
         // Not before the history up to it is durable: a vote that can be forgotten is a vote that
         // can be cast twice.
         self.send(Target::Others, Message::Commit(vote.clone()));

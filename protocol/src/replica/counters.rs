@@ -78,6 +78,10 @@ counters! {
     useless_answers,
     /// Checkpoint certificates whose state is not the own: this replica is corrupt.
     state_mismatch,
+    /// Times this replica went into quarantine, for doubt of its own state.
+    quarantines,
+    /// Times it came out again, with a certified state.
+    quarantines_ended,
     /// Times patience with a primary ran out.
     suspicions,
     /// Campaigns begun for another view.

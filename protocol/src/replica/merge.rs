@@ -212,7 +212,7 @@ impl<A: Application> Replica<A> {
                 let at = whole.proof.position();
                 self.history = History::after(at, whole.last.choices.time);
                 self.taken.clear();
-                self.distrusted = false;
+                self.trust_again();
                 self.counters.state_transfers += 1;
                 self.settling.begin_anew();
                 let (snapshot, sessions) = self.execution.freeze();
@@ -397,13 +397,19 @@ impl<A: Application> Replica<A> {
         self.end_campaign(view);
     }
 
-    fn after_adoption(&mut self) {
-        // An adopted history may be long: its slots were neither voted on nor answered.
+    /// Answers for the newest slots, whoever waits.
+    pub(super) fn answer_anew(&mut self) {
         let head = self.history.head().slot;
         let first = self.stable().max(Slot(head.0.saturating_sub(ANSWERED_ANEW))).next();
         for slot in (first.0..=head.0).map(Slot) {
             self.answer_speculatively(slot);
         }
+    }
+
+    fn after_adoption(&mut self) {
+        // An adopted history may be long: its slots were neither voted on nor answered.
+        self.answer_anew();
+        let head = self.history.head().slot;
         if let Some(proof) = self.stable_ahead.take_if(|proof| proof.slot() <= head) {
             self.on_stable(self.setup.id, proof);
         }

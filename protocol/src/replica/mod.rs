@@ -21,6 +21,7 @@
 //! | `settle` | the same on the disk |
 //! | `fetch` | what is missing of the own history: asking, answering, being answered |
 //! | `status` | where the others stand, and sending again what may have been lost |
+//! | `standing` | whether this replica may vote; first starts, lost disks, quarantine |
 //! | `record`, `start` | what is on disk, and starting from it |
 //! | `invariant` | what is asserted after every event |
 
@@ -38,6 +39,7 @@ mod pending;
 mod record;
 mod sessions;
 mod settle;
+mod standing;
 mod start;
 mod status;
 mod transfer;
@@ -60,6 +62,8 @@ pub use self::record::{
 };
 pub use self::sessions::{Admission, Kept, Known, Sessions};
 use self::settle::Settling;
+use self::standing::Office;
+pub use self::standing::{Doubt, Quarantine};
 pub use self::start::StartError;
 use self::status::Peer;
 pub use self::transfer::Progress;
@@ -67,7 +71,6 @@ use self::transfer::{Served, States, Transfer, Whole};
 use self::view_change::Changing;
 use self::votes::Votes;
 use crate::application::Application;
-use crate::codec::Canonical;
 use crate::evidence::Evidence;
 use crate::history::History;
 use crate::id::{ClientId, Digest, Instant, Now, ReplicaId, RequestName, SessionId, Slot, View};
@@ -78,7 +81,7 @@ use crate::message::{
 };
 use crate::quorum::ClusterSize;
 use crate::rows::RowsView;
-use crate::seal::{Signed, Signer, Verified, sign};
+use crate::seal::{Signed, Signer, Verified};
 use crate::tuning::Tuning;
 
 /// A point in the sequence of durable records of one run. `Mark::NONE` is before all of them.
@@ -203,6 +206,8 @@ pub struct Replica<A: Application> {
     entered: View,
     new_view: Option<Signed<NewView>>,
     entry_slot: Slot,
+    /// Whether it may vote.
+    office: Office,
     changing: Changing,
     history: History,
     execution: Execution<A>,
@@ -271,6 +276,7 @@ where
             entered,
             new_view,
             entry_slot,
+            office,
             changing,
             history,
             execution,
@@ -315,6 +321,7 @@ where
             .field("entered", entered)
             .field("new_view", new_view)
             .field("entry_slot", entry_slot)
+            .field("office", office)
             .field("changing", changing)
             .field("history", history)
             .field("execution", execution)
@@ -412,6 +419,7 @@ impl<A: Application> Replica<A> {
             Event::Tick => self.on_tick(),
         }
         self.tend_views();
+        self.tend_standing();
         self.order_pending();
         self.assert_invariants();
         actions.append(&mut self.out);
@@ -434,6 +442,8 @@ impl<A: Application> Replica<A> {
             Message::Campaign(campaign) => self.on_campaign(from, *campaign),
             Message::NewView(new_view) => self.on_new_view(from, new_view),
             Message::Evidence(evidence) => self.on_evidence(*evidence),
+            Message::Enrol(enrol) => self.on_enrol(&enrol),
+            Message::Enrolled(word) => self.on_enrolled(&word),
         }
     }
 
@@ -459,6 +469,7 @@ impl<A: Application> Replica<A> {
             self.change_at(),
             self.branches.next_fetch(),
             self.transfer_at(),
+            self.enrol_at(),
         ]
         .into_iter()
         .flatten()
@@ -484,11 +495,6 @@ impl<A: Application> Replica<A> {
     /// Sends what rests on no record.
     fn send_at_once(&mut self, to: Target, message: Message) {
         self.out.push(Action::Send { to, message, after: Mark::NONE });
-    }
-
-    fn sign<T: Canonical>(&self, body: T) -> Signed<T> {
-        let genesis = self.setup.membership.genesis();
-        sign(&*self.setup.signer, genesis, self.setup.id, body).into_inner()
     }
 
     fn primary(&self) -> ReplicaId {

@@ -109,8 +109,10 @@ impl<A: Application> Replica<A> {
     pub(super) fn refuse(&mut self, request: &SignedRequest, reason: RefusalReason) {
         self.counters.refused_requests += 1;
         let name = request.body().name();
-        let refusal = self.sign(Refusal { name, request: request.digest(), reason });
-        self.answer(name.client, name.session, ToClient::Refusal(refusal));
+        let refusal = self.cast(Refusal { name, request: request.digest(), reason });
+        if let Some(refusal) = refusal {
+            self.answer(name.client, name.session, ToClient::Refusal(refusal));
+        }
     }
 
     pub(super) fn next_forward(&self) -> Instant {
@@ -120,7 +122,7 @@ impl<A: Application> Replica<A> {
     /// A backup passes on what the primary should have ordered by now, to all: the client may
     /// have sent it to backups only, and orphans may be known to nobody else.
     pub(super) fn forward_waiting(&mut self) {
-        if self.is_primary() && self.is_serving() {
+        if self.leads() {
             return;
         }
         let (now, again) = (self.now.instant, self.next_forward());
@@ -149,7 +151,7 @@ impl<A: Application> Replica<A> {
     }
 
     pub(super) fn forward_at(&self) -> Option<Instant> {
-        if self.is_primary() && self.is_serving() { None } else { self.pending.next_forward() }
+        if self.leads() { None } else { self.pending.next_forward() }
     }
 
     /// Whether the suffix above the stable checkpoint is as long as it may be. What others have
@@ -170,7 +172,7 @@ impl<A: Application> Replica<A> {
     /// Orders what waits, as the primary. With nothing under way a request is ordered at once;
     /// under load slots wait for the disk and for certificates, and requests gather meanwhile.
     pub(super) fn order_pending(&mut self) {
-        if !self.is_primary() || !self.is_serving() {
+        if !self.leads() {
             return;
         }
         self.forget_settled();
@@ -194,8 +196,7 @@ impl<A: Application> Replica<A> {
     /// When the primary orders although its earlier slots are not settled: certificates do not
     /// form in a part without a strong quorum, and weak requests go on there.
     pub(super) fn order_at(&self) -> Option<Instant> {
-        let waits =
-            self.is_primary() && self.is_serving() && !self.pending.is_empty() && !self.is_full();
+        let waits = self.leads() && !self.pending.is_empty() && !self.is_full();
         waits.then(|| self.last_ordered.after_ms(self.setup.tuning.batch_wait_ms))
     }
 
@@ -280,7 +281,8 @@ impl<A: Application> Replica<A> {
             hash: extend(&head.hash, &digest),
             batch: digest,
         };
-        let order = self.sign(Order { header, choices: batch.choices, requests });
+        let order = self.cast(Order { header, choices: batch.choices, requests });
+        let Some(order) = order else { return };
         let wants_commit = batch.wants_commit();
         self.counters.ordered_slots += 1;
         self.last_ordered = self.now.instant;

@@ -1,15 +1,16 @@
 //! What a replica keeps on its disk: the records it writes and what it finds when it starts.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::evidence::Evidence;
-use crate::id::{Digest, Slot, View};
+use crate::id::{Digest, Life, ReplicaId, Slot, View};
 use crate::message::{
-    CommitCertificate, Linked, NewView, Position, SignedRequest, SlotEntry, StableProof,
-    StateDigests, StatePart,
+    CommitCertificate, Linked, Mismatch, NewView, Position, SignedRequest, SlotEntry, StableProof,
+    Standing, StateDigests, StatePart,
 };
 use crate::rows::{Changes, Row, RowsView};
 use crate::seal::Signed;
@@ -73,6 +74,12 @@ pub enum Record {
     Settled(Box<Settled>),
     /// A proof of misbehaviour. Added to the others.
     Evidence(Box<Evidence>),
+    /// What the replica may do from now on.
+    Standing(Standing),
+    /// The first life of each replica that was heard of, and the own one. Replaces those before.
+    Lives(BTreeMap<ReplicaId, Life>),
+    /// The checkpoints whose certified state was not the own one. Replaces those before.
+    Mismatches(Vec<Mismatch>),
 }
 
 /// A slot of another history than the own.
@@ -177,4 +184,11 @@ pub struct Recovered {
     pub orphans: Vec<Arc<SignedRequest>>,
     /// Proofs stored.
     pub evidence: Vec<Evidence>,
+    /// What the replica may do. On the first start in a folder the driver says [`Standing::New`].
+    pub standing: Standing,
+    /// The first life of each replica that was heard of, and the own one, which the driver draws
+    /// before the first start. Who is new needs it.
+    pub lives: BTreeMap<ReplicaId, Life>,
+    /// The checkpoints whose certified state was not the own one, oldest first.
+    pub mismatches: Vec<Mismatch>,
 }

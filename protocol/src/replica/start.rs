@@ -10,6 +10,7 @@ use super::execution::Undone;
 use super::fetch::Fetching;
 use super::pending::Pending;
 use super::settle::Settling;
+use super::standing::Office;
 use super::transfer::{Taken, Transfer};
 use super::view_change::Changing;
 use super::votes::Votes;
@@ -44,11 +45,13 @@ impl<A: Application> Replica<A> {
     pub fn start<E>(
         setup: Setup,
         application: A,
-        recovered: Recovered,
+        mut recovered: Recovered,
         slots: impl Iterator<Item = Result<(Digest, SlotEntry), E>>,
         now: Now,
     ) -> Result<Self, StartError<E>> {
-        let mut replica = Self::empty(setup, application, recovered.evidence, now);
+        let evidence = std::mem::take(&mut recovered.evidence);
+        let mut replica = Self::empty(setup, application, evidence, now);
+        replica.recover_office(&mut recovered);
         if let Some(state) = recovered.state {
             replica.restore(state)?;
         }
@@ -79,6 +82,7 @@ impl<A: Application> Replica<A> {
             }
             replica.lock = Some(lock);
         }
+        replica.recover_doubt();
         replica.commits.forget_through(replica.certified());
         let orphans: Vec<_> = recovered
             .orphans
@@ -92,7 +96,7 @@ impl<A: Application> Replica<A> {
         }
         replica.note_strong_slots();
         if let Some(incoming) = recovered.incoming {
-            replica.resume(incoming);
+            replica.resume_transfer(incoming);
         }
         replica.out.clear();
         replica.appended = Mark::NONE;
@@ -110,6 +114,7 @@ impl<A: Application> Replica<A> {
             entered: View::ZERO,
             new_view: None,
             entry_slot: Slot::GENESIS,
+            office: Office::default(),
             changing: Changing::default(),
             history: History::new(*setup.membership.genesis()),
             execution: Execution::new(application, rules),
@@ -183,7 +188,7 @@ impl<A: Application> Replica<A> {
 
     /// Goes on with a state that was being fetched. If what is there is of no use, it is fetched
     /// anew.
-    fn resume(&mut self, state: StoredState) {
+    fn resume_transfer(&mut self, state: StoredState) {
         let rules = self.setup.tuning.rules;
         let execution = &self.execution;
         let transfer = Transfer::from_disk(&state, rules, |digest| execution.restore(digest));

@@ -168,7 +168,8 @@ impl<A: Application> Replica<A> {
     /// Sends what a peer's last two words show it to lack.
     fn send_again(&mut self, from: ReplicaId, before: &Status, status: &Status) {
         let view = self.entered;
-        let of_view = status.entered == view;
+        // Own votes are repeated by who may vote.
+        let of_view = status.entered == view && self.may_vote();
         let to = Target::One(from);
         if before.lock == status.lock {
             let rank = status.lock.map(|(view, at)| (view, at.slot));

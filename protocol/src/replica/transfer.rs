@@ -18,7 +18,7 @@ use bytes::Bytes;
 use super::branch::{Footing, Path, Reach, Side};
 use super::fetch::BUDGET_LEAST;
 use super::sessions::{FrozenSessions, Sessions, SessionsRestore};
-use super::{Mark, Record, Replica, StateHead, StoredState, Target};
+use super::{Doubt, Mark, Record, Replica, StateHead, StoredState, Target};
 use crate::application::{Application, Restore, Snapshot};
 use crate::codec::{self, Canonical};
 use crate::history::extend;
@@ -560,11 +560,18 @@ impl<A: Application> Replica<A> {
     }
 
     /// The own state cannot be read. What was executed on it since is of no use.
-    pub(super) fn distrust(&mut self, _why: &Unreadable) {
+    pub(super) fn distrust(&mut self, why: &Unreadable) {
         if !self.distrusted {
             self.counters.state_unreadable += 1;
             self.distrusted = true;
+            self.quarantine(Doubt::Store(why.0.clone()));
         }
+    }
+
+    /// A certified state is in place.
+    pub(super) fn trust_again(&mut self) {
+        self.distrusted = false;
+        self.end_doubt_of_store();
     }
 
     /// Whether the application says that it could not read its state.
@@ -579,9 +586,11 @@ impl<A: Application> Replica<A> {
     /// the own votes on another one, if there were any, come to nothing.
     fn install_in_view(&mut self) {
         let Some(proof) = self.ready.as_ref().map(|whole| whole.proof.clone()) else { return };
+        let of_view = proof.cover.commit.view == self.entered;
         let at = proof.position();
-        if self.history.goes_through(at) {
-            // The own state is not the certified one, but the history is: it is executed anew.
+        if self.history.goes_through(at) && (of_view || !self.lock_aside) {
+            // The own state is not the certified one, but the history is: it is executed anew. The
+            // history stays what it is, so it matters not of which view the certificate is.
             let own: Vec<_> = self
                 .history
                 .from(at.slot.next())
@@ -599,7 +608,7 @@ impl<A: Application> Replica<A> {
             self.adopt(None, &path);
             return;
         }
-        if proof.cover.commit.view != self.entered {
+        if !of_view {
             return;
         }
         // The lock may be a later one of this view: then the history leads up to it.

@@ -182,8 +182,7 @@ impl<A: Application> Replica<A> {
             && self.may_ask_for(view)
             && self.changing.answered.insert(view)
         {
-            let change = self.view_change(view);
-            self.send_campaign(Target::Others, change);
+            self.ask_for(view);
         }
         self.reconsider();
     }
@@ -281,6 +280,9 @@ impl<A: Application> Replica<A> {
 
     /// Looks for a reason to ask for another view, as long as there is one.
     pub(super) fn reconsider(&mut self) {
+        if !self.may_vote() {
+            return;
+        }
         let Changing { campaign, .. } = &self.changing;
         if let Some(Running { why: Why::Refuted(view), .. }) = campaign
             && !self.lock_refutes(*view)
@@ -388,14 +390,20 @@ impl<A: Application> Replica<A> {
     fn campaign_for(&mut self, view: View, why: Why) {
         self.counters.campaigns += 1;
         self.changing.campaign = Some(Running { view, why, waiting: None });
-        let change = self.view_change(view);
-        self.send_campaign(Target::Others, change);
+        self.ask_for(view);
     }
 
-    fn view_change(&mut self, view: View) -> Signed<ViewChange> {
+    /// Sends a view change, made anew.
+    fn ask_for(&mut self, view: View) {
+        if let Some(change) = self.view_change(view) {
+            self.send_campaign(Target::Others, change);
+        }
+    }
+
+    fn view_change(&mut self, view: View) -> Option<Signed<ViewChange>> {
         let stamp = self.next_stamp();
         let campaign = self.changing.campaign().map_or(view, |campaign| campaign.max(view));
-        let change = self.sign(ViewChange {
+        let change = self.cast(ViewChange {
             view,
             campaign,
             entered: self.entered,
@@ -403,9 +411,9 @@ impl<A: Application> Replica<A> {
             stable: self.stable(),
             head: self.history.head(),
             stamp,
-        });
+        })?;
         self.keep_change(change.clone());
-        change
+        Some(change)
     }
 
     fn send_campaign(&mut self, to: Target, change: Signed<ViewChange>) {
@@ -429,8 +437,7 @@ impl<A: Application> Replica<A> {
     pub(super) fn renew_campaign(&mut self) {
         let Some(campaign) = self.changing.campaign else { return };
         if self.may_ask_for(campaign.view) {
-            let change = self.view_change(campaign.view);
-            self.send_campaign(Target::Others, change);
+            self.ask_for(campaign.view);
         }
     }
 
@@ -445,8 +452,7 @@ impl<A: Application> Replica<A> {
             self.changing.answered.clear();
             if self.may_ask_for(campaign.view) {
                 // Made anew: its word is newer than that of a status sent meanwhile.
-                let change = self.view_change(campaign.view);
-                self.send_campaign(Target::Others, change);
+                self.ask_for(campaign.view);
             }
         }
     }
@@ -509,6 +515,17 @@ impl<A: Application> Replica<A> {
         for kept in changing.changes.values_mut() {
             *kept = kept.split_off(&entered.next());
         }
+    }
+
+    /// This replica may not ask for anything any more, nor blame anybody.
+    pub(super) fn forget_own_campaign(&mut self) {
+        let me = self.setup.id;
+        let changing = &mut self.changing;
+        changing.campaign = None;
+        changing.answered.clear();
+        changing.gathered.clear();
+        changing.changes.remove(&me);
+        changing.suspects.remove(&me);
     }
 
     // ---- other histories ----
@@ -631,6 +648,7 @@ impl<A: Application> Replica<A> {
             && self.divergent.is_empty()
             && self.ready.is_none()
             && self.transfer.is_none()
+            && !self.is_distrusted()
             && self.branches.len() == 0
         {
             self.branches.rest();

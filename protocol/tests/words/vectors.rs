@@ -9,14 +9,16 @@ use bytes::Bytes;
 use elea_protocol::codec::{Canonical, encode};
 use elea_protocol::history::extend;
 use elea_protocol::id::{
-    ClientId, Digest, ReplicaId, RequestName, RequestNumber, SessionId, Slot, View, WallTime, hex,
+    ClientId, Digest, Life, ReplicaId, RequestName, RequestNumber, SessionId, Slot, View, WallTime,
+    hex,
 };
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{
-    Batch, Checkpoint, Commit, CommitCertificate, Fetch, HelloBody, Level, NewView, NewViewHeader,
-    NodeStatus, NonDeterminism, OrderHeader, Origin, Position, Refusal, RefusalReason, Reply,
-    ReplyKind, Request, Results, SessionReport, SignedRequest, StateDigests, StatePart, Status,
-    Suspect, ViewChange, Wanted, batch_digest, changes_digest,
+    Batch, Checkpoint, Commit, CommitCertificate, Enrol, Enrolled, Fetch, HelloBody, Level,
+    MismatchReport, NewView, NewViewHeader, NodeStatus, NonDeterminism, OrderHeader, Origin,
+    Position, Refusal, RefusalReason, Reply, ReplyKind, Request, Results, SessionReport,
+    SignedRequest, Standing, StateDigests, StatePart, Status, Suspect, ViewChange, Wanted,
+    batch_digest, changes_digest,
 };
 use elea_protocol::seal::{Ed25519, PublicKey, SecretKey, Signer, sign, sign_replies};
 use expect_test::expect_file;
@@ -150,12 +152,22 @@ fn what_is_signed_and_hashed_never_changes() {
         floor: SessionId(5),
     };
     line(&mut text, "session report", &genesis, &report);
+    let life = Life([6; 16]);
+    line(&mut text, "enrolment", &genesis, &Enrol { life });
+    line(&mut text, "enrolled", &genesis, &Enrolled { replica: ReplicaId(3), life });
     for origin in [Origin::Replica(ReplicaId(3)), Origin::Client(name.client)] {
         let hello = HelloBody { origin, to: ReplicaId(1), nonce: [0xdd; 32] };
         line(&mut text, "hello", &genesis, &hello);
     }
     let mut node = NodeStatus {
         nonce: 1,
+        standing: Standing::New,
+        quarantined: true,
+        mismatches: vec![MismatchReport {
+            slot: Slot(2),
+            certified: Digest([0xcc; 32]),
+            own: Digest([0xcd; 32]),
+        }],
         view: View(2),
         primary: ReplicaId(2),
         campaign: None,
@@ -216,6 +228,8 @@ fn no_two_kinds_of_statement_share_a_tag() {
         SessionReport::TAG,
         HelloBody::TAG,
         NodeStatus::TAG,
+        Enrol::TAG,
+        Enrolled::TAG,
         "speculative-replies",
         "committed-replies",
         "reply-leaf",

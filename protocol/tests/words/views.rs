@@ -2,10 +2,10 @@
 
 use elea_protocol::codec::Canonical;
 use elea_protocol::evidence::Evidence;
-use elea_protocol::id::{Digest, ReplicaId, Slot, View};
+use elea_protocol::id::{Digest, Life, ReplicaId, Slot, View};
 use elea_protocol::message::{
-    Campaign, Commit, CommitCertificate, Message, NewView, NewViewHeader, Position, Status,
-    Suspect, VIEW_MAX, ViewChange, changes_digest,
+    Campaign, Commit, CommitCertificate, Enrol, Enrolled, Message, NewView, NewViewHeader,
+    Position, Status, Suspect, VIEW_MAX, ViewChange, changes_digest,
 };
 use elea_protocol::seal::Signed;
 
@@ -127,6 +127,23 @@ fn a_status_keeps_its_bounds() {
         forgeries(&says(2, good), asks(View(2), Some(View(3))), UNKNOWN_SIGNER)
     {
         assert_eq!(verdict(Message::Status(forged)), expected);
+    }
+}
+
+#[test]
+fn a_life_is_told_by_a_member_and_of_a_member() {
+    let (life, other) = (Life([1; 16]), Life([2; 16]));
+    assert_eq!(verdict(Message::Enrol(says(1, Enrol { life }))), "good");
+    for (forged, expected) in
+        forgeries(&says(2, Enrol { life }), Enrol { life: other }, UNKNOWN_SIGNER)
+    {
+        assert_eq!(verdict(Message::Enrol(forged)), expected);
+    }
+    let of = |replica| Enrolled { replica: ReplicaId(replica), life };
+    assert_eq!(verdict(Message::Enrolled(says(1, of(3)))), "good");
+    assert_eq!(verdict(Message::Enrolled(says(1, of(4)))), "a life of no member");
+    for (forged, expected) in forgeries(&says(2, of(0)), of(1), UNKNOWN_SIGNER) {
+        assert_eq!(verdict(Message::Enrolled(forged)), expected);
     }
 }
 

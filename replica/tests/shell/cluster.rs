@@ -1,6 +1,6 @@
 //! Replicas together: requests, restarts, failures and clear words about what is wrong.
 
-use elea_protocol::message::{Farewell, Level, NodeStatus, ReplyKind};
+use elea_protocol::message::{Farewell, Level, NodeStatus, ReplyKind, Standing};
 use elea_protocol::replica::Setup;
 use elea_replica::{Config, Counter, Limits, Node, RunError, StoreError};
 
@@ -69,6 +69,8 @@ fn three_go_on_without_the_fourth_and_it_catches_up_when_it_comes_back() {
         let late = wait_for(&cluster, 3, |status| status.head.slot >= head.slot).await;
         assert_eq!(late.head, head);
         assert_eq!(counted(&late, "state_transfers"), 0, "the others had the slots in memory");
+        // It is late, and nobody knows it in another life.
+        wait_for(&cluster, 3, |status| status.standing == Standing::Voter).await;
         stop(nodes).await;
     });
 }

@@ -204,6 +204,7 @@ impl Cluster {
             addresses: self.addresses.clone(),
             listen: self.address(id).to_owned(),
             data: self.folder.path().join(id.to_string()),
+            mark: None,
             durability: Durability::Sync,
             limits: Limits::default(),
         }

@@ -157,7 +157,7 @@ impl<A: Application> Replica<A> {
         let Some(hash) = self.hash_on(path, slot) else { return };
         let head = Position { slot, hash };
         let header = NewViewHeader { view, head, changes: changes_digest(&changes) };
-        let new_view = self.sign(NewView { header, changes });
+        let Some(new_view) = self.cast(NewView { header, changes }) else { return };
         if !matches!(self.entrance(&new_view.body), Entrance::Open(_)) {
             return;
         }

@@ -24,6 +24,15 @@ impl<A: Application> Replica<A> {
         }
     }
 
+    /// Every wait begins anew.
+    pub(in crate::replica) fn forget_patience(&mut self) {
+        self.changing.waiting_since = None;
+        self.changing.fair_at = None;
+        self.changing.lock_ahead_since = None;
+        self.pending.forget_forwards(self.next_forward());
+        self.note_strong_slots();
+    }
+
     /// The primary had a request executed that waited here: it does its work.
     pub(in crate::replica) fn note_progress(&mut self, was_forwarded: bool) {
         self.changing.impatience = 0;
@@ -151,8 +160,8 @@ impl<A: Application> Replica<A> {
     }
 
     fn suspect(&mut self) {
+        let Some(suspect) = self.cast(Suspect { view: self.entered }) else { return };
         self.counters.suspicions += 1;
-        let suspect = self.sign(Suspect { view: self.entered });
         self.changing.suspects.insert(self.setup.id, suspect.clone());
         self.send(Target::Others, Message::Suspect(suspect));
         self.reconsider();
@@ -183,6 +192,9 @@ impl<A: Application> Replica<A> {
 
     /// The next time at which something here is due.
     pub(in crate::replica) fn change_at(&self) -> Option<Instant> {
+        if !self.may_vote() {
+            return None;
+        }
         let patience = if self.has_suspected() {
             [None; 3]
         } else {
@@ -199,6 +211,9 @@ impl<A: Application> Replica<A> {
 
     /// What time alone brings about.
     pub(in crate::replica) fn tend_patience(&mut self) {
+        if !self.may_vote() {
+            return;
+        }
         self.lose_patience();
         let now = self.now.instant;
         if self.waited_at().is_some_and(|at| at <= now)
