@@ -84,6 +84,7 @@ const SAFETY: &[&str] = &[
     "core:slot_fetches",
     "core:slots_filled",
     "core:state_transfers",
+    "core:state_unreadable",
     "core:states_settled",
     "core:views_entered",
     "core:weak_views_entered",
@@ -108,6 +109,7 @@ const SAFETY: &[&str] = &[
     "request after execution",
     "restart",
     "stopped for good",
+    "stored state spoilt",
     "torn write",
 ];
 

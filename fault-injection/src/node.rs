@@ -9,10 +9,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use elea_protocol::evidence::Evidence;
-use elea_protocol::id::{ClientId, Instant, Life, Now, ReplicaId, SessionId, WallTime};
+use elea_protocol::id::{
+    ClientId, Digest, Instant, Life, Now, ReplicaId, SessionId, Slot, WallTime,
+};
 use elea_protocol::membership::Membership;
-use elea_protocol::message::{Message, Standing, ToClient};
-use elea_protocol::replica::{Action, Event, Mark, Replica, Setup, Target};
+use elea_protocol::message::{Message, SlotEntry, Standing, ToClient};
+use elea_protocol::replica::{Action, Event, Mark, Record, Replica, Setup, Target};
 use elea_protocol::seal::Signer;
 use elea_protocol::tuning::Tuning;
 
@@ -113,6 +115,8 @@ pub struct Node<S: Subject> {
     lair: Lair,
     rng: Rng,
     held: VecDeque<(Mark, Outbound)>,
+    /// Slots executed since somebody last looked. Some of them may be in the history no more.
+    passing: Vec<(Slot, Digest, SlotEntry)>,
 }
 
 impl<S: Subject> Node<S> {
@@ -157,6 +161,7 @@ impl<S: Subject> Node<S> {
             lair,
             rng,
             held: VecDeque::new(),
+            passing: Vec::new(),
         }
     }
 
@@ -178,6 +183,11 @@ impl<S: Subject> Node<S> {
         self.was_voter |= self.disk.standing() == Standing::Voter;
         let standing = if is_known { Standing::Observer } else { Standing::New };
         self.disk = Disk::made(self.id, standing, Life(self.rng.bytes()));
+    }
+
+    /// A bit of the stored state becomes another, if there is one. Answers whether there is.
+    pub fn rot(&mut self) -> bool {
+        self.disk.rot(&mut self.rng)
     }
 
     /// Whether it is one of two machines of one replica.
@@ -248,6 +258,11 @@ impl<S: Subject> Node<S> {
         }
     }
 
+    /// The slots executed since this was last asked for.
+    pub fn take_passing(&mut self) -> Vec<(Slot, Digest, SlotEntry)> {
+        std::mem::take(&mut self.passing)
+    }
+
     /// When it wants to be woken, in the world's time.
     #[must_use]
     pub fn wake_at(&self) -> Option<u64> {
@@ -292,6 +307,9 @@ impl<S: Subject> Node<S> {
     fn carry_out(&mut self, action: Action, released: &mut Vec<Outbound>) -> Result<(), Violation> {
         let (after, outbound) = match action {
             Action::Append { mark, record } => {
+                if let Record::Slot { slot, hash, entry } = &record {
+                    self.passing.push((*slot, *hash, entry.clone()));
+                }
                 return self.disk.append(self.id, mark, &record);
             }
             Action::Send { to, message, after } => (after, Outbound::Peers(to, message)),

@@ -431,6 +431,7 @@ impl<S: Subject> World<S> {
             return Ok(());
         }
         let (id, is_correct) = (node.id, node.is_correct());
+        let passing = node.take_passing();
         let Some(core) = &mut node.core else { return Ok(()) };
         let head = core.head();
         let line = format_args!("{} head {} {:?}", machine.party(), head.slot, head.hash);
@@ -439,9 +440,12 @@ impl<S: Subject> World<S> {
             self.trace.say(self.now, line);
             return Ok(());
         }
+        self.checker.histories.passed(passing);
         if self.checker.look(id, &Lens(core))? {
             let state = core.state_digest();
-            self.checker.histories.state(id, head.hash, state)?;
+            if core.in_quarantine().is_none() {
+                self.checker.histories.state(id, head.hash, state)?;
+            }
             let mut bytes = vec![b'H', id.0];
             bytes.extend(head.hash.0);
             bytes.extend(state.0);
@@ -677,6 +681,12 @@ impl<S: Subject> World<S> {
                 self.crash(*machine)?;
             }
             Fault::LoseDisk(machine) => self.lose_disk(*machine)?,
+            Fault::Rot(machine) => {
+                self.crash(*machine)?;
+                if self.nodes[machine.index()].rot() {
+                    self.coverage.mark("stored state spoilt");
+                }
+            }
             Fault::Restart(machine) => self.restart(*machine)?,
             Fault::Blackout => {
                 self.coverage.mark("crash of all");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use elea_protocol::id::{ClientId, Digest, ReplicaId, RequestName, Slot, View};
 use elea_protocol::membership::Membership;
-use elea_protocol::message::{Batch, Commit, Position};
+use elea_protocol::message::{Batch, Commit, Position, SlotEntry};
 
 use crate::disk::Disk;
 use crate::inspect::Seen;
@@ -60,6 +60,8 @@ pub struct Histories {
     replicas: u8,
     honest: BTreeSet<ClientId>,
     links: HashMap<Digest, Link>,
+    /// Slots that replicas executed and gave up before anybody looked: they may have answered them.
+    passed: HashMap<Digest, (Slot, Batch)>,
     mirrors: Vec<Mirror>,
     states: HashMap<Digest, (ReplicaId, Digest)>,
     /// Slots that correct replicas took back while they ran, or lost in a crash.
@@ -79,6 +81,7 @@ impl Histories {
             replicas,
             honest,
             links: HashMap::new(),
+            passed: HashMap::new(),
             mirrors: vec![Mirror::default(); usize::from(replicas)],
             states: HashMap::new(),
             taken_back: 0,
@@ -93,6 +96,14 @@ impl Histories {
 
     fn hash_of(&self, mirror: &Mirror, slot: usize) -> Digest {
         slot.checked_sub(1).map_or(self.genesis, |index| mirror.hashes[index])
+    }
+
+    /// Slots that a correct replica executed, one upon the other, whether or not it has them still.
+    pub fn passed(&mut self, slots: Vec<(Slot, Digest, SlotEntry)>) {
+        for (slot, hash, entry) in slots {
+            let batch = Batch { choices: entry.choices, requests: entry.requests };
+            self.passed.insert(hash, (slot, batch));
+        }
     }
 
     /// Brings the mirror of a replica up to date and checks what is new in it. Answers whether
@@ -315,10 +326,12 @@ impl Histories {
         *hash == self.genesis || self.links.contains_key(hash)
     }
 
-    /// The last slot of the history that ends in `hash`, and what it holds.
+    /// The last slot of the history that ends in `hash`, and what it holds, if a correct replica
+    /// ever executed it.
     #[must_use]
     pub fn batch_at(&self, hash: &Digest) -> Option<(Slot, &Batch)> {
-        self.links.get(hash).map(|link| (link.slot, &*link.batch))
+        let link = self.links.get(hash).map(|link| (link.slot, &*link.batch));
+        link.or_else(|| self.passed.get(hash).map(|(slot, batch)| (*slot, batch)))
     }
 
     /// The hash at `slot` of the history that ends in `hash`.

@@ -14,6 +14,7 @@ use crate::villain;
 
 /// Makes the randomness for first starts another one than that of the rest.
 const FIRST_STARTS: u64 = 0x0057_a27e_d000;
+const ROT: u64 = 0x0000_0207_0000;
 
 /// The settings of simulated replicas: small limits, so that they are reached.
 fn small_tuning(rng: &mut Rng) -> Tuning {
@@ -200,6 +201,22 @@ impl Draft {
             let at = self.rng.between(earliest, self.plan.heal_at);
             let back = at + self.rng.between(1, 400) * MILLI;
             self.fault(at, Fault::LoseDisk(machine));
+            self.fault(back, Fault::Restart(machine));
+        }
+    }
+
+    /// Now and then the disk of one spoils what is on it. Of its own randomness, so that worlds stay
+    /// what they were.
+    pub fn rot(&mut self) {
+        let mut rng = Rng::new(self.plan.seed ^ ROT);
+        if self.sound.is_empty() || !rng.one_in(5) {
+            return;
+        }
+        let machine = *rng.pick(&self.sound);
+        for _ in 0..rng.between(1, 3) {
+            let at = rng.between(self.plan.heal_at / 4, self.plan.heal_at);
+            let back = at + rng.between(1, 300) * MILLI;
+            self.fault(at, Fault::Rot(machine));
             self.fault(back, Fault::Restart(machine));
         }
     }

@@ -36,6 +36,8 @@ pub enum Fault {
     Stop(Machine),
     /// The power of a machine goes, and when it comes back its disk is empty.
     LoseDisk(Machine),
+    /// The power of a machine goes, and when it comes back a bit of its stored state is another.
+    Rot(Machine),
     /// The power of all machines goes.
     Blackout,
     /// From now on exactly these directions are cut: of each, the first is not heard by the second.

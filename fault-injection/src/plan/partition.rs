@@ -38,5 +38,6 @@ pub fn plan(seed: u64) -> Plan {
     if draft.rng.one_in(5) {
         draft.short_suffix();
     }
+    draft.rot();
     draft.done()
 }

@@ -37,5 +37,6 @@ pub fn plan(seed: u64) -> Plan {
     if draft.rng.one_in(6) {
         draft.short_suffix();
     }
+    draft.rot();
     draft.done()
 }

@@ -76,6 +76,10 @@ impl<A: Application> Replica<A> {
             }
             return;
         }
+        if self.is_distrusted() {
+            self.begin_transfer(from, proof);
+            return;
+        }
         // Below all that is in memory there is nothing to compare with.
         let Some(taken) = self.taken.get(&slot) else { return };
         if taken.digests.digest() != state {

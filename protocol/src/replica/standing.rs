@@ -286,7 +286,8 @@ impl<A: Application> Replica<A> {
     pub fn quarantine(&mut self, doubt: Doubt) {
         let until = match doubt {
             Doubt::State(slot) => slot,
-            Doubt::Store(_) => self.stable().next(),
+            // Until another state is in place.
+            Doubt::Store(_) => Slot(u64::MAX),
         };
         match &mut self.office.quarantine {
             Some(known) => known.until = known.until.max(until),
