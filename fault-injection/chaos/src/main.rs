@@ -1,0 +1,100 @@
+//! The command line of faults on real processes.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use elea_chaos::kill_all;
+use elea_fault_injection::violation::Violation;
+use serde_json::{Value as Json, json};
+
+/// Breaks clusters of real elea processes and checks that they keep their promises.
+#[derive(Parser)]
+#[command(
+    name = "elea-chaos",
+    version,
+    after_help = "Examples:\n  elea-chaos kill-all --rounds 200\n  \
+                  elea-chaos run --minutes 20 --out report"
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Kill all replicas at once, again and again, and look for what was lost or taken back
+    KillAll {
+        /// How often
+        #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
+        rounds: u32,
+        #[command(flatten)]
+        cluster: ClusterArguments,
+    },
+}
+
+#[derive(clap::Args)]
+struct ClusterArguments {
+    /// How many replicas
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=31))]
+    replicas: u8,
+    /// What everything random follows from [default: a random one]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// The program under test [default: `elea` beside this one]
+    #[arg(long)]
+    elea: Option<PathBuf>,
+}
+
+impl ClusterArguments {
+    fn seed(&self) -> u64 {
+        self.seed.unwrap_or_else(rand::random)
+    }
+
+    fn elea(&self) -> Result<PathBuf, Violation> {
+        let beside = || Some(std::env::current_exe().ok()?.with_file_name("elea"));
+        let path = self.elea.clone().or_else(beside).filter(|path| path.is_file());
+        path.ok_or_else(|| {
+            Violation::new("harness", "there is no program `elea` here: build it, or name --elea")
+        })
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("elea-chaos: no threads: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    let done = runtime.block_on(run(&arguments.command));
+    match done {
+        Ok(summary) => {
+            println!("{summary}");
+            ExitCode::SUCCESS
+        }
+        Err(violation) => {
+            println!("{}", json!({ "verdict": "broken", "violation": violation }));
+            eprintln!("elea-chaos: {violation}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: &Command) -> Result<Json, Violation> {
+    match command {
+        Command::KillAll { rounds, cluster } => {
+            let order = kill_all::Order {
+                elea: cluster.elea()?,
+                rounds: *rounds,
+                replicas: cluster.replicas,
+                seed: cluster.seed(),
+                is_told: true,
+            };
+            eprintln!("seed {}", order.seed);
+            kill_all::run(&order).await
+        }
+    }
+}
