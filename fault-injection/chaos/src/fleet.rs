@@ -223,32 +223,29 @@ impl Fleet {
         Ok(())
     }
 
-    /// Waits until a replica that was started serves, or has ended.
+    /// Waits until replicas that were started serve, or have ended. A replica says that it is ready
+    /// once it reaches others, so where one listens is told while all are waited for.
     ///
     /// # Errors
-    /// `restart`: it does neither.
-    pub async fn ready(&mut self, id: ReplicaId) -> Result<Start, Violation> {
-        let stuck = || format!("{id} neither serves nor ends after its start");
-        let heard = timeout(PATIENCE, self.until_ready(id)).await;
-        if heard.map_err(|_| Violation::new("restart", stuck()))? {
-            return Ok(Start::Ready);
-        }
-        let code = self.ended(id).await?.code();
-        Ok(Start::Refused(code, self.log_end(id)))
-    }
-
-    /// Reads what it prints, and lets the network know where it listens.
-    async fn until_ready(&mut self, id: ReplicaId) -> bool {
-        let Some(stdout) = &mut self.replicas[usize::from(id.0)].stdout else { return false };
-        while let Ok(Some(line)) = stdout.next_line().await {
-            if let Some(address) = line.strip_prefix("listening ").and_then(|at| at.parse().ok()) {
-                self.network.listens(id, address);
+    /// `restart`: one of them does neither.
+    pub async fn ready(&mut self, ids: &[ReplicaId]) -> Result<Vec<Start>, Violation> {
+        let network = &self.network;
+        let waits = self.replicas.iter_mut().zip(0..).filter_map(|(replica, id)| {
+            let id = ReplicaId(id);
+            let stdout = replica.stdout.as_mut().filter(|_| ids.contains(&id))?;
+            Some(async move { (id, timeout(PATIENCE, until_ready(id, stdout, network)).await) })
+        });
+        let mut starts = Vec::new();
+        for (id, heard) in futures::future::join_all(waits).await {
+            let stuck = || format!("{id} neither serves nor ends after its start");
+            if heard.map_err(|_| Violation::new("restart", stuck()))? {
+                starts.push(Start::Ready);
+                continue;
             }
-            if line.starts_with("ready") {
-                return true;
-            }
+            let code = self.ended(id).await?.code();
+            starts.push(Start::Refused(code, self.log_end(id)));
         }
-        false
+        Ok(starts)
     }
 
     /// Starts replicas at the same time, and waits until all serve.
@@ -257,8 +254,8 @@ impl Fleet {
     /// `restart`: one does not.
     pub async fn start(&mut self, ids: &[ReplicaId]) -> Result<(), Violation> {
         ids.iter().try_for_each(|id| self.spawn(*id))?;
-        for id in ids {
-            if let Start::Refused(code, log) = self.ready(*id).await? {
+        for (id, start) in ids.iter().zip(self.ready(ids).await?) {
+            if let Start::Refused(code, log) = start {
                 let what = format!("{id} did not come back (exit code {code:?}): {log}");
                 return Err(Violation::new("restart", what));
             }
@@ -308,6 +305,23 @@ impl Fleet {
         }
         Ok(())
     }
+}
+
+/// Reads what a replica prints, and lets the network know where it listens.
+async fn until_ready(
+    id: ReplicaId,
+    stdout: &mut Lines<BufReader<ChildStdout>>,
+    network: &Network,
+) -> bool {
+    while let Ok(Some(line)) = stdout.next_line().await {
+        if let Some(address) = line.strip_prefix("listening ").and_then(|at| at.parse().ok()) {
+            network.listens(id, address);
+        }
+        if line.starts_with("ready") {
+            return true;
+        }
+    }
+    false
 }
 
 const LOCAL: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);

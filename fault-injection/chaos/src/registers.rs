@@ -88,15 +88,14 @@ impl Registers {
     pub fn lease(&self, which: usize) -> Lease {
         let which = which % KEYS;
         let mut inner = self.inner();
-        let name = |generation| format!("register/{which}/{generation}");
-        let mut key = name(inner.generation[which]);
-        if inner.registers.get(&key).is_some_and(|register| register.uses >= USES) {
-            inner.generation[which] += 1;
-            key = name(inner.generation[which]);
-        }
+        let key = format!("register/{which}/{}", inner.generation[which]);
         let register = inner.registers.entry(key.clone()).or_default();
         register.uses += 1;
         register.open += 1;
+        if register.uses == USES {
+            // Whoever comes next gets a fresh key, also after this record was taken away.
+            inner.generation[which] += 1;
+        }
         Lease { key, is_number: which % 2 == 1 }
     }
 
@@ -208,6 +207,7 @@ mod tests {
             let complete = registers.give_back(lease, record(0, 1, "get k", Some("-")));
             assert_eq!(complete.is_some(), number == USES - 1);
         }
+        assert_ne!(registers.lease(0).key, leases[0].key, "nor is it used again");
         assert_eq!(registers.rest().len(), 1);
     }
 }
