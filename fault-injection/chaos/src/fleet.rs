@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use elea_fault_injection::violation::Violation;
@@ -13,6 +14,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::cell::Cell;
@@ -39,9 +42,19 @@ pub struct Plan {
 /// One replica.
 struct Replica {
     child: Option<Child>,
-    stdout: Option<Lines<BufReader<ChildStdout>>>,
+    /// Reads what it prints, until it ends.
+    reader: Option<JoinHandle<()>>,
+    progress: watch::Sender<Progress>,
     data: PathBuf,
     starts: u32,
+}
+
+/// How far a start came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    Starting,
+    Ready,
+    Ended,
 }
 
 /// How a start ended.
@@ -61,7 +74,7 @@ pub struct Fleet {
     /// The cluster, as all know it.
     pub file: ClusterFile,
     /// The ways between all.
-    pub network: Network,
+    pub network: Arc<Network>,
     /// Who hears everything.
     pub recorder: Recorder,
     /// Where the replicas live, if apart.
@@ -107,7 +120,8 @@ impl Fleet {
         let network = network.map_err(harness("no ports"))?;
         let replica = |id: u8| Replica {
             child: None,
-            stdout: None,
+            reader: None,
+            progress: watch::channel(Progress::Ended).0,
             data: dir.path().join(format!("data-{id}")),
             starts: 0,
         };
@@ -115,7 +129,7 @@ impl Fleet {
             elea: plan.elea.clone(),
             replicas: (0..plan.replicas).map(replica).collect(),
             file,
-            network,
+            network: Arc::new(network),
             recorder,
             cells,
             dir,
@@ -218,34 +232,35 @@ impl Fleet {
         }
         let replica = &mut self.replicas[usize::from(number)];
         replica.starts = start;
-        replica.stdout = child.stdout.take().map(|stdout| BufReader::new(stdout).lines());
+        replica.progress = watch::channel(Progress::Starting).0;
+        replica.reader = child.stdout.take().map(|stdout| {
+            let (network, progress) = (Arc::clone(&self.network), replica.progress.clone());
+            tokio::spawn(follow(id, BufReader::new(stdout).lines(), network, progress))
+        });
         replica.child = Some(child);
         Ok(())
     }
 
-    /// Waits until replicas that were started serve, or have ended. A replica says that it is ready
-    /// once it reaches others, so where one listens is told while all are waited for.
+    /// Waits until a replica that was started serves, or has ended. It says that it is ready once it
+    /// reaches enough others.
     ///
     /// # Errors
-    /// `restart`: one of them does neither.
-    pub async fn ready(&mut self, ids: &[ReplicaId]) -> Result<Vec<Start>, Violation> {
-        let network = &self.network;
-        let waits = self.replicas.iter_mut().zip(0..).filter_map(|(replica, id)| {
-            let id = ReplicaId(id);
-            let stdout = replica.stdout.as_mut().filter(|_| ids.contains(&id))?;
-            Some(async move { (id, timeout(PATIENCE, until_ready(id, stdout, network)).await) })
-        });
-        let mut starts = Vec::new();
-        for (id, heard) in futures::future::join_all(waits).await {
-            let stuck = || format!("{id} neither serves nor ends after its start");
-            if heard.map_err(|_| Violation::new("restart", stuck()))? {
-                starts.push(Start::Ready);
-                continue;
+    /// `restart`: it does neither.
+    pub async fn ready(&mut self, id: ReplicaId) -> Result<Start, Violation> {
+        let mut progress = self.replicas[usize::from(id.0)].progress.subscribe();
+        let settled = progress.wait_for(|progress| *progress != Progress::Starting);
+        let settled = timeout(PATIENCE, settled).await.map(|last| last.map(|last| *last));
+        match settled {
+            Ok(Ok(Progress::Ready)) => Ok(Start::Ready),
+            Ok(_) => {
+                let code = self.ended(id).await?.code();
+                Ok(Start::Refused(code, self.log_end(id)))
             }
-            let code = self.ended(id).await?.code();
-            starts.push(Start::Refused(code, self.log_end(id)));
+            Err(_) => {
+                let what = format!("{id} neither serves nor ends: {}", self.log_end(id));
+                Err(Violation::new("restart", what))
+            }
         }
-        Ok(starts)
     }
 
     /// Starts replicas at the same time, and waits until all serve.
@@ -254,8 +269,16 @@ impl Fleet {
     /// `restart`: one does not.
     pub async fn start(&mut self, ids: &[ReplicaId]) -> Result<(), Violation> {
         ids.iter().try_for_each(|id| self.spawn(*id))?;
-        for (id, start) in ids.iter().zip(self.ready(ids).await?) {
-            if let Start::Refused(code, log) = start {
+        self.serve(ids).await
+    }
+
+    /// Waits until replicas that were started all serve.
+    ///
+    /// # Errors
+    /// `restart`: one does not.
+    pub async fn serve(&mut self, ids: &[ReplicaId]) -> Result<(), Violation> {
+        for id in ids {
+            if let Start::Refused(code, log) = self.ready(*id).await? {
                 let what = format!("{id} did not come back (exit code {code:?}): {log}");
                 return Err(Violation::new("restart", what));
             }
@@ -279,6 +302,12 @@ impl Fleet {
         self.replicas[usize::from(id.0)].child.is_some()
     }
 
+    /// Whether its process has ended by itself since it was started.
+    #[must_use]
+    pub fn has_ended(&self, id: ReplicaId) -> bool {
+        *self.replicas[usize::from(id.0)].progress.borrow() == Progress::Ended
+    }
+
     /// Waits for the end of a process; then everything that it said has been heard.
     ///
     /// # Errors
@@ -288,6 +317,10 @@ impl Fleet {
         let mut child = self.replicas[usize::from(id.0)].child.take().ok_or_else(never)?;
         let ended = timeout(PATIENCE, child.wait()).await;
         let status = ended.map_err(|_| never())?.map_err(harness("a process"))?;
+        if let Some(reader) = self.replicas[usize::from(id.0)].reader.take() {
+            // It ends with the process, and then no longer tells the network of an address.
+            let _ = reader.await;
+        }
         self.network.died(id).await;
         self.recorder.restarted(id).await;
         Ok(status)
@@ -307,21 +340,22 @@ impl Fleet {
     }
 }
 
-/// Reads what a replica prints, and lets the network know where it listens.
-async fn until_ready(
+/// Reads what a replica prints, lets the network know where it listens, and tells how far it is.
+async fn follow(
     id: ReplicaId,
-    stdout: &mut Lines<BufReader<ChildStdout>>,
-    network: &Network,
-) -> bool {
+    mut stdout: Lines<BufReader<ChildStdout>>,
+    network: Arc<Network>,
+    progress: watch::Sender<Progress>,
+) {
     while let Ok(Some(line)) = stdout.next_line().await {
         if let Some(address) = line.strip_prefix("listening ").and_then(|at| at.parse().ok()) {
             network.listens(id, address);
         }
         if line.starts_with("ready") {
-            return true;
+            progress.send_replace(Progress::Ready);
         }
     }
-    false
+    progress.send_replace(Progress::Ended);
 }
 
 const LOCAL: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);

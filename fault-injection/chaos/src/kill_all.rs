@@ -93,12 +93,14 @@ pub async fn run(order: &Order) -> Result<Json, Violation> {
     let shared = load.stop().await?;
     let status = verify::agreement(&reader).await?;
     let (books, _) = verify::books(&reader, &shared, &shared.ledger.owed(true), true).await?;
+    let finals = verify::finals(&fleet.recorder, &shared, status.head).await?;
     let record = fleet.recorder.report().await?;
     sound(&shared, &record)?;
-    let summary = summary(order, &counts, &shared, &record, begin.elapsed(), slowest);
     nothing_was_missed(order, &counts, &shared, &record)?;
-    let mut summary = summary;
+    demand(finals > 0, "seen", || String::from("no final answer could be compared"))?;
+    let mut summary = summary(order, &counts, &shared, &record, begin.elapsed(), slowest);
     summary["books_at_the_end"] = books.into();
+    summary["finals_compared"] = finals.into();
     summary["slots"] = status.head.slot.0.into();
     summary["view"] = status.view.0.into();
     Ok(summary)

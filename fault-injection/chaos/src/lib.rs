@@ -16,8 +16,12 @@
 //! it meets the processes does not: a seed names a schedule, and not a run.
 
 pub mod cell;
+pub mod chart;
 pub mod contest;
+pub mod disk;
+pub mod faults;
 pub mod fleet;
+pub mod havoc;
 pub mod kill_all;
 pub mod ledger;
 pub mod meter;
@@ -26,6 +30,8 @@ pub mod proxy;
 mod pump;
 pub mod recorder;
 pub mod registers;
+pub mod report;
+pub mod run;
 pub mod tap;
 pub mod verify;
 pub mod workload;

@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use elea_chaos::kill_all;
+use elea_chaos::{kill_all, run};
 use elea_fault_injection::violation::Violation;
 use serde_json::{Value as Json, json};
 
@@ -28,6 +29,20 @@ enum Command {
         /// How often
         #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
         rounds: u32,
+        #[command(flatten)]
+        cluster: ClusterArguments,
+    },
+    /// Break everything, in windows of faults mixed at random, and report what came of it
+    Run {
+        /// How long; below two minutes not every kind of fault has its turn
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
+        minutes: u64,
+        /// The folder for report.json and report.svg
+        #[arg(long)]
+        out: PathBuf,
+        /// Also drop packets in the kernel: replicas live in network namespaces (takes root)
+        #[arg(long)]
+        netns: bool,
         #[command(flatten)]
         cluster: ClusterArguments,
     },
@@ -69,7 +84,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let done = runtime.block_on(run(&arguments.command));
+    let done = runtime.block_on(obey(&arguments.command));
     match done {
         Ok(summary) => {
             println!("{summary}");
@@ -83,7 +98,7 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(command: &Command) -> Result<Json, Violation> {
+async fn obey(command: &Command) -> Result<Json, Violation> {
     match command {
         Command::KillAll { rounds, cluster } => {
             let order = kill_all::Order {
@@ -95,6 +110,26 @@ async fn run(command: &Command) -> Result<Json, Violation> {
             };
             eprintln!("seed {}", order.seed);
             kill_all::run(&order).await
+        }
+        Command::Run { minutes, out, netns, cluster } => {
+            let order = run::Order {
+                elea: cluster.elea()?,
+                length: Duration::from_secs(60 * minutes),
+                replicas: cluster.replicas,
+                seed: cluster.seed(),
+                out: out.clone(),
+                in_namespaces: *netns,
+            };
+            eprintln!("seed {}", order.seed);
+            let report = run::run(&order).await?;
+            let why = report["why"].as_str();
+            why.map_or(Ok(()), |why| Err(Violation::new("run", why)))?;
+            let mut short = report;
+            // They are in the file.
+            for long in ["events", "answered_per_second", "recovered_after_ms"] {
+                short.as_object_mut().map(|object| object.remove(long));
+            }
+            Ok(short)
         }
     }
 }

@@ -4,11 +4,13 @@
 //! than the network, the network waits. So nothing that is checked depends on how fast anything
 //! is, and nothing grows without bound.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use elea_protocol::codec::FRAME_MAX;
-use elea_protocol::id::ReplicaId;
+use elea_protocol::id::{Digest, ReplicaId, Slot};
+use elea_protocol::message::Position;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::recorder::Record;
@@ -68,6 +70,8 @@ pub enum Heard {
     Restarted(ReplicaId),
     /// Everything up to here should be looked at, and what came of it be told.
     Report(oneshot::Sender<Record>),
+    /// What is known of the history that ends so should be told.
+    History(Position, oneshot::Sender<HashMap<Slot, Digest>>),
 }
 
 /// To the recorder.

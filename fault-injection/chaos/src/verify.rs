@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 use elea_client::{Client, Command, Error, Outcome};
 use elea_fault_injection::violation::{Violation, demand};
 use elea_kv::{Get, Members, Refused};
-use elea_protocol::message::NodeStatus;
+use elea_protocol::message::{NodeStatus, Position};
 
 use crate::fleet::PATIENCE;
 use crate::ledger::{Contents, Found, Kind, Ledger, Owed};
+use crate::recorder::Recorder;
 use crate::workload::Shared;
 
 /// A pause between two questions of how replicas are.
@@ -117,4 +118,18 @@ pub async fn agreement(client: &Client) -> Result<NodeStatus, Violation> {
         }
         tokio::time::sleep(LOOK).await;
     }
+}
+
+/// Holds every final answer against the history that all replicas agree on. Answers with how many
+/// were compared.
+///
+/// # Errors
+/// I2: one lies on another history.
+pub async fn finals(
+    recorder: &Recorder,
+    shared: &Shared,
+    end: Position,
+) -> Result<usize, Violation> {
+    let history = recorder.history(end).await?;
+    shared.ledger.lies_on(|slot| history.get(&slot).copied())
 }

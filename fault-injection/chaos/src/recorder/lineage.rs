@@ -75,6 +75,18 @@ impl Lineage {
         }
     }
 
+    /// The hashes of the history that ends so, as far down as it is known.
+    #[must_use]
+    pub fn history(&self, end: Position) -> HashMap<Slot, Digest> {
+        let mut hashes = HashMap::from([(end.slot, end.hash)]);
+        let mut at = end.hash;
+        while let Some((slot, previous)) = self.links.get(&at) {
+            hashes.insert(*slot, at);
+            at = *previous;
+        }
+        hashes
+    }
+
     /// How many slots of all histories have a known slot before.
     #[must_use]
     pub fn linked(&self) -> usize {

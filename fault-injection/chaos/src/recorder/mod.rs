@@ -33,7 +33,7 @@ use bytes::Bytes;
 use elea_fault_injection::check::Votes;
 use elea_fault_injection::violation::{Violation, demand};
 use elea_protocol::codec;
-use elea_protocol::id::{Digest, ReplicaId, RequestName};
+use elea_protocol::id::{Digest, ReplicaId, RequestName, Slot};
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{Message, Origin, Position, SignedReply, ToClient, ToReplica};
 use elea_protocol::seal::{Rejection, VerifiedRoots};
@@ -120,6 +120,17 @@ impl Recorder {
         self.hears.send(Heard::Report(to)).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())
     }
+
+    /// The hashes of the history that ends so, as far down as its orders were heard.
+    ///
+    /// # Errors
+    /// The recorder has ended.
+    pub async fn history(&self, end: Position) -> Result<HashMap<Slot, Digest>, Violation> {
+        let (to, answer) = oneshot::channel();
+        let gone = || Violation::new("harness", "the recorder has ended");
+        self.hears.send(Heard::History(end, to)).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())
+    }
 }
 
 /// What the thread holds. See the [module](self).
@@ -180,6 +191,10 @@ impl Ear {
             Heard::Report(to) => {
                 // Whoever asked may have given up.
                 let _ = to.send(self.record.clone());
+                Ok(())
+            }
+            Heard::History(end, to) => {
+                let _ = to.send(self.lineage.history(end));
                 Ok(())
             }
         };
