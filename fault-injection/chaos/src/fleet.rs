@@ -26,6 +26,10 @@ use crate::tap::Party;
 /// How long anything may take before it counts as never: far longer than any machine needs.
 pub const PATIENCE: Duration = Duration::from_secs(180);
 
+/// Stores settle far more often than they would by themselves: more of what happens to them then
+/// happens while a state takes the place of slots, and a start has few slots to execute.
+const SETTLE_BYTES: u64 = 1 << 20;
+
 /// What one cluster is made of.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -105,8 +109,9 @@ impl Fleet {
         }
         let text = fs::read_to_string(dir.path().join("cluster.toml"));
         let text = text.map_err(harness("the cluster file"))?;
-        let file = ClusterFile::parse(&text)
+        let mut file = ClusterFile::parse(&text)
             .map_err(|bad| Violation::new("harness", format!("the cluster file: {bad}")))?;
+        file.tuning.settle_bytes = SETTLE_BYTES;
         let cells = match plan.in_namespaces {
             true => Cell::make(plan.replicas).await.map_err(harness("network namespaces"))?,
             false => Vec::new(),

@@ -25,6 +25,8 @@ pub type Small = Option<(ReplicaId, SmallDisk)>;
 
 /// A cluster to which things happen.
 pub struct Havoc {
+    // What lies within the fleet's folder goes before it.
+    small: Small,
     /// The processes and the network.
     pub fleet: Fleet,
     /// What follows from the seed.
@@ -33,7 +35,6 @@ pub struct Havoc {
     pub events: Vec<Event>,
     /// How often something came of it, by name.
     pub seen: BTreeMap<String, u64>,
-    small: Small,
     clients: usize,
     shared: Arc<Shared>,
 }

@@ -135,6 +135,7 @@ async fn one_round(
         }
     }
     let (books, awaited) = verify::books(reader, shared, &owed, false).await?;
+    verify::ask_around(reader).await;
     counts.books += books as u64;
     counts.awaited += awaited as u64;
     Ok(())
@@ -204,5 +205,6 @@ fn summary(
         },
         "restarts": record.restarts,
         "heard": record.counts,
+        "counted_by_replicas": record.counted,
     })
 }

@@ -84,7 +84,13 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let done = runtime.block_on(obey(&arguments.command));
+    let done = runtime.block_on(async {
+        tokio::select! {
+            done = obey(&arguments.command) => done,
+            // What was begun is dropped, and with it go processes, folders, mounts and namespaces.
+            why = told_to_stop() => Err(why),
+        }
+    });
     match done {
         Ok(summary) => {
             println!("{summary}");
@@ -96,6 +102,21 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Returns when somebody wants it to stop.
+async fn told_to_stop() -> Violation {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return Violation::new("harness", "signals cannot be listened for");
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Violation::new("harness", "told to stop")
 }
 
 async fn obey(command: &Command) -> Result<Json, Violation> {

@@ -93,6 +93,7 @@ impl Facts<'_> {
                 "operations": tally.operations,
             },
             "heard": self.record.counts,
+            "counted_by_replicas": self.record.counted,
             "restarts": self.record.restarts,
             "violations": self.record.violations,
             "in_the_end": self.in_the_end,

@@ -162,6 +162,7 @@ async fn tell(
         let after = u64::try_from(healed.elapsed().as_millis()).unwrap_or(u64::MAX);
         story.recoveries.push(after);
         verify::books(reader, &story.shared, &owed, false).await?;
+        verify::ask_around(reader).await;
         sound(&story.shared, &story.havoc.fleet.recorder.report().await?)?;
     }
     let shared = load.stop().await?;

@@ -14,7 +14,9 @@
 //! - I1 and I3: no two certificates of one view, and no two certified states, exclude each other.
 //! - `state`: one request at one place of one history has one result, whoever executes it.
 //! - `signature`: what travels is signed by whom it names, and keeps its bounds.
-//! - `honest`: nobody is accused: no proof of misbehaviour, and no connection closed for it.
+//! - `honest`: nobody is accused: no proof of misbehaviour, and no replica counts anything that only
+//!   a liar or a stranger causes. (That a connection is closed with a harsh word is only counted: a
+//!   frame that a crash cut short, or a hello that a broken network held, gets one, too.)
 //!
 //! Two connections of one replica have no common sequence, so rules about what comes first are
 //! held against restarts only, between which everything is heard out.
@@ -35,7 +37,9 @@ use elea_fault_injection::violation::{Violation, demand};
 use elea_protocol::codec;
 use elea_protocol::id::{Digest, ReplicaId, RequestName, Slot};
 use elea_protocol::membership::Membership;
-use elea_protocol::message::{Message, Origin, Position, SignedReply, ToClient, ToReplica};
+use elea_protocol::message::{
+    Message, NodeStatus, Origin, Position, SignedReply, ToClient, ToReplica,
+};
 use elea_protocol::seal::{Rejection, VerifiedRoots};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{mpsc, oneshot};
@@ -51,6 +55,48 @@ const REPEATS: usize = 4096;
 /// So many violations are kept in words; the others are counted.
 const SHOWN: usize = 20;
 
+/// What a replica counts where somebody lies, is a stranger, or has a bad disk or memory.
+const ACCUSING: [&str; 15] = [
+    "accusations",
+    "contradictions",
+    "frame_malformed",
+    "frame_too_large",
+    "frame_trailing",
+    "hello_bad_signature",
+    "hello_malformed",
+    "hello_unknown_signer",
+    "message_bad_signature",
+    "message_malformed",
+    "message_misplaced",
+    "message_unknown_signer",
+    "proofs",
+    "request_foreign",
+    "state_mismatch",
+];
+
+/// What it counts that tells what happened.
+const TELLING: [&str; 11] = [
+    "campaigns",
+    "merges",
+    "orphans",
+    "orphans_reordered",
+    "results_reordered",
+    "slots_undone",
+    "state_transfers",
+    "states_settled",
+    "suspicions",
+    "views_entered",
+    "weak_views_entered",
+];
+
+fn add_up(sums: &mut BTreeMap<String, u64>, last: BTreeMap<String, u64>) {
+    for (name, count) in last {
+        if TELLING.contains(&&*name) {
+            *sums.entry(name).or_default() += count;
+        }
+    }
+}
+
 /// What was recorded so far.
 #[derive(Clone, Debug, Default)]
 pub struct Record {
@@ -62,6 +108,9 @@ pub struct Record {
     pub broken: u64,
     /// How often a replica was started again.
     pub restarts: u64,
+    /// What replicas counted themselves, as far as they were asked before they died: the counters
+    /// that tell what happened to histories and views.
+    pub counted: BTreeMap<String, u64>,
 }
 
 impl Record {
@@ -141,6 +190,8 @@ pub struct Ear {
     lineage: Lineage,
     remembered: Vec<Remembered>,
     results: HashMap<Place, (u32, Digest)>,
+    /// What each replica counted since its last start.
+    counters: Vec<BTreeMap<String, u64>>,
     roots: VerifiedRoots,
     repeats: (HashSet<[u8; 32]>, VecDeque<[u8; 32]>),
 }
@@ -158,6 +209,7 @@ impl Ear {
             lineage: Lineage::new(*membership.genesis()),
             remembered: vec![Remembered::default(); usize::from(size.replicas())],
             results: HashMap::new(),
+            counters: vec![BTreeMap::new(); usize::from(size.replicas())],
             roots: VerifiedRoots::default(),
             repeats: Default::default(),
             membership,
@@ -186,11 +238,15 @@ impl Ear {
             Heard::Restarted(who) => {
                 self.record.restarts += 1;
                 self.remembered[usize::from(who.0)].settle();
+                let last = std::mem::take(&mut self.counters[usize::from(who.0)]);
+                add_up(&mut self.record.counted, last);
                 Ok(())
             }
             Heard::Report(to) => {
                 // Whoever asked may have given up.
-                let _ = to.send(self.record.clone());
+                let mut record = self.record.clone();
+                self.counters.iter().for_each(|last| add_up(&mut record.counted, last.clone()));
+                let _ = to.send(record);
                 Ok(())
             }
             Heard::History(end, to) => {
@@ -268,20 +324,29 @@ impl Ear {
             }
             ToClient::Status(status) => {
                 by(status.by, "a status")?;
-                self.membership.open(*status).map(drop).map_err(bad("a status"))
+                let opened = self.membership.open(*status).map_err(bad("a status"))?;
+                self.own_words(who, &opened.body)
             }
             ToClient::Evidence(proofs) => demand(proofs.is_empty(), "honest", || {
                 format!("{who} holds a proof that a replica misbehaved: {:?}", proofs.first())
             }),
-            ToClient::Farewell(word) => {
-                use elea_protocol::message::Farewell::{Misbehaviour, NotAdmitted};
+            ToClient::Farewell(_) => {
                 self.record.add("farewells", 1);
-                demand(!matches!(word, Misbehaviour | NotAdmitted), "honest", || {
-                    format!("{who} turns {} away: {word}", wire.from)
-                })
+                Ok(())
             }
             ToClient::Welcome | ToClient::Busy(_) => Ok(()),
         }
+    }
+
+    /// What a replica tells of itself to whoever asks.
+    fn own_words(&mut self, who: ReplicaId, status: &NodeStatus) -> Result<(), Violation> {
+        self.record.add("node_statuses", 1);
+        let counters = &mut self.counters[usize::from(who.0)];
+        *counters = status.counters.iter().cloned().collect();
+        let accuses = counters.iter().find(|(name, n)| **n > 0 && ACCUSING.contains(&&***name));
+        demand(accuses.is_none() && status.evidence == 0, "honest", || {
+            format!("{who} counts {accuses:?}, and holds {} proofs", status.evidence)
+        })
     }
 
     fn reply(&mut self, wire: Wire, signed: SignedReply) -> Result<(), Violation> {

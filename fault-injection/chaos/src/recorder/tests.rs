@@ -12,8 +12,8 @@ use elea_protocol::id::{
 };
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{
-    Checkpoint, Commit, CommitCertificate, Farewell, Message, Order, OrderHeader, Position, Reply,
-    ReplyKind, Results, Status, Suspect, ToClient, ToReplica, batch_digest,
+    Checkpoint, Commit, CommitCertificate, Message, NodeStatus, Order, OrderHeader, Position,
+    Reply, ReplyKind, Results, Status, Suspect, ToClient, ToReplica, batch_digest,
 };
 use elea_protocol::seal::{Signed, sign, sign_replies};
 
@@ -206,8 +206,34 @@ fn what_another_signed_is_not_believed() {
 #[test]
 fn an_accusation_is_a_violation() {
     let mut stage = Stage::new();
-    let farewell = codec::encode(&ToClient::Farewell(Farewell::Misbehaviour)).expect("small");
-    assert_eq!(stage.bytes(Party::Client(0), false, farewell), ["honest"]);
+    let status = |count| NodeStatus {
+        nonce: 1,
+        view: View(0),
+        primary: ReplicaId(0),
+        campaign: None,
+        head: Position { slot: Slot(0), hash: A },
+        lock: None,
+        stable: Slot(0),
+        state: A,
+        sessions: 0,
+        pending: 0,
+        divergent: Vec::new(),
+        evidence: 0,
+        counters: vec![("merges".into(), 2), ("message_bad_signature".into(), count)],
+    };
+    for (count, broken) in [(0, &[][..]), (1, &["honest"][..])] {
+        let signed = Box::new(stage.signed(0, status(count)));
+        let frame = codec::encode(&ToClient::Status(signed)).expect("small");
+        assert_eq!(stage.bytes(Party::Client(0), false, frame), broken);
+    }
+    // What was counted before a restart and after it is added up.
+    let (to, mut record) = tokio::sync::oneshot::channel();
+    stage.restart(0);
+    let signed = Box::new(stage.signed(0, status(0)));
+    let frame = codec::encode(&ToClient::Status(signed)).expect("small");
+    assert!(stage.bytes(Party::Client(0), false, frame).is_empty());
+    stage.ear.take(Heard::Report(to));
+    assert_eq!(record.try_recv().expect("at once").counted["merges"], 4);
 }
 
 #[test]
