@@ -21,6 +21,7 @@
 //! Two connections of one replica have no common sequence, so rules about what comes first are
 //! held against restarts only, between which everything is heard out.
 
+mod counters;
 mod lineage;
 mod replica;
 mod scheme;
@@ -44,6 +45,7 @@ use elea_protocol::seal::{Rejection, VerifiedRoots};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{mpsc, oneshot};
 
+use self::counters::{ACCUSING, add_up, refusal_kind};
 pub use self::lineage::Lineage;
 use self::replica::Remembered;
 pub use self::scheme::Remembering;
@@ -54,48 +56,6 @@ const REPEATS: usize = 4096;
 
 /// So many violations are kept in words; the others are counted.
 const SHOWN: usize = 20;
-
-/// What a replica counts where somebody lies, is a stranger, or has a bad disk or memory.
-const ACCUSING: [&str; 15] = [
-    "accusations",
-    "contradictions",
-    "frame_malformed",
-    "frame_too_large",
-    "frame_trailing",
-    "hello_bad_signature",
-    "hello_malformed",
-    "hello_unknown_signer",
-    "message_bad_signature",
-    "message_malformed",
-    "message_misplaced",
-    "message_unknown_signer",
-    "proofs",
-    "request_foreign",
-    "state_mismatch",
-];
-
-/// What it counts that tells what happened.
-const TELLING: [&str; 11] = [
-    "campaigns",
-    "merges",
-    "orphans",
-    "orphans_reordered",
-    "results_reordered",
-    "slots_undone",
-    "state_transfers",
-    "states_settled",
-    "suspicions",
-    "views_entered",
-    "weak_views_entered",
-];
-
-fn add_up(sums: &mut BTreeMap<String, u64>, last: BTreeMap<String, u64>) {
-    for (name, count) in last {
-        if TELLING.contains(&&*name) {
-            *sums.entry(name).or_default() += count;
-        }
-    }
-}
 
 /// What was recorded so far.
 #[derive(Clone, Debug, Default)]
@@ -315,7 +275,7 @@ impl Ear {
             }
             ToClient::Refusal(refusal) => {
                 by(refusal.by, "a refusal")?;
-                self.record.add("refusals", 1);
+                self.record.add(refusal_kind(refusal.body.reason), 1);
                 self.membership.open(refusal).map(drop).map_err(bad("a refusal"))
             }
             ToClient::Session(report) => {
