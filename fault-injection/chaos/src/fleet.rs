@@ -319,6 +319,11 @@ impl Fleet {
     /// `restart`: it does not end.
     pub async fn ended(&mut self, id: ReplicaId) -> Result<ExitStatus, Violation> {
         let never = || Violation::new("restart", format!("{id} does not end"));
+        // Waiting for a process closes its stdin, at which a replica stops; so that is done only
+        // when nothing more comes from it.
+        let mut progress = self.replicas[usize::from(id.0)].progress.subscribe();
+        let ended = timeout(PATIENCE, progress.wait_for(|last| *last == Progress::Ended)).await;
+        ended.map(drop).map_err(|_| never())?;
         let mut child = self.replicas[usize::from(id.0)].child.take().ok_or_else(never)?;
         let ended = timeout(PATIENCE, child.wait()).await;
         let status = ended.map_err(|_| never())?.map_err(harness("a process"))?;

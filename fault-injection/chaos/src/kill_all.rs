@@ -18,6 +18,10 @@ use crate::workload::{self, Shared, Workload};
 /// Clients that write; one more reads.
 const WRITERS: usize = 3;
 
+/// Between two operations of one task: what all rounds write must be read at every start, and a
+/// round should not last longer for that.
+const PAUSE: Duration = Duration::from_millis(40);
+
 /// How long the cluster serves before it is killed again, at most.
 const LONGEST_LIFE: u64 = 2_500;
 
@@ -63,8 +67,7 @@ pub async fn run(order: &Order) -> Result<Json, Violation> {
     let mut fleet = Fleet::new(&plan).await?;
     let ids: Vec<ReplicaId> = fleet.ids().collect();
     fleet.start(&ids).await?;
-    let pause = Duration::from_millis(5);
-    let load = Workload::start(&fleet, 0..WRITERS, pause, &mut rng).await?;
+    let load = Workload::start(&fleet, 0..WRITERS, PAUSE, &mut rng).await?;
     let reader = workload::client(&fleet, WRITERS).await?;
     let mut counts = Counts::default();
     let mut slowest = Duration::ZERO;
