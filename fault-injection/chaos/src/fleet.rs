@@ -176,6 +176,13 @@ impl Fleet {
         self.dir.path().join(name)
     }
 
+    /// Leaves the folder with all logs and stores behind, for whoever looks for the cause of
+    /// something. Answers with where it is.
+    pub fn keep(&mut self) -> &Path {
+        self.dir.disable_cleanup(true);
+        self.dir.path()
+    }
+
     /// A replica's data folder.
     #[must_use]
     pub fn data(&self, id: ReplicaId) -> &Path {

@@ -63,18 +63,26 @@ pub async fn run(order: &Order) -> Result<Json, Violation> {
         clients: WRITERS + 1,
         in_namespaces: false,
     };
-    let begin = Instant::now();
     let mut fleet = Fleet::new(&plan).await?;
+    let done = rounds(order, &mut fleet, &mut rng).await;
+    if done.is_err() {
+        let _ = writeln!(std::io::stderr(), "logs and stores are in {}", fleet.keep().display());
+    }
+    done
+}
+
+async fn rounds(order: &Order, fleet: &mut Fleet, rng: &mut Rng) -> Result<Json, Violation> {
+    let begin = Instant::now();
     let ids: Vec<ReplicaId> = fleet.ids().collect();
     fleet.start(&ids).await?;
-    let load = Workload::start(&fleet, 0..WRITERS, PAUSE, &mut rng).await?;
-    let reader = workload::client(&fleet, WRITERS).await?;
+    let load = Workload::start(fleet, 0..WRITERS, PAUSE, rng).await?;
+    let reader = workload::client(fleet, WRITERS).await?;
     let mut counts = Counts::default();
     let mut slowest = Duration::ZERO;
     for round in 1..=order.rounds {
         let began = Instant::now();
         let acknowledged = load.shared.ledger.acknowledged();
-        one_round(&mut fleet, &ids, &load.shared, &reader, &mut rng, &mut counts).await?;
+        one_round(fleet, &ids, &load.shared, &reader, rng, &mut counts).await?;
         let record = fleet.recorder.report().await?;
         sound(&load.shared, &record)?;
         counts.rounds = round;

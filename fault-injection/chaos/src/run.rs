@@ -106,6 +106,10 @@ pub async fn run(order: &Order) -> Result<Json, Violation> {
         story.record = record;
     }
     let verdict = told.and_then(|()| nothing_was_missed(&enabled, &story));
+    if verdict.is_err() {
+        let kept = story.havoc.fleet.keep();
+        let _ = writeln!(std::io::stderr(), "logs and stores are in {}", kept.display());
+    }
     report(order, &version, &enabled, &left_out, &story, verdict.map_err(|why| why.to_string()))
 }
 

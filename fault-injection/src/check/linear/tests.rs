@@ -335,9 +335,9 @@ fn the_model_is_what_the_journal_does() {
     use elea_protocol::message::Level;
 
     let mut rng = Rng::new(5);
-    let words = ["get", "put", "incr", "append", "draw", "other"];
+    let words = ["get", "put", "incr", "append", "cas", "draw", "other"];
     let keys = ["a", "b", ""];
-    let values = ["1", "-3", "9223372036854775807", "x", "", "1 2", "-"];
+    let values = ["1", "-3", "9223372036854775807", "x", "", "1 2", "x 1", "-"];
     for _ in 0..300 {
         let mut journal = crate::journal::Journal::default();
         let mut state = JournalModel::start();
@@ -432,12 +432,13 @@ impl Simulated {
         (0..count)
             .map(|_| {
                 let key = rng.index(keys as usize);
-                let text = match rng.between(0, 9) {
+                let text = match rng.between(0, 10) {
                     0 | 1 => format!("put k{key} {}", rng.between(0, 9)),
                     2..=4 => format!("get k{key}"),
                     5 | 6 => format!("incr k{key} {}", rng.between(1, 3)),
                     7 => format!("append k{key} {}", rng.between(0, 99)),
                     8 => format!("draw k{key}"),
+                    9 => format!("cas k{key} {} {}", rng.between(0, 9), rng.between(0, 9)),
                     _ => "nonsense".into(),
                 };
                 text.into()
