@@ -11,7 +11,7 @@ use elea_protocol::history::extend;
 use elea_protocol::id::{Digest, Slot};
 use elea_protocol::message::{OrderHeader, Position};
 
-/// See the [module](self).
+/// See the module.
 pub struct Lineage {
     genesis: Digest,
     /// The histories that end with a slot.

@@ -17,7 +17,7 @@ struct Shown {
     lock: Option<(View, Slot)>,
 }
 
-/// See the [module](self).
+/// See the module.
 #[derive(Clone, Default)]
 pub struct Remembered {
     /// The one hash that it has, or had, at a slot in a view.
