@@ -432,13 +432,12 @@ impl Simulated {
         (0..count)
             .map(|_| {
                 let key = rng.index(keys as usize);
-                let text = match rng.between(0, 10) {
+                let text = match rng.between(0, 9) {
                     0 | 1 => format!("put k{key} {}", rng.between(0, 9)),
                     2..=4 => format!("get k{key}"),
                     5 | 6 => format!("incr k{key} {}", rng.between(1, 3)),
                     7 => format!("append k{key} {}", rng.between(0, 99)),
                     8 => format!("draw k{key}"),
-                    9 => format!("cas k{key} {} {}", rng.between(0, 9), rng.between(0, 9)),
                     _ => "nonsense".into(),
                 };
                 text.into()

@@ -41,12 +41,6 @@ pub fn execute(
                 store.insert(key, value);
                 length.to_string()
             }
-            "cas" => {
-                if before.as_deref() == Some(words[2]) {
-                    store.insert(key, words[3].into());
-                }
-                before.unwrap_or("-".into())
-            }
             "draw" => {
                 store.insert(key, drawn(position));
                 drawn(position)
