@@ -12,6 +12,8 @@ mod data;
 mod faults;
 #[path = "process/harness.rs"]
 mod harness;
+#[path = "process/kill_all.rs"]
+mod kill_all;
 #[path = "../src/liar.rs"]
 mod liar;
 #[path = "process/one_shot.rs"]

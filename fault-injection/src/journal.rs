@@ -6,6 +6,8 @@
 //! - `get KEY` answers the value, or `-`;
 //! - `incr KEY BY` adds to a number (missing counts as 0) and answers the sum;
 //! - `append KEY TEXT` adds to the end and answers the new length;
+//! - `cas KEY OLD NEW` stores the new value if it finds the old one, and answers what it found, or
+//!   `-`;
 //! - `draw KEY` stores and answers a random number, so that unequal choices of a primary show;
 //! - anything else answers `?`.
 
@@ -88,6 +90,13 @@ impl Journal {
                 let length = whole.len().to_string();
                 self.set(key, whole);
                 length
+            }
+            ("cas", Some(words)) => {
+                let (old, new) = words.split_once(' ')?;
+                if before.as_deref() == Some(old) {
+                    self.set(key, new.to_owned());
+                }
+                before.unwrap_or_else(|| "-".into())
             }
             ("draw", None) => {
                 let [first, ..] = context.random(0);
@@ -241,6 +250,9 @@ mod tests {
         assert_eq!(run(&mut journal, 2, "incr x 41"), "42");
         assert_eq!(run(&mut journal, 3, "append x abc"), "5");
         assert_eq!(run(&mut journal, 4, "incr x 1"), "?", "not a number any more");
+        assert_eq!(run(&mut journal, 5, "cas x 42abc y z"), "42abc");
+        assert_eq!(run(&mut journal, 6, "cas x 42abc w"), "y z");
+        assert_eq!(run(&mut journal, 7, "cas none a b"), "-");
         journal.undo_to(Slot(1));
         assert_eq!(journal.digest(), before);
         assert_eq!(journal.value("x"), Some("1"));

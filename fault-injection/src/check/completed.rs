@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use elea_protocol::id::{Digest, ReplicaId, Slot, View};
 use elea_protocol::message::Position;
 
-use super::Histories;
+use super::Ancestry;
 use crate::violation::{Violation, demand};
 
 /// See the module.
@@ -57,7 +57,7 @@ impl Completed {
         who: ReplicaId,
         view: View,
         at: Position,
-        histories: &Histories,
+        histories: &impl Ancestry,
     ) -> Result<(), Violation> {
         let holders = self.held.entry(view).or_default();
         if holders.get(&who).is_some_and(|known| known.slot >= at.slot) {
@@ -76,7 +76,7 @@ impl Completed {
         &mut self,
         view: View,
         at: Position,
-        histories: &Histories,
+        histories: &impl Ancestry,
     ) -> Result<(), Violation> {
         if self.complete.get(&view).is_some_and(|known| known.slot >= at.slot) {
             return Ok(());
@@ -97,7 +97,7 @@ impl Completed {
         &mut self,
         view: View,
         at: Position,
-        histories: &Histories,
+        histories: &impl Ancestry,
     ) -> Result<(), Violation> {
         if self.lowest.get(&view).is_some_and(|known| known.slot <= at.slot) {
             return Ok(());
@@ -116,7 +116,7 @@ impl Completed {
         &mut self,
         view: View,
         at: Position,
-        histories: &Histories,
+        histories: &impl Ancestry,
     ) -> Result<(), Violation> {
         self.stable.insert(at.slot, at.hash);
         self.complete(view, at, histories)?;
@@ -127,7 +127,7 @@ impl Completed {
 }
 
 fn covered(
-    histories: &Histories,
+    histories: &impl Ancestry,
     (view, complete): (View, Position),
     (later, certified): (View, Position),
 ) -> Result<(), Violation> {
@@ -141,7 +141,7 @@ fn covered(
 }
 
 fn agree(
-    histories: &Histories,
+    histories: &impl Ancestry,
     (view, complete): (View, Position),
     stable: Position,
 ) -> Result<(), Violation> {
@@ -158,6 +158,7 @@ fn agree(
 
 #[cfg(test)]
 mod tests {
+    use super::super::Histories;
     use super::super::histories::tests::{Fake, Stage};
     use super::*;
 

@@ -33,6 +33,43 @@ pub trait Look {
     fn footprint(&self) -> Vec<(&'static str, usize)>;
 }
 
+/// Which histories there are, as far as whoever asks can know.
+pub trait Ancestry {
+    /// Whether some correct replica had the history that ends in `hash`.
+    fn knows(&self, hash: &Digest) -> bool;
+
+    /// The hash at `slot` of the history that ends in `hash`, where that is known.
+    fn ancestor(&self, hash: Digest, slot: Slot) -> Option<Digest>;
+
+    /// Whether the history that ends in `high` goes through `low`.
+    fn extends(&self, high: Position, low: Position) -> bool {
+        if low.slot >= high.slot {
+            return low == high;
+        }
+        self.ancestor(high.hash, low.slot) == Some(low.hash)
+    }
+}
+
+impl Ancestry for Histories {
+    fn knows(&self, hash: &Digest) -> bool {
+        *hash == self.genesis || self.links.contains_key(hash)
+    }
+
+    fn ancestor(&self, hash: Digest, slot: Slot) -> Option<Digest> {
+        let mut at = hash;
+        loop {
+            if slot == Slot::GENESIS {
+                return Some(self.genesis);
+            }
+            let link = self.links.get(&at)?;
+            if link.slot <= slot {
+                return (link.slot == slot).then_some(at);
+            }
+            at = link.previous;
+        }
+    }
+}
+
 /// A slot of some history, known by its hash.
 #[derive(Clone)]
 struct Link {
@@ -320,43 +357,12 @@ impl Histories {
         })
     }
 
-    /// Whether some correct replica had a history that ends so.
-    #[must_use]
-    pub fn knows(&self, hash: &Digest) -> bool {
-        *hash == self.genesis || self.links.contains_key(hash)
-    }
-
     /// The last slot of the history that ends in `hash`, and what it holds, if a correct replica
     /// ever executed it.
     #[must_use]
     pub fn batch_at(&self, hash: &Digest) -> Option<(Slot, &Batch)> {
         let link = self.links.get(hash).map(|link| (link.slot, &*link.batch));
         link.or_else(|| self.passed.get(hash).map(|(slot, batch)| (*slot, batch)))
-    }
-
-    /// The hash at `slot` of the history that ends in `hash`.
-    #[must_use]
-    pub fn ancestor(&self, hash: Digest, slot: Slot) -> Option<Digest> {
-        let mut at = hash;
-        loop {
-            if slot == Slot::GENESIS {
-                return Some(self.genesis);
-            }
-            let link = self.links.get(&at)?;
-            if link.slot <= slot {
-                return (link.slot == slot).then_some(at);
-            }
-            at = link.previous;
-        }
-    }
-
-    /// Whether the history that ends in `high` goes through `low`.
-    #[must_use]
-    pub fn extends(&self, high: Position, low: Position) -> bool {
-        if low.slot >= high.slot {
-            return low == high;
-        }
-        self.ancestor(high.hash, low.slot) == Some(low.hash)
     }
 
     /// The whole history that ends in `hash`, from slot 1 on.

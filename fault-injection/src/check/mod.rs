@@ -38,7 +38,7 @@ use elea_protocol::message::{
 
 pub use self::bounds::Bounds;
 pub use self::completed::Completed;
-pub use self::histories::{Histories, Look};
+pub use self::histories::{Ancestry, Histories, Look};
 pub use self::outcome::{Executed, Outcomes, Promise, reexecute};
 pub use self::votes::Votes;
 use crate::disk::Disk;

@@ -1,6 +1,13 @@
 //! What replicas sign: I1, I3 and I7, and with [`Completed`] I2.
+//!
+//! Nothing here knows the simulator. The methods in the present tense ([`Votes::orders`]) are for
+//! words that are seen in the sequence in which they left the replica; those in the past tense
+//! ([`Votes::ordered`]) are for words that were found anywhere, as on the wires between real
+//! processes, where two connections of one replica have no common sequence.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::Hash;
 
 use elea_protocol::id::{Digest, ReplicaId, Slot, View};
 use elea_protocol::message::{
@@ -8,7 +15,7 @@ use elea_protocol::message::{
 };
 use elea_protocol::quorum::ClusterSize;
 
-use super::{Completed, Histories};
+use super::{Ancestry, Completed, Histories};
 use crate::violation::{Violation, demand};
 
 /// Everything one correct replica ever signed and sent.
@@ -90,13 +97,26 @@ impl Votes {
         slot: Slot,
         hash: Digest,
     ) -> Result<(), Violation> {
-        if !self.said(who).orders.contains_key(&(view, slot)) {
-            self.stands(who, view)?;
-        }
-        let first = *self.said(who).orders.entry((view, slot)).or_insert(hash);
+        if self.ordered(who, view, slot, hash)? { self.stands(who, view) } else { Ok(()) }
+    }
+
+    /// An order of a correct replica was found, in whatever sequence and whoever passed it on.
+    /// Answers whether it is a new one.
+    ///
+    /// # Errors
+    /// I7: it ordered something else there.
+    pub fn ordered(
+        &mut self,
+        who: ReplicaId,
+        view: View,
+        slot: Slot,
+        hash: Digest,
+    ) -> Result<bool, Violation> {
+        let (first, is_new) = once(&mut self.said(who).orders, (view, slot), hash);
         demand(first == hash, "I7", || {
             format!("{who} orders {first:?} and {hash:?} for slot {slot} of {view}")
-        })
+        })?;
+        Ok(is_new)
     }
 
     /// A correct replica begins a view.
@@ -104,14 +124,20 @@ impl Votes {
     /// # Errors
     /// I7: it began it otherwise before.
     pub fn begins(&mut self, who: ReplicaId, header: NewViewHeader) -> Result<(), Violation> {
+        if self.begun(who, header)? { self.stands(who, header.view) } else { Ok(()) }
+    }
+
+    /// A new view of a correct replica was found, as [`Votes::ordered`] finds orders.
+    ///
+    /// # Errors
+    /// I7: it began it otherwise, too.
+    pub fn begun(&mut self, who: ReplicaId, header: NewViewHeader) -> Result<bool, Violation> {
         let view = header.view;
-        if !self.said(who).new_views.contains_key(&view) {
-            self.stands(who, view)?;
-        }
-        let first = *self.said(who).new_views.entry(view).or_insert(header);
+        let (first, is_new) = once(&mut self.said(who).new_views, view, header);
         demand(first == header, "I7", || {
             format!("{who} begins {view} twice: {first:?} and {header:?}")
-        })
+        })?;
+        Ok(is_new)
     }
 
     /// A correct replica suspects the primary of the view it has entered.
@@ -161,7 +187,7 @@ impl Votes {
         commit: Commit,
         histories: Option<&Histories>,
     ) -> Result<(), Violation> {
-        if !self.said(who).commits.contains_key(&(commit.view, commit.slot)) {
+        if self.committed(who, commit)? {
             self.stands(who, commit.view)?;
         }
         let said = self.said(who);
@@ -169,17 +195,23 @@ impl Votes {
         demand(commit.slot >= entry, "I7", || {
             format!("{who} entered {} at {entry} and votes at {}", commit.view, commit.slot)
         })?;
-        let first = *said.commits.entry((commit.view, commit.slot)).or_insert(commit.hash);
-        demand(first == commit.hash, "I7", || {
-            format!(
-                "{who} votes for {first:?} and {:?} at slot {} of {}",
-                commit.hash, commit.slot, commit.view
-            )
-        })?;
         match histories {
             Some(histories) => self.tally(who, commit, histories),
             None => Ok(()),
         }
+    }
+
+    /// A vote of a correct replica was found, as [`Votes::ordered`] finds orders.
+    ///
+    /// # Errors
+    /// I7: it voted for another prefix.
+    pub fn committed(&mut self, who: ReplicaId, commit: Commit) -> Result<bool, Violation> {
+        let Commit { view, slot, hash } = commit;
+        let (first, is_new) = once(&mut self.said(who).commits, (view, slot), hash);
+        demand(first == hash, "I7", || {
+            format!("{who} votes for {first:?} and {hash:?} at slot {slot} of {view}")
+        })?;
+        Ok(is_new)
     }
 
     /// A correct replica votes for a state.
@@ -187,14 +219,21 @@ impl Votes {
     /// # Errors
     /// I7: it voted for another one.
     pub fn checkpoints(&mut self, who: ReplicaId, vote: Checkpoint) -> Result<(), Violation> {
-        if !self.said(who).checkpoints.contains_key(&(vote.view, vote.slot)) {
-            self.stands(who, vote.view)?;
-        }
+        if self.vouched(who, vote)? { self.stands(who, vote.view) } else { Ok(()) }
+    }
+
+    /// A vote of a correct replica for a state was found, as [`Votes::ordered`] finds orders.
+    ///
+    /// # Errors
+    /// I7: it voted for another state.
+    pub fn vouched(&mut self, who: ReplicaId, vote: Checkpoint) -> Result<bool, Violation> {
         let word = (vote.hash, vote.state);
-        let first = *self.said(who).checkpoints.entry((vote.view, vote.slot)).or_insert(word);
+        let at = (vote.view, vote.slot);
+        let (first, is_new) = once(&mut self.said(who).checkpoints, at, word);
         demand(first == word, "I7", || {
             format!("{who} votes for two states at slot {} of {}", vote.slot, vote.view)
-        })
+        })?;
+        Ok(is_new)
     }
 
     /// Somebody's vote, correct or not, is in the world.
@@ -205,7 +244,7 @@ impl Votes {
         &mut self,
         who: ReplicaId,
         commit: Commit,
-        histories: &Histories,
+        histories: &impl Ancestry,
     ) -> Result<(), Violation> {
         let Commit { view, slot, hash } = commit;
         let voters = self.tallies.entry((view, slot, hash)).or_default();
@@ -222,7 +261,7 @@ impl Votes {
     pub fn seen(
         &mut self,
         certificate: &CommitCertificate,
-        histories: &Histories,
+        histories: &impl Ancestry,
     ) -> Result<(), Violation> {
         let commit = certificate.commit;
         let voters = self.tallies.entry((commit.view, commit.slot, commit.hash)).or_default();
@@ -234,7 +273,11 @@ impl Votes {
     ///
     /// # Errors
     /// I1: another of the same view contradicts it.
-    pub fn certificate(&mut self, commit: Commit, histories: &Histories) -> Result<(), Violation> {
+    pub fn certificate(
+        &mut self,
+        commit: Commit,
+        histories: &impl Ancestry,
+    ) -> Result<(), Violation> {
         let Commit { view, slot, hash } = commit;
         let certified = self.certified.entry(view).or_default();
         let other = certified.get(&slot).copied();
@@ -276,14 +319,22 @@ impl Votes {
     ///
     /// # Errors
     /// I3: another is, at the same slot; I1 or I2: so is another history.
-    pub fn stable(&mut self, proof: &StableProof, histories: &Histories) -> Result<(), Violation> {
+    pub fn stable(
+        &mut self,
+        proof: &StableProof,
+        histories: &impl Ancestry,
+    ) -> Result<(), Violation> {
         let vote = proof.checkpoint.checkpoint;
         self.state(vote)?;
         self.seen(&proof.cover, histories)?;
         self.completed.stable(vote.view, proof.position(), histories)
     }
 
-    fn state(&mut self, vote: Checkpoint) -> Result<(), Violation> {
+    /// This state is certified.
+    ///
+    /// # Errors
+    /// I3: another is, at the same slot.
+    pub fn state(&mut self, vote: Checkpoint) -> Result<(), Violation> {
         let word = (vote.hash, vote.state);
         let first = *self.stable.entry(vote.slot).or_insert(word);
         demand(first == word, "I3", || {
@@ -299,7 +350,7 @@ impl Votes {
         &mut self,
         who: ReplicaId,
         commit: Commit,
-        histories: &Histories,
+        histories: &impl Ancestry,
     ) -> Result<(), Violation> {
         let rank = (commit.view, commit.slot);
         let said = self.said(who);
@@ -326,6 +377,14 @@ impl Votes {
         said.lock = None;
         said.entered = entered;
         said.entries.retain(|view, _| *view <= entered);
+    }
+}
+
+/// Keeps the first value of a key. Answers with that, and whether there was none before.
+fn once<K: Eq + Hash, V: Copy>(map: &mut HashMap<K, V>, key: K, value: V) -> (V, bool) {
+    match map.entry(key) {
+        Entry::Occupied(known) => (*known.get(), false),
+        Entry::Vacant(room) => (*room.insert(value), true),
     }
 }
 

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use elea_protocol::id::{ReplicaId, RequestName};
 use elea_protocol::message::{Position, Reply, ReplyKind};
 
-use crate::check::Histories;
+use crate::check::{Ancestry as _, Histories};
 use crate::violation::{Violation, demand};
 
 /// Everything that correct replicas answered, and what it comes to.

@@ -21,6 +21,8 @@ pub enum Operation {
     Incr(Arc<str>, Option<i64>),
     /// Adds to the end and answers the new length.
     Append(Arc<str>, Arc<str>),
+    /// Stores the second text if it finds the first, and answers what it found.
+    Cas(Arc<str>, Arc<str>, Arc<str>),
     /// Stores a random number and answers it.
     Draw(Arc<str>),
     /// Answers that it makes no sense.
@@ -36,6 +38,10 @@ impl Operation {
             ["put", key, value] => Self::Put(key.into(), value.into()),
             ["incr", key, by] => Self::Incr(key.into(), by.parse().ok()),
             ["append", key, text] => Self::Append(key.into(), text.into()),
+            ["cas", key, rest] => match rest.split_once(' ') {
+                Some((old, new)) => Self::Cas(key.into(), old.into(), new.into()),
+                None => Self::Nonsense,
+            },
             ["draw", key] => Self::Draw(key.into()),
             _ => Self::Nonsense,
         }
@@ -47,6 +53,7 @@ impl Operation {
             | Self::Put(key, _)
             | Self::Incr(key, _)
             | Self::Append(key, _)
+            | Self::Cas(key, ..)
             | Self::Draw(key) => Some(key),
             Self::Nonsense => None,
         }
@@ -61,6 +68,7 @@ impl fmt::Display for Operation {
             Self::Incr(key, Some(by)) => write!(f, "incr {key} {by}"),
             Self::Incr(key, None) => write!(f, "incr {key} by no number"),
             Self::Append(key, text) => write!(f, "append {key} {text}"),
+            Self::Cas(key, old, new) => write!(f, "cas {key} {old} {new}"),
             Self::Draw(key) => write!(f, "draw {key}"),
             Self::Nonsense => write!(f, "nonsense"),
         }
@@ -229,6 +237,7 @@ impl Values {
             }
             Operation::Incr(key, by) => self.add(key, *by, answer),
             Operation::Append(key, text) => self.append(key, text, answer),
+            Operation::Cas(key, old, new) => self.swap(key, old, new, answer),
             Operation::Draw(key) => {
                 self.set(
                     key,
@@ -274,6 +283,16 @@ impl Values {
         let sum = sum.to_string();
         answer.must_be(&sum)?;
         self.set(key, Value::Text(sum.into()));
+        Some(())
+    }
+
+    /// Where neither the value nor the answer is known, what is stored may be anything that was, or
+    /// the new text: what was not known stays so.
+    fn swap(&mut self, key: &Arc<str>, old: &str, new: &str, answer: Answer<'_>) -> Option<()> {
+        self.read(key, answer)?;
+        if self.value(key).is_some_and(|value| *value == Value::Text(old.into())) {
+            self.set(key, Value::Text(new.into()));
+        }
         Some(())
     }
 

@@ -335,9 +335,9 @@ fn the_model_is_what_the_journal_does() {
     use elea_protocol::message::Level;
 
     let mut rng = Rng::new(5);
-    let words = ["get", "put", "incr", "append", "draw", "other"];
+    let words = ["get", "put", "incr", "append", "cas", "draw", "other"];
     let keys = ["a", "b", ""];
-    let values = ["1", "-3", "9223372036854775807", "x", "", "1 2", "-"];
+    let values = ["1", "-3", "9223372036854775807", "x", "", "1 2", "x 1", "-"];
     for _ in 0..300 {
         let mut journal = crate::journal::Journal::default();
         let mut state = JournalModel::start();

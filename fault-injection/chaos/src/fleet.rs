@@ -1,0 +1,378 @@
+//! Replicas as processes: their files, their starts, their ends.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use elea_fault_injection::violation::Violation;
+use elea_protocol::cluster_file::ClusterFile;
+use elea_protocol::id::{ReplicaId, unhex};
+use elea_protocol::seal::SecretKey;
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::cell::Cell;
+use crate::network::Network;
+use crate::recorder::Recorder;
+use crate::tap::Party;
+
+/// How long anything may take before it counts as never: far longer than any machine needs.
+pub const PATIENCE: Duration = Duration::from_secs(180);
+
+/// Stores settle far more often than they would by themselves: more of what happens to them then
+/// happens while a state takes the place of slots, and a start has few slots to execute.
+const SETTLE_BYTES: u64 = 1 << 20;
+
+/// What one cluster is made of.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The program under test.
+    pub elea: PathBuf,
+    /// How many replicas.
+    pub replicas: u8,
+    /// How many clients, each of which has ways and a key of its own.
+    pub clients: usize,
+    /// Whether replicas live in network namespaces of their own.
+    pub in_namespaces: bool,
+}
+
+/// One replica.
+struct Replica {
+    child: Option<Child>,
+    /// Reads what it prints, until it ends.
+    reader: Option<JoinHandle<()>>,
+    progress: watch::Sender<Progress>,
+    data: PathBuf,
+    starts: u32,
+}
+
+/// How far a start came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    Starting,
+    Ready,
+    Ended,
+}
+
+/// How a start ended.
+#[derive(Debug)]
+pub enum Start {
+    /// It serves.
+    Ready,
+    /// It ended with this exit code, having said this.
+    Refused(Option<i32>, String),
+}
+
+/// A cluster of processes, with the network between them and the recorder at all wires.
+pub struct Fleet {
+    // What is dropped first comes first: processes before what they live in.
+    replicas: Vec<Replica>,
+    elea: PathBuf,
+    /// The cluster, as all know it.
+    pub file: ClusterFile,
+    /// The ways between all.
+    pub network: Arc<Network>,
+    /// Who hears everything.
+    pub recorder: Recorder,
+    /// Where the replicas live, if apart.
+    pub cells: Vec<Cell>,
+    dir: TempDir,
+}
+
+/// Something other than a broken promise went wrong.
+pub fn harness(what: &str) -> impl FnOnce(std::io::Error) -> Violation + '_ {
+    move |error| Violation::new("harness", format!("{what}: {error}"))
+}
+
+impl Fleet {
+    /// Makes the files of a cluster and the network, and starts nothing yet.
+    ///
+    /// # Errors
+    /// The files or the ports cannot be had.
+    pub async fn new(plan: &Plan) -> Result<Self, Violation> {
+        let dir = tempfile::Builder::new().prefix("elea-chaos-").tempdir();
+        let dir = dir.map_err(harness("no temporary folder"))?;
+        let mut init = Command::new(&plan.elea);
+        init.arg("init").arg(dir.path()).args(["--replicas", &plan.replicas.to_string()]);
+        init.args(["--clients", &plan.clients.to_string(), "--name", "chaos"]);
+        let made = init.stdin(Stdio::null()).output().await.map_err(harness("elea init"))?;
+        if !made.status.success() {
+            let why = String::from_utf8_lossy(&made.stderr).into_owned();
+            return Err(Violation::new("harness", format!("elea init: {why}")));
+        }
+        let text = fs::read_to_string(dir.path().join("cluster.toml"));
+        let text = text.map_err(harness("the cluster file"))?;
+        let mut file = ClusterFile::parse(&text)
+            .map_err(|bad| Violation::new("harness", format!("the cluster file: {bad}")))?;
+        file.tuning.settle_bytes = SETTLE_BYTES;
+        let cells = match plan.in_namespaces {
+            true => Cell::make(plan.replicas).await.map_err(harness("network namespaces"))?,
+            false => Vec::new(),
+        };
+        let recorder = Recorder::start(&file.membership);
+        let at = |party: Party| match party {
+            Party::Replica(id) => cells.get(usize::from(id.0)).map_or(LOCAL, Cell::outside),
+            Party::Client(_) => LOCAL,
+        };
+        let network = Network::open(plan.replicas, plan.clients, &recorder.hears(), at).await;
+        let network = network.map_err(harness("no ports"))?;
+        let replica = |id: u8| Replica {
+            child: None,
+            reader: None,
+            progress: watch::channel(Progress::Ended).0,
+            data: dir.path().join(format!("data-{id}")),
+            starts: 0,
+        };
+        let fleet = Self {
+            elea: plan.elea.clone(),
+            replicas: (0..plan.replicas).map(replica).collect(),
+            file,
+            network: Arc::new(network),
+            recorder,
+            cells,
+            dir,
+        };
+        for id in fleet.ids() {
+            let own = fleet.file_for(Party::Replica(id)).to_text();
+            fs::write(fleet.path(&format!("cluster-of-{}.toml", id.0)), own)
+                .map_err(harness("a cluster file"))?;
+        }
+        Ok(fleet)
+    }
+
+    /// All replicas.
+    pub fn ids(&self) -> impl Iterator<Item = ReplicaId> + use<> {
+        self.file.membership.size().members().collect::<Vec<_>>().into_iter()
+    }
+
+    /// The cluster as a party sees it: the others behind its own ways.
+    #[must_use]
+    pub fn file_for(&self, party: Party) -> ClusterFile {
+        ClusterFile { addresses: self.network.addresses(party), ..self.file.clone() }
+    }
+
+    /// A client's key.
+    ///
+    /// # Errors
+    /// There is none with this number.
+    pub fn client_key(&self, number: usize) -> Result<SecretKey, Violation> {
+        let path = self.path(&format!("client-{number}.key"));
+        let text = fs::read_to_string(path).map_err(harness("a client's key"))?;
+        let secret = text.split_whitespace().nth(1).and_then(unhex::<32>);
+        let secret = secret.ok_or_else(|| Violation::new("harness", "a client's key is no key"))?;
+        Ok(SecretKey::from_bytes(&secret))
+    }
+
+    /// A file of the cluster.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Leaves the folder with all logs and stores behind, for whoever looks for the cause of
+    /// something. Answers with where it is.
+    pub fn keep(&mut self) -> &Path {
+        self.dir.disable_cleanup(true);
+        self.dir.path()
+    }
+
+    /// A replica's data folder.
+    #[must_use]
+    pub fn data(&self, id: ReplicaId) -> &Path {
+        &self.replicas[usize::from(id.0)].data
+    }
+
+    /// Has a replica's data elsewhere from its first start on.
+    pub fn put_data(&mut self, id: ReplicaId, data: PathBuf) {
+        self.replicas[usize::from(id.0)].data = data;
+    }
+
+    fn log_path(&self, id: ReplicaId, start: u32) -> PathBuf {
+        self.path(&format!("replica-{}.{start}.log", id.0))
+    }
+
+    /// What a replica said on stderr since its last start.
+    #[must_use]
+    pub fn log(&self, id: ReplicaId) -> String {
+        let start = self.replicas[usize::from(id.0)].starts;
+        fs::read_to_string(self.log_path(id, start)).unwrap_or_default()
+    }
+
+    /// The last lines of that.
+    #[must_use]
+    pub fn log_end(&self, id: ReplicaId) -> String {
+        let log = self.log(id);
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(8)..].join("\n")
+    }
+
+    /// Starts a replica on its disk. Whether it serves is for [`Fleet::ready`] to tell.
+    ///
+    /// # Errors
+    /// The program cannot be started.
+    pub fn spawn(&mut self, id: ReplicaId) -> Result<(), Violation> {
+        let number = id.0;
+        let cell = self.cells.get(usize::from(number));
+        let mut command = match cell {
+            Some(cell) => cell.command(&self.elea),
+            None => Command::new(&self.elea),
+        };
+        let listen = std::net::SocketAddr::from((cell.map_or(LOCAL, Cell::inside), 0));
+        command
+            .arg("replica")
+            .arg("--cluster")
+            .arg(self.path(&format!("cluster-of-{number}.toml")));
+        command.arg("--key").arg(self.path(&format!("replica-{number}.key")));
+        command.arg("--data").arg(self.data(id)).arg("--listen").arg(listen.to_string());
+        // It ends when its stdin does: no replica outlives this process, however that ends.
+        command.arg("--attached").stdin(Stdio::piped()).stdout(Stdio::piped());
+        let start = self.replicas[usize::from(number)].starts + 1;
+        let log = fs::File::create(self.log_path(id, start)).map_err(harness("a log"))?;
+        command.stderr(log).kill_on_drop(true);
+        command.env_remove("ELEA_CLUSTER").env_remove("ELEA_KEY").env_remove("ELEA_LOG");
+        let mut child = command.spawn().map_err(harness("elea replica"))?;
+        if start > 1 {
+            // An old log is of no use once a start after it went well.
+            let _ = fs::remove_file(self.log_path(id, start.saturating_sub(3)));
+        }
+        let replica = &mut self.replicas[usize::from(number)];
+        replica.starts = start;
+        replica.progress = watch::channel(Progress::Starting).0;
+        replica.reader = child.stdout.take().map(|stdout| {
+            let (network, progress) = (Arc::clone(&self.network), replica.progress.clone());
+            tokio::spawn(follow(id, BufReader::new(stdout).lines(), network, progress))
+        });
+        replica.child = Some(child);
+        Ok(())
+    }
+
+    /// Waits until a replica that was started serves, or has ended. It says that it is ready once it
+    /// reaches enough others.
+    ///
+    /// # Errors
+    /// `restart`: it does neither.
+    pub async fn ready(&mut self, id: ReplicaId) -> Result<Start, Violation> {
+        let mut progress = self.replicas[usize::from(id.0)].progress.subscribe();
+        let settled = progress.wait_for(|progress| *progress != Progress::Starting);
+        let settled = timeout(PATIENCE, settled).await.map(|last| last.map(|last| *last));
+        match settled {
+            Ok(Ok(Progress::Ready)) => Ok(Start::Ready),
+            Ok(_) => {
+                let code = self.ended(id).await?.code();
+                Ok(Start::Refused(code, self.log_end(id)))
+            }
+            Err(_) => {
+                let what = format!("{id} neither serves nor ends: {}", self.log_end(id));
+                Err(Violation::new("restart", what))
+            }
+        }
+    }
+
+    /// Starts replicas at the same time, and waits until all serve.
+    ///
+    /// # Errors
+    /// `restart`: one does not.
+    pub async fn start(&mut self, ids: &[ReplicaId]) -> Result<(), Violation> {
+        ids.iter().try_for_each(|id| self.spawn(*id))?;
+        self.serve(ids).await
+    }
+
+    /// Waits until replicas that were started all serve.
+    ///
+    /// # Errors
+    /// `restart`: one does not.
+    pub async fn serve(&mut self, ids: &[ReplicaId]) -> Result<(), Violation> {
+        for id in ids {
+            if let Start::Refused(code, log) = self.ready(*id).await? {
+                let what = format!("{id} did not come back (exit code {code:?}): {log}");
+                return Err(Violation::new("restart", what));
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, id: ReplicaId, signal: Signal) {
+        let pid = self.replicas[usize::from(id.0)].child.as_ref().and_then(Child::id);
+        let pid = pid.and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
+        if let Some(pid) = pid {
+            // It fails where the process has ended; nobody has waited for it, so it is no other's.
+            let _ = kill_process(pid, signal);
+        }
+    }
+
+    /// Whether a process of this replica runs.
+    #[must_use]
+    pub fn runs(&self, id: ReplicaId) -> bool {
+        self.replicas[usize::from(id.0)].child.is_some()
+    }
+
+    /// Whether its process has ended by itself since it was started.
+    #[must_use]
+    pub fn has_ended(&self, id: ReplicaId) -> bool {
+        *self.replicas[usize::from(id.0)].progress.borrow() == Progress::Ended
+    }
+
+    /// Waits for the end of a process; then everything that it said has been heard.
+    ///
+    /// # Errors
+    /// `restart`: it does not end.
+    pub async fn ended(&mut self, id: ReplicaId) -> Result<ExitStatus, Violation> {
+        let never = || Violation::new("restart", format!("{id} does not end"));
+        // Waiting for a process closes its stdin, at which a replica stops; so that is done only
+        // when nothing more comes from it.
+        let mut progress = self.replicas[usize::from(id.0)].progress.subscribe();
+        let ended = timeout(PATIENCE, progress.wait_for(|last| *last == Progress::Ended)).await;
+        ended.map(drop).map_err(|_| never())?;
+        let mut child = self.replicas[usize::from(id.0)].child.take().ok_or_else(never)?;
+        let ended = timeout(PATIENCE, child.wait()).await;
+        let status = ended.map_err(|_| never())?.map_err(harness("a process"))?;
+        if let Some(reader) = self.replicas[usize::from(id.0)].reader.take() {
+            // It ends with the process, and then no longer tells the network of an address.
+            let _ = reader.await;
+        }
+        self.network.died(id).await;
+        self.recorder.restarted(id).await;
+        Ok(status)
+    }
+
+    /// Ends replicas at the same moment, as a power cut would.
+    ///
+    /// # Errors
+    /// `restart`: one does not end.
+    pub async fn kill(&mut self, ids: &[ReplicaId]) -> Result<(), Violation> {
+        let running: Vec<_> = ids.iter().copied().filter(|id| self.runs(*id)).collect();
+        running.iter().for_each(|id| self.signal(*id, Signal::KILL));
+        for id in running {
+            self.ended(id).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads what a replica prints, lets the network know where it listens, and tells how far it is.
+async fn follow(
+    id: ReplicaId,
+    mut stdout: Lines<BufReader<ChildStdout>>,
+    network: Arc<Network>,
+    progress: watch::Sender<Progress>,
+) {
+    while let Ok(Some(line)) = stdout.next_line().await {
+        if let Some(address) = line.strip_prefix("listening ").and_then(|at| at.parse().ok()) {
+            network.listens(id, address);
+        }
+        if line.starts_with("ready") {
+            progress.send_replace(Progress::Ready);
+        }
+    }
+    progress.send_replace(Progress::Ended);
+}
+
+const LOCAL: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);

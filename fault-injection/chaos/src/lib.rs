@@ -1,0 +1,37 @@
+//! Faults on real processes.
+//!
+//! The simulator shows that the cores keep their promises; this shows that the program does. Real
+//! replicas run on real sockets and disks, with a [proxy] between every two of them and
+//! between clients and replicas. The network is broken, processes are killed and stopped, disks fill
+//! up and rot, and meanwhile
+//!
+//! - the [taps](tap) hear every word and the [recorder] remembers it across restarts, and finds the
+//!   replica that contradicts itself;
+//! - the [clients](workload) write what can be told from everything else, and the
+//!   [ledger] finds what was acknowledged and lost, or done twice;
+//! - the [registers] go through the simulator's linearizability checker;
+//! - in the end all replicas must [agree](verify::agreement).
+//!
+//! Nothing here judges by the machine's speed. What is chosen at random follows from a seed, but when
+//! it meets the processes does not: a seed names a schedule, and not a run.
+
+pub mod cell;
+pub mod chart;
+pub mod contest;
+pub mod disk;
+pub mod faults;
+pub mod fleet;
+pub mod havoc;
+pub mod kill_all;
+pub mod ledger;
+pub mod meter;
+pub mod network;
+pub mod proxy;
+mod pump;
+pub mod recorder;
+pub mod registers;
+pub mod report;
+pub mod run;
+pub mod tap;
+pub mod verify;
+pub mod workload;

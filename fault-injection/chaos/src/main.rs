@@ -1,0 +1,156 @@
+//! The command line of faults on real processes.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use elea_chaos::{kill_all, run};
+use elea_fault_injection::violation::Violation;
+use serde_json::{Value as Json, json};
+
+/// Breaks clusters of real elea processes and checks that they keep their promises.
+#[derive(Parser)]
+#[command(
+    name = "elea-chaos",
+    version,
+    after_help = "Examples:\n  elea-chaos kill-all --rounds 200\n  \
+                  elea-chaos run --minutes 20 --out report"
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Kill all replicas at once, again and again, and look for what was lost or taken back
+    KillAll {
+        /// How often
+        #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
+        rounds: u32,
+        #[command(flatten)]
+        cluster: ClusterArguments,
+    },
+    /// Break everything, in windows of faults mixed at random, and report what came of it
+    Run {
+        /// How long; below two minutes not every kind of fault has its turn
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
+        minutes: u64,
+        /// The folder for report.json and report.svg
+        #[arg(long)]
+        out: PathBuf,
+        /// Also drop packets in the kernel: replicas live in network namespaces (takes root)
+        #[arg(long)]
+        netns: bool,
+        #[command(flatten)]
+        cluster: ClusterArguments,
+    },
+}
+
+#[derive(clap::Args)]
+struct ClusterArguments {
+    /// How many replicas
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=31))]
+    replicas: u8,
+    /// What everything random follows from [default: a random one]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// The program under test [default: `elea` beside this one]
+    #[arg(long)]
+    elea: Option<PathBuf>,
+}
+
+impl ClusterArguments {
+    fn seed(&self) -> u64 {
+        self.seed.unwrap_or_else(rand::random)
+    }
+
+    fn elea(&self) -> Result<PathBuf, Violation> {
+        let beside = || Some(std::env::current_exe().ok()?.with_file_name("elea"));
+        let path = self.elea.clone().or_else(beside).filter(|path| path.is_file());
+        path.ok_or_else(|| {
+            Violation::new("harness", "there is no program `elea` here: build it, or name --elea")
+        })
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("elea-chaos: no threads: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    let done = runtime.block_on(async {
+        tokio::select! {
+            done = obey(&arguments.command) => done,
+            // What was begun is dropped, and with it go processes, folders, mounts and namespaces.
+            why = told_to_stop() => Err(why),
+        }
+    });
+    match done {
+        Ok(summary) => {
+            println!("{summary}");
+            ExitCode::SUCCESS
+        }
+        Err(violation) => {
+            println!("{}", json!({ "verdict": "broken", "violation": violation }));
+            eprintln!("elea-chaos: {violation}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Returns when somebody wants it to stop.
+async fn told_to_stop() -> Violation {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return Violation::new("harness", "signals cannot be listened for");
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Violation::new("harness", "told to stop")
+}
+
+async fn obey(command: &Command) -> Result<Json, Violation> {
+    match command {
+        Command::KillAll { rounds, cluster } => {
+            let order = kill_all::Order {
+                elea: cluster.elea()?,
+                rounds: *rounds,
+                replicas: cluster.replicas,
+                seed: cluster.seed(),
+                is_told: true,
+            };
+            eprintln!("seed {}", order.seed);
+            kill_all::run(&order).await
+        }
+        Command::Run { minutes, out, netns, cluster } => {
+            let order = run::Order {
+                elea: cluster.elea()?,
+                length: Duration::from_secs(60 * minutes),
+                replicas: cluster.replicas,
+                seed: cluster.seed(),
+                out: out.clone(),
+                in_namespaces: *netns,
+            };
+            eprintln!("seed {}", order.seed);
+            let report = run::run(&order).await?;
+            let why = report["why"].as_str();
+            why.map_or(Ok(()), |why| Err(Violation::new("run", why)))?;
+            let mut short = report;
+            // They are in the file.
+            for long in ["events", "answered_per_second", "recovered_after_ms"] {
+                short.as_object_mut().map(|object| object.remove(long));
+            }
+            Ok(short)
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! A way between two parties that can be made as bad as a network can be, and that hears all that
+//! passes.
+//!
+//! Every party dials every replica through a way of its own, so each ordered pair can be treated
+//! by itself, and each direction of it. What a speaker wrote is heard *before* anything is done
+//! with it: a recorder knows a word at least as early as anybody else does, and also knows those
+//! that a fault then swallows.
+//!
+//! A dialler whose way is cut, or whose replica is down, is not refused: its connection is taken
+//! and held, as on the other side of a broken network, and goes on by itself when it can.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{sleep, timeout};
+
+use crate::pump::{self, Speaker};
+use crate::tap::{Heard, Hears, Tap, Wire};
+
+/// Connections of one way at a time. More wait in the system's queue until one of them ends.
+const CONNECTIONS_MAX: usize = 64;
+
+/// A pause after the system gave no connection, for example for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
+/// How long a connection to a replica of this machine may take.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How one direction of a way treats what passes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Link {
+    /// Nothing passes, and nobody is told: what is written waits until this ends.
+    pub is_held: bool,
+    /// How long everything takes.
+    pub delay: Duration,
+    /// So much longer it may take, at random; nothing overtakes anything, as TCP has it.
+    pub jitter: Duration,
+    /// How much passes in a second; `None`: as much as the machine can.
+    pub bytes_per_second: Option<u64>,
+}
+
+/// What a way is told to do.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct State {
+    /// Connections are closed, and new ones are held.
+    pub is_cut: bool,
+    /// How often all connections were reset. One does not outlive a reset that came before its
+    /// task could look.
+    pub resets: u64,
+    /// From the dialler to the replica.
+    pub there: Link,
+    /// And back.
+    pub back: Link,
+    /// Where the replica listens, while it runs.
+    pub target: Option<SocketAddr>,
+    /// How often the dialler died.
+    pub diallers_dead: u64,
+    /// How often the replica died.
+    pub replicas_dead: u64,
+}
+
+/// A listener that passes everything on to one replica. Dropping it closes all of it.
+#[derive(Debug)]
+pub struct Way {
+    /// Who dials whom.
+    pub wire: Wire,
+    address: SocketAddr,
+    state: watch::Sender<State>,
+    /// How many are listening to the dialler and to the replica.
+    listening: watch::Sender<[usize; 2]>,
+    task: JoinHandle<()>,
+}
+
+impl Way {
+    /// Opens a way at this address, at a port that the system chooses.
+    ///
+    /// # Errors
+    /// The system gives no port.
+    pub async fn open(wire: Wire, at: IpAddr, hears: Hears) -> io::Result<Self> {
+        let listener = TcpListener::bind((at, 0)).await?;
+        let address = listener.local_addr()?;
+        let (state, told) = watch::channel(State::default());
+        let (listening, _) = watch::channel([0; 2]);
+        let carrier = Carrier { wire, hears, state: told, listening: listening.clone() };
+        let task = tokio::spawn(serve(listener, Arc::new(carrier)));
+        Ok(Self { wire, address, state, listening, task })
+    }
+
+    /// Where to dial.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Changes what the way does.
+    pub fn set(&self, change: impl FnOnce(&mut State)) {
+        self.state.send_modify(change);
+    }
+
+    /// Closes all connections, and lets none through until it is healed.
+    pub fn cut(&self) {
+        self.set(|state| {
+            state.is_cut = true;
+            state.resets += 1;
+        });
+    }
+
+    /// Resets all connections.
+    pub fn reset(&self) {
+        self.set(|state| state.resets += 1);
+    }
+
+    /// Lets everything through again, at once.
+    pub fn heal(&self) {
+        self.set(|state| {
+            state.is_cut = false;
+            state.there = Link::default();
+            state.back = Link::default();
+        });
+    }
+
+    /// The dialler is dead. Returns when all that it ever wrote was heard.
+    pub async fn dialler_died(&self) {
+        self.set(|state| state.diallers_dead += 1);
+        self.heard_out(0).await;
+    }
+
+    /// The replica is dead, and nobody listens where it did. Returns when all that it ever wrote
+    /// was heard.
+    pub async fn replica_died(&self) {
+        self.set(|state| {
+            state.replicas_dead += 1;
+            state.target = None;
+        });
+        self.heard_out(1).await;
+    }
+
+    async fn heard_out(&self, speaker: usize) {
+        // The sender is ours, so this cannot fail.
+        let _ = self.listening.subscribe().wait_for(|count| count[speaker] == 0).await;
+    }
+}
+
+impl Drop for Way {
+    fn drop(&mut self) {
+        // The connections are tasks of that task: they end with it.
+        self.task.abort();
+    }
+}
+
+/// What every connection of a way needs.
+struct Carrier {
+    wire: Wire,
+    hears: Hears,
+    state: watch::Receiver<State>,
+    listening: watch::Sender<[usize; 2]>,
+}
+
+async fn serve(listener: TcpListener, carrier: Arc<Carrier>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
+                Ok((stream, _)) => {
+                    let carrier = Arc::clone(&carrier);
+                    connections.spawn(async move { carrier.carry(stream).await });
+                }
+                Err(_) => sleep(ACCEPT_PAUSE).await,
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+impl Carrier {
+    /// Carries one connection until either end closes it or it is reset.
+    async fn carry(&self, near: TcpStream) {
+        let mut state = self.state.clone();
+        let Some((target, resets)) = opened(&near, &mut state).await else { return };
+        let Ok(Ok(far)) = timeout(DIAL_TIMEOUT, TcpStream::connect(target)).await else { return };
+        if near.set_nodelay(true).is_err() || far.set_nodelay(true).is_err() {
+            return;
+        }
+        let deaths = *self.state.borrow();
+        let there = Speaker {
+            is_dialler: true,
+            deaths: deaths.diallers_dead,
+            state: self.state.clone(),
+            listening: self.listening.clone(),
+            tap: Tap::new(self.wire, true, self.hears.clone()),
+        };
+        let back = Speaker {
+            is_dialler: false,
+            deaths: deaths.replicas_dead,
+            tap: Tap::new(self.wire, false, self.hears.clone()),
+            state: self.state.clone(),
+            listening: self.listening.clone(),
+        };
+        let (mut near_read, mut near_write) = near.into_split();
+        let (mut far_read, mut far_write) = far.into_split();
+        let was_reset = tokio::select! {
+            biased;
+            _ = state.wait_for(|state| state.resets != resets) => true,
+            _ = async {
+                tokio::join!(
+                    pump::carry(&mut near_read, &mut far_write, there),
+                    pump::carry(&mut far_read, &mut near_write, back),
+                )
+            } => false,
+        };
+        if was_reset {
+            // So that both ends see a reset and no clean end. Where it fails, they see that.
+            let _ = near_read.as_ref().set_zero_linger();
+            let _ = far_read.as_ref().set_zero_linger();
+            let _ = self.hears.send(Heard::Reset(self.wire)).await;
+        }
+    }
+}
+
+/// Waits until the way is open and leads somewhere; answers with where, and the number of resets
+/// there were. `None` if the dialler gave up meanwhile.
+async fn opened(near: &TcpStream, state: &mut watch::Receiver<State>) -> Option<(SocketAddr, u64)> {
+    let gone = async {
+        if let Ok(1..) = near.peek(&mut [0]).await {
+            std::future::pending().await
+        }
+    };
+    tokio::select! {
+        biased;
+        state = state.wait_for(|state| !state.is_cut && state.target.is_some()) => {
+            let state = state.ok()?;
+            Some((state.target?, state.resets))
+        }
+        () = gone => None,
+    }
+}

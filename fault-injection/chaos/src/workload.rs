@@ -1,0 +1,221 @@
+//! Clients that never rest: the real client library, at both levels, all the time.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use elea_client::{Client, Cluster, Command, Done, Error, Level, Options, Strong, Weak};
+use elea_fault_injection::rng::Rng;
+use elea_fault_injection::violation::Violation;
+use elea_kv::{Add, Append, Incr, Refused};
+use elea_protocol::message::Position;
+use elea_protocol::receipt::Receipt;
+use tokio::task::JoinSet;
+
+use crate::contest;
+use crate::fleet::Fleet;
+use crate::ledger::{Kind, Ledger, Name};
+use crate::meter::Meter;
+use crate::registers::Registers;
+use crate::tap::Party;
+
+/// Entries of one book.
+const BOOK: u64 = 100;
+
+/// How long a client waits for one answer. It is longer than any fault lasts, so that few
+/// operations are left of which nobody knows whether they were done.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What all clients share.
+#[derive(Default)]
+pub struct Shared {
+    /// What was promised.
+    pub ledger: Ledger,
+    /// What several of them read and write.
+    pub registers: Registers,
+    /// How much was answered.
+    pub meter: Meter,
+    violations: Mutex<Vec<Violation>>,
+    is_over: AtomicBool,
+}
+
+impl Shared {
+    /// Something that should not be.
+    pub fn complain(&self, violation: Violation) {
+        self.violations.lock().unwrap_or_else(PoisonError::into_inner).push(violation);
+    }
+
+    /// What was complained of.
+    #[must_use]
+    pub fn violations(&self) -> Vec<Violation> {
+        self.violations.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether clients should stop.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Relaxed)
+    }
+
+    /// A final answer names the history it lies on.
+    pub fn is_final(&self, receipt: &Receipt) {
+        self.ledger.is_final(Position { slot: receipt.reply.slot, hash: receipt.reply.hash });
+    }
+}
+
+/// The clients and their tasks.
+pub struct Workload {
+    /// What they share.
+    pub shared: Arc<Shared>,
+    tasks: JoinSet<()>,
+}
+
+/// A client of the fleet.
+///
+/// # Errors
+/// Its key or the cluster cannot be used.
+pub async fn client(fleet: &Fleet, number: usize) -> Result<Client, Violation> {
+    let cluster = Cluster::from(&fleet.file_for(Party::Client(number)));
+    let options = Options { timeout: TIMEOUT, ..Options::default() };
+    let client = Client::with_options(&cluster, fleet.client_key(number)?, options).await;
+    client.map_err(|error| Violation::new("harness", format!("client {number}: {error}")))
+}
+
+impl Workload {
+    /// Starts the clients with these numbers. Each has its own books, and all use the same
+    /// registers. Between two operations of one task lies about this pause.
+    ///
+    /// # Errors
+    /// As [`client`].
+    pub async fn start(
+        fleet: &Fleet,
+        numbers: std::ops::Range<usize>,
+        pause: Duration,
+        rng: &mut Rng,
+    ) -> Result<Self, Violation> {
+        let shared = Arc::new(Shared::default());
+        let mut tasks = JoinSet::new();
+        for number in numbers {
+            let client = client(fleet, number).await?;
+            for (index, kind) in [Kind::Set, Kind::Log, Kind::Sum].into_iter().enumerate() {
+                for (half, level) in [Level::Weak, Level::Strong].into_iter().enumerate() {
+                    let writer = Writer {
+                        client: client.clone(),
+                        shared: Arc::clone(&shared),
+                        kind,
+                        level,
+                        number: (number * 3 + index) * 2 + half,
+                    };
+                    tasks.spawn(writer.run(pause, rng.fork()));
+                }
+            }
+            for _ in 0..2 {
+                let (client, shared) = (client.clone(), Arc::clone(&shared));
+                let id = u32::try_from(number).unwrap_or(u32::MAX);
+                tasks.spawn(contest::run(client, shared, id, pause, rng.fork()));
+            }
+        }
+        Ok(Self { shared, tasks })
+    }
+
+    /// Lets every client finish what it is at, and judges the registers that are left.
+    ///
+    /// # Errors
+    /// I8: one of them is not linearizable.
+    pub async fn stop(mut self) -> Result<Arc<Shared>, Violation> {
+        self.shared.is_over.store(true, Ordering::Relaxed);
+        while let Some(ended) = self.tasks.join_next().await {
+            ended.map_err(|error| Violation::new("harness", format!("a client: {error}")))?;
+        }
+        for records in self.shared.registers.rest() {
+            let shared = Arc::clone(&self.shared);
+            let judged = tokio::task::spawn_blocking(move || shared.registers.judge(&records));
+            judged.await.map_err(|error| Violation::new("harness", error.to_string()))??;
+        }
+        Ok(self.shared)
+    }
+}
+
+/// About as long as `pause`.
+pub async fn rest(pause: Duration, rng: &mut Rng) {
+    let most = u64::try_from(pause.as_micros() * 2).unwrap_or(u64::MAX);
+    tokio::time::sleep(Duration::from_micros(rng.between(0, most))).await;
+}
+
+/// Writes into its own books.
+struct Writer {
+    client: Client,
+    shared: Arc<Shared>,
+    kind: Kind,
+    level: Level,
+    number: usize,
+}
+
+impl Writer {
+    async fn run(self, pause: Duration, mut rng: Rng) {
+        for count in 0.. {
+            if self.shared.is_over() {
+                return;
+            }
+            let name = Name(self.kind, self.number, count / BOOK);
+            let (key, entry) = (name.key(), format!("{}.{count}", self.number));
+            self.shared.ledger.attempt(name, &entry);
+            match self.kind {
+                Kind::Set => self.write(name, &entry, Add::new(key, entry.clone())).await,
+                Kind::Log => self.write(name, &entry, Append::new(key, format!(" {entry}"))).await,
+                Kind::Sum => self.write(name, &entry, Incr::new(key, 1)).await,
+            }
+            rest(pause, &mut rng).await;
+        }
+    }
+
+    async fn write<C, T>(&self, name: Name, entry: &str, command: C)
+    where
+        C: Command<Output = Result<T, Refused>>,
+    {
+        let asked = self.shared.meter.micros();
+        let result = match self.level {
+            Level::Weak => self.client.weak(command).await.map(|Weak { result, .. }| result),
+            Level::Strong => {
+                self.client.strong(command).await.map(|Strong { result, receipt, .. }| {
+                    self.shared.is_final(&receipt);
+                    result
+                })
+            }
+        };
+        match result {
+            Ok(Ok(_)) => {
+                self.shared.ledger.acknowledge(name, entry, self.level);
+                self.shared.meter.answered(self.level, asked);
+            }
+            Ok(Err(refused)) => {
+                let what = format!("{} refuses {entry}: {refused}", name.key());
+                self.shared.complain(Violation::new("refused", what));
+            }
+            Err(error) => unanswered(&self.shared, self.level, &error),
+        }
+    }
+}
+
+/// Counts it; what only a mistake can cause is a complaint.
+pub fn unanswered(shared: &Shared, level: Level, error: &Error) {
+    shared.meter.failed(level);
+    if let Error::Undecodable(_) | Error::OutOfBounds | Error::Configuration(_) = error {
+        shared.complain(Violation::new("answer", error.to_string()));
+    }
+}
+
+/// What a weak answer became, once it is final.
+pub async fn finality<C, T>(
+    weak: Weak<C>,
+) -> Result<(Result<T, Refused>, (u64, u32), Arc<Receipt>), Error>
+where
+    C: Command<Output = Result<T, Refused>> + Clone,
+    T: Clone,
+{
+    let (result, version) = (weak.result.clone(), weak.version);
+    Ok(match weak.finality().await? {
+        Done::Same { receipt } => (result, (version.0.0, version.1), receipt),
+        Done::Reordered { result, version, receipt } => (result, (version.0.0, version.1), receipt),
+    })
+}
