@@ -36,7 +36,7 @@ use bytes::Bytes;
 use elea_fault_injection::check::Votes;
 use elea_fault_injection::violation::{Violation, demand};
 use elea_protocol::codec;
-use elea_protocol::id::{Digest, ReplicaId, RequestName, Slot};
+use elea_protocol::id::{Digest, Life, ReplicaId, RequestName, Slot};
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{
     Message, NodeStatus, Origin, Position, SignedReply, ToClient, ToReplica,
@@ -150,6 +150,8 @@ pub struct Ear {
     lineage: Lineage,
     remembered: Vec<Remembered>,
     results: HashMap<Place, (u32, Digest)>,
+    /// Whose first life which replica says to know, and which that is.
+    lives: HashMap<(ReplicaId, ReplicaId), Life>,
     /// What each replica counted since its last start.
     counters: Vec<BTreeMap<String, u64>>,
     roots: VerifiedRoots,
@@ -167,6 +169,7 @@ impl Ear {
             record: Record::default(),
             votes: Votes::new(size),
             lineage: Lineage::new(*membership.genesis()),
+            lives: HashMap::new(),
             remembered: vec![Remembered::default(); usize::from(size.replicas())],
             results: HashMap::new(),
             counters: vec![BTreeMap::new(); usize::from(size.replicas())],

@@ -1,6 +1,6 @@
 //! The signed words in a message, each with who said it.
 
-use elea_fault_injection::violation::Violation;
+use elea_fault_injection::violation::{Violation, demand};
 use elea_protocol::codec::Canonical as _;
 use elea_protocol::id::ReplicaId;
 use elea_protocol::message::{
@@ -40,8 +40,17 @@ impl Ear {
                 branch.stable.iter().try_for_each(|proof| self.stable(who, proof))
             }
             // Evidence never comes here: that there is any is a violation.
-            Message::Fetch(_) | Message::Requests(_) | Message::State(_) | Message::Evidence(_) => {
-                Ok(())
+            Message::Fetch(_)
+            | Message::Requests(_)
+            | Message::State(_)
+            | Message::Enrol(_)
+            | Message::Evidence(_) => Ok(()),
+            Message::Enrolled(word) => {
+                let known =
+                    self.lives.entry((word.by, word.body.replica)).or_insert(word.body.life);
+                demand(*known == word.body.life, "enrolled", || {
+                    format!("{} knows two first lives of {}", word.by, word.body.replica)
+                })
             }
         }
     }
