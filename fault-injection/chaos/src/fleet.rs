@@ -41,6 +41,9 @@ pub struct Plan {
     pub clients: usize,
     /// Whether replicas live in network namespaces of their own.
     pub in_namespaces: bool,
+    /// Whether it is about much data: then nothing is recorded, and stores settle as they do by
+    /// default.
+    pub is_large: bool,
 }
 
 /// One replica.
@@ -111,12 +114,15 @@ impl Fleet {
         let text = text.map_err(harness("the cluster file"))?;
         let mut file = ClusterFile::parse(&text)
             .map_err(|bad| Violation::new("harness", format!("the cluster file: {bad}")))?;
-        file.tuning.settle_bytes = SETTLE_BYTES;
+        if !plan.is_large {
+            file.tuning.settle_bytes = SETTLE_BYTES;
+        }
         let cells = match plan.in_namespaces {
             true => Cell::make(plan.replicas).await.map_err(harness("network namespaces"))?,
             false => Vec::new(),
         };
-        let recorder = Recorder::start(&file.membership);
+        let recorder =
+            if plan.is_large { Recorder::deaf() } else { Recorder::start(&file.membership) };
         let at = |party: Party| match party {
             Party::Replica(id) => cells.get(usize::from(id.0)).map_or(LOCAL, Cell::outside),
             Party::Client(_) => LOCAL,
@@ -296,6 +302,15 @@ impl Fleet {
             }
         }
         Ok(())
+    }
+
+    /// How much memory a replica has, in bytes, if it runs and the system says so.
+    #[must_use]
+    pub fn memory(&self, id: ReplicaId) -> Option<u64> {
+        let pid = self.replicas[usize::from(id.0)].child.as_ref()?.id()?;
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib << 10)
     }
 
     /// Sends a signal.

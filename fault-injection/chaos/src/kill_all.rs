@@ -62,6 +62,7 @@ pub async fn run(order: &Order) -> Result<Json, Violation> {
         replicas: order.replicas,
         clients: WRITERS + 1,
         in_namespaces: false,
+        is_large: false,
     };
     let mut fleet = Fleet::new(&plan).await?;
     let done = rounds(order, &mut fleet, &mut rng).await;

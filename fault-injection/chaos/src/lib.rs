@@ -23,6 +23,7 @@ pub mod faults;
 pub mod fleet;
 pub mod havoc;
 pub mod kill_all;
+pub mod large;
 pub mod ledger;
 pub mod meter;
 pub mod network;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use elea_chaos::{kill_all, run};
+use elea_chaos::{kill_all, large, run};
 use elea_fault_injection::violation::Violation;
 use serde_json::{Value as Json, json};
 
@@ -32,6 +32,16 @@ enum Command {
         #[command(flatten)]
         cluster: ClusterArguments,
     },
+    /// Have one replica miss many writes, come back, be killed twice on its way and lied to
+    Away {
+        #[command(flatten)]
+        data: DataArguments,
+    },
+    /// Write many keys, and start every replica anew
+    Start {
+        #[command(flatten)]
+        data: DataArguments,
+    },
     /// Break everything, in windows of faults mixed at random, and report what came of it
     Run {
         /// How long; below two minutes not every kind of fault has its turn
@@ -46,6 +56,33 @@ enum Command {
         #[command(flatten)]
         cluster: ClusterArguments,
     },
+}
+
+#[derive(clap::Args)]
+struct DataArguments {
+    /// How many writes
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    operations: u64,
+    /// To how many keys, in turn
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    keys: u64,
+    /// Bytes of each value
+    #[arg(long, default_value_t = 100)]
+    value_size: usize,
+    /// The program under test [default: `elea` beside this one]
+    #[arg(long)]
+    elea: Option<PathBuf>,
+}
+
+impl DataArguments {
+    fn order(&self) -> Result<large::Order, Violation> {
+        Ok(large::Order {
+            elea: program(self.elea.as_ref())?,
+            operations: self.operations,
+            keys: self.keys,
+            value_size: self.value_size,
+        })
+    }
 }
 
 #[derive(clap::Args)]
@@ -67,12 +104,17 @@ impl ClusterArguments {
     }
 
     fn elea(&self) -> Result<PathBuf, Violation> {
-        let beside = || Some(std::env::current_exe().ok()?.with_file_name("elea"));
-        let path = self.elea.clone().or_else(beside).filter(|path| path.is_file());
-        path.ok_or_else(|| {
-            Violation::new("harness", "there is no program `elea` here: build it, or name --elea")
-        })
+        program(self.elea.as_ref())
     }
+}
+
+/// The program under test.
+fn program(named: Option<&PathBuf>) -> Result<PathBuf, Violation> {
+    let beside = || Some(std::env::current_exe().ok()?.with_file_name("elea"));
+    let path = named.cloned().or_else(beside).filter(|path| path.is_file());
+    path.ok_or_else(|| {
+        Violation::new("harness", "there is no program `elea` here: build it, or name --elea")
+    })
 }
 
 fn main() -> ExitCode {
@@ -132,6 +174,8 @@ async fn obey(command: &Command) -> Result<Json, Violation> {
             eprintln!("seed {}", order.seed);
             kill_all::run(&order).await
         }
+        Command::Away { data } => large::away(&data.order()?).await,
+        Command::Start { data } => large::start(&data.order()?).await,
         Command::Run { minutes, out, netns, cluster } => {
             let order = run::Order {
                 elea: cluster.elea()?,

@@ -42,6 +42,9 @@ pub struct Link {
     pub jitter: Duration,
     /// How much passes in a second; `None`: as much as the machine can.
     pub bytes_per_second: Option<u64>,
+    /// Whether pieces of states that pass are spoilt, as a lying replica would: on connections that
+    /// begin from now on.
+    pub spoils_states: bool,
 }
 
 /// What a way is told to do.

@@ -3,15 +3,17 @@
 use std::io;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut as _, Bytes, BytesMut};
 use elea_fault_injection::rng::Rng;
+use elea_protocol::codec;
+use elea_protocol::message::{Message, ToReplica};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::proxy::{Link, State};
-use crate::tap::Tap;
+use crate::tap::{Tap, next_frame};
 
 /// So much is read at a time.
 const CHUNK: usize = 16 << 10;
@@ -79,8 +81,11 @@ async fn listen(from: &mut OwnedReadHalf, mut speaker: Speaker, queue: mpsc::Sen
     let (is_dialler, deaths) = (speaker.is_dialler, speaker.deaths);
     let mut watched = speaker.state.clone();
     let mut is_dead = false;
+    let spoils = speaker.link(&speaker.state.borrow()).spoils_states;
+    let mut spoiler = spoils.then(Spoiler::default);
     while let Ok(Some(chunk)) = read(from).await {
         speaker.tap.hear(&chunk).await;
+        let chunk = spoiler.as_mut().map_or_else(|| chunk.clone(), |spoiler| spoiler.pass(&chunk));
         if is_dead {
             continue;
         }
@@ -96,6 +101,34 @@ async fn listen(from: &mut OwnedReadHalf, mut speaker: Speaker, queue: mpsc::Sen
             }
         }
     }
+}
+
+/// Makes a liar of whoever speaks: turns a bit in every piece of a state.
+#[derive(Default)]
+struct Spoiler(BytesMut);
+
+impl Spoiler {
+    /// What is passed on of what came so far: whole frames.
+    fn pass(&mut self, chunk: &[u8]) -> Bytes {
+        self.0.extend_from_slice(chunk);
+        let mut passed = BytesMut::new();
+        while let Ok(Some(frame)) = next_frame(&mut self.0) {
+            let frame = spoilt(&frame).unwrap_or(frame);
+            passed.put_u32(u32::try_from(frame.len()).unwrap_or_default());
+            passed.extend_from_slice(&frame);
+        }
+        passed.freeze()
+    }
+}
+
+/// The frame with a turned bit, if it is a piece of a state.
+fn spoilt(frame: &Bytes) -> Option<Bytes> {
+    let Ok(ToReplica::Peer(Message::State(mut chunk))) = codec::decode(frame) else { return None };
+    let mut bytes = chunk.bytes.to_vec();
+    let middle = bytes.len() / 2;
+    *bytes.get_mut(middle)? ^= 1;
+    chunk.bytes = bytes.into();
+    codec::encode(&ToReplica::Peer(Message::State(chunk))).ok()
 }
 
 async fn read(from: &mut OwnedReadHalf) -> io::Result<Option<Bytes>> {

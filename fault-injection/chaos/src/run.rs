@@ -73,6 +73,7 @@ pub async fn run(order: &Order) -> Result<Json, Violation> {
         replicas: order.replicas,
         clients: WRITERS + 1,
         in_namespaces: order.in_namespaces,
+        is_large: false,
     };
     let mut fleet = Fleet::new(&plan).await?;
     let mut left_out = vec![("clock steps", CLOCKS.to_owned())];

@@ -123,10 +123,13 @@ impl Tap {
 
 /// A length that no frame has.
 #[derive(Debug, PartialEq, Eq)]
-struct TooLong;
+pub struct TooLong;
 
 /// Takes the first frame out of the buffer, if it is whole.
-fn next_frame(buffer: &mut BytesMut) -> Result<Option<Bytes>, TooLong> {
+///
+/// # Errors
+/// It begins with a length that no frame has.
+pub fn next_frame(buffer: &mut BytesMut) -> Result<Option<Bytes>, TooLong> {
     let Some(length) = buffer.first_chunk::<4>() else { return Ok(None) };
     let length = usize::try_from(u32::from_be_bytes(*length)).map_err(|_| TooLong)?;
     if length > FRAME_MAX {

@@ -108,6 +108,12 @@ impl Recorder {
         Self { hears }
     }
 
+    /// One that hears nothing.
+    #[must_use]
+    pub fn deaf() -> Self {
+        Self { hears: mpsc::channel(1).0 }
+    }
+
     /// For those who hear.
     #[must_use]
     pub fn hears(&self) -> Hears {

@@ -1,0 +1,245 @@
+//! Much data: a replica that was away for long, and a start with many keys.
+//!
+//! What is measured is told, and judged only where it does not depend on the machine: that the
+//! replica catches up although it is killed twice on the way and one of its peers lies to it, that
+//! what it had fetched before it was killed is not fetched again, and that all agree in the end.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use elea_client::{Client, Command as _, Outcome};
+use elea_fault_injection::violation::{Violation, demand};
+use elea_kv::Put;
+use elea_protocol::id::ReplicaId;
+use elea_protocol::message::{Level, NodeStatus};
+use futures::StreamExt as _;
+use futures::stream;
+use serde_json::{Value as Json, json};
+
+use crate::fleet::{Fleet, PATIENCE, Plan, harness};
+use crate::network::Network;
+use crate::tap::{Party, Wire};
+use crate::{verify, workload};
+
+/// Operations in one request, and requests under way.
+const BATCH: u64 = 64;
+const UNDER_WAY: usize = 12;
+
+/// The one that is away, and the one that lies to it.
+const AWAY: ReplicaId = ReplicaId(3);
+const LIAR: ReplicaId = ReplicaId(1);
+
+/// Pieces accepted in one life before it is killed.
+const LIFE_PIECES: u64 = 40;
+
+/// What to do.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// The program under test.
+    pub elea: PathBuf,
+    /// How many writes.
+    pub operations: u64,
+    /// To how many keys.
+    pub keys: u64,
+    /// Bytes of each value.
+    pub value_size: usize,
+}
+
+/// Writes keys in turn, and answers how long that took.
+async fn write(
+    client: &Client,
+    order: &Order,
+    operations: std::ops::Range<u64>,
+) -> Result<Duration, Violation> {
+    let begin = Instant::now();
+    let batches = operations.clone().step_by(BATCH as usize).map(|first| {
+        let puts = first..operations.end.min(first + BATCH);
+        let put = |number: u64| {
+            let mut value = format!("{number} ").into_bytes();
+            value.resize(order.value_size.max(value.len()), b'.');
+            Put::new(format!("large/{:08}", number % order.keys), Bytes::from(value)).encode()
+        };
+        let operations: Vec<Bytes> = puts.map(put).collect();
+        async move {
+            loop {
+                match client.execute(Level::Strong, false, operations.clone()).await {
+                    Ok(_) => return Ok(()),
+                    // The same values again: it does not matter whether they were written.
+                    Err(error) if error.outcome() == Outcome::Unknown => {}
+                    Err(error) => return Err(Violation::new("liveness", error.to_string())),
+                }
+                demand(begin.elapsed() < 20 * PATIENCE, "liveness", || "a write".to_owned())?;
+            }
+        }
+    });
+    let mut done = stream::iter(batches).buffer_unordered(UNDER_WAY);
+    while let Some(result) = done.next().await {
+        result?;
+    }
+    Ok(begin.elapsed())
+}
+
+async fn status(client: &Client, id: ReplicaId) -> Option<NodeStatus> {
+    let all = client.status().await;
+    all.into_iter().find(|(of, _)| *of == id)?.1.ok()
+}
+
+fn counted(status: &NodeStatus, name: &str) -> u64 {
+    let counters = status.counters.iter();
+    counters.filter(|(counter, _)| counter == name).map(|(_, count)| *count).sum()
+}
+
+/// What the liar says to the one that was away is spoilt from now on.
+fn lie(network: &Network) {
+    for way in network.ways() {
+        let Wire { from, to } = way.wire;
+        way.set(|state| {
+            state.there.spoils_states = (from, to) == (Party::Replica(LIAR), AWAY);
+            state.back.spoils_states = (from, to) == (Party::Replica(AWAY), LIAR);
+        });
+    }
+}
+
+fn tell(what: &str) {
+    // A closed stderr is no reason to stop.
+    let _ = writeln!(std::io::stderr(), "{what}");
+}
+
+async fn fleet(order: &Order) -> Result<(Fleet, Client), Violation> {
+    let plan = Plan {
+        elea: order.elea.clone(),
+        replicas: 4,
+        clients: 2,
+        in_namespaces: false,
+        is_large: true,
+    };
+    let mut fleet = Fleet::new(&plan).await?;
+    let ids: Vec<ReplicaId> = fleet.ids().collect();
+    fleet.start(&ids).await?;
+    let client = workload::client(&fleet, 0).await?.with_timeout(PATIENCE);
+    Ok((fleet, client))
+}
+
+/// One replica is away for all the writes, comes back under load, is killed twice on its way, and
+/// hears lies from one peer.
+///
+/// # Errors
+/// It does not catch up, or fetches twice what it had, or nobody lied to it.
+pub async fn away(order: &Order) -> Result<Json, Violation> {
+    let (mut fleet, client) = fleet(order).await?;
+    write(&client, order, 0..BATCH).await?;
+    fleet.kill(&[AWAY]).await?;
+    let took = write(&client, order, 0..order.operations).await?;
+    tell(&format!("{} writes in {:.1} s", order.operations, took.as_secs_f64()));
+    lie(&fleet.network);
+    let other = workload::client(&fleet, 1).await?.with_timeout(PATIENCE);
+    let back = Instant::now();
+    // Load goes on until it has caught up.
+    let load = async {
+        let mut next = order.operations;
+        loop {
+            write(&other, order, next..next + 4 * BATCH).await?;
+            next += 4 * BATCH;
+            tokio::task::yield_now().await;
+            if next == u64::MAX {
+                return Ok::<u64, Violation>(next);
+            }
+        }
+    };
+    let caught_up = async {
+        let mut lives = Vec::new();
+        loop {
+            fleet.spawn(AWAY)?;
+            let began = Instant::now();
+            let (pieces, refused, done) = loop {
+                demand(began.elapsed() < PATIENCE, "liveness", || {
+                    format!("{AWAY} does not catch up: {}", fleet.log_end(AWAY))
+                })?;
+                let Some(status) = status(&client, AWAY).await else { continue };
+                let pieces = counted(&status, "chunks_accepted");
+                let refused = counted(&status, "chunks_refused");
+                let done = counted(&status, "state_transfers") > 0;
+                if done || (lives.len() < 2 && pieces >= LIFE_PIECES) {
+                    break (pieces, refused, done);
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            };
+            tell(&format!("life {}: {pieces} pieces, {refused} refused", lives.len() + 1));
+            lives.push((pieces, refused));
+            if done {
+                return Ok::<_, Violation>(lives);
+            }
+            fleet.kill(&[AWAY]).await?;
+        }
+    };
+    let lives = tokio::select! {
+        lives = caught_up => lives?,
+        ended = load => return Err(Violation::new("harness", format!("the load ended: {ended:?}"))),
+    };
+    let caught_up_after = back.elapsed();
+    fleet.ready(AWAY).await?;
+    let status = verify::agreement(&client).await?;
+    demand(lives.len() == 3, "seen", || "it was not interrupted twice".to_owned())?;
+    let refused: u64 = lives.iter().map(|(_, refused)| refused).sum();
+    demand(refused > 0, "seen", || "nobody lied to it".to_owned())?;
+    Ok(json!({
+        "verdict": "sound",
+        "operations": order.operations,
+        "write_seconds": took.as_secs_f64(),
+        "caught_up_seconds": caught_up_after.as_secs_f64(),
+        "pieces_by_life": lives.iter().map(|(pieces, _)| *pieces).collect::<Vec<_>>(),
+        "pieces_refused": refused,
+        "slots": status.head.slot.0,
+        "memory_bytes": fleet.ids().filter_map(|id| fleet.memory(id)).collect::<Vec<_>>(),
+    }))
+}
+
+/// Writes all keys, then stops and starts one replica, which has to be ready soon.
+///
+/// # Errors
+/// Something does not start, or the replicas do not agree.
+pub async fn start(order: &Order) -> Result<Json, Violation> {
+    let (mut fleet, client) = fleet(order).await?;
+    let took = write(&client, order, 0..order.operations).await?;
+    tell(&format!("{} writes in {:.1} s", order.operations, took.as_secs_f64()));
+    verify::agreement(&client).await?;
+    let ids: Vec<ReplicaId> = fleet.ids().collect();
+    let memory =
+        |fleet: &Fleet| -> Vec<u64> { fleet.ids().filter_map(|id| fleet.memory(id)).collect() };
+    let loaded = memory(&fleet);
+    let mut starts = Vec::new();
+    for id in &ids {
+        fleet.kill(&[*id]).await?;
+        let begin = Instant::now();
+        fleet.start(&[*id]).await?;
+        starts.push(begin.elapsed().as_secs_f64());
+    }
+    let started = memory(&fleet);
+    let head = verify::agreement(&client).await?.head;
+    let stored: Vec<u64> = ids.iter().map(|id| folder_bytes(fleet.data(*id))).collect();
+    Ok(json!({
+        "verdict": "sound",
+        "keys": order.keys,
+        "state_bytes": order.keys * (order.value_size as u64 + 14),
+        "write_seconds": took.as_secs_f64(),
+        "start_seconds": starts,
+        "memory_bytes_loaded": loaded,
+        "memory_bytes_started": started,
+        "stored_bytes": stored,
+        "slots": head.slot.0,
+    }))
+}
+
+/// The bytes of all files in a folder. Files that go meanwhile count nothing.
+fn folder_bytes(folder: &std::path::Path) -> u64 {
+    let entries = std::fs::read_dir(folder).map_err(harness("a data folder"));
+    let entries = entries.into_iter().flatten().filter_map(Result::ok);
+    let bytes = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(about) if about.is_dir() => folder_bytes(&entry.path()),
+        Ok(about) => about.len(),
+        Err(_) => 0,
+    };
+    entries.map(bytes).sum()
+}
