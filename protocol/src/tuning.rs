@@ -82,8 +82,10 @@ pub struct Tuning {
     pub pending_bytes: usize,
     /// Orders kept that cannot be executed yet.
     pub orders_ahead: u64,
-    /// Stable slots kept for replicas that lag behind.
+    /// Stable slots kept in memory for replicas that lag behind...
     pub retained_slots: u64,
+    /// ...as far as they have no more than about so many bytes.
+    pub retained_bytes: usize,
     /// Slots on disk come to this many bytes before a state takes their place.
     pub settle_bytes: u64,
     /// The bytes of a state that are fetched a millisecond, at most.
@@ -113,6 +115,7 @@ impl Default for Tuning {
             pending_bytes: 256 << 20,
             orders_ahead: 512,
             retained_slots: 4096,
+            retained_bytes: 32 << 20,
             settle_bytes: 2 << 20,
             transfer_bytes_per_ms: 32 << 10,
         }
@@ -148,7 +151,7 @@ impl Tuning {
             checkpoint_interval,
             max_speculative_slots,
         } = self.rules;
-        let rows: [(&'static str, u64, u64, u64, &'static str); 27] = [
+        let rows: [(&'static str, u64, u64, u64, &'static str); 28] = [
             ("max_sessions", max_sessions, 1, 1 << 16, "1 to 65536"),
             ("max_clients", max_clients, 1, 1 << 24, "1 to 16777216"),
             ("session_window", session_window, 1, 1 << 12, "1 to 4096"),
@@ -191,6 +194,7 @@ impl Tuning {
             ),
             ("orders_ahead", self.orders_ahead, 1, 1 << 16, "1 to 65536"),
             ("retained_slots", self.retained_slots, 1, 1 << 24, "1 to 16777216"),
+            ("retained_bytes", wide(self.retained_bytes), 0, 1 << 40, "0 to 1099511627776"),
             ("settle_bytes", self.settle_bytes, 0, 1 << 40, "0 to 1099511627776"),
             ("transfer_bytes_per_ms", self.transfer_bytes_per_ms, 1, 1 << 30, "1 to 1073741824"),
             (

@@ -49,6 +49,7 @@ fn small_tuning(rng: &mut Rng) -> Tuning {
         orders_ahead: rng.between(4, 16),
         retained_slots: *rng.pick(&[1, 4, 64]),
         settle_bytes: *rng.pick(&[0, 2000, 10_000, 1 << 30]),
+        retained_bytes: 1 << 14,
         transfer_bytes_per_ms: 64,
     }
 }

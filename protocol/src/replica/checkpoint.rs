@@ -5,8 +5,15 @@ use super::{Record, Replica, Target};
 use crate::application::Application;
 use crate::codec::Canonical;
 use crate::id::{ReplicaId, Slot};
-use crate::message::{Checkpoint, CheckpointCertificate, Message, StableProof};
+use crate::message::{Batch, Checkpoint, CheckpointCertificate, Message, StableProof};
 use crate::seal::Signed;
+
+/// About what a request takes in memory beside its operations.
+const REQUEST_BYTES: usize = 512;
+
+fn weight(batch: &Batch) -> usize {
+    batch.size() + REQUEST_BYTES * batch.requests.len()
+}
 
 /// Checkpoint votes kept of each replica.
 pub(super) const CHECKPOINTS_KEPT: usize = 8;
@@ -104,6 +111,17 @@ impl<A: Application> Replica<A> {
     pub(super) fn give_up_through(&mut self, slot: Slot) {
         self.execution.make_permanent(slot);
         let retained = self.setup.tuning.retained_slots;
-        self.history.forget_through(Slot(slot.0.saturating_sub(retained)));
+        let lowest = self.history.base().slot.0.max(slot.0.saturating_sub(retained));
+        let mut left = self.setup.tuning.retained_bytes;
+        let mut given_up = slot.0;
+        // From the newest one down, as far as there is room.
+        while given_up > lowest
+            && let Some(entry) = self.history.entry(Slot(given_up))
+            && let Some(rest) = left.checked_sub(weight(&entry.batch))
+        {
+            left = rest;
+            given_up -= 1;
+        }
+        self.history.forget_through(Slot(given_up));
     }
 }
