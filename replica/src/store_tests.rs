@@ -142,6 +142,7 @@ fn assert_same(found: Recovered, expected: Recovered) {
     let Recovered {
         entered,
         state,
+        initial,
         incoming,
         lock,
         voted,
@@ -154,6 +155,7 @@ fn assert_same(found: Recovered, expected: Recovered) {
     } = found;
     assert_eq!(entered, expected.entered);
     assert!(state.is_none() && incoming.is_none(), "looked at one by one");
+    assert!(initial.is_none(), "it begins empty");
     assert_eq!(lock, expected.lock);
     assert_eq!(voted, expected.voted);
     assert_eq!(stable, expected.stable);
