@@ -16,15 +16,15 @@ fn text(path: &Path) -> &str {
 
 fn backup(town: &Town, id: u8, out: &Path) -> Answer {
     let data = town.path(&format!("replica-{id}.data"));
-    run(town.command(&["backup", "--data", text(&data), "--out", text(out), "--json"]))
+    run(&mut town.command(&["backup", "--data", text(&data), "--out", text(out), "--json"]))
 }
 
 fn restore(dir: &Path, id: u8, from: &Path) -> Answer {
-    let path = |name: String| dir.join(name);
-    let (key, data) = (path(format!("replica-{id}.key")), path(format!("replica-{id}.data")));
+    let path = |kind| dir.join(format!("replica-{id}.{kind}"));
+    let (key, data) = (path("key"), path("data"));
     let mut command = elea();
     command.args(["restore", "--from", text(from), "--key", text(&key), "--data", text(&data)]);
-    run(command.arg("--cluster").arg(path("cluster.toml")))
+    run(command.arg("--cluster").arg(dir.join("cluster.toml")))
 }
 
 /// All keys with what they hold and when they were written.
