@@ -642,7 +642,8 @@ fn a_founded_store_begins_with_its_rows_until_a_later_state_takes_their_place() 
     assert_eq!(Store::is_in(&data), Ok(false));
 
     // More than is kept in memory, so that files are written before the store is moved.
-    let groups = || (0..200u32).map(|group| (group * 100..group * 100 + 100).map(row).collect());
+    let groups =
+        || (0..200u32).map(|group| (group * 100..group * 100 + 100).map(row).collect::<Vec<Row>>());
     let found = || {
         Store::found::<StoreError>(&data, &GENESIS, ME, |keep| {
             groups().try_for_each(|rows: Vec<Row>| keep(rows))
