@@ -18,8 +18,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
         export ELEA_CLUSTER=town/cluster.toml ELEA_KEY=town/client-0.key\n  \
         elea put greeting hello && elea get greeting\n\n\
         Exit codes: 0 done; 1 the operation said no (key absent, compare failed); 2 usage or\n\
-        configuration; 3 not enough replicas answered in time; 4 proof of misbehaviour or a receipt\n\
-        that does not verify."
+        configuration; 3 not enough replicas answered in time; 4 proof of misbehaviour, or a receipt\n\
+        or backup that does not verify."
 )]
 pub struct Cli {
     /// What to do.
@@ -33,7 +33,11 @@ pub enum Command {
     /// A tour on this machine, under a minute, without any set-up
     Demo(Demo),
     /// Write the files of a new cluster: cluster.toml and the keys
-    #[command(after_help = "Example: elea init town --replicas 7 --clients 2 --base-port 7200")]
+    #[command(
+        after_help = "Example: elea init town --replicas 7 --clients 2 --base-port 7200\nWith --from \
+        BACKUP the new cluster begins with the state of that backup; then run\n`elea restore` for each replica \
+        before its first start."
+    )]
     Init(Init),
     /// Run all replicas of a directory as processes until Ctrl-C
     #[command(
@@ -48,6 +52,22 @@ pub enum Command {
         has reached enough others\nfor strong requests, `ready`. SIGTERM stops it cleanly; kill -9 \
         loses nothing.\nLogs go to stderr; ELEA_LOG chooses how much, as in ELEA_LOG=debug.")]
     Replica(Replica),
+    /// Write the certified state of a stopped replica to a file
+    #[command(
+        after_help = "Example: elea backup --cluster town/cluster.toml --data town/replica-3.data \
+        --out town.backup\nThe others go on meanwhile, and the replica catches up when it is started \
+        again. What it\nheard of after the last checkpoint is not in the file; the line says up to \
+        which slot it goes."
+    )]
+    Backup(Backup),
+    /// Make the data folder of a replica of a new cluster that begins with a backup
+    #[command(
+        after_help = "Example: elea init new --from town.backup && for n in 0 1 2 3; do\n  elea \
+        restore --from town.backup --cluster new/cluster.toml \\\n    --key new/replica-$n.key \
+        --data new/replica-$n.data\ndone && elea up new\nNothing is written from a backup that does \
+        not verify: exit code 4."
+    )]
+    Restore(Restore),
     /// Read a key
     #[command(
         after_help = "Example: x=$(elea get greeting)\nPrints the value and a newline; exit \
@@ -150,6 +170,49 @@ pub struct Init {
     /// The cluster's name [default: the directory's name]
     #[arg(long)]
     pub name: Option<String>,
+    /// Begin with the state of this backup, and with the settings of the cluster that it is of
+    #[arg(long, value_name = "BACKUP")]
+    pub from: Option<PathBuf>,
+    /// Refuse the backup if it is not of the cluster in this file
+    #[arg(long, value_name = "FILE", requires = "from")]
+    pub from_cluster: Option<PathBuf>,
+}
+
+/// `elea backup`
+#[derive(Debug, Args)]
+pub struct Backup {
+    /// The cluster file
+    #[arg(long, env = "ELEA_CLUSTER", value_name = "FILE")]
+    pub cluster: PathBuf,
+    /// The data folder of a replica that is not running
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// Where to write the backup; not overwritten if it is there
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `elea restore`
+#[derive(Debug, Args)]
+pub struct Restore {
+    /// The backup
+    #[arg(long, value_name = "BACKUP")]
+    pub from: PathBuf,
+    /// The cluster file of the new cluster
+    #[arg(long, env = "ELEA_CLUSTER", value_name = "FILE")]
+    pub cluster: PathBuf,
+    /// The replica's key file; it says which replica this is
+    #[arg(long, value_name = "FILE")]
+    pub key: PathBuf,
+    /// Where the replica will keep its data; it must hold none yet
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `elea up`

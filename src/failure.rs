@@ -12,7 +12,7 @@ pub enum Kind {
     Usage,
     /// Not enough replicas answered in time.
     Unavailable,
-    /// Somebody was caught, or a receipt does not verify.
+    /// Somebody was caught, or a receipt or a backup does not verify.
     Misbehaviour,
 }
 

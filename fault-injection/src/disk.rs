@@ -495,6 +495,7 @@ impl Disk {
         Recovered {
             entered: contents.entered.clone(),
             state: contents.state.as_ref().map(State::stored),
+            initial: None,
             incoming: contents.incoming.as_ref().map(State::stored),
             lock: contents.lock.clone(),
             voted: contents.voted,

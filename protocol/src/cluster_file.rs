@@ -33,7 +33,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
-use crate::id::{ClientId, ReplicaId, hex, unhex};
+use crate::id::{ClientId, Digest, ReplicaId, hex, unhex};
 use crate::membership::{BadMembership, Membership};
 use crate::seal::{Ed25519, PublicKey};
 use crate::tuning::Tuning;
@@ -94,6 +94,8 @@ pub struct BadClusterFile {
 struct Raw {
     name: Spanned<String>,
     f: Spanned<i64>,
+    #[serde(default)]
+    initial_state: Option<Spanned<String>>,
     #[serde(default)]
     clients: Option<Spanned<Clients>>,
     #[serde(default)]
@@ -182,6 +184,7 @@ impl ClusterFile {
         let replicas = replicas(&source, &raw)?;
         let listed = clients(&source, &raw)?;
         let tuning = tuning(&source, &raw.tuning)?;
+        let initial_state = initial_state(&source, &raw)?;
         let keys = replicas.iter().map(|replica| replica.key).collect();
         let admitted =
             listed.as_ref().map(|listed| listed.iter().map(|(client, _)| client.id).collect());
@@ -215,6 +218,10 @@ impl ClusterFile {
             };
             source.wrong(span, format!("{bad}{advice}"))
         })?;
+        let membership = match initial_state {
+            Some(state) => membership.beginning_with(state),
+            None => membership,
+        };
         Ok(Self {
             membership,
             addresses: replicas.into_iter().map(|replica| replica.address).collect(),
@@ -241,6 +248,12 @@ impl ClusterFile {
             "# How many replicas may lie or break at one time; needs 3 f + 1 of them.",
         ));
         put(format!("f = {}", size.faulty()));
+        if let Some(state) = self.membership.initial_state() {
+            put(String::from(
+                "# It begins with the state of a backup, which `elea restore` fills in.",
+            ));
+            put(format!("initial_state = \"{}\"", hex(&state.0)));
+        }
         if self.clients.is_none() {
             put(String::from("# Any key may use the cluster, up to `max_clients` of them."));
             put(String::from("clients = \"open\""));
@@ -275,9 +288,20 @@ impl ClusterFile {
 
 const HEADER: &str = "\
 # An Elea cluster. This file is public: it holds no secret. Give the same one to every replica
-# and to every client. The name, `f` and the replicas' keys make the cluster what it is and can
-# never change; an address may, since a replica is known by its key.
+# and to every client. The name, `f`, the replicas' keys and `initial_state`, if it is there, make
+# the cluster what it is and can never change; an address may, since a replica is known by its key.
 ";
+
+fn initial_state(source: &Source<'_>, raw: &Raw) -> Result<Option<Digest>, BadClusterFile> {
+    let Some(text) = &raw.initial_state else { return Ok(None) };
+    let state = unhex(text.get_ref()).map(Digest).ok_or_else(|| {
+        source.wrong(
+            text.span(),
+            "an initial state is 64 hexadecimal digits; `elea init --from BACKUP` writes them",
+        )
+    })?;
+    Ok(Some(state))
+}
 
 struct Replica {
     key: PublicKey,
@@ -499,6 +523,22 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn an_initial_state_makes_another_cluster_and_parses_back() {
+        let plain = file(4, Some(1), Tuning::default());
+        let membership = plain.membership.clone().beginning_with(Digest([9; 32]));
+        let file = ClusterFile { membership, ..plain.clone() };
+        assert_ne!(file.membership.genesis(), plain.membership.genesis());
+        let text = file.to_text();
+        let again = ClusterFile::parse(&text).expect("sound");
+        assert_eq!(again.membership.genesis(), file.membership.genesis());
+        assert_eq!(again.membership.initial_state(), Some(&Digest([9; 32])));
+        let other = file.membership.beginning_with(Digest([8; 32]));
+        assert_ne!(other.genesis(), again.membership.genesis());
+        let bad = ClusterFile::parse(&text.replace(&"09".repeat(32), "09")).expect_err("short");
+        assert!(bad.message.contains("64 hexadecimal digits"), "{bad}");
     }
 
     /// Every mistake is answered with the line that holds it. `{line}` counts from what `change`

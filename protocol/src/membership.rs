@@ -18,12 +18,16 @@ pub const NAME_MAX: usize = 128;
 /// their addresses: a replica may move. It does not cover the client list either: who may speak
 /// is up to each operator, though replicas that disagree about it will not make progress with
 /// such a client's requests.
+///
+/// A cluster may begin with the state of another one. Then the digest covers that state, too: who
+/// starts from another one is in another cluster.
 #[derive(Clone)]
 pub struct Membership {
     name: String,
     size: ClusterSize,
     replicas: Vec<PublicKey>,
     clients: Option<BTreeSet<ClientId>>,
+    initial_state: Option<Digest>,
     genesis: Digest,
     scheme: Arc<dyn Scheme>,
 }
@@ -52,6 +56,7 @@ struct Genesis<'a> {
     name: &'a str,
     faulty: u8,
     replicas: &'a [PublicKey],
+    initial_state: Option<&'a Digest>,
 }
 
 impl Canonical for Genesis<'_> {
@@ -62,6 +67,11 @@ impl Canonical for Genesis<'_> {
         to.put_u8(self.faulty);
         to.put_len(self.replicas.len());
         self.replicas.iter().for_each(|key| to.put(&key.0));
+        // Last, so that a cluster without one has the digest that it always had: before this all
+        // is of known length, and so the two cannot be taken for each other.
+        if let Some(state) = self.initial_state {
+            to.put_digest(state);
+        }
     }
 }
 
@@ -99,8 +109,29 @@ impl Membership {
         {
             return Err(BadMembership::WeakClientKey(*weak));
         }
-        let genesis = Genesis { name: &name, faulty, replicas: &replicas }.digest();
-        Ok(Self { name, size, replicas, clients, genesis, scheme })
+        let initial_state = None;
+        let genesis = Genesis { name: &name, faulty, replicas: &replicas, initial_state }.digest();
+        Ok(Self { name, size, replicas, clients, initial_state: None, genesis, scheme })
+    }
+
+    /// The cluster of the same members that begins with the application's state of this digest: a
+    /// backup's. It is another cluster, with another genesis digest.
+    #[must_use]
+    pub fn beginning_with(self, state: Digest) -> Self {
+        let genesis = Genesis {
+            name: &self.name,
+            faulty: self.size.faulty(),
+            replicas: &self.replicas,
+            initial_state: Some(&state),
+        };
+        let genesis = genesis.digest();
+        Self { initial_state: Some(state), genesis, ..self }
+    }
+
+    /// The digest of the application's state before slot 1; `None` where it begins empty.
+    #[must_use]
+    pub fn initial_state(&self) -> Option<&Digest> {
+        self.initial_state.as_ref()
     }
 
     /// The cluster's name.

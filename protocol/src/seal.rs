@@ -309,6 +309,15 @@ impl Membership {
         branch.stable.iter().try_for_each(|proof| self.check_stable(proof))
     }
 
+    /// Checks a stable checkpoint's certificates: the bounds, the quorums and every signature.
+    ///
+    /// # Errors
+    /// See [`Rejection`].
+    pub fn open_stable(&self, proof: StableProof) -> Result<Verified<StableProof>, Rejection> {
+        self.check_stable(&proof)?;
+        Ok(Verified(proof))
+    }
+
     fn check_stable(&self, proof: &StableProof) -> Result<(), Rejection> {
         proof.check(self.size())?;
         self.check_votes(&proof.checkpoint.checkpoint, &proof.checkpoint.votes)?;

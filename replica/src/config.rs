@@ -81,6 +81,11 @@ pub enum RunError {
         /// What was found.
         what: String,
     },
+    /// The cluster begins with a backup's state, and the folder does not have it.
+    #[error(
+        "this cluster begins with the state of a backup, and the data folder {0} does not hold it: run `elea restore` with that backup first"
+    )]
+    NotRestored(PathBuf),
     /// The file that tells of the first start cannot be used.
     #[error(
         "{path}, which tells whether this key was used before, cannot be read or written ({reason}): check its permissions and those of its folder; remove it only if this key never ran with another data folder"

@@ -17,6 +17,7 @@
 //! to wait by TCP, and what finds no room on its way out is dropped and counted: the protocol repairs
 //! lost messages, and the shell never blocks one party for another.
 
+pub mod backup;
 mod certified;
 mod client_connection;
 mod clients;

@@ -120,6 +120,11 @@ impl Node {
         let for_core = setup.clone();
         let recovery = spawn_blocking(move || {
             let genesis = *for_core.membership.genesis();
+            // Before anything is made: a folder and a word beside the key would only be in the way.
+            let is_founded = for_core.membership.initial_state().is_none() || Store::is_in(&data)?;
+            if !is_founded {
+                return Err(RunError::NotRestored(data));
+            }
             let (mut store, mut recovered) = Store::open(&data, &genesis, me, durability)?;
             first_start::find_out(&mut store, &mut recovered, me, &genesis, mark.as_deref())?;
             let slots = store.history();
@@ -127,6 +132,7 @@ impl Node {
             match replica {
                 Ok(replica) => Ok((store, replica)),
                 Err(StartError::Unreadable(error)) => Err(RunError::Store(error)),
+                Err(StartError::NoInitialState) => Err(RunError::NotRestored(data)),
                 Err(error @ StartError::Damaged(..)) => {
                     Err(RunError::Contradiction { data, what: error.to_string() })
                 }

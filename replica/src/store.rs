@@ -4,7 +4,7 @@
 //! | keyspace | key | value |
 //! |---|---|---|
 //! | `history` | era and slot | the slot's hash and entry |
-//! | `meta` | a name | format, genesis, replica, group; view entered, votes cast, era, state head, lock, stable checkpoint |
+//! | `meta` | a name | format, genesis, replica, group, initial state; view entered, votes cast, era, state head, lock, stable checkpoint |
 //! | `aside` | hash | a slot of another history |
 //! | `orphans` | digest of the request | a request that waits to be in the history again |
 //! | `state` | generation and part | the protocol's own pieces of the state that the history begins with, and of one on its way |
@@ -28,6 +28,9 @@
 //! file of its own. A store that knows less than that file is damaged. The file is not synced: it may
 //! lag behind after a power cut, but never lead.
 //!
+//! The store of a cluster that begins with a state is [founded](Store::found) with the rows of that
+//! one, as generation 1 at slot 0. Nobody has certified it: the genesis digest covers it.
+//!
 //! A store is built in a folder of its own and renamed when whole, so that a crash during the very
 //! first start leaves nothing that a second start would trip over.
 
@@ -46,7 +49,7 @@ use elea_protocol::message::{Position, SlotEntry, Standing, StatePart};
 use elea_protocol::replica::{
     Adopted, Aside, Ground, Record, Recovered, Settled, StateHead, StoredState,
 };
-use elea_protocol::rows::RowsView;
+use elea_protocol::rows::{Row, RowsView};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -63,6 +66,9 @@ const ORPHANS: &str = "orphans";
 const STATE: &str = "state";
 const EVIDENCE: &str = "evidence";
 
+/// The generation of the state that a cluster begins with.
+const FIRST_GENERATION: u64 = 1;
+
 /// So many slots of an old history are removed at a time.
 const SWEPT: usize = 4096;
 
@@ -76,6 +82,7 @@ const META_LOCK: &[u8] = b"lock";
 const META_STABLE: &[u8] = b"stable";
 const META_ENTERED: &[u8] = b"entered";
 const META_STATE: &[u8] = b"state";
+const META_INITIAL: &[u8] = b"initial";
 const META_INCOMING: &[u8] = b"incoming";
 const META_ERA: &[u8] = b"era";
 const META_VOTED: &[u8] = b"voted";
@@ -102,6 +109,22 @@ pub enum StoreError {
         "the data folder {path} is in use by another process: stop that one first, or give this replica a folder of its own"
     )]
     InUse {
+        /// Which.
+        path: PathBuf,
+    },
+    /// It holds no data at all.
+    #[error(
+        "there is no replica's data in {path}: name the folder that `elea replica` was given with --data"
+    )]
+    Absent {
+        /// Which.
+        path: PathBuf,
+    },
+    /// It holds data already.
+    #[error(
+        "the data folder {path} holds a replica's data already and is not overwritten: name a new folder"
+    )]
+    Present {
         /// Which.
         path: PathBuf,
     },
@@ -351,28 +374,84 @@ impl Store {
         me: ReplicaId,
         durability: Durability,
     ) -> Result<(Self, Recovered), StoreError> {
-        let unusable = |error: io::Error| StoreError::Unusable {
-            path: path.into(),
-            reason: error.to_string(),
-        };
-        fs::create_dir_all(path).map_err(unusable)?;
-        let lock = File::create(path.join("lock")).map_err(unusable)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(StoreError::InUse { path: path.into() }),
-            Err(TryLockError::Error(error)) => return Err(unusable(error)),
-        }
+        let lock = lock(path)?;
         let whole = path.join("store");
-        if !whole.try_exists().map_err(unusable)? {
-            create(path, &whole, genesis, me)?;
+        if !Self::is_in(path)? {
+            create::<StoreError>(path, &whole, genesis, me, |_| Ok(None))?;
         }
+        Self::open_locked(path, lock, genesis, Some(me), durability)
+    }
+
+    /// Opens the store that is in the folder `path`, of whichever replica of the cluster.
+    pub(crate) fn open_present(
+        path: &Path,
+        genesis: &Digest,
+        durability: Durability,
+    ) -> Result<(Self, Recovered), StoreError> {
+        if !Self::is_in(path)? {
+            return Err(StoreError::Absent { path: path.into() });
+        }
+        Self::open_locked(path, lock(path)?, genesis, None, durability)
+    }
+
+    /// Whether a store is in the folder.
+    pub(crate) fn is_in(path: &Path) -> Result<bool, StoreError> {
+        path.join("store").try_exists().map_err(|error| unusable(path, &error))
+    }
+
+    /// Makes the store of replica `me` of a cluster that begins with a state. `fill` hands over the
+    /// application's rows of it. Where that fails, there is no store.
+    pub(crate) fn found<E: From<StoreError>>(
+        path: &Path,
+        genesis: &Digest,
+        me: ReplicaId,
+        fill: impl FnOnce(&mut dyn FnMut(Vec<Row>) -> Result<(), StoreError>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let _lock = lock(path)?;
+        if Self::is_in(path)? {
+            return Err(StoreError::Present { path: path.into() }.into());
+        }
+        create(path, &path.join("store"), genesis, me, |database| {
+            let failed = |error: fjall::Error| StoreError::WriteFailed {
+                path: path.into(),
+                reason: plain(&error),
+            };
+            let keyspace =
+                database.keyspace(&rows::name(FIRST_GENERATION), rows::options).map_err(failed)?;
+            fill(&mut |rows| {
+                // What follows is synced with all before it, so this need not wait for the disk.
+                let mut batch = database.batch().durability(Some(PersistMode::Buffer));
+                for (key, value) in rows {
+                    let sealed = rows::seal(&key, &value);
+                    batch.insert(&keyspace, key.to_vec(), sealed);
+                }
+                batch.commit().map_err(failed)
+            })?;
+            Ok(Some(FIRST_GENERATION))
+        })
+    }
+
+    /// Which replica it is of.
+    pub(crate) fn owner(&self) -> Result<ReplicaId, StoreError> {
+        let missing = || self.damaged("it does not name its replica");
+        self.read_meta(META_REPLICA)?.ok_or_else(missing)
+    }
+
+    fn open_locked(
+        path: &Path,
+        lock: File,
+        genesis: &Digest,
+        me: Option<ReplicaId>,
+        durability: Durability,
+    ) -> Result<(Self, Recovered), StoreError> {
+        let whole = path.join("store");
         let witness = File::options()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
             .open(path.join(WITNESS))
-            .map_err(unusable)?;
+            .map_err(|error| unusable(path, &error))?;
         let database = open_database(path, &whole)?;
         let keyspace = |name| open_keyspace(path, &database, name);
         // First of all the format: under another one the rest may mean something else.
@@ -400,25 +479,27 @@ impl Store {
         };
         store.check_owner(genesis, me)?;
         store.check_memory()?;
-        store.index = store.read_index()?;
+        store.index = store.read_index(genesis)?;
         store.open_rows()?;
         store.sweep()?;
         let recovered = store.recovered()?;
         Ok((store, recovered))
     }
 
-    fn check_owner(&self, genesis: &Digest, me: ReplicaId) -> Result<(), StoreError> {
+    fn check_owner(&self, genesis: &Digest, me: Option<ReplicaId>) -> Result<(), StoreError> {
         let missing = |what| move || self.damaged(format!("it does not name its {what}"));
         let found: Digest = self.read_meta(META_GENESIS)?.ok_or_else(missing("cluster"))?;
         if found != *genesis {
             let (path, expected) = (self.path.clone(), *genesis);
             return Err(StoreError::OtherCluster { path, found, expected });
         }
-        let found: ReplicaId = self.read_meta(META_REPLICA)?.ok_or_else(missing("replica"))?;
-        if found != me {
-            return Err(StoreError::OtherReplica { path: self.path.clone(), found, expected: me });
+        let found = self.owner()?;
+        match me.filter(|me| found != *me) {
+            Some(expected) => {
+                Err(StoreError::OtherReplica { path: self.path.clone(), found, expected })
+            }
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Nothing that was synced may be gone.
@@ -443,10 +524,15 @@ impl Store {
         self.witness.write_all(&stored)
     }
 
-    fn read_index(&self) -> Result<Index, StoreError> {
+    fn read_index(&self, genesis: &Digest) -> Result<Index, StoreError> {
         let read = |key| self.read_meta::<PlacedHead>(key).map(|head| head.as_ref().map(place));
         let mut index =
             Index { ground: read(META_STATE)?, incoming: read(META_INCOMING)?, ..Index::default() };
+        if index.ground.is_none() {
+            let at = Position { slot: Slot::GENESIS, hash: *genesis };
+            let initial = self.read_meta(META_INITIAL)?;
+            index.ground = initial.map(|generation| Place { generation, at });
+        }
         index.era = self.read_meta(META_ERA)?.unwrap_or_default();
         index.highest = index.base();
         if let Some(last) = self.history.last_key_value() {
@@ -494,6 +580,7 @@ impl Store {
         Ok(Recovered {
             entered: self.read_meta(META_ENTERED)?,
             state: self.stored_state(META_STATE)?,
+            initial: self.initial_rows()?,
             incoming: self.stored_state(META_INCOMING)?,
             lock: self.read_meta(META_LOCK)?,
             voted: self.read_meta(META_VOTED)?.unwrap_or_default(),
@@ -522,6 +609,12 @@ impl Store {
             pieces.push((part, bytes));
         }
         Ok(Some(StoredState { head, pieces, rows: self.view(generation)? }))
+    }
+
+    /// The rows of the state that the cluster begins with, as long as no other took its place.
+    fn initial_rows(&self) -> Result<Option<RowsView>, StoreError> {
+        let initial = self.index.ground.filter(|ground| ground.at.slot == Slot::GENESIS);
+        initial.map(|ground| self.view(ground.generation)).transpose()
     }
 
     fn view(&self, generation: u64) -> Result<RowsView, StoreError> {
@@ -979,39 +1072,81 @@ fn check_format(path: &Path, meta: &Keyspace) -> Result<(), StoreError> {
     }
 }
 
-/// Builds an empty store next to where it belongs, and moves it there when it is on disk.
-fn create(path: &Path, whole: &Path, genesis: &Digest, me: ReplicaId) -> Result<(), StoreError> {
-    let unusable =
-        |error: io::Error| StoreError::Unusable { path: path.into(), reason: error.to_string() };
+fn unusable(path: &Path, error: &io::Error) -> StoreError {
+    StoreError::Unusable { path: path.into(), reason: error.to_string() }
+}
+
+/// Makes the folder and takes its lock.
+fn lock(path: &Path) -> Result<File, StoreError> {
+    fs::create_dir_all(path).map_err(|error| unusable(path, &error))?;
+    let lock = File::create(path.join("lock")).map_err(|error| unusable(path, &error))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(StoreError::InUse { path: path.into() }),
+        Err(TryLockError::Error(error)) => Err(unusable(path, &error)),
+    }
+}
+
+/// Builds a store next to where it belongs, and moves it there when it is on disk. It is empty but
+/// for what `fill` puts into it: the rows of an initial state, of the generation that it answers.
+fn create<E: From<StoreError>>(
+    path: &Path,
+    whole: &Path,
+    genesis: &Digest,
+    me: ReplicaId,
+    fill: impl FnOnce(&Database) -> Result<Option<u64>, E>,
+) -> Result<(), E> {
     let half = path.join("store.new");
     match fs::remove_dir_all(&half) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unusable(error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(unusable(path, &error).into());
+        }
         Ok(()) | Err(_) => {}
     }
-    let fill = || -> Result<(), String> {
-        let database = builder(&half).open().map_err(|error| plain(&error))?;
+    if let Err(error) = build(path, &half, genesis, me, fill) {
+        // What is left of it is of no use; the next attempt removes it, if this does not.
+        let _ = fs::remove_dir_all(&half);
+        return Err(error);
+    }
+    let moved = fs::rename(&half, whole)
+        .and_then(|()| File::open(path).and_then(|folder| folder.sync_all()));
+    moved.map_err(|error| unusable(path, &error).into())
+}
+
+fn build<E: From<StoreError>>(
+    path: &Path,
+    half: &Path,
+    genesis: &Digest,
+    me: ReplicaId,
+    fill: impl FnOnce(&Database) -> Result<Option<u64>, E>,
+) -> Result<(), E> {
+    let bad = |reason: String| StoreError::Unusable { path: path.into(), reason };
+    let database = builder(half).open().map_err(|error| bad(plain(&error)))?;
+    let initial = fill(&database)?;
+    let found = || -> Result<(), String> {
         let open = |name| database.keyspace(name, KeyspaceCreateOptions::default);
         for name in [HISTORY, ASIDE, ORPHANS, STATE, EVIDENCE] {
             open(name).map_err(|error| plain(&error))?;
         }
         let meta = open(META).map_err(|error| plain(&error))?;
         let text = |error: codec::CodecError| error.to_string();
-        let rows: [(&[u8], Vec<u8>); 4] = [
+        let mut rows: Vec<(&[u8], Vec<u8>)> = vec![
             (META_FORMAT, seal(META, META_FORMAT, &FORMAT).map_err(text)?),
             (META_GENESIS, seal(META, META_GENESIS, genesis).map_err(text)?),
             (META_REPLICA, seal(META, META_REPLICA, &me).map_err(text)?),
             // Whether this is the first start is not for the disk to say.
             (META_STANDING, seal(META, META_STANDING, &Standing::New).map_err(text)?),
         ];
+        if let Some(generation) = initial {
+            rows.push((META_INITIAL, seal(META, META_INITIAL, &generation).map_err(text)?));
+        }
         let mut batch = database.batch().durability(Some(PersistMode::SyncAll));
         for (key, value) in rows {
             batch.insert(&meta, key, value);
         }
         batch.commit().map_err(|error| plain(&error))
     };
-    fill().map_err(|reason| StoreError::Unusable { path: path.into(), reason })?;
-    fs::rename(&half, whole).map_err(unusable)?;
-    File::open(path).and_then(|folder| folder.sync_all()).map_err(unusable)
+    found().map_err(|reason| bad(reason).into())
 }
 
 fn builder(folder: &Path) -> fjall::DatabaseBuilder<Database> {

@@ -166,6 +166,7 @@ impl Model {
         Recovered {
             entered: self.entered.clone(),
             state: None,
+            initial: None,
             incoming: None,
             lock: self.lock.clone(),
             voted: self.voted,

@@ -142,6 +142,7 @@ fn assert_same(found: Recovered, expected: Recovered) {
     let Recovered {
         entered,
         state,
+        initial,
         incoming,
         lock,
         voted,
@@ -154,6 +155,7 @@ fn assert_same(found: Recovered, expected: Recovered) {
     } = found;
     assert_eq!(entered, expected.entered);
     assert!(state.is_none() && incoming.is_none(), "looked at one by one");
+    assert!(initial.is_none(), "it begins empty");
     assert_eq!(lock, expected.lock);
     assert_eq!(voted, expected.voted);
     assert_eq!(stable, expected.stable);
@@ -626,3 +628,58 @@ fn a_damaged_value_of_any_kind_is_found_at_the_start() {
 
 #[path = "store_random_tests.rs"]
 mod random;
+
+#[test]
+fn a_founded_store_begins_with_its_rows_until_a_later_state_takes_their_place() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let data = folder.path().join("data");
+    let row = |n: u32| (Bytes::from(n.to_be_bytes().to_vec()), Bytes::from(vec![7; 1000]));
+    let fails = Store::found(&data, &GENESIS, ME, |keep| {
+        keep(vec![row(1)])?;
+        Err(StoreError::Absent { path: data.clone() })
+    });
+    assert!(fails.is_err());
+    assert_eq!(Store::is_in(&data), Ok(false));
+
+    // More than is kept in memory, so that files are written before the store is moved.
+    let groups =
+        || (0..200u32).map(|group| (group * 100..group * 100 + 100).map(row).collect::<Vec<Row>>());
+    let found = || {
+        Store::found::<StoreError>(&data, &GENESIS, ME, |keep| {
+            groups().try_for_each(|rows: Vec<Row>| keep(rows))
+        })
+    };
+    found().expect("a new folder");
+    assert!(matches!(found(), Err(StoreError::Present { .. })));
+
+    for _ in 0..2 {
+        let (_store, recovered) = open(&data).expect("it opens");
+        assert!(recovered.state.is_none());
+        let initial = recovered.initial.expect("founded");
+        let all = initial.range(&[], std::ops::Bound::Unbounded);
+        let all: Vec<Row> = all.collect::<Result<_, _>>().expect("sound");
+        assert_eq!(all, groups().flatten().collect::<Vec<Row>>());
+    }
+
+    let (mut store, _) = open(&data).expect("it opens");
+    store.commit(&[slot(1, 1), slot(2, 2)]).expect("written");
+    let settled = Settled {
+        head: head(2, 2),
+        pieces: Vec::new(),
+        changes: vec![(row(0).0, None), (row(1).0, Some(Bytes::from_static(b"new")))],
+    };
+    store.commit(&[Record::Settled(Box::new(settled))]).expect("written");
+    drop(store);
+    let (store, recovered) = open(&data).expect("it opens");
+    assert!(recovered.initial.is_none());
+    let rows = recovered.state.expect("settled").rows;
+    assert_eq!(rows.get(&row(0).0), Ok(None));
+    assert_eq!(rows.get(&row(1).0), Ok(Some(Bytes::from_static(b"new"))));
+    assert_eq!(rows.get(&row(2).0), Ok(Some(row(2).1)));
+    assert_eq!(store.owner(), Ok(ME));
+    drop(store);
+    let (store, _) = Store::open_present(&data, &GENESIS, Durability::Sync).expect("it opens");
+    assert_eq!(store.owner(), Ok(ME));
+    let absent = Store::open_present(folder.path(), &GENESIS, Durability::Sync);
+    assert!(matches!(absent, Err(StoreError::Absent { .. })));
+}

@@ -137,6 +137,8 @@ pub fn operation(command: &cli::Command) -> Option<(Result<Operation, Failure>, 
         | Command::Init(_)
         | Command::Up(_)
         | Command::Replica(_)
+        | Command::Backup(_)
+        | Command::Restore(_)
         | Command::Status(_)
         | Command::Bench(_)
         | Command::Receipt(_)

@@ -12,8 +12,10 @@ use elea_protocol::membership::{Membership, NAME_MAX};
 use elea_protocol::quorum::{ClusterSize, Strength};
 use elea_protocol::seal::{Ed25519, SecretKey, Signer as _};
 use elea_protocol::tuning::Tuning;
+use elea_replica::backup::Backup;
 
 use crate::cli::Init;
+use crate::commands;
 use crate::failure::{Failure, Outcome};
 use crate::files;
 use crate::output;
@@ -26,6 +28,8 @@ pub struct Plan {
     pub addresses: Vec<String>,
     /// How many client keys.
     pub clients: u16,
+    /// The backup that it begins with, if it does.
+    pub origin: Option<Backup>,
 }
 
 /// Writes the files and says what to do next.
@@ -43,17 +47,34 @@ pub fn run(args: &Init) -> Outcome {
     } else {
         args.host.clone()
     };
+    let origin = match &args.from {
+        Some(path) => Some(origin(path, args.from_cluster.as_deref())?),
+        None => None,
+    };
     let plan = Plan {
         name: args.name.clone().unwrap_or_else(|| name_of(&args.dir)),
         addresses: (args.base_port..=last).map(|port| format!("{host}:{port}")).collect(),
         clients: args.clients,
+        origin,
     };
     let file = write(&args.dir, &plan)?;
     let size = file.membership.size();
     let dir = args.dir.display();
+    let start = match (&plan.origin, &args.from) {
+        (Some(origin), Some(from)) => format!(
+            "It begins with the state after slot {} of the cluster `{}` (genesis {}): make sure that this is \
+             the one you mean.\nGive each replica that state with `elea restore --from {} --cluster \
+             {dir}/cluster.toml --key {dir}/replica-N.key --data {dir}/replica-N.data`.\nThen start",
+            origin.at.slot,
+            origin.cluster.membership.name(),
+            origin.cluster.membership.genesis(),
+            from.display(),
+        ),
+        _ => String::from("Start"),
+    };
     output::line(&format!(
         "Wrote {dir}/cluster.toml and {} keys: {} replicas of which {} may be faulty; a weak answer \
-         needs {}, a strong one {}.\nStart it with `elea up {dir}`, or give each operator one \
+         needs {}, a strong one {}.\n{start} it with `elea up {dir}`, or give each operator one \
          replica-N.key, cluster.toml, and `elea replica`.\nUse it with `export \
          ELEA_CLUSTER={dir}/cluster.toml ELEA_KEY={dir}/client-0.key`.",
         u32::from(args.replicas) + u32::from(args.clients),
@@ -87,13 +108,19 @@ pub fn write(dir: &Path, plan: &Plan) -> Result<ClusterFile, Failure> {
         Arc::new(Ed25519::default()),
     )
     .map_err(|bad| Failure::usage(format!("{bad}: choose another --name or --replicas")))?;
+    let membership = match &plan.origin {
+        Some(origin) => membership.beginning_with(origin.state),
+        None => membership,
+    };
+    // What was stored under some limits is to be read under the same.
+    let before = plan.origin.as_ref().map(|origin| &origin.cluster);
     let file = ClusterFile {
         membership,
         addresses: plan.addresses.clone(),
         clients: Some(listed),
-        tuning: Tuning::default(),
-        durability: Durability::default(),
-        application: Default::default(),
+        tuning: before.map_or_else(Tuning::default, |before| before.tuning),
+        durability: before.map_or_else(Durability::default, |before| before.durability),
+        application: before.map(|before| before.application.clone()).unwrap_or_default(),
     };
     // The host came from the command line: what cannot be read back must not be written.
     let text = file.to_text();
@@ -129,6 +156,22 @@ pub fn write(dir: &Path, plan: &Plan) -> Result<ClusterFile, Failure> {
     // Last, so that where there is a cluster file there are all its keys.
     files::write_new(&cluster, &text, 0o644)?;
     Ok(file)
+}
+
+/// Reads the backup to begin with, and checks that it is of the cluster that was named, if one was.
+fn origin(path: &Path, of: Option<&Path>) -> Result<Backup, Failure> {
+    let backup = commands::backup::examine(path)?;
+    let Some(of) = of else { return Ok(backup) };
+    if files::load_cluster(of)?.membership.genesis() != backup.cluster.membership.genesis() {
+        return Err(Failure::misbehaviour(format!(
+            "the backup {} is of the cluster `{}` (genesis {}), which is not the one in {}",
+            path.display(),
+            backup.cluster.membership.name(),
+            backup.cluster.membership.genesis(),
+            of.display()
+        )));
+    }
+    Ok(backup)
 }
 
 fn new_key() -> SecretKey {

@@ -1,5 +1,6 @@
 //! The commands, and what several of them need.
 
+pub mod backup;
 pub mod bench;
 pub mod data;
 pub mod demo;
@@ -73,6 +74,8 @@ fn run(command: Command) -> Outcome {
         Command::Init(args) => init::run(&args),
         Command::Up(args) => on_one_thread(up::run(&args)),
         Command::Replica(args) => on_all_threads(replica::run(&args)),
+        Command::Backup(args) => backup::backup(&args),
+        Command::Restore(args) => backup::restore(&args),
         Command::Status(args) => on_one_thread(status::run(&args)),
         Command::Evidence(args) => on_one_thread(evidence::run(&args)),
         Command::Bench(args) => on_all_threads(bench::run(&args)),

@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use elea_kv::{KeyValueStore, Limits as StoreLimits};
+use elea_protocol::cluster_file::ClusterFile;
+use elea_protocol::id::ReplicaId;
 use elea_protocol::message::Standing;
 use elea_protocol::replica::Setup;
-use elea_protocol::seal::Signer as _;
+use elea_protocol::seal::{SecretKey, Signer as _};
 use elea_replica::{Config, Limits, Node, RunError};
 use tokio::sync::oneshot;
 use tracing_subscriber::EnvFilter;
@@ -28,21 +30,8 @@ pub async fn run(args: &Replica) -> Outcome {
     let mut stopping = Stopping::listen()?;
     let file = files::load_cluster(&args.cluster)?;
     let key = files::load_key(&args.key)?;
-    let id = file.membership.replica_with_key(&key.public_key()).ok_or_else(|| {
-        Failure::usage(format!(
-            "the key {} is of none of the replicas in {}: name a replica-N.key of this cluster",
-            args.key.display(),
-            args.cluster.display()
-        ))
-    })?;
-    let bad_limits = |why: String| {
-        Failure::usage(format!("{}, table [application]: {why}", args.cluster.display()))
-    };
-    let limits = file
-        .application
-        .try_into::<StoreLimits>()
-        .map_err(|bad| bad_limits(bad.message().to_owned()))?;
-    let store = KeyValueStore::with_limits(limits).map_err(|bad| bad_limits(bad.to_string()))?;
+    let id = owner(&file, &args.cluster, &key, &args.key)?;
+    let store = application(&file, &args.cluster)?;
     log();
     let listen = args.listen.clone().or_else(|| file.addresses.get(usize::from(id.0)).cloned());
     let config = Config {
@@ -87,6 +76,34 @@ pub async fn run(args: &Replica) -> Outcome {
         () = serve => {}
     }
     node.stop().await.map_err(failure)
+}
+
+/// Which replica of the cluster a key is of.
+pub fn owner(
+    file: &ClusterFile,
+    path: &Path,
+    key: &SecretKey,
+    key_path: &Path,
+) -> Result<ReplicaId, Failure> {
+    file.membership.replica_with_key(&key.public_key()).ok_or_else(|| {
+        Failure::usage(format!(
+            "the key {} is of none of the replicas in {}: name a replica-N.key of this cluster",
+            key_path.display(),
+            path.display()
+        ))
+    })
+}
+
+/// An empty store with the limits in the cluster file.
+pub fn application(file: &ClusterFile, path: &Path) -> Result<KeyValueStore, Failure> {
+    let bad_limits =
+        |why: String| Failure::usage(format!("{}, table [application]: {why}", path.display()));
+    let limits = file
+        .application
+        .clone()
+        .try_into::<StoreLimits>()
+        .map_err(|bad| bad_limits(bad.message().to_owned()))?;
+    KeyValueStore::with_limits(limits).map_err(|bad| bad_limits(bad.to_string()))
 }
 
 /// Where a key's first start is noted: beside it, since it must outlive the data folder.

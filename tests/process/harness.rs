@@ -165,9 +165,15 @@ impl Town {
 
     /// The same, with something done to the files before the start. It is done again where the
     /// start has to be.
-    pub fn prepared(count: u8, mut prepare: impl FnMut(&Self)) -> Self {
+    pub fn prepared(count: u8, prepare: impl FnMut(&Self)) -> Self {
+        Self::made(count, &[], prepare)
+    }
+
+    /// The same, with more words for `elea init`.
+    pub fn made(count: u8, words: &[&str], mut prepare: impl FnMut(&Self)) -> Self {
         for _ in 0..10 {
-            let mut town = Self { dir: init(count), replicas: (0..count).map(|_| None).collect() };
+            let dir = init_with(count, words);
+            let mut town = Self { dir, replicas: (0..count).map(|_| None).collect() };
             prepare(&town);
             for id in 0..count {
                 town.spawn(id);
@@ -280,10 +286,14 @@ impl Town {
 
 /// A directory with the files of a cluster.
 pub fn init(replicas: u8) -> TempDir {
+    init_with(replicas, &[])
+}
+
+fn init_with(replicas: u8, more: &[&str]) -> TempDir {
     let dir = tempfile::Builder::new().prefix("elea-test-").tempdir().expect("a folder");
     let port = free_ports(replicas.into()).to_string();
     let count = replicas.to_string();
     let words = ["--replicas", &count, "--base-port", &port, "--clients", "2"];
-    run(elea().arg("init").arg(dir.path()).args(words)).succeeds();
+    run(elea().arg("init").arg(dir.path()).args(words).args(more)).succeeds();
     dir
 }

@@ -172,6 +172,9 @@ pub struct Recovered {
     pub entered: Option<EnteredView>,
     /// The state that the stored history begins with, where that is not slot 1.
     pub state: Option<StoredState>,
+    /// Where the cluster [begins](crate::membership::Membership::initial_state) with a state and no
+    /// later one is stored: the application's rows of that one.
+    pub initial: Option<RowsView>,
     /// A state that was being fetched, as far as it came.
     pub incoming: Option<StoredState>,
     /// The lock stored.

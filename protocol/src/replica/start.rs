@@ -21,6 +21,7 @@ use crate::evidence::Evidence;
 use crate::history::{Entry, History, extend};
 use crate::id::{Digest, Now, Slot, View};
 use crate::message::{Batch, Position, SlotEntry, StableProof};
+use crate::rows::RowsView;
 
 /// Why a replica cannot start from its disk.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,6 +32,9 @@ pub enum StartError<E> {
     /// What is stored contradicts itself.
     #[error("the store is damaged at slot {0}: {1}")]
     Damaged(Slot, &'static str),
+    /// The cluster begins with a state, and neither that nor a later one is stored.
+    #[error("the state that the cluster begins with is not stored")]
+    NoInitialState,
 }
 
 impl<A: Application> Replica<A> {
@@ -52,8 +56,9 @@ impl<A: Application> Replica<A> {
         let evidence = std::mem::take(&mut recovered.evidence);
         let mut replica = Self::empty(setup, application, evidence, now);
         replica.recover_office(&mut recovered);
-        if let Some(state) = recovered.state {
-            replica.restore(state)?;
+        match recovered.state {
+            Some(state) => replica.restore(state)?,
+            None => replica.begin_with(recovered.initial)?,
         }
         let stable = recovered.stable;
         let stable_slot = stable.as_ref().map_or(Slot::GENESIS, StableProof::slot);
@@ -155,6 +160,18 @@ impl<A: Application> Replica<A> {
             out: Vec::new(),
             setup,
         }
+    }
+
+    /// Puts the state in place that the cluster begins with, where there is one. If the application
+    /// cannot read it, the replica starts all the same, as with any stored state.
+    fn begin_with<E>(&mut self, initial: Option<RowsView>) -> Result<(), StartError<E>> {
+        let Some(digest) = self.setup.membership.initial_state().copied() else { return Ok(()) };
+        let rows = initial.ok_or(StartError::NoInitialState)?;
+        let sessions = self.sessions().clone();
+        if let Err(why) = self.execution.open(Slot::GENESIS, digest, rows, sessions) {
+            self.distrust(&why);
+        }
+        Ok(())
     }
 
     /// Puts the stored state in place as what the history begins with. If the application cannot

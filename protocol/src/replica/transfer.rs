@@ -327,6 +327,16 @@ impl<A: Application> Replica<A> {
         self.drop_old_states();
     }
 
+    /// The newest stable state that is at hand, with what certifies it: for backups. `None` where
+    /// nothing is stable yet, or where the own state is not to be trusted.
+    #[must_use]
+    pub fn stable_state(&self) -> Option<(StateHead, &A::Snapshot)> {
+        let stable = self.stable.clone().filter(|_| !self.is_distrusted())?;
+        let at = stable.position();
+        let served = self.served.iter().find(|served| served.taken.at == at)?;
+        Some((StateHead { stable, digests: served.taken.digests }, &served.taken.snapshot))
+    }
+
     fn drop_old_states(&mut self) {
         let now = self.now.instant;
         let newest = self.served.len().saturating_sub(2);

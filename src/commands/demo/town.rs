@@ -70,8 +70,12 @@ impl Town {
         let mut last = None;
         for attempt in 0..ATTEMPTS {
             let dir = folder.join(format!("attempt-{attempt}"));
-            let plan =
-                Plan { name: "demo".into(), addresses: free_addresses(REPLICAS)?, clients: 3 };
+            let plan = Plan {
+                name: "demo".into(),
+                addresses: free_addresses(REPLICAS)?,
+                clients: 3,
+                origin: None,
+            };
             let file = init::write(&dir, &plan)?;
             let mut town = Self { dir, file, processes: Vec::new(), ways: Vec::new() };
             let mut places = Vec::new();

@@ -1,0 +1,197 @@
+//! A new cluster from a backup of an old one.
+
+use std::fs;
+use std::path::Path;
+
+use rustix::process::Signal;
+use serde_json::Value as Json;
+
+use crate::harness::{Answer, Town, elea, run, until};
+
+const KEYS: usize = 2000;
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a path of text")
+}
+
+fn backup(town: &Town, id: u8, out: &Path) -> Answer {
+    let data = town.path(&format!("replica-{id}.data"));
+    run(&mut town.command(&["backup", "--data", text(&data), "--out", text(out), "--json"]))
+}
+
+fn restore(dir: &Path, id: u8, from: &Path) -> Answer {
+    let path = |kind| dir.join(format!("replica-{id}.{kind}"));
+    let (key, data) = (path("key"), path("data"));
+    let mut command = elea();
+    command.args(["restore", "--from", text(from), "--key", text(&key), "--data", text(&data)]);
+    run(command.arg("--cluster").arg(dir.join("cluster.toml")))
+}
+
+/// All keys with what they hold and when they were written.
+fn contents(town: &Town) -> Vec<Json> {
+    let mut all = Vec::new();
+    let mut from = String::from("key/");
+    loop {
+        let words = ["scan", "--from", &from, "--to", "key0", "--limit", "500", "--json"];
+        let page = town.patient(&words).succeeds().json();
+        all.extend(page["result"]["items"].as_array().expect("a list").clone());
+        match page["result"]["next"].as_str() {
+            Some(next) => from = next.to_owned(),
+            None => return all,
+        }
+    }
+}
+
+/// Writes many keys, so that the state has several chunks.
+fn fill(town: &Town) {
+    let value = "v".repeat(400);
+    for first in (0..KEYS).step_by(100) {
+        let steps: Vec<_> =
+            (first..first + 100).map(|n| format!("put key/{n:05} {n}-{value}")).collect();
+        let mut words = vec!["txn"];
+        steps.iter().for_each(|step| words.extend(["--then", step.as_str()]));
+        town.patient(&words).succeeds();
+    }
+    town.patient(&["incr", "number", "7"]).succeeds();
+    town.patient(&["add", "set", "ada"]).succeeds();
+}
+
+/// What has the checkpoints come every few slots.
+fn often(settle: bool) -> impl FnMut(&Town) {
+    move |town| {
+        let file = town.path("cluster.toml");
+        let text = fs::read_to_string(&file).expect("there");
+        let bytes = if settle { 0 } else { 1 << 30 };
+        let tuning = format!("[tuning]\ncheckpoint_interval = 4\nsettle_bytes = {bytes}\n");
+        fs::write(&file, format!("{text}\n{tuning}")).expect("ours");
+    }
+}
+
+/// Writes until what was written before is part of a stable checkpoint of all.
+fn becomes_stable(town: &Town) {
+    let head = town.agrees()["head"]["slot"].as_u64().expect("a number");
+    until("what was written is stable", || {
+        town.patient(&["incr", "after"]).succeeds();
+        let stable = |replica: &Json| replica["stable"].as_u64();
+        town.status().iter().all(|replica| stable(replica) >= Some(head)).then_some(())
+    });
+}
+
+#[test]
+fn a_new_cluster_begins_with_a_backup_and_goes_on() {
+    for settle in [true, false] {
+        begins_with_a_backup_and_goes_on(settle);
+    }
+}
+
+fn begins_with_a_backup_and_goes_on(settle: bool) {
+    let mut old = Town::prepared(4, often(settle));
+    let out = old.path("town.backup");
+    backup(&old, 3, &out).fails(2, &["in use by another process"]);
+    fill(&old);
+    becomes_stable(&old);
+    let before = contents(&old);
+    assert_eq!(before.len(), KEYS);
+
+    // The others go on while one is stopped.
+    old.replica(3).signal(Signal::TERM);
+    assert_eq!(old.replica(3).ended(), Some(0));
+    old.kill(3);
+    let made = backup(&old, 3, &out).succeeds().json();
+    assert!(made["chunks"].as_u64() > Some(1), "{made}");
+    backup(&old, 3, &out).fails(2, &["not overwritten"]);
+    let nowhere = old.path("nowhere.backup");
+    backup(&old, 9, &nowhere).fails(2, &["there is no replica's data"]);
+    assert!(!nowhere.exists() && !old.path("replica-9.data").exists());
+    old.patient(&["incr", "after"]).succeeds();
+    old.restart(&[3]);
+    old.agrees();
+
+    // Nothing of a cluster goes back to its own backup, nor to one that it was not made with.
+    let dir = out.parent().expect("a folder");
+    restore(dir, 3, &out).fails(2, &["of this very cluster"]);
+
+    let mut new = Town::made(4, &["--from", text(&out)], |new| {
+        let dir = new.path("cluster.toml").parent().expect("a folder").to_owned();
+        let before_restore = run(elea().arg("replica").args([
+            "--cluster",
+            text(&dir.join("cluster.toml")),
+            "--key",
+            text(&dir.join("replica-0.key")),
+            "--data",
+            text(&dir.join("replica-0.data")),
+        ]));
+        before_restore.fails(2, &["begins with the state of a backup", "elea restore"]);
+        assert!(!dir.join("replica-0.key.started").exists());
+        spoiled_copies_are_refused(&dir, &out);
+        for id in 0..4 {
+            restore(&dir, id, &out).succeeds();
+        }
+        restore(&dir, 0, &out).fails(2, &["not overwritten"]);
+    });
+    assert_eq!(new.file().tuning, old.file().tuning);
+    assert_ne!(new.file().membership.genesis(), old.file().membership.genesis());
+
+    assert_eq!(contents(&new), before);
+    assert_eq!(new.patient(&["incr", "number"]).succeeds().out, "8\n");
+    assert_eq!(new.patient(&["members", "set"]).succeeds().out, "ada\n");
+    let state = new.agrees()["state"].clone();
+    (0..4).for_each(|id| new.kill(id));
+    new.restart(&[0, 1, 2, 3]);
+    assert_eq!(new.agrees()["state"], state);
+    assert_eq!(contents(&new), before);
+
+    // Its own checkpoints take the place of what it began with, and it can be backed up as well.
+    becomes_stable(&new);
+    assert_eq!(new.patient(&["incr", "number"]).succeeds().out, "9\n");
+    (0..4).for_each(|id| new.kill(id));
+    backup(&new, 1, &new.path("second.backup")).succeeds();
+    new.restart(&[0, 1, 2, 3]);
+    assert_eq!(new.patient(&["get", "number"]).succeeds().out, "9\n");
+    assert_eq!(contents(&new), before);
+
+    // Who loses its disk begins with the backup again, and observes.
+    new.kill(2);
+    fs::remove_dir_all(new.path("replica-2.data")).expect("it is there");
+    let dir = new.path("cluster.toml").parent().expect("a folder").to_owned();
+    restore(&dir, 2, &out).succeeds();
+    new.restart(&[2]);
+    new.agrees();
+    assert_eq!(new.status()[2]["standing"], "observer");
+}
+
+/// Every byte matters, and what is refused leaves nothing behind.
+fn spoiled_copies_are_refused(dir: &Path, out: &Path) {
+    let bytes = fs::read(out).expect("written");
+    let spoiled = dir.join("spoiled.backup");
+    let refused = |bytes: &[u8], what: &str| {
+        fs::write(&spoiled, bytes).expect("ours");
+        let answer = restore(dir, 0, &spoiled);
+        assert_eq!(answer.code, 4, "{what}: {answer:?}");
+        answer.fails(4, &["does not verify"]);
+        assert!(!dir.join("replica-0.data").exists(), "{what}");
+    };
+    let step = bytes.len() / 40;
+    let places = (0..bytes.len()).step_by(step).chain([0, 14, 15, 17, bytes.len() - 1]);
+    for place in places {
+        let mut changed = bytes.clone();
+        changed[place] ^= 1 << (place % 8);
+        refused(&changed, &format!("byte {place} flipped"));
+    }
+    for end in [0, 5, 16, bytes.len() / 2, bytes.len() - 32, bytes.len() - 1] {
+        refused(&bytes[..end], &format!("cut at {end}"));
+    }
+    refused(&[&bytes[..], b"x"].concat(), "longer");
+    // A part that would be larger than memory is not asked for.
+    refused(&[b"elea-backup-1\n", &[255; 64][..]].concat(), "an absurd length");
+    fs::remove_file(&spoiled).expect("ours");
+}
+
+#[test]
+fn where_nothing_is_certified_there_is_nothing_to_back_up() {
+    let mut town = Town::new(4);
+    town.patient(&["put", "k", "v"]).succeeds();
+    town.kill(0);
+    backup(&town, 0, &town.path("b")).fails(2, &["nothing to back up"]);
+    assert!(!town.path("b").exists());
+}
