@@ -342,10 +342,11 @@ impl Desk<'_> {
                         stored.next();
                         return Some(key);
                     }
-                    _ => match changed.next() {
-                        Some((key, (_, true))) => return Some(key.clone()),
-                        Some((_, (_, false))) | None => {}
-                    },
+                    _ => {
+                        if let Some((key, (_, true))) = changed.next() {
+                            return Some(key.clone());
+                        }
+                    }
                 }
             }
         })

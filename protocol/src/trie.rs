@@ -22,7 +22,7 @@
 //!
 //! # On disk
 //!
-//! A trie need not be in memory. A branch may be a *stub*, of which only the [summary](Summary) is
+//! A trie need not be in memory. A branch may be a *stub*, of which only the digest, the weight and the chunks are
 //! known, and which is read from a row under its path when something below it changes. See
 //! [`MerkleTrie::open`], [`MerkleTrie::changes`] and [`MerkleTrie::forget`].
 

@@ -555,10 +555,9 @@ impl<A: Application> Replica<A> {
     /// The own state is of no use: that of the own stable checkpoint is fetched from others. Those
     /// who are further offer theirs.
     fn begin_repair(&mut self) {
-        if self.is_distrusted() && self.transfer.is_none() && self.ready.is_none() {
-            if let Some(proof) = self.stable.clone() {
-                self.start_transfer(self.setup.id, proof);
-            }
+        let is_due = self.is_distrusted() && self.transfer.is_none() && self.ready.is_none();
+        if let Some(proof) = self.stable.clone().filter(|_| is_due) {
+            self.start_transfer(self.setup.id, proof);
         }
     }
 

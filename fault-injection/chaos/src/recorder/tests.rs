@@ -13,7 +13,7 @@ use elea_protocol::id::{
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{
     Checkpoint, Commit, CommitCertificate, Message, NodeStatus, Order, OrderHeader, Position,
-    Reply, ReplyKind, Results, Status, Suspect, ToClient, ToReplica, batch_digest,
+    Reply, ReplyKind, Results, Standing, Status, Suspect, ToClient, ToReplica, batch_digest,
 };
 use elea_protocol::seal::{Signed, sign, sign_replies};
 
@@ -208,6 +208,9 @@ fn an_accusation_is_a_violation() {
     let mut stage = Stage::new();
     let status = |count| NodeStatus {
         nonce: 1,
+        standing: Standing::Voter,
+        quarantined: false,
+        mismatches: Vec::new(),
         view: View(0),
         primary: ReplicaId(0),
         campaign: None,
