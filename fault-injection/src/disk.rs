@@ -403,21 +403,15 @@ impl Disk {
         Ok(Loss { records: count - kept, is_torn: left > 0 })
     }
 
-    /// A bit of a row of the stored state becomes another. Answers whether there is a row.
+    /// A row of the stored state can no longer be read. Answers whether there is one.
     pub fn rot(&mut self, rng: &mut Rng) -> bool {
         let Some(state) = self.contents.state.as_mut().filter(|state| !state.rows.is_empty())
         else {
             return false;
         };
         let place = rng.index(state.rows.len());
-        let row = state.rows.iter().nth(place).map(|(key, value)| (key.clone(), value.to_vec()));
-        let Some((key, mut value)) = row.filter(|(_, value)| !value.is_empty()) else {
-            return false;
-        };
-        let byte = rng.index(value.len());
-        value[byte] ^= 1 << rng.index(8);
-        state.rows.apply([(key, Some(value.into()))]);
-        true
+        let key = state.rows.iter().nth(place).map(|(key, _)| key.clone());
+        key.map(|key| state.rows.spoil(key)).is_some()
     }
 
     /// The last mark written.

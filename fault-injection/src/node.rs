@@ -185,7 +185,7 @@ impl<S: Subject> Node<S> {
         self.disk = Disk::made(self.id, standing, Life(self.rng.bytes()));
     }
 
-    /// A bit of the stored state becomes another, if there is one. Answers whether there is.
+    /// A row of the stored state is spoilt, if there is one. Answers whether there is.
     pub fn rot(&mut self) -> bool {
         self.disk.rot(&mut self.rng)
     }

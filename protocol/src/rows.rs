@@ -5,7 +5,7 @@
 //! application never writes: it says what has changed, the core makes that part of a record, and
 //! when the record is durable the driver hands over a new view. So rows and history can never part.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -44,7 +44,10 @@ pub trait Rows: Debug + Send + Sync {
 
 /// Rows in memory: for tests and for simulated disks. An empty one is where every state begins.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MemoryRows(BTreeMap<Bytes, Bytes>);
+pub struct MemoryRows {
+    rows: BTreeMap<Bytes, Bytes>,
+    spoilt: BTreeSet<Bytes>,
+}
 
 impl MemoryRows {
     /// A view of no rows at all.
@@ -56,34 +59,48 @@ impl MemoryRows {
     /// Makes these changes, in their order.
     pub fn apply(&mut self, changes: impl IntoIterator<Item = (Bytes, Option<Bytes>)>) {
         for (key, value) in changes {
+            self.spoilt.remove(&key);
             match value {
-                Some(value) => self.0.insert(key, value),
-                None => self.0.remove(&key),
+                Some(value) => self.rows.insert(key, value),
+                None => self.rows.remove(&key),
             };
+        }
+    }
+
+    /// Damages a row: from now on it cannot be read, as if its checksum were wrong.
+    pub fn spoil(&mut self, key: Bytes) {
+        self.spoilt.insert(key);
+    }
+
+    fn check(&self, key: &[u8]) -> Result<(), Unreadable> {
+        match self.spoilt.get(key) {
+            None => Ok(()),
+            Some(key) => Err(Unreadable(format!("the row at {key:?} is spoilt"))),
         }
     }
 
     /// How many rows there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.rows.len()
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.rows.is_empty()
     }
 
     /// All rows in order.
     pub fn iter(&self) -> impl Iterator<Item = (&Bytes, &Bytes)> {
-        self.0.iter()
+        self.rows.iter()
     }
 }
 
 impl Rows for MemoryRows {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Unreadable> {
-        Ok(self.0.get(key).cloned())
+        self.check(key)?;
+        Ok(self.rows.get(key).cloned())
     }
 
     fn range<'a>(
@@ -100,7 +117,10 @@ impl Rows for MemoryRows {
         if is_empty {
             return Box::new(std::iter::empty());
         }
-        let rows = self.0.range::<[u8], _>((Bound::Included(from), to));
-        Box::new(rows.map(|(key, value)| Ok((key.clone(), value.clone()))))
+        let rows = self.rows.range::<[u8], _>((Bound::Included(from), to));
+        Box::new(rows.map(|(key, value)| {
+            self.check(key)?;
+            Ok((key.clone(), value.clone()))
+        }))
     }
 }

@@ -356,7 +356,7 @@ impl Scribe {
     fn transfer(&mut self) {
         let tag = self.tag();
         // Also of the very slot of the state in place: that is how a damaged one is repaired.
-        let slot = self.model.base() + self.dice.below(12);
+        let slot = (self.model.base() + self.dice.below(12)).max(1);
         let head = head(slot, tag);
         self.write(Record::Fetching(Box::new(head.clone())));
         for _ in 0..self.dice.between(1, 6) {

@@ -661,7 +661,8 @@ fn a_founded_store_begins_with_its_rows_until_a_later_state_takes_their_place() 
         assert_eq!(all, groups().flatten().collect::<Vec<Row>>());
     }
 
-    let (mut store, _) = open(&data).expect("it opens");
+    let (mut store, recovered) = open(&data).expect("it opens");
+    drop(recovered);
     store.commit(&[slot(1, 1), slot(2, 2)]).expect("written");
     let settled = Settled {
         head: head(2, 2),
@@ -677,6 +678,8 @@ fn a_founded_store_begins_with_its_rows_until_a_later_state_takes_their_place() 
     assert_eq!(rows.get(&row(1).0), Ok(Some(Bytes::from_static(b"new"))));
     assert_eq!(rows.get(&row(2).0), Ok(Some(row(2).1)));
     assert_eq!(store.owner(), Ok(ME));
+    // A view keeps the store open.
+    drop(rows);
     drop(store);
     let (store, _) = Store::open_present(&data, &GENESIS, Durability::Sync).expect("it opens");
     assert_eq!(store.owner(), Ok(ME));

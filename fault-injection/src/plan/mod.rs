@@ -36,7 +36,7 @@ pub enum Fault {
     Stop(Machine),
     /// The power of a machine goes, and when it comes back its disk is empty.
     LoseDisk(Machine),
-    /// The power of a machine goes, and when it comes back a bit of its stored state is another.
+    /// The power of a machine goes, and when it comes back a row of its stored state is spoilt.
     Rot(Machine),
     /// The power of all machines goes.
     Blackout,
