@@ -1,8 +1,9 @@
 //! Much data: a replica that was away for long, and a start with many keys.
 //!
 //! What is measured is told, and judged only where it does not depend on the machine: that the
-//! replica catches up although it is killed twice on the way and one of its peers lies to it, that
-//! what it had fetched before it was killed is not fetched again, and that all agree in the end.
+//! replica catches up although it is killed twice on the way and one of its peers lies to it, and
+//! that all agree in the end. How many pieces it took in each life is told and not judged: under
+//! load its peers may have moved on to a later state while it was down.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -126,7 +127,7 @@ async fn fleet(order: &Order) -> Result<(Fleet, Client), Violation> {
 /// hears lies from one peer.
 ///
 /// # Errors
-/// It does not catch up, or fetches twice what it had, or nobody lied to it.
+/// It does not catch up, or was not interrupted twice, or nobody lied to it.
 pub async fn away(order: &Order) -> Result<Json, Violation> {
     let (mut fleet, client) = fleet(order).await?;
     write(&client, order, 0..BATCH).await?;
