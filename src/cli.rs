@@ -237,6 +237,13 @@ pub struct Replica {
     /// Listen here instead of at the address in the cluster file
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Option<String>,
+    /// How long to wait between one look at everything on the disk and the next, for example 1h
+    /// (the default)
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub scrub_pause: Option<Duration>,
+    /// Write nothing while less than this is free on the disk, in MiB; 256 if not given
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(0..=1 << 20))]
+    pub disk_reserve: Option<u64>,
     /// Stop when stdin is closed, so that the replica does not outlive whoever started it
     #[arg(long)]
     pub attached: bool,

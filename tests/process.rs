@@ -10,6 +10,8 @@ mod backup;
 mod configuration;
 #[path = "process/data.rs"]
 mod data;
+#[path = "process/disk.rs"]
+mod disk;
 #[path = "process/faults.rs"]
 mod faults;
 #[path = "process/harness.rs"]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use elea_protocol::client::Client as Core;
 use elea_protocol::id::{RequestNumber, SessionId};
-use elea_protocol::message::NodeStatus;
+use elea_protocol::message::{DiskHealth, NodeStatus};
 
 use crate::sessions::{Lease, Parting};
 
@@ -81,6 +81,8 @@ pub(crate) fn is_quiet(statuses: &[&NodeStatus], n: usize) -> bool {
                 && certified
                 && status.pending == 0
                 && status.divergent.is_empty()
+                // What it says then may not be on its disk.
+                && status.disk != DiskHealth::Full
         })
 }
 
@@ -117,6 +119,9 @@ mod tests {
             pending: 0,
             divergent: Vec::new(),
             evidence: 0,
+            disk: DiskHealth::Sound,
+            transfer: None,
+            refused: Vec::new(),
             counters: Vec::new(),
         }
     }
@@ -135,6 +140,7 @@ mod tests {
             NodeStatus { lock: Some((View(1), same.head)), ..status() },
             NodeStatus { lock: Some((View(2), behind)), ..status() },
             NodeStatus { pending: 1, ..status() },
+            NodeStatus { disk: DiskHealth::Full, ..status() },
             NodeStatus { divergent: vec![ReplicaId(3)], ..status() },
         ];
         for other in others {

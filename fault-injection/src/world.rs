@@ -12,7 +12,7 @@ use bytes::Bytes;
 use elea_protocol::codec::{decode, encode};
 use elea_protocol::id::{ClientId, ReplicaId};
 use elea_protocol::membership::Membership;
-use elea_protocol::message::{Message, ToClient, ToReplica};
+use elea_protocol::message::{DiskHealth, Message, ToClient, ToReplica};
 use elea_protocol::replica::{Event, Target};
 
 use crate::check::{Bounds, Checker, standing};
@@ -622,9 +622,12 @@ impl<S: Subject> World<S> {
             (Party::Client(index), ToReplica::AskSession(session)) => {
                 Event::AskSession { client: self.clients.id_of(index), session }
             }
-            (Party::Client(index), ToReplica::AskStatus(nonce)) => {
-                Event::AskStatus { client: self.clients.id_of(index), nonce, counters: Vec::new() }
-            }
+            (Party::Client(index), ToReplica::AskStatus(nonce)) => Event::AskStatus {
+                client: self.clients.id_of(index),
+                nonce,
+                counters: Vec::new(),
+                disk: DiskHealth::Sound,
+            },
             (Party::Client(index), ToReplica::AskEvidence) => {
                 Event::AskEvidence { client: self.clients.id_of(index) }
             }

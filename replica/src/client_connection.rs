@@ -107,16 +107,16 @@ async fn receive(shell: &Shell, admission: &Admission, reader: &mut Reader) -> O
                 admission.uses(session);
                 shell.inbox.put_client(Event::AskSession { client, session }, room);
             }
-            (ToReplica::AskStatus(nonce), Some(room)) => {
-                shell.inbox.put_client(
-                    Event::AskStatus { client, nonce, counters: shell.counters.all() },
-                    room,
-                );
+            (ToReplica::AskStatus(nonce), _) => {
+                let (counters, disk) = (shell.counters.all(), shell.files.health());
+                if !shell.inbox.put_question(Event::AskStatus { client, nonce, counters, disk }) {
+                    shell.counters.count(Counter::QuestionBusy);
+                }
             }
             (ToReplica::AskEvidence, Some(room)) => {
                 shell.inbox.put_client(Event::AskEvidence { client }, room);
             }
-            (ToReplica::AskSession(_) | ToReplica::AskStatus(_) | ToReplica::AskEvidence, None) => {
+            (ToReplica::AskSession(_) | ToReplica::AskEvidence, None) => {
                 shell.counters.count(Counter::QuestionBusy);
             }
             (ToReplica::Hello(_) | ToReplica::Peer(_), _) => {

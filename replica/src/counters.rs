@@ -103,6 +103,12 @@ counters! {
     StoreCommits = "store_commits",
     /// Records in them.
     StoreRecords = "store_records",
+    /// Waits for room on the disk.
+    DiskFull = "disk_full",
+    /// Tables of the store found to be what was written.
+    TablesChecked = "tables_checked",
+    /// Parts of the store of which a table was found not to be what was written.
+    TablesDamaged = "tables_damaged",
     /// Proofs of misbehaviour found.
     Accusations = "accusations",
 }

@@ -1,4 +1,5 @@
-//! What waits for the core: one lane for the disk, one for each peer, one for all clients.
+//! What waits for the core: one lane for the disk, one for questions how the replica is, one for each
+//! peer, one for all clients.
 //!
 //! Peers come before clients and take turns with each other, so neither a flood of requests nor one
 //! talkative peer keeps the others from being heard. Every lane is bounded in bytes, by permits that
@@ -11,7 +12,7 @@ use std::time::Instant;
 
 use elea_protocol::id::ReplicaId;
 use elea_protocol::replica::{Event, Mark};
-use elea_protocol::rows::RowsView;
+use elea_protocol::rows::{RowsView, Unreadable};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// So many requests are handed to the core at a time: after them it looks at its peers again.
@@ -19,6 +20,9 @@ const CLIENT_GROUP: usize = 64;
 
 /// The same of peers' messages, of all peers together, before it looks at its deadline again.
 const PEER_GROUP: usize = 256;
+
+/// Questions how the replica is that may wait. They are answered whatever the disk does.
+const QUESTIONS: usize = 256;
 
 /// Room for an event, given back when the core has handled it.
 #[derive(Debug)]
@@ -47,6 +51,8 @@ pub(crate) enum Woken {
 struct Lanes {
     synced: Option<Mark>,
     rows: Vec<(Mark, RowsView)>,
+    unreadable: Option<Unreadable>,
+    questions: VecDeque<Event>,
     peers: Vec<VecDeque<Queued>>,
     clients: VecDeque<Queued>,
     /// The peer whose turn it is.
@@ -132,6 +138,23 @@ impl Inbox {
         });
     }
 
+    /// Tells the core that the stored state is damaged.
+    pub(crate) fn unreadable(&self, why: Unreadable) {
+        self.put(|lanes| lanes.unreadable = Some(why));
+    }
+
+    /// Queues a question how the replica is. Answers whether there was room.
+    pub(crate) fn put_question(&self, event: Event) -> bool {
+        let mut is_taken = false;
+        self.put(|lanes| {
+            is_taken = lanes.questions.len() < QUESTIONS;
+            if is_taken {
+                lanes.questions.push_back(event);
+            }
+        });
+        is_taken
+    }
+
     /// Ends the core's thread after the group it is at; whoever waits for room stops waiting.
     pub(crate) fn close(&self) {
         self.put(|lanes| lanes.closed = true);
@@ -140,7 +163,7 @@ impl Inbox {
     }
 
     /// Takes a group of events into `group`, or waits for one until `deadline`. While the disk is
-    /// behind (`intake` is false) only its own word is taken.
+    /// behind (`intake` is false) only its own word is taken, and questions how the replica is.
     pub(crate) fn take(
         &self,
         deadline: Option<Instant>,
@@ -181,6 +204,9 @@ impl Lanes {
         if let Some(mark) = self.synced.take() {
             group.push(Queued { event: Event::Synced(mark), _room: None });
         }
+        let unreadable = self.unreadable.take().map(Event::Unreadable);
+        let others = unreadable.into_iter().chain(self.questions.drain(..));
+        group.extend(others.map(|event| Queued { event, _room: None }));
         if !intake {
             return;
         }

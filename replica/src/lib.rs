@@ -2,7 +2,7 @@
 //!
 //! One thread owns the core and never waits for disk or network (`core_thread`). One thread
 //! owns the store and pays for one fsync per group of records, holding back whatever rests on them
-//! (`store_thread`). Sockets live on the caller's tokio runtime: its worker threads read,
+//! (`store_thread`). One thread reads what is stored again and again (`scrub`). Sockets live on the caller's tokio runtime: its worker threads read,
 //! decode and verify, so that nothing unverified reaches the core, and encode, so that the core
 //! does not have to.
 //!
@@ -35,6 +35,7 @@ mod node;
 mod outbound;
 mod peer_connection;
 mod peer_link;
+mod scrub;
 mod store;
 mod store_thread;
 mod verified_cache;

@@ -50,6 +50,13 @@ pub struct Limits {
     /// Bytes of records and held-back messages that wait for the disk. Beyond it the core takes in
     /// nothing new until the disk has caught up.
     pub store_backlog_bytes: usize,
+    /// How much of the disk is left free, in bytes. With less, the replica writes nothing, and so
+    /// says nothing that counts, until there is room again.
+    pub disk_reserve_bytes: u64,
+    /// How fast the store is read to see whether it is what was written, in bytes a second.
+    pub scrub_bytes_per_second: u64,
+    /// The wait between one such look at everything and the next, in ms.
+    pub scrub_pause_ms: u64,
     /// The first wait before a lost peer is dialled again, in ms; it doubles with each failure...
     pub redial_min_ms: u64,
     /// ...up to this, in ms.
@@ -77,6 +84,9 @@ impl Default for Limits {
             client_intake_bytes: 64 << 20,
             intake_bytes_per_client: 16 << 20,
             store_backlog_bytes: 64 << 20,
+            disk_reserve_bytes: 256 << 20,
+            scrub_bytes_per_second: 8 << 20,
+            scrub_pause_ms: 3_600_000,
             redial_min_ms: 20,
             redial_max_ms: 1_000,
             verified_signatures: 1 << 16,
@@ -128,6 +138,9 @@ impl Limits {
             ("client_intake_bytes", wide(self.client_intake_bytes), request, BYTES),
             ("intake_bytes_per_client", wide(self.intake_bytes_per_client), request, BYTES),
             ("store_backlog_bytes", wide(self.store_backlog_bytes), 1 << 16, BYTES),
+            ("disk_reserve_bytes", self.disk_reserve_bytes, 0, 1 << 40),
+            ("scrub_bytes_per_second", self.scrub_bytes_per_second, 1 << 10, 1 << 40),
+            ("scrub_pause_ms", self.scrub_pause_ms, 1, 24 * 365 * HOUR),
             ("redial_min_ms", self.redial_min_ms, 1, HOUR),
             ("redial_max_ms", self.redial_max_ms, self.redial_min_ms, HOUR),
             ("verified_signatures", wide(self.verified_signatures), 1, COUNT),

@@ -19,6 +19,7 @@ use crate::counters::{Counter, Counters};
 use crate::handshake::{self, Waiting};
 use crate::inbox::Inbox;
 use crate::limits::{CLIENT_FRAME_MAX, HELLO_FRAME_MAX, Limits};
+use crate::store::Files;
 use crate::{client_connection, frames, peer_connection};
 
 /// When the system has no more sockets, it helps to wait until some are closed.
@@ -30,6 +31,7 @@ pub(crate) struct Shell {
     pub(crate) membership: Arc<Membership>,
     pub(crate) limits: Limits,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) files: Files,
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) certified: Arc<Certified>,
     pub(crate) clients: Arc<Clients>,

@@ -3,10 +3,11 @@
 
 use std::any::Any;
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use elea_protocol::application::Application;
@@ -33,6 +34,7 @@ use crate::inbox::Inbox;
 use crate::listener::{self, Shell};
 use crate::outbound::Outbound;
 use crate::peer_link::{LinkTask, link};
+use crate::scrub::Scrub;
 use crate::store::Store;
 use crate::store_thread::store_queue;
 use crate::verified_cache::VerifiedCache;
@@ -66,6 +68,9 @@ pub struct Node {
     standing: watch::Receiver<Standing>,
     core: Worker,
     store: Worker,
+    scrub: Worker,
+    /// Dropped to end it.
+    scrub_end: Option<mpsc::Sender<Infallible>>,
     listener: JoinHandle<()>,
     links: JoinSet<()>,
 }
@@ -126,6 +131,7 @@ impl Node {
                 return Err(RunError::NotRestored(data));
             }
             let (mut store, mut recovered) = Store::open(&data, &genesis, me, durability)?;
+            store.keep_free(limits.disk_reserve_bytes);
             first_start::find_out(&mut store, &mut recovered, me, &genesis, mark.as_deref())?;
             let slots = store.history();
             let replica = Replica::start(for_core, application, recovered, slots, clock.now());
@@ -150,6 +156,7 @@ impl Node {
             membership,
             limits,
             counters: Arc::clone(&counters),
+            files: store.files(),
             inbox: Arc::new(inbox),
             certified: Arc::clone(&certified),
             clients: Clients::new(limits, Arc::clone(&counters)),
@@ -173,7 +180,9 @@ impl Node {
             .collect();
         let clients = Arc::clone(&shell.clients);
         let outbound = Arc::new(Outbound { links, clients });
-        let (queue, store_work) = store_queue(store, Arc::clone(&counters));
+        let files = store.files();
+        let held_max = 2 * limits.store_backlog_bytes;
+        let (queue, store_work) = store_queue(store, Arc::clone(&counters), held_max);
 
         let (raise, failure) = watch::channel(None);
         let failed = Failure { raise, inbox: Arc::clone(&shell.inbox) };
@@ -181,6 +190,18 @@ impl Node {
         let store = Worker::spawn(format!("{me}-store"), failed.clone(), move || {
             let synced = |mark, rows| inbox.synced(mark, rows);
             Ok(store_work.run(|outgoing| release.send(outgoing), synced)?)
+        })?;
+        let scrub_work = Scrub {
+            files,
+            counters: Arc::clone(&counters),
+            bytes_per_second: limits.scrub_bytes_per_second,
+            pause: Duration::from_millis(limits.scrub_pause_ms),
+        };
+        let (scrub_end, stop) = mpsc::channel();
+        let inbox = Arc::clone(&shell.inbox);
+        let scrub = Worker::spawn(format!("{me}-scrub"), failed.clone(), move || {
+            scrub_work.run(&stop, |why| inbox.unreadable(why));
+            Ok(())
         })?;
         let inbox = Arc::clone(&shell.inbox);
         let (tell, standing) = watch::channel(replica.standing());
@@ -201,6 +222,8 @@ impl Node {
             standing,
             core,
             store,
+            scrub,
+            scrub_end: Some(scrub_end),
             listener,
             links,
         })
@@ -267,7 +290,10 @@ impl Node {
         tracing::info!(replica = %me, "stopping");
         self.shell.no_more.cancel();
         self.shell.inbox.close();
-        let quiet = self.core.ended(step).await && self.store.ended(step).await;
+        self.scrub_end = None;
+        let quiet = self.core.ended(step).await
+            && self.store.ended(step).await
+            && self.scrub.ended(step).await;
         // Now nothing new can be said, and what was said is in the connections' queues.
         self.shell.stopping.cancel();
         if timeout(step, &mut self.listener).await.is_err() {

@@ -31,10 +31,20 @@
 //! The store of a cluster that begins with a state is [founded](Store::found) with the rows of that
 //! one, as generation 1 at slot 0. Nobody has certified it: the genesis digest covers it.
 //!
+//! The rows of a state are the one thing in here that others can give back. Where they turn out to
+//! be damaged, the store is opened without them, which a [note](note::Note) beside the database
+//! makes possible, and the replica has them repaired. Any other damage is the end of the store.
+//!
 //! A store is built in a folder of its own and renamed when whole, so that a crash during the very
 //! first start leaves nothing that a second start would trip over.
 
+mod files;
+mod note;
 mod rows;
+
+pub(crate) use self::files::{Damage, Files, Looked};
+
+use self::note::Note;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, TryLockError};
@@ -51,6 +61,7 @@ use elea_protocol::replica::{
 };
 use elea_protocol::rows::{Row, RowsView};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use rustix::fs::{StatVfs, statvfs};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -182,6 +193,17 @@ pub enum StoreError {
         /// What was found.
         what: String,
     },
+    /// The application's rows are not what was written. They have been given up: with the next
+    /// start they are fetched from the others.
+    #[error(
+        "the application's rows in {path} are damaged ({what}): start the replica again, and it fetches them from the others"
+    )]
+    RowsDamaged {
+        /// Where.
+        path: PathBuf,
+        /// What was found.
+        what: String,
+    },
     /// Records could not be written. The replica stops, before it says anything that rests on them.
     #[error(
         "the store in {path} could not be written ({reason}): check the disk and its free space, then start the replica again"
@@ -206,6 +228,12 @@ pub(crate) struct Store {
     evidence: Keyspace,
     /// The applications' rows by generation: of the state in place and of one on its way.
     rows: BTreeMap<u64, Keyspace>,
+    /// Which folders they are in, and which of them are given up as damaged.
+    note: Note,
+    /// The same for whoever looks at the files.
+    files: Files,
+    /// How much room has to be left on the disk, in bytes.
+    reserve: u64,
     durability: Durability,
     index: Index,
     /// Whether slots are stored that a state took the place of, and up to which they are removed.
@@ -452,7 +480,14 @@ impl Store {
             .truncate(false)
             .open(path.join(WITNESS))
             .map_err(|error| unusable(path, &error))?;
-        let database = open_database(path, &whole)?;
+        let mut note = Note::read(path);
+        note.prepare(path, &whole).map_err(|error| unusable(path, &error))?;
+        let database = match open_database(path, &whole) {
+            Err(StoreError::Damaged { what, .. }) => {
+                open_without_rows(path, &whole, &mut note, what)
+            }
+            other => other,
+        }?;
         let keyspace = |name| open_keyspace(path, &database, name);
         // First of all the format: under another one the rest may mean something else.
         let meta = keyspace(META)?;
@@ -469,6 +504,9 @@ impl Store {
             state,
             evidence,
             rows: BTreeMap::new(),
+            note,
+            files: Files::default(),
+            reserve: 0,
             durability,
             index: Index::default(),
             has_garbage: true,
@@ -477,13 +515,22 @@ impl Store {
             witness,
             _lock: lock,
         };
-        store.check_owner(genesis, me)?;
-        store.check_memory()?;
-        store.index = store.read_index(genesis)?;
-        store.open_rows()?;
-        store.sweep()?;
-        let recovered = store.recovered()?;
+        let recovered = store.prepare(genesis, me).map_err(|error| store.blame(error))?;
         Ok((store, recovered))
+    }
+
+    fn prepare(
+        &mut self,
+        genesis: &Digest,
+        me: Option<ReplicaId>,
+    ) -> Result<Recovered, StoreError> {
+        self.check_owner(genesis, me)?;
+        self.check_memory()?;
+        self.index = self.read_index(genesis)?;
+        self.open_rows()?;
+        self.show_files();
+        self.sweep()?;
+        self.recovered()
     }
 
     fn check_owner(&self, genesis: &Digest, me: Option<ReplicaId>) -> Result<(), StoreError> {
@@ -568,11 +615,69 @@ impl Store {
             }
         }
         // One that is gone must not come back empty.
-        match present.iter().find(|generation| !self.rows.contains_key(generation)) {
-            Some(generation) => {
-                Err(self.damaged(format!("its {} is missing", rows::name(*generation))))
-            }
-            None => Ok(()),
+        let is_known = |generation: &&u64| {
+            self.rows.contains_key(generation) || self.note.damaged.contains(generation)
+        };
+        if let Some(generation) = present.iter().find(|generation| !is_known(generation)) {
+            return Err(self.damaged(format!("its {} is missing", rows::name(*generation))));
+        }
+        self.write_note(&present)
+    }
+
+    /// Notes where the rows of these generations are, and forgets those that are gone.
+    fn write_note(&mut self, present: &BTreeSet<u64>) -> Result<(), StoreError> {
+        let folders = self.rows.iter().map(|(generation, rows)| (*generation, rows.id())).collect();
+        let damaged = self.note.damaged.intersection(present).copied().collect();
+        let written = self.note.set(&self.path, folders, damaged);
+        written.map_err(|error| self.failed(error))
+    }
+
+    /// Puts everything into the list of what is looked at for damage.
+    fn show_files(&self) {
+        let own = [&self.history, &self.meta, &self.aside, &self.orphans, &self.state];
+        let all = own.into_iter().chain([&self.evidence]).chain(self.rows.values());
+        all.for_each(|keyspace| self.files.add(keyspace));
+        self.files.set_ground(self.index.ground.map(|ground| ground.generation));
+        for generation in &self.note.damaged {
+            let keyspace = rows::name(*generation);
+            let what = format!("{keyspace} was damaged and is fetched anew");
+            self.files.note(&Damage { keyspace, what });
+        }
+    }
+
+    /// What is known of its files.
+    pub(crate) fn files(&self) -> Files {
+        self.files.clone()
+    }
+
+    /// Keeps this much of the disk free: before less is left, it says that there is no room.
+    pub(crate) fn keep_free(&mut self, bytes: u64) {
+        self.reserve = bytes;
+    }
+
+    /// Whether the disk has room for more. Where that cannot be found out, writing will tell.
+    pub(crate) fn has_room(&self) -> bool {
+        let room = |disk: StatVfs| disk.f_bavail.saturating_mul(disk.f_frsize) >= self.reserve;
+        let has_room = statvfs(&self.path).map_or(true, room);
+        self.files.set_full(!has_room);
+        has_room
+    }
+
+    /// Finds out whether a failure is due to damaged rows. fjall writes nothing any more after it
+    /// has met a damaged block, and does not say of what. Such rows are given up.
+    fn blame(&mut self, error: StoreError) -> StoreError {
+        if !matches!(error, StoreError::WriteFailed { .. } | StoreError::Damaged { .. }) {
+            return error;
+        }
+        let mut found = None;
+        for (generation, keyspace) in &self.rows {
+            let mut note = |damage: Damage| found = Some((*generation, damage.what));
+            files::look_at(keyspace, &mut |_| true, &mut note);
+        }
+        let Some((generation, what)) = found else { return error };
+        match self.note.condemn(&self.path, generation) {
+            Ok(()) => StoreError::RowsDamaged { path: self.path.clone(), what },
+            Err(_) => error,
         }
     }
 
@@ -581,7 +686,7 @@ impl Store {
             entered: self.read_meta(META_ENTERED)?,
             state: self.stored_state(META_STATE)?,
             initial: self.initial_rows()?,
-            incoming: self.stored_state(META_INCOMING)?,
+            incoming: self.incoming_state()?,
             lock: self.read_meta(META_LOCK)?,
             voted: self.read_meta(META_VOTED)?.unwrap_or_default(),
             stable: self.read_meta(META_STABLE)?,
@@ -596,6 +701,14 @@ impl Store {
     fn standing(&self) -> Result<Standing, StoreError> {
         let standing = self.read_meta(META_STANDING)?;
         standing.ok_or_else(|| self.damaged("it does not say whether its replica votes"))
+    }
+
+    fn incoming_state(&self) -> Result<Option<StoredState>, StoreError> {
+        match self.index.incoming {
+            // It is fetched anew.
+            Some(incoming) if self.note.damaged.contains(&incoming.generation) => Ok(None),
+            _ => self.stored_state(META_INCOMING),
+        }
     }
 
     fn stored_state(&self, key: &[u8]) -> Result<Option<StoredState>, StoreError> {
@@ -618,6 +731,9 @@ impl Store {
     }
 
     fn view(&self, generation: u64) -> Result<RowsView, StoreError> {
+        if self.note.damaged.contains(&generation) {
+            return Ok(rows::lost(generation));
+        }
         let missing = || self.damaged(format!("its {} is missing", rows::name(generation)));
         let keyspace = self.rows.get(&generation).ok_or_else(missing)?;
         Ok(rows::view(&self.database, keyspace))
@@ -677,13 +793,18 @@ impl Store {
         StoreError::WriteFailed { path: self.path.clone(), reason: reason.to_string() }
     }
 
-    /// Writes a group of records, all or nothing. When it returns they are on disk, or, with
-    /// [`Durability::Os`], in the hands of the operating system. Answers the rows of states that
-    /// records of the group complete, by the places of those records in the group.
+    /// Writes a group of records, as [`Self::write`], and finds out why it fails where it does.
     pub(crate) fn commit(
         &mut self,
         records: &[Record],
     ) -> Result<Vec<(usize, RowsView)>, StoreError> {
+        self.write(records).map_err(|error| self.blame(error))
+    }
+
+    /// Writes a group of records, all or nothing. When it returns they are on disk, or, with
+    /// [`Durability::Os`], in the hands of the operating system. Answers the rows of states that
+    /// records of the group complete, by the places of those records in the group.
+    fn write(&mut self, records: &[Record]) -> Result<Vec<(usize, RowsView)>, StoreError> {
         let mut group = Group::new(self);
         for (place, record) in records.iter().enumerate() {
             group.stage(place, record)?;
@@ -702,12 +823,21 @@ impl Store {
             evidence,
             completed,
         } = group;
+        let mut is_noted = true;
         for generation in index.generations() {
-            if !self.rows.contains_key(&generation) {
+            let is_lost = self.note.damaged.contains(&generation);
+            if !is_lost && !self.rows.contains_key(&generation) {
                 let opened = self.database.keyspace(&rows::name(generation), rows::options);
                 let keyspace = opened.map_err(|error| self.failed(plain(&error)))?;
+                self.files.add(&keyspace);
                 self.rows.insert(generation, keyspace);
+                is_noted = false;
             }
+        }
+        if !is_noted {
+            // Before anything is in it.
+            let present = self.index.generations().chain(index.generations()).collect();
+            self.write_note(&present)?;
         }
         let mode = match self.durability {
             Durability::Sync => PersistMode::SyncAll,
@@ -729,6 +859,7 @@ impl Store {
         batch.commit().map_err(|error| self.failed(plain(&error)))?;
         self.has_garbage |= index.ground != self.index.ground;
         self.index = index;
+        self.files.set_ground(self.index.ground.map(|ground| ground.generation));
         self.group = number;
         // What only the operating system has may be lost with it, by the operator's choice.
         if self.durability == Durability::Sync {
@@ -746,15 +877,20 @@ impl Store {
     /// Drops the rows of states that are gone. Views of them stay what they are.
     fn drop_rows(&mut self) -> Result<(), StoreError> {
         let present: BTreeSet<u64> = self.index.generations().collect();
-        for (_, keyspace) in self.rows.extract_if(.., |generation, _| !present.contains(generation))
-        {
+        let is_gone = |generation: &u64| !present.contains(generation);
+        self.note.damaged.iter().filter(|generation| is_gone(generation)).for_each(|generation| {
+            self.files.remove(&rows::name(*generation));
+        });
+        for (_, keyspace) in self.rows.extract_if(.., |generation, _| is_gone(generation)) {
+            self.files.remove(keyspace.name());
             let dropped = self.database.delete_keyspace(keyspace);
             dropped.map_err(|error| StoreError::WriteFailed {
                 path: self.path.clone(),
                 reason: plain(&error),
             })?;
         }
-        Ok(())
+        // Last: with it, what is damaged is forgotten.
+        self.write_note(&present)
     }
 
     /// Removes some of the slots that a state took the place of. None of them is looked at any more,
@@ -777,6 +913,13 @@ impl Store {
         let mut batch = self.database.batch().durability(Some(PersistMode::Buffer));
         keys.into_iter().for_each(|key| batch.remove(&self.history, key));
         batch.commit().map_err(|error| self.failed(plain(&error)))
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        // Else the list would keep the database open.
+        self.files.close();
     }
 }
 
@@ -1006,6 +1149,9 @@ impl<'a> Group<'a> {
             return Err(self.store.damaged(what));
         }
         let before = self.index.ground.map(|ground| ground.generation);
+        if before.is_some_and(|generation| self.store.note.damaged.contains(&generation)) {
+            return Err(self.store.damaged("a state is to be written over one that was given up"));
+        }
         let generation = before.unwrap_or_else(|| self.index.next_generation());
         self.drop_pieces(generation)?;
         self.index.ground = Some(Place { generation, at });
@@ -1169,6 +1315,23 @@ fn open_database(path: &Path, whole: &Path) -> Result<Database, StoreError> {
     })
 }
 
+/// Opens the database without the rows that keep it from being opened.
+fn open_without_rows(
+    path: &Path,
+    whole: &Path,
+    note: &mut Note,
+    what: String,
+) -> Result<Database, StoreError> {
+    let tried = note.try_without(path, whole, || open_database(path, whole).ok());
+    match tried.map_err(|error| unusable(path, &error))? {
+        Some(database) => {
+            tracing::error!(what, "the application's rows are damaged and have been given up");
+            Ok(database)
+        }
+        None => Err(StoreError::Damaged { path: path.into(), what }),
+    }
+}
+
 /// Whether the bytes are at fault and not the way to them.
 fn is_damage(kind: io::ErrorKind) -> bool {
     matches!(kind, io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
@@ -1196,3 +1359,7 @@ fn plain(error: &fjall::Error) -> String {
 #[cfg(test)]
 #[path = "store_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "store_damage_tests.rs"]
+mod damage_tests;

@@ -20,7 +20,7 @@ use super::*;
 const GENESIS: Digest = Digest([1; 32]);
 const ME: ReplicaId = ReplicaId(0);
 
-fn open(folder: &Path) -> Result<(Store, Recovered), StoreError> {
+pub(super) fn open(folder: &Path) -> Result<(Store, Recovered), StoreError> {
     Store::open(folder, &GENESIS, ME, Durability::Sync)
 }
 
@@ -49,7 +49,7 @@ fn hash(tag: u64) -> Digest {
     Digest(hash)
 }
 
-fn slot(slot: u64, tag: u64) -> Record {
+pub(super) fn slot(slot: u64, tag: u64) -> Record {
     Record::Slot { slot: Slot(slot), hash: hash(tag), entry: entry(tag, 3) }
 }
 
@@ -85,7 +85,7 @@ fn stable(slot: u64, tag: u64) -> StableProof {
     StableProof { checkpoint, cover: lock(slot) }
 }
 
-fn head(slot: u64, tag: u64) -> StateHead {
+pub(super) fn head(slot: u64, tag: u64) -> StateHead {
     let digests = StateDigests { application: hash(tag + 2), sessions: hash(tag + 3) };
     StateHead { stable: stable(slot, tag), digests }
 }
@@ -103,32 +103,32 @@ fn chunk(slot: u64, tag: u64, part: StatePart, bytes: &'static [u8]) -> Record {
     Record::Piece { at, part, bytes: Bytes::from_static(bytes) }
 }
 
-fn fetching(slot: u64, tag: u64) -> Record {
+pub(super) fn fetching(slot: u64, tag: u64) -> Record {
     Record::Fetching(Box::new(head(slot, tag)))
 }
 
-fn row(key: &'static [u8], value: &'static [u8]) -> (Bytes, Bytes) {
+pub(super) fn row(key: &'static [u8], value: &'static [u8]) -> (Bytes, Bytes) {
     (Bytes::from_static(key), Bytes::from_static(value))
 }
 
-fn rows(slot: u64, tag: u64, rows: Vec<(Bytes, Bytes)>, whole: bool) -> Record {
+pub(super) fn rows(slot: u64, tag: u64, rows: Vec<(Bytes, Bytes)>, whole: bool) -> Record {
     Record::Rows { at: Position { slot: Slot(slot), hash: hash(tag) }, rows, whole }
 }
 
 type Changed = (&'static [u8], Option<&'static [u8]>);
 
-fn settled(slot: u64, tag: u64, changes: &[Changed]) -> Record {
+pub(super) fn settled(slot: u64, tag: u64, changes: &[Changed]) -> Record {
     let bytes = Bytes::from_static;
     let changes = changes.iter().map(|(key, value)| (bytes(key), value.map(bytes))).collect();
     let pieces = vec![(StatePart::Last, bytes(b"piece"))];
     Record::Settled(Box::new(Settled { head: head(slot, tag), pieces, changes }))
 }
 
-fn all_rows(view: &RowsView) -> Vec<(Bytes, Bytes)> {
+pub(super) fn all_rows(view: &RowsView) -> Vec<(Bytes, Bytes)> {
     view.range(&[], std::ops::Bound::Unbounded).map(|row| row.expect("sound")).collect()
 }
 
-fn adopted(ground: Ground, slots: &[u64], lock: Option<CommitCertificate>) -> Record {
+pub(super) fn adopted(ground: Ground, slots: &[u64], lock: Option<CommitCertificate>) -> Record {
     let slots = slots.iter().map(|tag| hash(*tag)).collect();
     Record::Adopted(Box::new(Adopted { entered: None, ground, slots, lock, voted: Slot(0) }))
 }
@@ -180,7 +180,7 @@ fn keys(keyspace: &Keyspace) -> usize {
 }
 
 /// The tags of the stored slots' hashes, in order.
-fn stored(store: &Store) -> Vec<u8> {
+pub(super) fn stored(store: &Store) -> Vec<u8> {
     store.history().map(|read| read.expect("sound").0.0[0]).collect()
 }
 

@@ -4,12 +4,15 @@
 //! It takes all that has queued up, writes the records of it in one batch with one fsync, then lets
 //! go of what was held back for them, in its order, and tells the core. While it waits for the disk
 //! the next group queues up, so the slower the disk, the larger the groups. When the disk fails, it
-//! lets go of nothing more: the replica falls silent before it can say what it may forget.
+//! lets go of nothing more: the replica falls silent before it can say what it may forget. When the
+//! disk is full it waits for room: what is written, and with it every vote, waits too, while what
+//! rests on nothing new is answered.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::time::Duration;
 
 use elea_protocol::replica::{Mark, Record};
 use elea_protocol::rows::RowsView;
@@ -19,16 +22,26 @@ use crate::outbound::Outgoing;
 use crate::store::{Store, StoreError};
 use crate::weight;
 
+/// How often it is looked whether a full disk has room again.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
 /// Where records go. The store, or what stands for it in tests.
 pub(crate) trait Disk: Send + 'static {
     /// Writes a group of records, all or nothing, and waits until they are durable. Answers the
     /// rows of states that some of them complete, by their places in the group.
     fn commit(&mut self, records: &[Record]) -> Result<Vec<(usize, RowsView)>, StoreError>;
+
+    /// Whether there is room for another group.
+    fn has_room(&self) -> bool;
 }
 
 impl Disk for Store {
     fn commit(&mut self, records: &[Record]) -> Result<Vec<(usize, RowsView)>, StoreError> {
         Self::commit(self, records)
+    }
+
+    fn has_room(&self) -> bool {
+        Self::has_room(self)
     }
 }
 
@@ -49,6 +62,9 @@ struct Progress {
 pub(crate) struct StoreQueue {
     jobs: Sender<Job>,
     progress: Arc<Progress>,
+    counters: Arc<Counters>,
+    /// How many bytes may be held back. On a full disk that would not end.
+    held_max: usize,
     /// Records appended last; what rests on an older one may be let out when that one is synced.
     appended: Mark,
 }
@@ -64,6 +80,11 @@ impl StoreQueue {
     pub(crate) fn hold(&mut self, after: Mark, outgoing: Outgoing) -> Option<Outgoing> {
         if after.0 <= self.progress.synced.load(Ordering::Acquire) {
             return Some(outgoing);
+        }
+        if self.backlog() > self.held_max {
+            // As on any way out: the protocol repairs what is lost.
+            self.counters.count(Counter::SendQueueFull);
+            return None;
         }
         self.queue(outgoing.weight(), Job::Hold(after, outgoing));
         None
@@ -95,10 +116,17 @@ pub(crate) struct StoreThread<D> {
 pub(crate) fn store_queue<D: Disk>(
     disk: D,
     counters: Arc<Counters>,
+    held_max: usize,
 ) -> (StoreQueue, StoreThread<D>) {
     let (sender, jobs) = mpsc::channel();
     let progress = Arc::<Progress>::default();
-    let queue = StoreQueue { jobs: sender, progress: Arc::clone(&progress), appended: Mark::NONE };
+    let queue = StoreQueue {
+        jobs: sender,
+        progress: Arc::clone(&progress),
+        counters: Arc::clone(&counters),
+        held_max,
+        appended: Mark::NONE,
+    };
     (queue, StoreThread { disk, jobs, progress, counters, held: VecDeque::new() })
 }
 
@@ -125,6 +153,9 @@ impl<D: Disk> StoreThread<D> {
                 self.let_go(synced, &mut release);
                 continue;
             }
+            if !self.wait_for_room(&mut next, &mut release) {
+                return Ok(());
+            }
             let group = std::mem::take(&mut next);
             let rows = self.disk.commit(&group.records)?;
             // Marks count up by one, and the group ends with its last.
@@ -141,6 +172,24 @@ impl<D: Disk> StoreThread<D> {
             self.progress.backlog.fetch_sub(group.bytes, Ordering::Relaxed);
             synced(group.last, rows);
         }
+    }
+
+    /// Waits until the disk has room. `false` when the replica stops before: what is in the group
+    /// then is not written, and nothing that rests on it was said.
+    fn wait_for_room(&mut self, group: &mut Group, release: &mut impl FnMut(Outgoing)) -> bool {
+        while !self.disk.has_room() {
+            self.counters
+                .warn(Counter::DiskFull, "the disk is full: nothing counts until it has room");
+            match self.jobs.recv_timeout(LOOK_AGAIN) {
+                Ok(job) => self.take(job, group),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return false,
+            }
+            self.take_all(group);
+            let synced = Mark(self.progress.synced.load(Ordering::Acquire));
+            self.let_go(synced, release);
+        }
+        true
     }
 
     fn take_all(&mut self, group: &mut Group) {

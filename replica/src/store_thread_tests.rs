@@ -1,5 +1,6 @@
 //! Tests of group commit and of the gate, with a disk that the test holds in its hand.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 
@@ -23,6 +24,7 @@ enum Seen {
 struct SlowDisk {
     seen: Sender<Seen>,
     verdicts: Receiver<Result<(), StoreError>>,
+    is_full: Arc<AtomicBool>,
 }
 
 impl Disk for SlowDisk {
@@ -32,6 +34,10 @@ impl Disk for SlowDisk {
         let rows = (1..records.len()).step_by(2).map(|at| (at, MemoryRows::none())).collect();
         self.verdicts.recv().expect("the test decides").map(|()| rows)
     }
+
+    fn has_room(&self) -> bool {
+        !self.is_full.load(Ordering::Acquire)
+    }
 }
 
 struct Test {
@@ -40,14 +46,19 @@ struct Test {
     verdicts: Sender<Result<(), StoreError>>,
     thread: JoinHandle<Result<(), StoreError>>,
     counters: Arc<Counters>,
+    is_full: Arc<AtomicBool>,
 }
+
+/// So much may be held back.
+const HELD: usize = 1 << 20;
 
 fn test() -> Test {
     let (sender, seen) = channel();
     let (verdicts, receiver) = channel();
     let counters = Arc::<Counters>::default();
-    let disk = SlowDisk { seen: sender.clone(), verdicts: receiver };
-    let (queue, work) = store_queue(disk, Arc::clone(&counters));
+    let is_full = Arc::<AtomicBool>::default();
+    let disk = SlowDisk { seen: sender.clone(), verdicts: receiver, is_full: Arc::clone(&is_full) };
+    let (queue, work) = store_queue(disk, Arc::clone(&counters), HELD);
     let thread = thread::spawn(move || {
         let released = sender.clone();
         work.run(
@@ -65,7 +76,7 @@ fn test() -> Test {
             },
         )
     });
-    Test { queue, seen, verdicts, thread, counters }
+    Test { queue, seen, verdicts, thread, counters, is_full }
 }
 
 fn record() -> Record {
@@ -175,4 +186,47 @@ fn after_a_failed_write_nothing_is_let_go_and_nothing_counts_as_synced() {
     assert!(test.seen.try_recv().is_err());
     assert!(test.queue.hold(Mark(1), word(3)).is_none(), "held for ever");
     test.queue.append(Mark(3), record());
+}
+
+#[test]
+fn on_a_full_disk_nothing_is_written_or_let_go_until_there_is_room() {
+    let mut test = test();
+    test.append(1);
+    assert_eq!(test.next(), Seen::Written(1));
+    test.is_full.store(true, Ordering::Release);
+    test.verdicts.send(Ok(())).expect("it waits");
+    assert_eq!(test.next(), Seen::Synced(1));
+    test.append(2);
+    assert!(test.hold(2, 20), "it rests on what is not written");
+    // Not merely slow: the thread has looked for room and found none.
+    while test.counters.get(Counter::DiskFull) == 0 {
+        thread::yield_now();
+    }
+    assert!(!test.hold(1, 10), "what rests on older records goes out");
+    assert!(test.seen.try_recv().is_err());
+    // However long it takes, what is held back has a bound.
+    while test.queue.backlog() <= HELD {
+        assert!(test.hold(2, 30));
+    }
+    let dropped = test.counters.get(Counter::SendQueueFull);
+    assert!(test.hold(2, 40), "dropped");
+    assert_eq!(test.counters.get(Counter::SendQueueFull), dropped + 1);
+
+    test.is_full.store(false, Ordering::Release);
+    assert_eq!(test.next(), Seen::Written(1));
+    test.verdicts.send(Ok(())).expect("it waits");
+    assert_eq!(test.next(), Seen::Released(20));
+    while test.next() != Seen::Synced(2) {}
+    drop(test.queue);
+    assert_eq!(test.thread.join().expect("no panic"), Ok(()));
+}
+
+#[test]
+fn a_stop_does_not_wait_for_room() {
+    let mut test = test();
+    test.is_full.store(true, Ordering::Release);
+    test.append(1);
+    drop(test.queue);
+    assert_eq!(test.thread.join().expect("no panic"), Ok(()));
+    assert!(test.seen.try_recv().is_err(), "nothing was written");
 }

@@ -2,7 +2,9 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::time::Duration;
 
 use elea_kv::{KeyValueStore, Limits as StoreLimits};
 use elea_protocol::cluster_file::ClusterFile;
@@ -10,7 +12,7 @@ use elea_protocol::id::ReplicaId;
 use elea_protocol::message::Standing;
 use elea_protocol::replica::Setup;
 use elea_protocol::seal::{SecretKey, Signer as _};
-use elea_replica::{Config, Limits, Node, RunError};
+use elea_replica::{Config, Limits, Node, RunError, StoreError};
 use tokio::sync::oneshot;
 use tracing_subscriber::EnvFilter;
 
@@ -31,26 +33,24 @@ pub async fn run(args: &Replica) -> Outcome {
     let file = files::load_cluster(&args.cluster)?;
     let key = files::load_key(&args.key)?;
     let id = owner(&file, &args.cluster, &key, &args.key)?;
-    let store = application(&file, &args.cluster)?;
+    let mut store = application(&file, &args.cluster)?;
     log();
     let listen = args.listen.clone().or_else(|| file.addresses.get(usize::from(id.0)).cloned());
     let config = Config {
         setup: Setup {
             id,
-            membership: Arc::new(file.membership),
+            membership: Arc::new(file.membership.clone()),
             signer: Arc::new(key),
             tuning: file.tuning,
             seed: rand::random(),
         },
-        addresses: file.addresses,
+        addresses: file.addresses.clone(),
         listen: listen.unwrap_or_default(),
         data: args.data.clone(),
         mark: Some(mark_of(&args.key)),
         durability: file.durability,
-        limits: Limits::default(),
+        limits: limits(args),
     };
-    let node = Node::start(config, store).await.map_err(failure)?;
-    output::line(&format!("listening {}", node.local_address()));
     let mut orphaned = args.attached.then(stdin_closed);
     let orphaned = async move {
         match &mut orphaned {
@@ -59,23 +59,69 @@ pub async fn run(args: &Replica) -> Outcome {
             None => std::future::pending().await,
         }
     };
-    let serve = async {
+    let told_to_stop = async {
+        tokio::select! {
+            () = stopping.wait() => {}
+            () = orphaned => {}
+        }
+    };
+    let mut told_to_stop = pin!(told_to_stop);
+    let mut is_first = true;
+    loop {
+        let served = serve(config.clone(), store, told_to_stop.as_mut(), is_first).await;
+        // It has given them up, and goes on with those of the others.
+        let Err(RunError::Store(error @ StoreError::RowsDamaged { .. })) = served else {
+            return served.map_err(failure);
+        };
+        eprintln!("elea: {error}; this is that start");
+        store = application(&file, &args.cluster)?;
+        is_first = false;
+    }
+}
+
+/// Runs the replica until it is told to stop, or fails.
+async fn serve(
+    config: Config,
+    store: KeyValueStore,
+    told_to_stop: Pin<&mut impl Future>,
+    is_first: bool,
+) -> Result<(), RunError> {
+    let node = Node::start(config, store).await?;
+    let told = |line: &str| {
+        // Whoever waits for these lines waits for the first start.
+        if is_first {
+            output::line(line);
+        }
+    };
+    told(&format!("listening {}", node.local_address()));
+    let serving = async {
         if node.ready().await.is_ok() {
             if node.standing() == Standing::Observer {
-                output::line(OBSERVER);
+                told(OBSERVER);
             }
-            output::line(READY);
+            told(READY);
         }
         // Stopping tells the reason once more, and as the result.
         node.failed().await;
     };
     tokio::select! {
         biased;
-        () = stopping.wait() => {}
-        () = orphaned => {}
-        () = serve => {}
+        _ = told_to_stop => {}
+        () = serving => {}
     }
-    node.stop().await.map_err(failure)
+    node.stop().await
+}
+
+fn limits(args: &Replica) -> Limits {
+    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let mut limits = Limits::default();
+    if let Some(pause) = args.scrub_pause {
+        limits.scrub_pause_ms = millis(pause);
+    }
+    if let Some(mebibytes) = args.disk_reserve {
+        limits.disk_reserve_bytes = mebibytes << 20;
+    }
+    limits
 }
 
 /// Which replica of the cluster a key is of.

@@ -4,7 +4,7 @@ use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{ContentArrangement, Table};
 use elea_protocol::cluster_file::ClusterFile;
 use elea_protocol::id::{Digest, ReplicaId, hex};
-use elea_protocol::message::{NodeStatus, Standing};
+use elea_protocol::message::{DiskHealth, NodeStatus, Standing, Transferring};
 use elea_protocol::quorum::Strength;
 use serde_json::{Map, Value as Json, json};
 
@@ -105,6 +105,16 @@ fn row_json(row: &Row) -> Json {
             })
         })
         .collect();
+    let transfer = status.transfer.map(|fetched| {
+        json!({
+            "slot": fetched.slot.0,
+            "pieces": fetched.pieces,
+            "of": fetched.of,
+            "bytes": fetched.bytes,
+        })
+    });
+    let refused: Map<_, _> =
+        status.refused.iter().map(|(by, pieces)| (by.to_string(), (*pieces).into())).collect();
     let counters: Map<_, _> =
         status.counters.iter().map(|(name, count)| (name.clone(), (*count).into())).collect();
     json!({
@@ -124,6 +134,13 @@ fn row_json(row: &Row) -> Json {
         "pending": status.pending,
         "divergence": status.divergent.iter().map(|id| id.0).collect::<Vec<_>>(),
         "evidence": status.evidence,
+        "disk": disk_word(&status.disk),
+        "disk_damage": match &status.disk {
+            DiskHealth::Damaged(what) => Some(what),
+            DiskHealth::Sound | DiskHealth::Full => None,
+        },
+        "transfer": transfer,
+        "pieces_refused": refused,
         "counters": counters,
     })
 }
@@ -133,6 +150,32 @@ fn standing(status: &NodeStatus) -> &'static str {
     match status.standing {
         Standing::Voter if status.quarantined => "quarantined",
         standing => standing.word(),
+    }
+}
+
+fn disk_word(disk: &DiskHealth) -> &'static str {
+    match disk {
+        DiskHealth::Sound => "sound",
+        DiskHealth::Full => "full",
+        DiskHealth::Damaged(_) => "damaged",
+    }
+}
+
+/// How far a state has come, as a bar where its end is known.
+fn progress(fetched: &Transferring) -> String {
+    const WIDTH: u64 = 20;
+    let Transferring { slot, pieces, of, bytes } = *fetched;
+    let bytes = indicatif::HumanBytes(bytes);
+    match of {
+        // Both are a stranger's word.
+        Some(of) => {
+            let done = u128::from(pieces.min(of)) * u128::from(WIDTH) / u128::from(of.max(1));
+            let done = usize::try_from(done).unwrap_or_default();
+            let left = WIDTH as usize - done;
+            let bar = format!("[{}{}]", "#".repeat(done), ".".repeat(left));
+            format!("{bar} {pieces} of {of} pieces, {bytes}, of the state at slot {slot}")
+        }
+        None => format!("{pieces} pieces, {bytes}, of the state at slot {slot}"),
     }
 }
 
@@ -156,6 +199,24 @@ fn remarks(rows: &[Row]) -> Vec<String> {
                  until that is repaired"
             ));
         }
+        if let Some(fetched) = &status.transfer {
+            remarks.push(format!("{id} fetches a state from the others: {}", progress(fetched)));
+        }
+        match &status.disk {
+            DiskHealth::Sound => {}
+            DiskHealth::Full => remarks.push(format!(
+                "{id} has no room on its disk: it answers this, but neither votes nor executes \
+                 until there is some"
+            )),
+            DiskHealth::Damaged(what) => {
+                remarks.push(format!("{id} has a damaged disk: {}", what.escape_debug()));
+            }
+        }
+        remarks.extend(status.refused.iter().map(|(by, pieces)| {
+            format!(
+                "{id} refused {pieces} pieces of states from {by}: they were not the certified ones"
+            )
+        }));
         remarks.extend(status.mismatches.iter().map(|known| {
             let short = |digest: &Digest| hex(&digest.0[..4]);
             format!(

@@ -154,6 +154,8 @@ pub fn free_ports(count: u16) -> u16 {
 /// A cluster whose replicas are processes of the test.
 pub struct Town {
     dir: TempDir,
+    /// More words for every `elea replica`.
+    words: &'static [&'static str],
     replicas: Vec<Option<Process>>,
 }
 
@@ -170,10 +172,24 @@ impl Town {
     }
 
     /// The same, with more words for `elea init`.
-    pub fn made(count: u8, words: &[&str], mut prepare: impl FnMut(&Self)) -> Self {
+    pub fn made(count: u8, words: &[&str], prepare: impl FnMut(&Self)) -> Self {
+        Self::founded(count, words, &[], prepare)
+    }
+
+    /// The same as [`Self::new`], with more words for every `elea replica`.
+    pub fn run_with(count: u8, words: &'static [&'static str]) -> Self {
+        Self::founded(count, &[], words, |_| {})
+    }
+
+    fn founded(
+        count: u8,
+        init: &[&str],
+        words: &'static [&'static str],
+        mut prepare: impl FnMut(&Self),
+    ) -> Self {
         for _ in 0..10 {
-            let dir = init_with(count, words);
-            let mut town = Self { dir, replicas: (0..count).map(|_| None).collect() };
+            let dir = init_with(count, init);
+            let mut town = Self { dir, words, replicas: (0..count).map(|_| None).collect() };
             prepare(&town);
             for id in 0..count {
                 town.spawn(id);
@@ -192,7 +208,7 @@ impl Town {
         let mut command = elea();
         command.arg("replica").arg("--cluster").arg(self.cluster_of(id));
         command.arg("--key").arg(path("key")).arg("--data").arg(path("data"));
-        let process = Process::start(&mut command, &path("log"));
+        let process = Process::start(command.args(self.words), &path("log"));
         self.replicas[usize::from(id)] = Some(process);
     }
 

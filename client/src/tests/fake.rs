@@ -11,8 +11,8 @@ use elea_protocol::evidence::Evidence;
 use elea_protocol::id::{Digest, ReplicaId, RequestNumber, SessionId, Slot, View};
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{
-    Challenge, Commit, Level, NodeStatus, Position, Reply, ReplyKind, Results, SessionReport,
-    SignedRequest, Standing, ToClient, ToReplica, WIRE_VERSION,
+    Challenge, Commit, DiskHealth, Level, NodeStatus, Position, Reply, ReplyKind, Results,
+    SessionReport, SignedRequest, Standing, ToClient, ToReplica, WIRE_VERSION,
 };
 use elea_protocol::seal::{Ed25519, SecretKey, Signer, sign, sign_replies};
 use futures::{SinkExt, StreamExt};
@@ -224,6 +224,9 @@ impl Replica {
             pending: 0,
             divergent: Vec::new(),
             evidence: 0,
+            disk: DiskHealth::Sound,
+            transfer: None,
+            refused: Vec::new(),
             counters: Vec::new(),
         };
         sign(&self.key, self.membership.genesis(), self.id, body).into_inner()

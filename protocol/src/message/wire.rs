@@ -18,7 +18,7 @@ use crate::id::{ClientId, Digest, ReplicaId, RequestName, SessionId, Slot, View}
 use crate::seal::{Signature, Signed};
 
 /// The version of the frames; peers with another one are turned away with a clear word.
-pub const WIRE_VERSION: u32 = 2;
+pub const WIRE_VERSION: u32 = 3;
 
 /// Replica to whoever dialled it, first of all: "prove who you are".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -155,6 +155,54 @@ pub enum ToClient {
     Evidence(Vec<Evidence>),
 }
 
+/// How the disk of a replica is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DiskHealth {
+    /// Nothing is known against it.
+    #[default]
+    Sound,
+    /// It has no room: the replica writes nothing, and says nothing that would have to be written.
+    Full,
+    /// Something on it is not what was written, in words.
+    Damaged(String),
+}
+
+impl DiskHealth {
+    fn write(&self, to: &mut impl Sink) {
+        match self {
+            Self::Sound => to.put_u8(0),
+            Self::Full => to.put_u8(1),
+            Self::Damaged(what) => {
+                to.put_u8(2);
+                to.put_bytes(what.as_bytes());
+            }
+        }
+    }
+}
+
+/// How far the fetching of a state has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Transferring {
+    /// The slot of its checkpoint.
+    pub slot: Slot,
+    /// Pieces that are here.
+    pub pieces: u64,
+    /// All there are, where it is known yet.
+    pub of: Option<u64>,
+    /// The bytes of those that are here, fetched since the last start.
+    pub bytes: u64,
+}
+
+impl Transferring {
+    fn write(&self, to: &mut impl Sink) {
+        to.put_u64(self.slot.0);
+        to.put_u64(self.pieces);
+        // No state has no piece, so 0 is free to say that it is not known.
+        to.put_u64(self.of.unwrap_or_default());
+        to.put_u64(self.bytes);
+    }
+}
+
 /// Replica to an operator: "this is how I am". It is believed as far as the replica is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeStatus {
@@ -189,6 +237,12 @@ pub struct NodeStatus {
     pub divergent: Vec<ReplicaId>,
     /// Proofs of misbehaviour held.
     pub evidence: u64,
+    /// How its disk is.
+    pub disk: DiskHealth,
+    /// How far the fetching of a state has come, while one is fetched.
+    pub transfer: Option<Transferring>,
+    /// How many pieces of states were refused as not the certified ones, by who sent them.
+    pub refused: Vec<(ReplicaId, u64)>,
     /// What was dropped or refused since the start, by reason.
     pub counters: Vec<(String, u64)>,
 }
@@ -218,6 +272,16 @@ impl Canonical for NodeStatus {
         to.put_len(self.divergent.len());
         self.divergent.iter().for_each(|id| to.put_u8(id.0));
         to.put_u64(self.evidence);
+        self.disk.write(to);
+        to.put_u8(u8::from(self.transfer.is_some()));
+        if let Some(transfer) = &self.transfer {
+            transfer.write(to);
+        }
+        to.put_len(self.refused.len());
+        for (by, pieces) in &self.refused {
+            to.put_u8(by.0);
+            to.put_u64(*pieces);
+        }
         to.put_len(self.counters.len());
         for (name, count) in &self.counters {
             to.put_bytes(name.as_bytes());

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::{Action, Known, Replica};
+use super::status::Peer;
+use super::{Action, Known, Mark, Replica};
 use crate::application::Application;
-use crate::id::{ClientId, SessionId, Slot};
+use crate::id::{ClientId, ReplicaId, SessionId, Slot};
 use crate::message::{
-    NodeStatus, Position, RefusalReason, Reply, ReplyKind, SessionReport, SignedRequest, ToClient,
+    DiskHealth, NodeStatus, Position, RefusalReason, Reply, ReplyKind, SessionReport,
+    SignedRequest, ToClient,
 };
 use crate::seal::sign_replies;
 
@@ -156,7 +158,13 @@ impl<A: Application> Replica<A> {
         client: ClientId,
         nonce: u64,
         of_driver: Vec<(String, u64)>,
+        disk: DiskHealth,
     ) {
+        // On a full disk nothing gets durable any more, and whoever looks after it should hear that.
+        let after = if disk == DiskHealth::Full { Mark::NONE } else { self.appended };
+        let refused = |(id, peer): (&ReplicaId, &Peer)| {
+            (peer.pieces_refused > 0).then_some((*id, peer.pieces_refused))
+        };
         let lock = self.lock.as_ref().map(|lock| {
             (lock.commit.view, Position { slot: lock.commit.slot, hash: lock.commit.hash })
         });
@@ -183,11 +191,13 @@ impl<A: Application> Replica<A> {
             pending: self.pending.len() as u64,
             divergent: self.divergent.iter().copied().collect(),
             evidence: self.evidence.len() as u64,
+            disk,
+            transfer: self.transferring(),
+            refused: self.peers.iter().filter_map(refused).collect(),
             counters,
         };
         let signed = self.sign(body);
         let message = ToClient::Status(Box::new(signed));
-        let after = self.appended;
         self.out.push(Action::Answer { client, session: None, message, after });
     }
 }

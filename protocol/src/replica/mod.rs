@@ -66,7 +66,6 @@ use self::standing::Office;
 pub use self::standing::{Doubt, Quarantine};
 pub use self::start::StartError;
 use self::status::Peer;
-pub use self::transfer::Progress;
 use self::transfer::{Served, States, Transfer, Whole};
 use self::view_change::Changing;
 use self::votes::Votes;
@@ -76,11 +75,11 @@ use crate::history::History;
 use crate::id::{ClientId, Digest, Instant, Now, ReplicaId, RequestName, SessionId, Slot, View};
 use crate::membership::Membership;
 use crate::message::{
-    Checkpoint, Commit, CommitCertificate, Message, NewView, Position, SignedRequest, StableProof,
-    ToClient,
+    Checkpoint, Commit, CommitCertificate, DiskHealth, Message, NewView, Position, SignedRequest,
+    StableProof, ToClient,
 };
 use crate::quorum::ClusterSize;
-use crate::rows::RowsView;
+use crate::rows::{RowsView, Unreadable};
 use crate::seal::{Signed, Signer, Verified};
 use crate::tuning::Tuning;
 
@@ -125,12 +124,16 @@ pub enum Event {
         nonce: u64,
         /// What the driver has counted, to be told beside the core's own.
         counters: Vec<(String, u64)>,
+        /// How the driver's disk is.
+        disk: DiskHealth,
     },
     /// Every record up to this mark is on disk.
     Synced(Mark),
     /// The record of this mark is on disk, which was a [`Record::Settled`] or the last
     /// [`Record::Rows`] of a state, and these are the rows of that state as they are now.
     Rows(Mark, RowsView),
+    /// The driver found that the stored state is not what was written.
+    Unreadable(Unreadable),
     /// The [deadline](Replica::deadline) has come, or some other time.
     Tick,
 }
@@ -410,12 +413,13 @@ impl<A: Application> Replica<A> {
             Event::Peer { from, message } => self.on_message(from, message.into_inner()),
             Event::Request(request) => self.on_request(request.into_inner()),
             Event::AskSession { client, session } => self.answer_session(client, session),
-            Event::AskStatus { client, nonce, counters } => {
-                self.answer_status(client, nonce, counters);
+            Event::AskStatus { client, nonce, counters, disk } => {
+                self.answer_status(client, nonce, counters, disk);
             }
             Event::AskEvidence { client } => self.answer_evidence(client),
             Event::Synced(mark) => self.synced = self.synced.max(mark),
             Event::Rows(mark, rows) => self.on_rows(mark, rows),
+            Event::Unreadable(why) => self.distrust(&why),
             Event::Tick => self.on_tick(),
         }
         self.tend_views();

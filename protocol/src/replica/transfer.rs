@@ -24,8 +24,8 @@ use crate::codec::{self, Canonical};
 use crate::history::extend;
 use crate::id::{Digest, Instant, ReplicaId, Slot};
 use crate::message::{
-    Branch, LastSlot, Message, Position, StableProof, StateChunk, StateDigests, StatePart, Wanted,
-    batch_digest,
+    Branch, LastSlot, Message, Position, StableProof, StateChunk, StateDigests, StatePart,
+    Transferring, Wanted, batch_digest,
 };
 use crate::rows::{RowsView, Unreadable};
 use crate::tuning::Rules;
@@ -120,19 +120,6 @@ pub(super) struct Whole {
     pub(super) rows: RowsView,
     /// When the last piece came.
     since: Instant,
-}
-
-/// How far the fetching of a state has come, for operators.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// The slot of its checkpoint.
-    pub slot: Slot,
-    /// Pieces that are here.
-    pub pieces: u64,
-    /// All there are, where it is known yet.
-    pub of: Option<u64>,
-    /// The bytes of those that are here, fetched since the last start.
-    pub bytes: u64,
 }
 
 impl<R: Restore> Transfer<R> {
@@ -362,8 +349,14 @@ impl<A: Application> Replica<A> {
         };
         served.asked = Some(now);
         let taken = &served.taken;
-        let Some(bytes) = taken.piece(part) else { return 0 };
         let of = taken.pieces(part);
+        let Some(bytes) = taken.piece(part) else {
+            if matches!(part, StatePart::Application(index) if index < of) {
+                // What cannot be given to others is no state to stand on.
+                self.distrust(&Unreadable(format!("piece {part:?} of the state cannot be read")));
+            }
+            return 0;
+        };
         let size = bytes.len();
         self.counters.chunks_served += 1;
         let chunk = StateChunk { at, digests: taken.digests, part, of, bytes };
@@ -637,8 +630,8 @@ impl<A: Application> Replica<A> {
 
     /// How far the fetching of a state has come, if one is being fetched.
     #[must_use]
-    pub fn transferring(&self) -> Option<Progress> {
-        self.transfer.as_ref().map(|transfer| Progress {
+    pub fn transferring(&self) -> Option<Transferring> {
+        self.transfer.as_ref().map(|transfer| Transferring {
             slot: transfer.proof.slot(),
             pieces: transfer.pieces,
             of: transfer.of(),

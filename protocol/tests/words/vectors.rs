@@ -14,11 +14,11 @@ use elea_protocol::id::{
 };
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{
-    Batch, Checkpoint, Commit, CommitCertificate, Enrol, Enrolled, Fetch, HelloBody, Level,
-    MismatchReport, NewView, NewViewHeader, NodeStatus, NonDeterminism, OrderHeader, Origin,
+    Batch, Checkpoint, Commit, CommitCertificate, DiskHealth, Enrol, Enrolled, Fetch, HelloBody,
+    Level, MismatchReport, NewView, NewViewHeader, NodeStatus, NonDeterminism, OrderHeader, Origin,
     Position, Refusal, RefusalReason, Reply, ReplyKind, Request, Results, SessionReport,
-    SignedRequest, Standing, StateDigests, StatePart, Status, Suspect, ViewChange, Wanted,
-    batch_digest, changes_digest,
+    SignedRequest, Standing, StateDigests, StatePart, Status, Suspect, Transferring, ViewChange,
+    Wanted, batch_digest, changes_digest,
 };
 use elea_protocol::seal::{Ed25519, PublicKey, SecretKey, Signer, sign, sign_replies};
 use expect_test::expect_file;
@@ -179,11 +179,17 @@ fn what_is_signed_and_hashed_never_changes() {
         pending: 5,
         divergent: vec![ReplicaId(3)],
         evidence: 1,
+        disk: DiskHealth::Damaged("a table".to_owned()),
+        transfer: None,
+        refused: vec![(ReplicaId(1), 7)],
         counters: vec![("busy".to_owned(), 6)],
     };
     line(&mut text, "node status", &genesis, &node);
     node.campaign = Some(View(5));
     line(&mut text, "node status with a campaign", &genesis, &node);
+    node.disk = DiskHealth::Full;
+    node.transfer = Some(Transferring { slot: Slot(9), pieces: 2, of: Some(3), bytes: 4 });
+    line(&mut text, "node status while a state is fetched", &genesis, &node);
 
     for kind in [ReplyKind::Speculative, ReplyKind::Committed] {
         let reply = Reply {

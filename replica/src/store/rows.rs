@@ -62,6 +62,34 @@ pub(super) fn view(database: &Database, keyspace: &Keyspace) -> RowsView {
     Arc::new(Frozen { snapshot: database.snapshot(), keyspace: keyspace.clone() })
 }
 
+/// Rows that were damaged and have been given up.
+pub(super) fn lost(generation: u64) -> RowsView {
+    Arc::new(Lost(generation))
+}
+
+#[derive(Debug)]
+struct Lost(u64);
+
+impl Lost {
+    fn why(&self) -> Unreadable {
+        Unreadable(format!("{} was damaged and has been given up", name(self.0)))
+    }
+}
+
+impl Rows for Lost {
+    fn get(&self, _key: &[u8]) -> Result<Option<Bytes>, Unreadable> {
+        Err(self.why())
+    }
+
+    fn range<'a>(
+        &'a self,
+        _from: &[u8],
+        _to: Bound<&[u8]>,
+    ) -> Box<dyn Iterator<Item = Result<Row, Unreadable>> + 'a> {
+        Box::new(std::iter::once(Err(self.why())))
+    }
+}
+
 struct Frozen {
     snapshot: Snapshot,
     keyspace: Keyspace,

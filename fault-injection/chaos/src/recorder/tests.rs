@@ -12,8 +12,9 @@ use elea_protocol::id::{
 };
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{
-    Checkpoint, Commit, CommitCertificate, Message, NodeStatus, Order, OrderHeader, Position,
-    Reply, ReplyKind, Results, Standing, Status, Suspect, ToClient, ToReplica, batch_digest,
+    Checkpoint, Commit, CommitCertificate, DiskHealth, Message, NodeStatus, Order, OrderHeader,
+    Position, Reply, ReplyKind, Results, Standing, Status, Suspect, ToClient, ToReplica,
+    batch_digest,
 };
 use elea_protocol::seal::{Signed, sign, sign_replies};
 
@@ -222,6 +223,9 @@ fn an_accusation_is_a_violation() {
         pending: 0,
         divergent: Vec::new(),
         evidence: 0,
+        disk: DiskHealth::Sound,
+        transfer: None,
+        refused: Vec::new(),
         counters: vec![("merges".into(), 2), ("message_bad_signature".into(), count)],
     };
     for (count, broken) in [(0, &[][..]), (1, &["honest"][..])] {

@@ -1,0 +1,207 @@
+//! Tests of damage to files: what can be repaired is given up, what cannot is the end.
+
+use std::collections::BTreeMap;
+
+use elea_protocol::message::DiskHealth;
+
+use super::tests::{adopted, all_rows, fetching, head, open, row, rows, settled, slot, stored};
+use super::*;
+
+/// Where a bit is turned: at so many thousandths of the file.
+const PLACES: [u64; 9] = [0, 3, 100, 300, 500, 700, 900, 985, 999];
+
+/// A store with two slots and a state of many rows in a table, and one slot more.
+fn built(folder: &Path) -> Store {
+    let (mut store, _) = open(folder).expect("a new store");
+    let keys: Vec<[u8; 8]> =
+        (0..4000_u64).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()).collect();
+    let changes: Vec<(Bytes, Option<Bytes>)> = keys
+        .iter()
+        .map(|key| (Bytes::copy_from_slice(key), Some(Bytes::from(vec![key[3]; 40]))))
+        .collect();
+    let Record::Settled(mut state) = settled(2, 12, &[]) else { unreachable!("it is one") };
+    state.changes = changes;
+    store.commit(&[slot(1, 11), slot(2, 12), slot(3, 13)]).expect("written");
+    store.commit(&[Record::Settled(state)]).expect("written");
+    store.rows.values().for_each(|keyspace| {
+        keyspace.rotate_memtable_and_wait().expect("flushed");
+    });
+    store
+}
+
+/// The tables in the folder of this keyspace.
+fn tables(keyspace: &Keyspace) -> Vec<PathBuf> {
+    let read = fs::read_dir(keyspace.path().join("tables")).expect("there");
+    let mut found: Vec<_> = read.map(|entry| entry.expect("readable").path()).collect();
+    found.sort();
+    found
+}
+
+fn turn_a_bit(file: &Path, thousandths: u64) {
+    let mut bytes = fs::read(file).expect("there");
+    let at = (bytes.len() as u64 - 1) * thousandths / 999;
+    bytes[usize::try_from(at).expect("small")] ^= 0x10;
+    fs::write(file, bytes).expect("written");
+}
+
+fn look(store: &Store) -> Vec<Damage> {
+    let mut found = Vec::new();
+    let looked = store.files().look(&mut |_| true, &mut |damage| found.push(damage));
+    assert!(matches!(looked, Looked::Whole(_)));
+    found
+}
+
+fn is_readable(view: &RowsView) -> bool {
+    view.range(&[], std::ops::Bound::Unbounded).all(|row| row.is_ok())
+}
+
+#[test]
+fn a_look_finds_a_turned_bit_wherever_it_is_in_a_table_and_nothing_where_there_is_none() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = built(folder.path());
+    assert_eq!(look(&store), []);
+    assert_eq!(store.files().health(), DiskHealth::Sound);
+    let table = &tables(&store.rows[&1])[0];
+    let sound = fs::read(table).expect("there");
+    for place in PLACES {
+        turn_a_bit(table, place);
+        let found = look(&store);
+        assert_eq!(found.len(), 1, "at {place}: {found:?}");
+        assert_eq!(found[0].keyspace, "rows-1");
+        assert!(store.files().is_ground("rows-1"));
+        fs::write(table, &sound).expect("written");
+    }
+    assert_eq!(look(&store), []);
+    let mut steps = 0;
+    let looked = store.files().look(
+        &mut |_| {
+            steps += 1;
+            false
+        },
+        &mut |_| {},
+    );
+    assert_eq!((looked, steps), (Looked::Stopped, 1));
+}
+
+#[test]
+fn a_store_with_damaged_rows_opens_all_the_same_and_is_whole_again_with_those_of_others() {
+    for place in PLACES {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = built(folder.path());
+        let table = tables(&store.rows[&1]).remove(0);
+        drop(store);
+        turn_a_bit(&table, place);
+
+        // fjall may refuse the database, and the store opens it without the rows. Or it opens, and
+        // the damage shows when it is read.
+        let (mut store, recovered) = open(folder.path()).expect("all but the rows");
+        assert_eq!(recovered.stable, None);
+        assert_eq!(stored(&store), [13]);
+        let state = recovered.state.expect("what others certified");
+        // Not every byte of a table is read to read its rows.
+        let is_found = !is_readable(&state.rows) || look(&store).len() == 1;
+        assert!(is_found, "at {place}");
+        drop(state);
+
+        // From others comes the same state again.
+        let at = 2;
+        store.commit(&[fetching(at, 12)]).expect("written");
+        store.commit(&[rows(at, 12, vec![row(b"key", b"value")], true)]).expect("written");
+        let state = head(at, 12);
+        let adopted = adopted(Ground::State(Box::new(state)), &[], None);
+        store.commit(&[adopted]).expect("written");
+        assert_eq!(look(&store), []);
+        assert_eq!(store.files().health(), DiskHealth::Sound, "at {place}");
+        drop(store);
+        let (store, recovered) = open(folder.path()).expect("sound");
+        let state = recovered.state.expect("there");
+        assert_eq!(all_rows(&state.rows), [row(b"key", b"value")]);
+        assert_eq!(store.note.damaged, BTreeSet::new());
+        assert!(!table.exists(), "the damaged rows are gone");
+    }
+}
+
+#[test]
+fn damaged_rows_that_keep_fjall_from_writing_are_given_up() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut store = built(folder.path());
+    let table = tables(&store.rows[&1]).remove(0);
+    turn_a_bit(&table, 100);
+    // Whatever fails when damage is met, fjall says of everything after it that it cannot be
+    // written.
+    let error = store.failed("an earlier write failed");
+    let blamed = store.blame(error.clone());
+    assert!(matches!(&blamed, StoreError::RowsDamaged { what, .. } if what.contains("rows-1")));
+    drop(store);
+    let (mut store, recovered) = open(folder.path()).expect("all but the rows");
+    assert!(!is_readable(&recovered.state.expect("there").rows));
+    assert!(matches!(store.files().health(), DiskHealth::Damaged(what) if what.contains("rows-1")));
+    assert_eq!(store.blame(error.clone()), error, "nothing is left to blame");
+    // Nothing may be written over what is gone.
+    store.commit(&[slot(4, 14)]).expect("written");
+    assert!(store.commit(&[settled(3, 13, &[])]).is_err());
+    drop(store);
+    // It stays so until the rows are here.
+    let (_, recovered) = open(folder.path()).expect("all but the rows");
+    assert!(!is_readable(&recovered.state.expect("there").rows));
+}
+
+#[test]
+fn rows_on_their_way_here_that_are_damaged_are_fetched_anew() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut store = built(folder.path());
+    store.commit(&[fetching(9, 19)]).expect("written");
+    store.commit(&[rows(9, 19, vec![row(b"key", b"value")], false)]).expect("written");
+    store.rows[&2].rotate_memtable_and_wait().expect("flushed");
+    let table = tables(&store.rows[&2]).remove(0);
+    turn_a_bit(&table, 0);
+    assert_eq!(look(&store)[0].keyspace, "rows-2");
+    assert!(!store.files().is_ground("rows-2"));
+    let error = store.failed("an earlier write failed");
+    assert!(matches!(store.blame(error), StoreError::RowsDamaged { .. }));
+    drop(store);
+    let (mut store, recovered) = open(folder.path()).expect("all but those");
+    assert!(recovered.incoming.is_none());
+    assert!(is_readable(&recovered.state.expect("there").rows), "the state in place is sound");
+    store.commit(&[fetching(9, 19)]).expect("written");
+    let generations: Vec<u64> = store.rows.keys().copied().collect();
+    assert_eq!(generations, [1, 3], "no name is used twice");
+    assert_eq!(store.note.damaged, BTreeSet::new());
+}
+
+#[test]
+fn damage_to_anything_else_is_the_end_of_the_store_and_leaves_the_rows_where_they_are() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = built(folder.path());
+    store.meta.rotate_memtable_and_wait().expect("flushed");
+    let table = tables(&store.meta).remove(0);
+    let sound = fs::read(&table).expect("there");
+    drop(store);
+    let mut refused = BTreeMap::new();
+    for place in PLACES {
+        turn_a_bit(&table, place);
+        match open(folder.path()).map(drop) {
+            Ok(()) => {}
+            Err(StoreError::Damaged { what, .. }) => {
+                refused.insert(place, what);
+            }
+            Err(other) => panic!("at {place}: {other}"),
+        }
+        fs::write(&table, &sound).expect("written");
+    }
+    assert!(refused.len() >= 3, "{refused:?}");
+    let (_, recovered) = open(folder.path()).expect("sound");
+    assert!(is_readable(&recovered.state.expect("there").rows));
+}
+
+#[test]
+fn a_trial_without_rows_that_a_crash_interrupts_is_undone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = built(folder.path());
+    let place = store.rows[&1].path().to_owned();
+    drop(store);
+    let name = place.file_name().expect("a number").to_string_lossy().into_owned();
+    fs::rename(&place, folder.path().join(format!("rows-aside-{name}"))).expect("moved");
+    let (_, recovered) = open(folder.path()).expect("sound");
+    assert!(is_readable(&recovered.state.expect("there").rows));
+}
