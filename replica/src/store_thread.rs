@@ -153,11 +153,15 @@ impl<D: Disk> StoreThread<D> {
                 self.let_go(synced, &mut release);
                 continue;
             }
-            if !self.wait_for_room(&mut next, &mut release) {
+            let was_full = !self.disk.has_room();
+            if was_full && !self.wait_for_room(&mut next, &mut release) {
                 return Ok(());
             }
             let group = std::mem::take(&mut next);
             let rows = self.disk.commit(&group.records)?;
+            if was_full {
+                tracing::info!("the disk has room again, and what waited for it is written");
+            }
             // Marks count up by one, and the group ends with its last.
             let first = group.last.0 + 1 - group.records.len() as u64;
             let rows = rows.into_iter().map(|(at, rows)| (Mark(first + at as u64), rows)).collect();

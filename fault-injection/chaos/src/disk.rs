@@ -86,8 +86,28 @@ fn used(folder: &Path) -> io::Result<u64> {
     Ok(files(folder)?.iter().map(|(_, size)| size.next_multiple_of(4096)).sum())
 }
 
+/// The folders in which a replica has its application's rows, by the note beside its store.
+fn folder_of_rows(data: &Path) -> Vec<PathBuf> {
+    let note = fs::read_to_string(data.join("rows")).unwrap_or_default();
+    let names = note.lines().filter_map(|line| line.strip_prefix("folder ")?.split(' ').nth(1));
+    names.map(|name| data.join("store/keyspaces").join(name)).collect()
+}
+
+/// The tables of an application's rows with their sizes.
+///
+/// # Errors
+/// They cannot be read.
+pub fn tables_of_rows(data: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
+    let tables = folder_of_rows(data).into_iter().map(|folder| folder.join("tables"));
+    let found = tables.filter(|tables| tables.is_dir()).map(|tables| files(&tables));
+    Ok(found.collect::<io::Result<Vec<_>>>()?.concat())
+}
+
 /// All files in a folder with their sizes, by name.
-fn files(folder: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
+///
+/// # Errors
+/// They cannot be read.
+pub fn files(folder: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
@@ -130,19 +150,19 @@ pub struct Flip {
     bit: u8,
     from: u64,
     around: Vec<u8>,
+    is_of_rows: bool,
 }
 
 /// So many bytes on either side tell whether a file was written anew since.
 const AROUND: u64 = 32;
 
 impl Flip {
-    /// Turns a random bit of a random file of a store that nobody has open. Files with content are
-    /// equally likely, whatever their size.
+    /// Turns a random bit of one of these files of a store that nobody has open. Files with content
+    /// are equally likely, whatever their size.
     ///
     /// # Errors
-    /// The folder holds nothing, or cannot be written.
-    pub fn random(folder: &Path, rng: &mut Rng) -> io::Result<Self> {
-        let mut files = files(folder)?;
+    /// There are none, or they cannot be written.
+    pub fn random(mut files: Vec<(PathBuf, u64)>, rng: &mut Rng) -> io::Result<Self> {
         files.retain(|(_, size)| *size > 0);
         if files.is_empty() {
             return Err(io::Error::other("an empty store"));
@@ -151,10 +171,21 @@ impl Flip {
         let at = rng.between(0, size - 1);
         let bit = 1 << rng.between(0, 7);
         let from = at.saturating_sub(AROUND);
-        let mut flip = Self { path, at, bit, from, around: Vec::new() };
+        let is_of_rows = path.parent().and_then(Path::parent).is_some_and(|folder| {
+            // data/store/keyspaces/N/tables/M
+            let data = folder.ancestors().nth(3);
+            data.is_some_and(|data| folder_of_rows(data).iter().any(|rows| rows == folder))
+        });
+        let mut flip = Self { path, at, bit, from, around: Vec::new(), is_of_rows };
         flip.turn()?;
         flip.around = flip.read()?;
         Ok(flip)
+    }
+
+    /// Whether it is in a table of an application's rows.
+    #[must_use]
+    pub fn is_of_rows(&self) -> bool {
+        self.is_of_rows
     }
 
     fn read(&self) -> io::Result<Vec<u8>> {
@@ -201,13 +232,15 @@ mod tests {
         let whole: Vec<u8> = (0..=255).collect();
         fs::write(&path, &whole).expect("written");
         for seed in 0..50 {
-            let flip = Flip::random(folder.path(), &mut Rng::new(seed)).expect("a file");
+            let flip = Flip::random(files(folder.path()).expect("readable"), &mut Rng::new(seed))
+                .expect("a file");
             let bent = fs::read(&path).expect("there");
             let turned = bent.iter().zip(&whole).map(|(a, b)| (a ^ b).count_ones()).sum::<u32>();
             assert_eq!(turned, 1);
             assert!(flip.undo().expect("writable"));
             assert_eq!(fs::read(&path).expect("there"), whole);
             assert!(!flip.undo().expect("writable"), "it is not there any more");
+            assert!(!flip.is_of_rows());
         }
     }
 

@@ -4,9 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use elea_fault_injection::violation::Violation;
+use elea_fault_injection::violation::{Violation, demand};
 use elea_protocol::cluster_file::ClusterFile;
 use elea_protocol::id::{ReplicaId, unhex};
 use elea_protocol::seal::SecretKey;
@@ -25,6 +25,9 @@ use crate::tap::Party;
 
 /// How long anything may take before it counts as never: far longer than any machine needs.
 pub const PATIENCE: Duration = Duration::from_secs(180);
+
+/// How often it is looked whether something has come to pass.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Stores settle far more often than they would by themselves: more of what happens to them then
 /// happens while a state takes the place of slots, and a start has few slots to execute.
@@ -78,6 +81,7 @@ pub struct Fleet {
     // What is dropped first comes first: processes before what they live in.
     replicas: Vec<Replica>,
     elea: PathBuf,
+    is_large: bool,
     /// The cluster, as all know it.
     pub file: ClusterFile,
     /// The ways between all.
@@ -138,6 +142,7 @@ impl Fleet {
         };
         let fleet = Self {
             elea: plan.elea.clone(),
+            is_large: plan.is_large,
             replicas: (0..plan.replicas).map(replica).collect(),
             file,
             network: Arc::new(network),
@@ -211,6 +216,27 @@ impl Fleet {
         fs::read_to_string(self.log_path(id, start)).unwrap_or_default()
     }
 
+    /// Waits until a replica has said this on stderr since its last start, or something else is so,
+    /// or its process has ended.
+    ///
+    /// # Errors
+    /// `restart`: nothing of that.
+    pub async fn said(
+        &self,
+        id: ReplicaId,
+        what: &str,
+        or: impl Fn() -> bool,
+    ) -> Result<(), Violation> {
+        let begin = Instant::now();
+        while !self.log(id).contains(what) && !or() && !self.has_ended(id) {
+            demand(begin.elapsed() < PATIENCE, "restart", || {
+                format!("{id} never said {what:?}: {}", self.log_end(id))
+            })?;
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(())
+    }
+
     /// The last lines of that.
     #[must_use]
     pub fn log_end(&self, id: ReplicaId) -> String {
@@ -237,6 +263,10 @@ impl Fleet {
             .arg(self.path(&format!("cluster-of-{number}.toml")));
         command.arg("--key").arg(self.path(&format!("replica-{number}.key")));
         command.arg("--data").arg(self.data(id)).arg("--listen").arg(listen.to_string());
+        if !self.is_large {
+            // Little is stored, and what is wrong with it should be found within a window.
+            command.args(["--scrub-pause", "500ms"]);
+        }
         // It ends when its stdin does: no replica outlives this process, however that ends.
         command.arg("--attached").stdin(Stdio::piped()).stdout(Stdio::piped());
         let start = self.replicas[usize::from(number)].starts + 1;
