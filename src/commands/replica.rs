@@ -2,7 +2,6 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use elea_protocol::message::Standing;
 use elea_protocol::replica::Setup;
 use elea_protocol::seal::{SecretKey, Signer as _};
 use elea_replica::{Config, Limits, Node, RunError, StoreError};
+use futures::FutureExt as _;
 use tokio::sync::oneshot;
 use tracing_subscriber::EnvFilter;
 
@@ -65,17 +65,16 @@ pub async fn run(args: &Replica) -> Outcome {
             () = orphaned => {}
         }
     };
-    let mut told_to_stop = pin!(told_to_stop);
-    let mut is_first = true;
+    // It may come while a replica that failed is being stopped, and then holds for the next one.
+    let told_to_stop = told_to_stop.shared();
     loop {
-        let served = serve(config.clone(), store, told_to_stop.as_mut(), is_first).await;
+        let served = serve(config.clone(), store, told_to_stop.clone()).await;
         // It has given them up, and goes on with those of the others.
         let Err(RunError::Store(error @ StoreError::RowsDamaged { .. })) = served else {
             return served.map_err(failure);
         };
         eprintln!("elea: {error}; this is that start");
         store = application(&file, &args.cluster)?;
-        is_first = false;
     }
 }
 
@@ -83,23 +82,16 @@ pub async fn run(args: &Replica) -> Outcome {
 async fn serve(
     config: Config,
     store: KeyValueStore,
-    told_to_stop: Pin<&mut impl Future>,
-    is_first: bool,
+    told_to_stop: impl Future,
 ) -> Result<(), RunError> {
     let node = Node::start(config, store).await?;
-    let told = |line: &str| {
-        // Whoever waits for these lines waits for the first start.
-        if is_first {
-            output::line(line);
-        }
-    };
-    told(&format!("listening {}", node.local_address()));
+    output::line(&format!("listening {}", node.local_address()));
     let serving = async {
         if node.ready().await.is_ok() {
             if node.standing() == Standing::Observer {
-                told(OBSERVER);
+                output::line(OBSERVER);
             }
-            told(READY);
+            output::line(READY);
         }
         // Stopping tells the reason once more, and as the result.
         node.failed().await;

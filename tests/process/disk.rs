@@ -1,7 +1,7 @@
 //! Disks that rot.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
 
@@ -35,7 +35,7 @@ fn written(town: &Town) -> PathBuf {
     })
 }
 
-fn turn_a_bit(table: &PathBuf, thousandths: usize) {
+fn turn_a_bit(table: &Path, thousandths: usize) {
     let mut bytes = fs::read(table).expect("there");
     let at = (bytes.len() - 1) * thousandths / 1000;
     bytes[at] ^= 4;
@@ -44,7 +44,7 @@ fn turn_a_bit(table: &PathBuf, thousandths: usize) {
 
 /// Writes as a client does that knows nothing of it, until the replica votes again and its disk is
 /// sound, with other tables than this one.
-fn repaired(town: &Town, table: &PathBuf) {
+fn repaired(town: &Town, table: &Path) {
     let mut count = 0;
     until("it is repaired", || {
         count += 1;
