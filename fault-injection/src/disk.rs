@@ -329,7 +329,7 @@ impl Disk {
 
     /// Begins a sync, if there is something to sync and none is under way. Answers what it covers.
     pub fn begin_sync(&mut self) -> Option<Mark> {
-        if self.syncing.is_some() || self.unsynced.is_empty() {
+        if self.syncing.is_some() || self.synced == self.written {
             return None;
         }
         self.syncing = Some(self.written);
@@ -347,8 +347,8 @@ impl Disk {
         while let Some((mark, bytes)) = self.unsynced.pop_front_if(|(mark, _)| *mark <= up_to) {
             length += bytes;
             marks.push(mark);
-            self.synced = mark;
         }
+        self.synced = up_to;
         let rest = self.tail.split_off(length);
         let synced = std::mem::replace(&mut self.tail, rest);
         let (left, rows) = self.replay(who, &synced)?;
