@@ -123,3 +123,65 @@ impl Pieces {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use elea_protocol::id::{Digest, View};
+    use elea_protocol::message::{
+        Checkpoint, CheckpointCertificate, Commit, CommitCertificate, Fetch, StableProof,
+        StateDigests,
+    };
+    use elea_protocol::replica::StateHead;
+    use elea_protocol::seal::{Signature, Signed};
+
+    use super::*;
+
+    const ME: ReplicaId = ReplicaId(2);
+    const AT: Position = Position { slot: Slot(8), hash: Digest([8; 32]) };
+
+    fn fetching() -> Record {
+        let Position { slot, hash } = AT;
+        let (view, state) = (View(0), Digest([0; 32]));
+        let checkpoint = Checkpoint { view, slot, hash, state };
+        let commit = Commit { view, slot, hash };
+        let stable = StableProof {
+            checkpoint: CheckpointCertificate { checkpoint, votes: BTreeMap::new() },
+            cover: CommitCertificate { commit, votes: BTreeMap::new() },
+        };
+        let digests = StateDigests { application: state, sessions: state };
+        Record::Fetching(Box::new(StateHead { stable, digests }))
+    }
+
+    fn asks(pieces: &Pieces, part: StatePart) -> Result<(), Violation> {
+        let body = Fetch { wanted: Wanted::State { at: AT, part }, stamp: 0 };
+        let fetch = Signed { body, by: ME, signature: Signature([0; 64]) };
+        pieces.message_leaves(ME, &Message::Fetch(fetch))
+    }
+
+    #[test]
+    fn what_is_on_disk_must_not_be_asked_for_and_what_is_not_may() {
+        let mut pieces = Pieces::default();
+        let piece = |part| Record::Piece { at: AT, part, bytes: bytes::Bytes::new() };
+        pieces.writes(Mark(1), &fetching());
+        pieces.writes(Mark(2), &piece(StatePart::Last));
+        pieces.writes(Mark(3), &piece(StatePart::Sessions(0)));
+        assert_eq!(asks(&pieces, StatePart::Last), Ok(()), "nothing is synced");
+        pieces.synced(Mark(2));
+        assert!(asks(&pieces, StatePart::Last).is_err());
+        assert_eq!(asks(&pieces, StatePart::Sessions(0)), Ok(()));
+        // The crash takes what was not synced, and leaves the rest.
+        pieces.crashes(Some(AT));
+        assert_eq!(pieces.starts(None), None, "it begins anew");
+        assert_eq!(pieces.starts(Some(AT.slot)), Some(1));
+        assert!(asks(&pieces, StatePart::Last).is_err());
+        assert_eq!(asks(&pieces, StatePart::Sessions(0)), Ok(()));
+        assert!(!pieces.has_put_in_place(None));
+        assert!(pieces.has_put_in_place(Some(AT)));
+        assert!(!pieces.has_put_in_place(Some(AT)), "counted once");
+        // A disk on which there is another state has nothing of this one.
+        pieces.crashes(None);
+        assert_eq!((pieces.count(), asks(&pieces, StatePart::Last)), (0, Ok(())));
+    }
+}
