@@ -33,6 +33,8 @@ const HEADER: usize = 12;
 struct Contents {
     /// The state that the stored history begins with, where that is not slot 1.
     state: Option<State>,
+    /// The rows that the cluster begins with, until a later state takes their place.
+    initial: Option<MemoryRows>,
     /// A state that is being fetched.
     incoming: Option<State>,
     /// The slots above it, or from slot 1 on.
@@ -246,7 +248,8 @@ impl Contents {
             return Err(format!("a state at {} for slots from {base} on", to.slot));
         }
         self.slots.drain(..usize::try_from(to.slot.since(base)).unwrap_or(usize::MAX));
-        let mut rows = self.state.take().map_or_else(MemoryRows::default, |state| state.rows);
+        let initial = self.initial.take().unwrap_or_default();
+        let mut rows = self.state.take().map_or(initial, |state| state.rows);
         rows.apply(changes);
         let state = self.state.insert(State { head, pieces: pieces.into_iter().collect(), rows });
         Ok(state.view())
@@ -265,6 +268,7 @@ impl Contents {
                 self.stable = Some(head.stable);
                 self.slots.clear();
                 self.state = Some(state);
+                self.initial = None;
             }
         }
         for hash in slots {
@@ -302,6 +306,25 @@ impl Disk {
         Self { contents: Contents { standing, lives, ..Contents::default() }, ..Self::default() }
     }
 
+    /// The same disk, with the rows of the state that the cluster begins with, if it does.
+    #[must_use]
+    pub fn beginning_with(mut self, initial: Option<MemoryRows>) -> Self {
+        self.contents.initial = initial;
+        self
+    }
+
+    /// Whether the stored history still begins with the state that the cluster begins with.
+    #[must_use]
+    pub fn is_at_its_beginning(&self) -> bool {
+        self.contents.initial.is_some()
+    }
+
+    /// Of which checkpoint's state there are pieces, if one is being fetched.
+    #[must_use]
+    pub fn fetching(&self) -> Option<Position> {
+        self.contents.incoming.as_ref().map(State::at)
+    }
+
     /// What the replica may do, by what is on its disk.
     #[must_use]
     pub fn standing(&self) -> Standing {
@@ -329,7 +352,7 @@ impl Disk {
 
     /// Begins a sync, if there is something to sync and none is under way. Answers what it covers.
     pub fn begin_sync(&mut self) -> Option<Mark> {
-        if self.syncing.is_some() || self.unsynced.is_empty() {
+        if self.syncing.is_some() || self.synced == self.written {
             return None;
         }
         self.syncing = Some(self.written);
@@ -347,8 +370,8 @@ impl Disk {
         while let Some((mark, bytes)) = self.unsynced.pop_front_if(|(mark, _)| *mark <= up_to) {
             length += bytes;
             marks.push(mark);
-            self.synced = mark;
         }
+        self.synced = up_to;
         let rest = self.tail.split_off(length);
         let synced = std::mem::replace(&mut self.tail, rest);
         let (left, rows) = self.replay(who, &synced)?;
@@ -489,7 +512,7 @@ impl Disk {
         Recovered {
             entered: contents.entered.clone(),
             state: contents.state.as_ref().map(State::stored),
-            initial: None,
+            initial: contents.initial.clone().map(|rows| -> RowsView { Arc::new(rows) }),
             incoming: contents.incoming.as_ref().map(State::stored),
             lock: contents.lock.clone(),
             voted: contents.voted,

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use elea_protocol::application::{Application, BadChunk, Context, Restore, Snapshot, rebuilt};
+use elea_protocol::codec;
 use elea_protocol::id::{Digest, Slot};
 use elea_protocol::rows::{RowsView, Unreadable};
 use sha2::{Digest as _, Sha256};
@@ -152,29 +153,43 @@ impl Application for Journal {
     }
 
     fn restore(&self, digest: Digest) -> Thawing {
-        Thawing { digest, values: None }
+        Thawing { digest, hashes: None, pairs: BTreeMap::new() }
     }
 
     fn open(&mut self, _slot: Slot, digest: Digest, rows: RowsView) -> Result<(), Unreadable> {
         let restored = rebuilt(self.restore(digest), &rows)?;
-        self.values = restored.values.unwrap_or_default();
+        self.values = restored.pairs.into_values().collect();
         self.undo.clear();
         Ok(())
     }
 }
 
-fn digest(values: &Values) -> Digest {
+fn hash_of(key: &str, value: &str) -> Digest {
     let mut hash = Sha256::new();
-    for (key, value) in values {
-        for text in [key, value] {
-            hash.update((text.len() as u64).to_le_bytes());
-            hash.update(text);
-        }
+    for text in [key, value] {
+        hash.update((text.len() as u64).to_le_bytes());
+        hash.update(text);
     }
     Digest(hash.finalize().into())
 }
 
-/// The state at some slot. It travels as one chunk.
+/// The hashes of all pairs, in the order of their keys.
+fn hashes(values: &Values) -> Vec<Digest> {
+    values.iter().map(|(key, value)| hash_of(key, value)).collect()
+}
+
+fn digest_of(hashes: &[Digest]) -> Digest {
+    let mut hash = Sha256::new();
+    hashes.iter().for_each(|pair| hash.update(pair.0));
+    Digest(hash.finalize().into())
+}
+
+fn digest(values: &Values) -> Digest {
+    digest_of(&hashes(values))
+}
+
+/// The state at some slot. It travels as the hashes of all pairs, and then each pair: so that even a
+/// small state has chunks that come one after the other, each of which can be checked by itself.
 #[derive(Clone, Debug)]
 pub struct Frozen(Values);
 
@@ -184,12 +199,15 @@ impl Snapshot for Frozen {
     }
 
     fn chunks(&self) -> u32 {
-        1
+        1 + u32::try_from(self.0.len()).expect("a small state")
     }
 
     fn chunk(&self, index: u32) -> Option<Bytes> {
-        let pairs: Vec<(&String, &String)> = self.0.iter().collect();
-        (index == 0).then(|| elea_protocol::codec::encode(&pairs).expect("a small state"))
+        let chunk = match index.checked_sub(1) {
+            None => codec::encode(&hashes(&self.0)),
+            Some(pair) => codec::encode(&self.0.iter().nth(usize::try_from(pair).ok()?)?),
+        };
+        Some(chunk.expect("a small state"))
     }
 }
 
@@ -197,23 +215,46 @@ impl Snapshot for Frozen {
 #[derive(Clone, Debug)]
 pub struct Thawing {
     digest: Digest,
-    values: Option<Values>,
+    /// The hashes of its pairs, once they are known.
+    hashes: Option<Vec<Digest>>,
+    /// The pairs that are here, by their chunks.
+    pairs: BTreeMap<u32, (String, String)>,
 }
 
 impl Restore for Thawing {
     fn accept(&mut self, index: u32, chunk: &Bytes) -> Result<(), BadChunk> {
-        let pairs: Vec<(String, String)> =
-            elea_protocol::codec::decode(chunk).map_err(|_| BadChunk)?;
-        let values: Values = pairs.into_iter().collect();
-        if index != 0 || digest(&values) != self.digest {
+        let Some(place) = index.checked_sub(1) else {
+            let hashes: Vec<Digest> = codec::decode(chunk).map_err(|_| BadChunk)?;
+            if digest_of(&hashes) != self.digest {
+                return Err(BadChunk);
+            }
+            self.hashes = Some(hashes);
+            return Ok(());
+        };
+        let (key, value): (String, String) = codec::decode(chunk).map_err(|_| BadChunk)?;
+        let place = usize::try_from(place).map_err(|_| BadChunk)?;
+        let expected = self.hashes.as_ref().and_then(|hashes| hashes.get(place));
+        if expected != Some(&hash_of(&key, &value)) {
             return Err(BadChunk);
         }
-        self.values = Some(values);
+        self.pairs.insert(index, (key, value));
         Ok(())
     }
 
     fn missing(&self) -> Option<u32> {
-        self.values.is_none().then_some(0)
+        self.missing_from(0)
+    }
+
+    fn missing_from(&self, first: u32) -> Option<u32> {
+        match self.chunks() {
+            None => (first == 0).then_some(0),
+            Some(chunks) => (first.max(1)..chunks).find(|index| !self.pairs.contains_key(index)),
+        }
+    }
+
+    fn chunks(&self) -> Option<u32> {
+        let pairs = self.hashes.as_ref()?.len();
+        Some(1 + u32::try_from(pairs).expect("as many as there are pairs"))
     }
 }
 
@@ -259,20 +300,40 @@ mod tests {
         assert_eq!(journal.undo_depth(), 1);
     }
 
+    fn view(rows: &MemoryRows) -> RowsView {
+        Arc::new(rows.clone())
+    }
+
     #[test]
     fn a_snapshot_is_restored_and_a_bent_one_is_refused() {
         let mut journal = Journal::default();
         run(&mut journal, 1, "put x 1");
+        run(&mut journal, 2, "put y 2");
         let frozen = journal.snapshot();
-        let chunk = frozen.chunk(0).expect("one chunk");
+        let chunks: Vec<Bytes> = (0..frozen.chunks()).map_while(|i| frozen.chunk(i)).collect();
+        assert_eq!((chunks.len(), frozen.chunk(3)), (3, None));
         let mut other = Journal::default();
         let mut restore = other.restore(frozen.digest());
-        assert_eq!(restore.accept(1, &chunk), Err(BadChunk));
-        assert_eq!(restore.missing(), Some(0));
-        assert_eq!(restore.accept(0, &chunk), Ok(()));
         let mut rows = MemoryRows::default();
-        rows.apply(restore.rows(0, &chunk).into_iter().map(|(key, value)| (key, Some(value))));
-        assert_eq!(other.open(Slot(1), frozen.digest(), Arc::new(rows)), Ok(()));
+        // Pairs are none of this state before it is known what it is made of, nor in other places.
+        for (index, chunk) in [(1, &chunks[1]), (0, &chunks[1]), (1, &chunks[0])] {
+            assert_eq!(restore.accept(index, chunk), Err(BadChunk));
+        }
+        assert_eq!((restore.missing(), restore.missing_from(1)), (Some(0), None));
+        for index in [0u32, 2, 1] {
+            let chunk = &chunks[index as usize];
+            assert_eq!(restore.accept(3 + index, chunk), Err(BadChunk));
+            assert_eq!(restore.accept(index, chunk), Ok(()));
+            let made = restore.rows(index, chunk);
+            rows.apply(made.into_iter().map(|(key, value)| (key, Some(value))));
+            // Whoever goes on from these rows lacks what is not in them, and nothing else.
+            let mut again = other.restore(frozen.digest());
+            assert_eq!(again.resume(&view(&rows)), Ok(()));
+            assert_eq!(again.missing(), restore.missing());
+            assert_eq!(again.missing_from(2), restore.missing_from(2));
+        }
+        assert_eq!((restore.missing(), restore.chunks()), (None, Some(3)));
+        assert_eq!(other.open(Slot(1), frozen.digest(), view(&rows)), Ok(()));
         assert_eq!(other.digest(), journal.digest());
     }
 }

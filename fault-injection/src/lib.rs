@@ -12,6 +12,7 @@ pub mod check;
 pub mod client_side;
 pub mod coverage;
 pub mod disk;
+pub mod founding;
 pub mod hostile;
 pub mod inspect;
 pub mod journal;

@@ -1,10 +1,11 @@
 //! Mutants: a rule broken on purpose, in a copy of the source, and whether the simulator notices.
 //!
 //! Shipped code has no switch that breaks a rule. A mutant is a patch instead: it is applied to a
-//! copy of the protocol's source, the simulator is built against the copy, and a few seeds are run,
-//! which must end in a violation; or a scripted scenario, which must not go as its page says. Seeds
-//! find what nobody thought of; but where a rule matters only if many things come together, a
-//! scenario shows it at once and a thousand seeds may not. Mutants are files in
+//! copy of the source, the simulator is built against the copy, and a few seeds are run, which must
+//! end in a violation; or a scripted scenario, which must not go as its page says. Seeds find what
+//! nobody thought of; but where a rule matters only if many things come together, a scenario shows
+//! it at once and a thousand seeds may not. Most patches break the protocol; some break the
+//! simulator's own driver and disk, as a shell or a store could be broken. Mutants are files in
 //! `fault-injection/mutants/`, so that adding one takes no code. A patch that no longer fits is a
 //! failure, never a skip.
 //!

@@ -18,7 +18,9 @@ use elea_protocol::replica::{Action, Event, Mark, Record, Replica, Setup, Target
 use elea_protocol::seal::Signer;
 use elea_protocol::tuning::Tuning;
 
+use crate::check::Pieces;
 use crate::disk::{Disk, Loss, Synced};
+use crate::founding::Founding;
 use crate::inspect;
 use crate::network::{Machine, Party};
 use crate::rng::Rng;
@@ -66,6 +68,36 @@ pub enum Outbound {
     Accusation(Evidence),
 }
 
+impl Outbound {
+    /// Carries out an action of replica `who`: a record is written to its disk, and everything else
+    /// is answered, with the record that must be on the disk before it may leave.
+    ///
+    /// # Errors
+    /// The core breaks its contract with the driver: it miscounts its records, or waits for one that
+    /// it never wrote.
+    pub fn of(
+        who: ReplicaId,
+        action: Action,
+        disk: &mut Disk,
+    ) -> Result<Option<(Mark, Self)>, Violation> {
+        let (after, outbound) = match action {
+            Action::Append { mark, record } => {
+                disk.append(who, mark, &record)?;
+                return Ok(None);
+            }
+            Action::Send { to, message, after } => (after, Self::Peers(to, message)),
+            Action::Answer { client, session, message, after } => {
+                (after, Self::Client(client, session, message))
+            }
+            Action::Accuse(evidence) => (Mark::NONE, Self::Accusation(evidence)),
+        };
+        demand(after <= disk.written(), "marks", || {
+            format!("{who} waits for mark {}, which it never wrote", after.0)
+        })?;
+        Ok(Some((after, outbound)))
+    }
+}
+
 /// Everything that a replica needs to be started, again and again.
 pub struct Fabric {
     /// Of which cluster.
@@ -85,6 +117,8 @@ pub struct Fabric {
     /// Whether this is the first start of the cluster, so that it does not know yet whether it may
     /// vote.
     pub is_new: bool,
+    /// The state that the cluster begins with, if it does.
+    pub founding: Option<Arc<Founding>>,
     /// For its seeds, for what crashes take, and for its villain.
     pub rng: Rng,
 }
@@ -105,6 +139,9 @@ pub struct Node<S: Subject> {
     pub incarnation: u64,
     /// What its cores counted before they crashed.
     pub past: Vec<(&'static str, u64)>,
+    /// What it fetched of states.
+    pub pieces: Pieces,
+    founding: Option<Arc<Founding>>,
     membership: Arc<Membership>,
     signer: Arc<dyn Signer>,
     tuning: Tuning,
@@ -132,6 +169,7 @@ impl<S: Subject> Node<S> {
             is_twin,
             is_careless,
             is_new,
+            founding,
             mut rng,
         } = fabric;
         let lair = Lair {
@@ -143,6 +181,7 @@ impl<S: Subject> Node<S> {
         };
         let disk =
             if is_new { Disk::made(id, Standing::New, Life(rng.bytes())) } else { Disk::default() };
+        let disk = disk.beginning_with(founding.as_ref().map(|founding| founding.rows.clone()));
         Self {
             machine,
             id,
@@ -151,6 +190,8 @@ impl<S: Subject> Node<S> {
             clock,
             incarnation: 0,
             past: Vec::new(),
+            pieces: Pieces::default(),
+            founding,
             membership,
             signer,
             tuning,
@@ -178,11 +219,14 @@ impl<S: Subject> Node<S> {
     }
 
     /// Somebody takes the disk out and puts an empty one in. With `is_known` there is something
-    /// beside the disk that tells of the life before; else the replica has to find out.
+    /// beside the disk that tells of the life before; else the replica has to find out. Where the
+    /// cluster begins with a state, that is put on the new disk, as without it nobody starts.
     pub fn lose_disk(&mut self, is_known: bool) {
         self.was_voter |= self.disk.standing() == Standing::Voter;
         let standing = if is_known { Standing::Observer } else { Standing::New };
-        self.disk = Disk::made(self.id, standing, Life(self.rng.bytes()));
+        let initial = self.founding.as_ref().map(|founding| founding.rows.clone());
+        self.disk = Disk::made(self.id, standing, Life(self.rng.bytes())).beginning_with(initial);
+        self.pieces = Pieces::default();
     }
 
     /// A row of the stored state is spoilt, if there is one. Answers whether there is.
@@ -237,7 +281,9 @@ impl<S: Subject> Node<S> {
         self.note_counters();
         self.core = None;
         self.held.clear();
-        self.disk.crash(self.id, &mut self.rng)
+        let loss = self.disk.crash(self.id, &mut self.rng)?;
+        self.pieces.crashes(self.disk.fetching());
+        Ok(loss)
     }
 
     /// What its cores counted under this name, those included that crashed.
@@ -279,6 +325,7 @@ impl<S: Subject> Node<S> {
         let now = self.clock.at(time);
         let mut actions = Vec::new();
         let Some(villain) = &mut self.villain else {
+            self.pieces.arrives(&event);
             core.handle(now, event, &mut actions);
             for action in actions {
                 self.carry_out(action, &mut released)?;
@@ -305,22 +352,15 @@ impl<S: Subject> Node<S> {
     }
 
     fn carry_out(&mut self, action: Action, released: &mut Vec<Outbound>) -> Result<(), Violation> {
-        let (after, outbound) = match action {
-            Action::Append { mark, record } => {
-                if let Record::Slot { slot, hash, entry } = &record {
-                    self.passing.push((*slot, *hash, entry.clone()));
-                }
-                return self.disk.append(self.id, mark, &record);
+        if let Action::Append { mark, record } = &action {
+            if let Record::Slot { slot, hash, entry } = record {
+                self.passing.push((*slot, *hash, entry.clone()));
             }
-            Action::Send { to, message, after } => (after, Outbound::Peers(to, message)),
-            Action::Answer { client, session, message, after } => {
-                (after, Outbound::Client(client, session, message))
-            }
-            Action::Accuse(evidence) => (Mark::NONE, Outbound::Accusation(evidence)),
+            self.pieces.writes(*mark, record);
+        }
+        let Some((after, outbound)) = Outbound::of(self.id, action, &mut self.disk)? else {
+            return Ok(());
         };
-        demand(after <= self.disk.written(), "marks", || {
-            format!("{} waits for mark {}, which it never wrote", self.id, after.0)
-        })?;
         if after <= self.disk.synced() {
             released.push(outbound);
         } else {

@@ -3,12 +3,13 @@
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Once;
+use std::sync::{Arc, Once};
 
 use elea_protocol::application::Application;
 use elea_protocol::id::{Digest, RequestName, Slot};
 use elea_protocol::message::{Level, Standing};
 use elea_protocol::replica::Replica;
+use elea_protocol::rows::RowsView;
 use serde::Serialize;
 
 use crate::check::linear::{Decided, EnvironmentOp, StrongOp};
@@ -221,6 +222,12 @@ fn verdict<S: Subject>(world: &mut World<S>) -> Result<(), Violation> {
         "correct replicas part again".to_owned()
     })?;
     let mut fresh = S::application(false);
+    if let Some(founding) = &world.founding {
+        let rows: RowsView = Arc::new(founding.rows.clone());
+        let opened = fresh.open(Slot::GENESIS, founding.digest, rows);
+        opened
+            .map_err(|why| Violation::new("restart", format!("the state to begin with: {why}")))?;
+    }
     let executed = reexecute(&world.checker.histories, head.hash, &mut fresh)?;
     world.checker.outcomes.check(&executed)?;
     check_strong(world, head.hash, &executed)?;
@@ -303,6 +310,15 @@ fn check_strong<S: Subject>(
         }
     }
     let honest: Vec<_> = world.clients.patrons.iter().map(Patron::id).collect();
+    if let Some(founding) = &world.founding {
+        environment.push(EnvironmentOp {
+            client: u32::MAX,
+            asked: 0,
+            operations: founding.operations.clone(),
+            results: Some(founding.results.clone()),
+            place: Some((0, 0)),
+        });
+    }
     for (_, batch) in world.checker.histories.batches(head) {
         for request in batch.requests.iter().map(|request| request.body()) {
             let place = executed.get(&request.name());

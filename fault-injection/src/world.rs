@@ -4,13 +4,15 @@
 //! there. All randomness comes from the plan's seed. After every happening the checkers look at
 //! what it changed.
 
+mod faults;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use elea_protocol::codec::{decode, encode};
-use elea_protocol::id::{ClientId, ReplicaId};
+use elea_protocol::id::{ClientId, ReplicaId, Slot};
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{DiskHealth, Message, ToClient, ToReplica};
 use elea_protocol::replica::{Event, Target};
@@ -18,12 +20,13 @@ use elea_protocol::replica::{Event, Target};
 use crate::check::{Bounds, Checker, standing};
 use crate::client_side::Clients;
 use crate::coverage::Coverage;
+use crate::founding::Founding;
 use crate::inspect::{self, Lens};
 use crate::keys::Keyring;
 use crate::network::{Machine, Network, Party};
 use crate::node::{Clock, Fabric, Node, Outbound};
 use crate::patron::{Patron, Wants};
-use crate::plan::{Component, Fault, Plan};
+use crate::plan::{Fault, Plan};
 use crate::rng::Rng;
 use crate::subject::Subject;
 use crate::trace::Trace;
@@ -32,6 +35,9 @@ use crate::violation::{Violation, demand};
 
 /// More happenings than this mean that a world runs away.
 const STEPS_MAX: u64 = 1_000_000;
+
+/// Makes the randomness for the state that a cluster begins with another one than that of the rest.
+const FOUNDING: u64 = 0x0000_0f0d_0000;
 
 /// A replica that is woken so often without time going by never sleeps again.
 const SPIN_MAX: u32 = 10_000;
@@ -97,6 +103,10 @@ pub struct World<S: Subject> {
     pub trace: Trace,
     /// Everybody who is not a replica.
     pub clients: Clients,
+    /// The state that the cluster begins with, if it does.
+    pub founding: Option<Arc<Founding>>,
+    /// Who is to crash while it fetches a state: when so many pieces are there, and for how long.
+    ambushes: BTreeMap<Machine, (usize, u64)>,
     now: u64,
     steps: u64,
     sequence: u64,
@@ -129,7 +139,14 @@ impl<S: Subject> World<S> {
             keys.scheme.clone(),
         )
         .expect("a plan makes a sound cluster");
-        let membership = Arc::new(membership);
+        // Of its own randomness, so that the others' is what it is without a state.
+        let founding = plan
+            .begins_with_state
+            .then(|| Arc::new(Founding::of::<S>(Rng::new(plan.seed ^ FOUNDING))));
+        let membership = Arc::new(match &founding {
+            Some(founding) => membership.beginning_with(founding.digest),
+            None => membership,
+        });
         plan.tuning.check().expect("a plan has sound settings");
         let nodes: Vec<Node<S>> = plan
             .machines()
@@ -149,6 +166,7 @@ impl<S: Subject> World<S> {
                     is_careless: plan.careless.contains(&id),
                     // The copies of one replica are different lives, of which one only may vote.
                     is_new: plan.is_first_start && !plan.twins.contains(&id),
+                    founding: founding.clone(),
                     rng: rng.fork(),
                 };
                 Node::new(machine, id, fabric)
@@ -182,6 +200,8 @@ impl<S: Subject> World<S> {
             nodes,
             network,
             clients,
+            founding,
+            ambushes: BTreeMap::new(),
         };
         world.begin()?;
         Ok(world)
@@ -225,6 +245,9 @@ impl<S: Subject> World<S> {
     fn mark_plan(&mut self) {
         if self.plan.is_first_start {
             self.coverage.mark("first start");
+        }
+        if self.plan.begins_with_state {
+            self.coverage.mark("cluster begins with a state");
         }
         if self.plan.real_signatures {
             self.coverage.mark("real signatures");
@@ -394,13 +417,21 @@ impl<S: Subject> World<S> {
         if node.incarnation != incarnation || node.core.is_none() {
             return Ok(());
         }
+        let was_at_its_beginning = node.disk.is_at_its_beginning();
         let released = node.synced(self.now)?;
         if node.is_correct() {
             self.checker.synced(node.id, &node.disk)?;
         }
         let line = format_args!("{} synced", machine.party());
         self.trace.note(self.now, &[b'S', machine.0], line);
-        self.after_replica(machine, released)
+        if was_at_its_beginning && !node.disk.is_at_its_beginning() {
+            self.coverage.mark(match node.disk.replaced() {
+                Slot::GENESIS => "state of the beginning settled",
+                _ => "state of the beginning replaced by a fetched one",
+            });
+        }
+        self.after_replica(machine, released)?;
+        self.fetching(machine)
     }
 
     /// What has to be done after a replica did something: check, send, sync, wake.
@@ -465,6 +496,7 @@ impl<S: Subject> World<S> {
                 }
                 if node.villain().is_none() {
                     standing::message_leaves(id, &message, &node.disk, node.has_lost_its_vote())?;
+                    node.pieces.message_leaves(id, &message)?;
                 }
                 let kind = message.kind();
                 let seen = match &message {
@@ -664,125 +696,6 @@ impl<S: Subject> World<S> {
         }
         let wake_at = self.clients.wake_at(index);
         self.arm(from, wake_at);
-        Ok(())
-    }
-
-    // ---- faults ----
-
-    /// Does something to the world.
-    ///
-    /// # Errors
-    /// A replica does not start again from its disk.
-    pub fn inflict(&mut self, fault: &Fault) -> Result<(), Violation> {
-        let words = format!("{fault:?}");
-        self.trace.note(self.now, words.as_bytes(), format_args!("{words}"));
-        match fault {
-            Fault::Crash(machine) => self.crash(*machine)?,
-            Fault::Stop(machine) => {
-                self.stopped[machine.index()] = true;
-                self.coverage.mark("stopped for good");
-                self.crash(*machine)?;
-            }
-            Fault::LoseDisk(machine) => self.lose_disk(*machine)?,
-            Fault::Rot(machine) => {
-                self.crash(*machine)?;
-                if self.nodes[machine.index()].rot() {
-                    self.coverage.mark("stored state spoilt");
-                }
-            }
-            Fault::Restart(machine) => self.restart(*machine)?,
-            Fault::Blackout => {
-                self.coverage.mark("crash of all");
-                for machine in self.plan.machines() {
-                    self.crash(machine)?;
-                }
-            }
-            Fault::Split(cuts) => {
-                self.coverage.mark("cut");
-                self.network.split(cuts);
-            }
-            Fault::Join => self.network.join(),
-        }
-        Ok(())
-    }
-
-    fn crash(&mut self, machine: Machine) -> Result<(), Violation> {
-        let node = &mut self.nodes[machine.index()];
-        if node.core.is_none() {
-            return Ok(());
-        }
-        let loss = node.crash()?;
-        if node.is_correct() {
-            self.checker.crashed(node.id, &node.disk)?;
-        }
-        self.wakes.remove(&machine.party());
-        self.coverage.mark("crash");
-        if loss.records > 0 {
-            self.coverage.mark("crash with lost records");
-        }
-        if loss.is_torn {
-            self.coverage.mark("torn write");
-        }
-        Ok(())
-    }
-
-    fn lose_disk(&mut self, machine: Machine) -> Result<(), Violation> {
-        self.crash(machine)?;
-        let is_known = !self.plan.is_first_start;
-        self.nodes[machine.index()].lose_disk(is_known);
-        self.coverage.mark("disk lost");
-        Ok(())
-    }
-
-    fn restart(&mut self, machine: Machine) -> Result<(), Violation> {
-        let node = &mut self.nodes[machine.index()];
-        if node.core.is_some() || self.stopped[machine.index()] {
-            return Ok(());
-        }
-        node.start(self.now)?;
-        self.coverage.mark("restart");
-        self.after_replica(machine, Vec::new())
-    }
-
-    /// Ends all faults but those that last for good: nothing is lost any more, cuts end, and what
-    /// crashed comes back. Slow links stay slow.
-    ///
-    /// # Errors
-    /// As [`World::inflict`].
-    fn mend(&mut self) -> Result<(), Violation> {
-        self.network.heal();
-        for machine in self.plan.machines() {
-            self.restart(machine)?;
-        }
-        Ok(())
-    }
-
-    /// Ends the faults, but leaves the network in parts: this component, and the rest. Its client
-    /// asks for more, between now and `until`.
-    ///
-    /// # Errors
-    /// As [`World::inflict`].
-    pub fn enclose(&mut self, component: &Component, until: u64) -> Result<(), Violation> {
-        self.trace.note(self.now, b"enclose", format_args!("{component:?}"));
-        self.mend()?;
-        let parties = self.plan.parties();
-        let cuts = component.cuts(&parties);
-        self.network.split(&cuts);
-        let mut loads = vec![0; self.plan.patrons.len()];
-        loads[usize::from(component.client)] = component.loads;
-        self.schedule_loads(&loads, until);
-        Ok(())
-    }
-
-    /// Ends the faults. Honest clients ask for more, between now and `until`.
-    ///
-    /// # Errors
-    /// As [`World::inflict`].
-    pub fn heal(&mut self, until: u64) -> Result<(), Violation> {
-        self.trace.note(self.now, b"heal", format_args!("heal"));
-        self.mend()?;
-        let loads: Vec<u64> = self.plan.patrons.iter().map(|patron| patron.late_loads).collect();
-        self.schedule_loads(&loads, until);
         Ok(())
     }
 

@@ -188,8 +188,11 @@ pub trait Restore: Send + 'static {
     /// # Errors
     /// A row is damaged, or none of this state.
     fn resume(&mut self, rows: &RowsView) -> Result<(), Unreadable> {
-        while let Some(index) = self.missing() {
-            let Some(chunk) = rows.get(&chunk_key(index))? else { return Ok(()) };
+        let mut first = 0;
+        // Chunks come in any order, so there may be more behind one that is missing.
+        while let Some(index) = self.missing_from(first) {
+            first = index + 1;
+            let Some(chunk) = rows.get(&chunk_key(index))? else { continue };
             let refused = |BadChunk| Unreadable(format!("chunk {index} is of another state"));
             self.accept(index, &chunk).map_err(refused)?;
         }

@@ -354,6 +354,20 @@ fn read<A: Application>(
     application: &A,
     keep: &mut dyn FnMut(Vec<Row>) -> Result<(), StoreError>,
 ) -> Result<Backup, BackupError> {
+    let from = File::open(path).map_err(|error| BackupError::Unreadable {
+        path: path.into(),
+        reason: error.to_string(),
+    })?;
+    read_from(BufReader::new(from), path, application, keep)
+}
+
+/// [`read`] of a file that is open.
+fn read_from<A: Application>(
+    from: impl Read,
+    path: &Path,
+    application: &A,
+    keep: &mut dyn FnMut(Vec<Row>) -> Result<(), StoreError>,
+) -> Result<Backup, BackupError> {
     let told = |trouble| match trouble {
         Trouble::System(error) => {
             BackupError::Unreadable { path: path.into(), reason: error.to_string() }
@@ -361,8 +375,7 @@ fn read<A: Application>(
         Trouble::Wrong(what) => BackupError::Invalid { path: path.into(), what },
     };
     let wrong = |what: &str| told(Trouble::Wrong(what.to_owned()));
-    let from = File::open(path).map_err(|error| told(error.into()))?;
-    let mut file = Checking { from: BufReader::new(from), hash: Sha256::new(), bytes: 0 };
+    let mut file = Checking { from, hash: Sha256::new(), bytes: 0 };
     if file.take(MAGIC.len()).ok().as_deref() != Some(MAGIC) {
         return Err(wrong("it does not begin as one: is it what `elea backup` wrote, unchanged?"));
     }
@@ -409,3 +422,7 @@ fn check_head(membership: &Membership, head: StateHead) -> Result<StateHead, Str
     }
     Ok(StateHead { stable, digests })
 }
+
+#[cfg(test)]
+#[path = "backup_tests.rs"]
+mod tests;

@@ -25,6 +25,8 @@ mod clock;
 mod config;
 mod core_thread;
 mod counters;
+#[cfg(test)]
+mod dice;
 mod first_start;
 mod frames;
 mod handshake;

@@ -16,6 +16,7 @@
 //!   component with enough correct replicas it is answered before (L1 and L2);
 //! - `standing`: nothing that counts towards a quorum leaves a replica before its disk says that it
 //!   votes, nor after it lost its disk; in the end it follows as an observer;
+//! - `pieces`: what is on disk of a state that is being fetched is not asked for again;
 //! - `marks`, `records`, `restart`, `honest`: the contract between core and driver.
 
 mod bounds;
@@ -23,6 +24,7 @@ mod completed;
 mod histories;
 pub mod linear;
 mod outcome;
+mod pieces;
 pub mod standing;
 mod votes;
 
@@ -40,6 +42,7 @@ pub use self::bounds::Bounds;
 pub use self::completed::Completed;
 pub use self::histories::{Ancestry, Histories, Look};
 pub use self::outcome::{Executed, Outcomes, Promise, reexecute};
+pub use self::pieces::Pieces;
 pub use self::votes::Votes;
 use crate::disk::Disk;
 use crate::violation::{Violation, demand};

@@ -3,14 +3,14 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use elea_protocol::id::{Instant, Now, ReplicaId, WallTime};
-use elea_protocol::replica::{Action, Event, Mark, Replica, Setup};
+use elea_protocol::replica::{Event, Mark, Replica, Setup};
 
 use super::letter::{blend, print_of};
 use crate::disk::{Disk, Synced};
 use crate::journal::Journal;
 use crate::node::{EPOCH_MICROS, Outbound};
 use crate::rng::Rng;
-use crate::violation::{Violation, demand};
+use crate::violation::Violation;
 
 /// A replica, with everything that belongs to it alone. A copy goes its own way.
 #[derive(Clone)]
@@ -105,21 +105,7 @@ impl Machine {
         )?;
         let mut said = Vec::new();
         for action in actions {
-            let (after, outbound) = match action {
-                Action::Append { mark, record } => {
-                    self.disk.append(self.id, mark, &record)?;
-                    continue;
-                }
-                Action::Send { to, message, after } => (after, Outbound::Peers(to, message)),
-                Action::Answer { client, session, message, after } => {
-                    (after, Outbound::Client(client, session, message))
-                }
-                Action::Accuse(evidence) => (Mark::NONE, Outbound::Accusation(evidence)),
-            };
-            demand(after <= self.disk.written(), "marks", || {
-                format!("{} waits for mark {}, which it never wrote", self.id, after.0)
-            })?;
-            said.push((after, outbound));
+            said.extend(Outbound::of(self.id, action, &mut self.disk)?);
         }
         Ok(said)
     }

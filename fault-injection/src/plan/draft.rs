@@ -15,6 +15,8 @@ use crate::villain;
 /// Makes the randomness for first starts another one than that of the rest.
 const FIRST_STARTS: u64 = 0x0057_a27e_d000;
 const ROT: u64 = 0x0000_0207_0000;
+const FOUNDINGS: u64 = 0x00f0_0d1d_0000;
+const FETCHING: u64 = 0x00fe_7c41_0000;
 
 /// The settings of simulated replicas: small limits, so that they are reached.
 fn small_tuning(rng: &mut Rng) -> Tuning {
@@ -108,6 +110,7 @@ impl Draft {
             component: None,
             // Of its own randomness, like everything about lost disks: so worlds stay what they were.
             is_first_start: Rng::new(seed ^ (campaign << 48) ^ FIRST_STARTS).one_in(2),
+            begins_with_state: Rng::new(seed ^ (campaign << 48) ^ FOUNDINGS).one_in(4),
             careless: Vec::new(),
             villains: Vec::new(),
             skews: (0..machines).map(|_| rng.between(0, 300) as i64 * 1000 - 150_000).collect(),
@@ -219,6 +222,20 @@ impl Draft {
             let back = at + rng.between(1, 300) * MILLI;
             self.fault(at, Fault::Rot(machine));
             self.fault(back, Fault::Restart(machine));
+        }
+    }
+
+    /// Now and then whoever fetches a state crashes while it does. Of its own randomness, so that
+    /// worlds stay what they were.
+    pub fn crashes_while_fetching(&mut self) {
+        let mut rng = Rng::new(self.plan.seed ^ FETCHING);
+        if !rng.one_in(3) {
+            return;
+        }
+        for machine in self.machines() {
+            let at = rng.between(0, self.plan.heal_at / 2);
+            let (pieces, down) = (rng.index(5) + 1, rng.between(1, 60) * MILLI);
+            self.fault(at, Fault::CrashFetching { machine, pieces, down });
         }
     }
 

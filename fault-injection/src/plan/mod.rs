@@ -40,6 +40,16 @@ pub enum Fault {
     Rot(Machine),
     /// The power of all machines goes.
     Blackout,
+    /// The power of a machine goes, later, in the middle of fetching a state: when so many pieces
+    /// of one are on its disk. It is back so many microseconds after that.
+    CrashFetching {
+        /// Which.
+        machine: Machine,
+        /// How many pieces.
+        pieces: usize,
+        /// How long.
+        down: u64,
+    },
     /// From now on exactly these directions are cut: of each, the first is not heard by the second.
     Split(Vec<(Party, Party)>),
     /// All cuts end.
@@ -136,6 +146,8 @@ pub struct Plan {
     /// Whether replicas begin with empty disks and have to find out that they may vote. If not they
     /// are voters from the beginning, and who loses its disk is told so.
     pub is_first_start: bool,
+    /// Whether the cluster begins with a state, as one does that was made of a backup.
+    pub begins_with_state: bool,
     /// Whose disks will be lost: they count among the faulty ones from the beginning.
     pub careless: Vec<ReplicaId>,
     /// Who is Byzantine, and how.
@@ -204,6 +216,7 @@ impl Plan {
             heal_at: u64::MAX,
             component: None,
             is_first_start: false,
+            begins_with_state: false,
             careless: Vec::new(),
             villains: Vec::new(),
             skews: vec![0; usize::from(replicas)],

@@ -38,5 +38,6 @@ pub fn plan(seed: u64) -> Plan {
         draft.short_suffix();
     }
     draft.rot();
+    draft.crashes_while_fetching();
     draft.done()
 }

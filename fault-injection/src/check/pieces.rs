@@ -1,0 +1,187 @@
+//! What is on disk of a state that is being fetched is not asked for again, nor after a crash.
+//!
+//! Kept beside the replica, from the messages that it was handed and the records that it wrote: what
+//! the replica makes of its disk when it starts is what is judged here.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use elea_protocol::id::{ReplicaId, Slot};
+use elea_protocol::message::{Message, Position, StatePart, Wanted};
+use elea_protocol::replica::{Event, Ground, Mark, Record};
+
+use crate::violation::{Violation, demand};
+
+/// What one replica wrote of states that it fetched.
+#[derive(Clone, Debug, Default)]
+pub struct Pieces {
+    /// The piece that the event being handled brings.
+    arriving: Option<StatePart>,
+    written: VecDeque<(Mark, Step)>,
+    on_disk: Option<(Position, BTreeSet<StatePart>)>,
+    /// The state that was gone on with since the last start.
+    resumed: Option<Position>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Begins(Position),
+    Piece(Position, StatePart),
+    Used,
+}
+
+impl Pieces {
+    /// The replica is about to be handed this.
+    pub fn arrives(&mut self, event: &Event) {
+        self.arriving = match event {
+            Event::Peer { message, .. } => match &**message {
+                Message::State(chunk) => Some(chunk.part),
+                _ => None,
+            },
+            _ => None,
+        };
+    }
+
+    /// The replica writes this.
+    pub fn writes(&mut self, mark: Mark, record: &Record) {
+        let step = match (record, self.arriving) {
+            (Record::Fetching(head), _) => Step::Begins(head.stable.position()),
+            (Record::Piece { at, part, .. }, _) => Step::Piece(*at, *part),
+            (Record::Rows { at, .. }, Some(part @ StatePart::Application(_))) => {
+                Step::Piece(*at, part)
+            }
+            (Record::Adopted(adopted), _) if matches!(adopted.ground, Ground::State(_)) => {
+                Step::Used
+            }
+            _ => return,
+        };
+        self.written.push_back((mark, step));
+    }
+
+    /// Everything up to this mark is on disk.
+    pub fn synced(&mut self, mark: Mark) {
+        while let Some((_, step)) = self.written.pop_front_if(|(written, _)| *written <= mark) {
+            match (step, &mut self.on_disk) {
+                (Step::Begins(at), on_disk) => *on_disk = Some((at, BTreeSet::new())),
+                (Step::Piece(at, part), Some((of, parts))) if *of == at => {
+                    parts.insert(part);
+                }
+                (Step::Piece(..), _) => {}
+                (Step::Used, on_disk) => *on_disk = None,
+            }
+        }
+    }
+
+    /// The power goes. What was on its way to the disk may be there or not; `fetching` is the state
+    /// of which pieces are on the disk.
+    pub fn crashes(&mut self, fetching: Option<Position>) {
+        self.written.clear();
+        self.resumed = None;
+        if self.on_disk.as_ref().is_some_and(|(at, _)| Some(*at) != fetching) {
+            self.on_disk = None;
+        }
+    }
+
+    /// The replica starts and goes on with the state at this slot, or with none. Answers how many
+    /// pieces of it are known to be on its disk, where there are any.
+    pub fn starts(&mut self, going_on: Option<Slot>) -> Option<usize> {
+        let (at, parts) = self.on_disk.as_ref()?;
+        if going_on != Some(at.slot) || parts.is_empty() {
+            return None;
+        }
+        self.resumed = Some(*at);
+        Some(parts.len())
+    }
+
+    /// Whether the history of the replica begins with a state that it went on with after a crash.
+    /// Asked once it does, it is no longer so.
+    pub fn has_put_in_place(&mut self, base: Option<Position>) -> bool {
+        self.resumed.take_if(|at| Some(*at) == base).is_some()
+    }
+
+    /// How many pieces are on disk.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.on_disk.as_ref().map_or(0, |(_, parts)| parts.len())
+    }
+
+    /// A message leaves the replica.
+    ///
+    /// # Errors
+    /// It asks for a piece that is on its disk.
+    pub fn message_leaves(&self, who: ReplicaId, message: &Message) -> Result<(), Violation> {
+        let Message::Fetch(fetch) = message else { return Ok(()) };
+        let Wanted::State { at, part } = fetch.body.wanted else { return Ok(()) };
+        let is_here = self
+            .on_disk
+            .as_ref()
+            .is_some_and(|(of, parts)| fetch.by == who && *of == at && parts.contains(&part));
+        demand(!is_here, "pieces", || {
+            format!(
+                "{who} asks for {part:?} of the state at slot {}, which is on its disk",
+                at.slot
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use elea_protocol::id::{Digest, View};
+    use elea_protocol::message::{
+        Checkpoint, CheckpointCertificate, Commit, CommitCertificate, Fetch, StableProof,
+        StateDigests,
+    };
+    use elea_protocol::replica::StateHead;
+    use elea_protocol::seal::{Signature, Signed};
+
+    use super::*;
+
+    const ME: ReplicaId = ReplicaId(2);
+    const AT: Position = Position { slot: Slot(8), hash: Digest([8; 32]) };
+
+    fn fetching() -> Record {
+        let Position { slot, hash } = AT;
+        let (view, state) = (View(0), Digest([0; 32]));
+        let checkpoint = Checkpoint { view, slot, hash, state };
+        let commit = Commit { view, slot, hash };
+        let stable = StableProof {
+            checkpoint: CheckpointCertificate { checkpoint, votes: BTreeMap::new() },
+            cover: CommitCertificate { commit, votes: BTreeMap::new() },
+        };
+        let digests = StateDigests { application: state, sessions: state };
+        Record::Fetching(Box::new(StateHead { stable, digests }))
+    }
+
+    fn asks(pieces: &Pieces, part: StatePart) -> Result<(), Violation> {
+        let body = Fetch { wanted: Wanted::State { at: AT, part }, stamp: 0 };
+        let fetch = Signed { body, by: ME, signature: Signature([0; 64]) };
+        pieces.message_leaves(ME, &Message::Fetch(fetch))
+    }
+
+    #[test]
+    fn what_is_on_disk_must_not_be_asked_for_and_what_is_not_may() {
+        let mut pieces = Pieces::default();
+        let piece = |part| Record::Piece { at: AT, part, bytes: bytes::Bytes::new() };
+        pieces.writes(Mark(1), &fetching());
+        pieces.writes(Mark(2), &piece(StatePart::Last));
+        pieces.writes(Mark(3), &piece(StatePart::Sessions(0)));
+        assert_eq!(asks(&pieces, StatePart::Last), Ok(()), "nothing is synced");
+        pieces.synced(Mark(2));
+        assert!(asks(&pieces, StatePart::Last).is_err());
+        assert_eq!(asks(&pieces, StatePart::Sessions(0)), Ok(()));
+        // The crash takes what was not synced, and leaves the rest.
+        pieces.crashes(Some(AT));
+        assert_eq!(pieces.starts(None), None, "it begins anew");
+        assert_eq!(pieces.starts(Some(AT.slot)), Some(1));
+        assert!(asks(&pieces, StatePart::Last).is_err());
+        assert_eq!(asks(&pieces, StatePart::Sessions(0)), Ok(()));
+        assert!(!pieces.has_put_in_place(None));
+        assert!(pieces.has_put_in_place(Some(AT)));
+        assert!(!pieces.has_put_in_place(Some(AT)), "counted once");
+        // A disk on which there is another state has nothing of this one.
+        pieces.crashes(None);
+        assert_eq!((pieces.count(), asks(&pieces, StatePart::Last)), (0, Ok(())));
+    }
+}

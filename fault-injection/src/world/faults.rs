@@ -1,0 +1,165 @@
+//! What is done to a world: crashes and restarts, lost disks, cuts, and the end of all of it.
+
+use std::collections::btree_map::Entry;
+
+use elea_protocol::replica::Replica;
+
+use super::{Happening, World};
+use crate::network::Machine;
+use crate::plan::{Component, Fault};
+use crate::subject::Subject;
+use crate::violation::Violation;
+
+impl<S: Subject> World<S> {
+    /// Does something to the world.
+    ///
+    /// # Errors
+    /// A replica does not start again from its disk.
+    pub fn inflict(&mut self, fault: &Fault) -> Result<(), Violation> {
+        let words = format!("{fault:?}");
+        self.trace.note(self.now, words.as_bytes(), format_args!("{words}"));
+        match fault {
+            Fault::Crash(machine) => self.crash(*machine)?,
+            Fault::Stop(machine) => {
+                self.stopped[machine.index()] = true;
+                self.coverage.mark("stopped for good");
+                self.crash(*machine)?;
+            }
+            Fault::LoseDisk(machine) => self.lose_disk(*machine)?,
+            Fault::Rot(machine) => {
+                self.crash(*machine)?;
+                if self.nodes[machine.index()].rot() {
+                    self.coverage.mark("stored state spoilt");
+                }
+            }
+            Fault::CrashFetching { machine, pieces, down } => {
+                self.ambushes.insert(*machine, (*pieces, *down));
+            }
+            Fault::Restart(machine) => self.restart(*machine)?,
+            Fault::Blackout => {
+                self.coverage.mark("crash of all");
+                for machine in self.plan.machines() {
+                    self.crash(machine)?;
+                }
+            }
+            Fault::Split(cuts) => {
+                self.coverage.mark("cut");
+                self.network.split(cuts);
+            }
+            Fault::Join => self.network.join(),
+        }
+        Ok(())
+    }
+
+    fn crash(&mut self, machine: Machine) -> Result<(), Violation> {
+        let node = &mut self.nodes[machine.index()];
+        if node.core.is_none() {
+            return Ok(());
+        }
+        let loss = node.crash()?;
+        if node.is_correct() {
+            self.checker.crashed(node.id, &node.disk)?;
+        }
+        self.wakes.remove(&machine.party());
+        self.coverage.mark("crash");
+        if loss.records > 0 {
+            self.coverage.mark("crash with lost records");
+        }
+        if loss.is_torn {
+            self.coverage.mark("torn write");
+        }
+        Ok(())
+    }
+
+    fn lose_disk(&mut self, machine: Machine) -> Result<(), Violation> {
+        self.crash(machine)?;
+        let is_known = !self.plan.is_first_start;
+        let is_empty = self.founding.is_none();
+        self.nodes[machine.index()].lose_disk(is_known);
+        self.coverage.mark("disk lost");
+        if !is_empty {
+            self.coverage.mark("disk lost of a cluster that begins with a state");
+        }
+        Ok(())
+    }
+
+    fn restart(&mut self, machine: Machine) -> Result<(), Violation> {
+        let node = &mut self.nodes[machine.index()];
+        if node.core.is_some() || self.stopped[machine.index()] {
+            return Ok(());
+        }
+        node.start(self.now)?;
+        self.coverage.mark("restart");
+        if node.disk.is_at_its_beginning() {
+            self.coverage.mark("restart on the state of the beginning");
+        }
+        let going_on = node.core.as_ref().and_then(Replica::transferring);
+        if let Some(pieces) = node.pieces.starts(going_on.map(|progress| progress.slot)) {
+            self.coverage.mark("transfer resumed after a crash");
+            self.coverage.add("pieces found after a crash", pieces as u64);
+        }
+        self.after_replica(machine, Vec::new())
+    }
+
+    /// Ends all faults but those that last for good: nothing is lost any more, cuts end, and what
+    /// crashed comes back. Slow links stay slow.
+    ///
+    /// # Errors
+    /// As [`World::inflict`].
+    fn mend(&mut self) -> Result<(), Violation> {
+        self.network.heal();
+        self.ambushes.clear();
+        for machine in self.plan.machines() {
+            self.restart(machine)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the faults, but leaves the network in parts: this component, and the rest. Its client
+    /// asks for more, between now and `until`.
+    ///
+    /// # Errors
+    /// As [`World::inflict`].
+    pub fn enclose(&mut self, component: &Component, until: u64) -> Result<(), Violation> {
+        self.trace.note(self.now, b"enclose", format_args!("{component:?}"));
+        self.mend()?;
+        let parties = self.plan.parties();
+        let cuts = component.cuts(&parties);
+        self.network.split(&cuts);
+        let mut loads = vec![0; self.plan.patrons.len()];
+        loads[usize::from(component.client)] = component.loads;
+        self.schedule_loads(&loads, until);
+        Ok(())
+    }
+
+    /// Ends the faults. Honest clients ask for more, between now and `until`.
+    ///
+    /// # Errors
+    /// As [`World::inflict`].
+    pub fn heal(&mut self, until: u64) -> Result<(), Violation> {
+        self.trace.note(self.now, b"heal", format_args!("heal"));
+        self.mend()?;
+        let loads: Vec<u64> = self.plan.patrons.iter().map(|patron| patron.late_loads).collect();
+        self.schedule_loads(&loads, until);
+        Ok(())
+    }
+
+    /// Keeps account of the states that a replica fetches, and lets it crash if it was to.
+    pub(super) fn fetching(&mut self, machine: Machine) -> Result<(), Violation> {
+        let node = &mut self.nodes[machine.index()];
+        node.pieces.synced(node.disk.synced());
+        if node.pieces.has_put_in_place(node.disk.base()) {
+            self.coverage.mark("state put in place that a crash interrupted");
+        }
+        let count = node.pieces.count();
+        if let Entry::Occupied(entry) = self.ambushes.entry(machine)
+            && count >= entry.get().0
+        {
+            let (_, down) = entry.remove();
+            self.coverage.mark("crash while fetching a state");
+            self.crash(machine)?;
+            self.push(self.now + down, Happening::Fault(Fault::Restart(machine)));
+        }
+        Ok(())
+    }
+}
