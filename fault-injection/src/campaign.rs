@@ -117,6 +117,7 @@ const SAFETY: &[&str] = &[
     "state put in place that a crash interrupted",
     "stopped for good",
     "stored state spoilt",
+    "spoilt state found while running",
     "torn write",
     "transfer resumed after a crash",
 ];

@@ -9,6 +9,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::process::Command;
 
@@ -19,6 +20,7 @@ pub struct Cell {
     device: String,
     outside: Ipv4Addr,
     inside: Ipv4Addr,
+    is_cut: AtomicBool,
 }
 
 impl Cell {
@@ -37,6 +39,7 @@ impl Cell {
                 device: format!("el{tag:x}-{id}"),
                 outside: Ipv4Addr::new(198, 18, net, id * 4 + 1),
                 inside: Ipv4Addr::new(198, 18, net, id * 4 + 2),
+                is_cut: AtomicBool::new(false),
             };
             cell.build().await?;
             cells.push(cell);
@@ -45,7 +48,7 @@ impl Cell {
     }
 
     async fn build(&self) -> io::Result<()> {
-        let Self { name, device, outside, inside } = self;
+        let Self { name, device, outside, inside, .. } = self;
         let peer = format!("{device}p");
         for line in [
             format!("ip netns add {name}"),
@@ -82,11 +85,14 @@ impl Cell {
         command
     }
 
-    /// Drops all packets, or none.
+    /// Drops all packets, or none. To say so twice changes nothing.
     ///
     /// # Errors
     /// `iptables` fails.
     pub async fn cut(&self, is_cut: bool) -> io::Result<()> {
+        if self.is_cut.swap(is_cut, Ordering::Relaxed) == is_cut {
+            return Ok(());
+        }
         let change = if is_cut { "-I" } else { "-D" };
         let Self { name, device, .. } = self;
         for chain in ["INPUT -i", "OUTPUT -o"] {

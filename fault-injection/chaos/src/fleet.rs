@@ -394,6 +394,13 @@ impl Fleet {
     /// `restart`: one does not end.
     pub async fn kill(&mut self, ids: &[ReplicaId]) -> Result<(), Violation> {
         let running: Vec<_> = ids.iter().copied().filter(|id| self.runs(*id)).collect();
+        for id in &running {
+            // The last words of a process, and its end, are heard through the network. A reset that is
+            // dropped is never sent again, and what was connected would wait for it for ever.
+            if let Some(cell) = self.cells.get(usize::from(id.0)) {
+                cell.cut(false).await.map_err(harness("iptables"))?;
+            }
+        }
         running.iter().for_each(|id| self.signal(*id, Signal::KILL));
         for id in running {
             self.ended(id).await?;

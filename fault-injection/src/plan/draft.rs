@@ -223,6 +223,10 @@ impl Draft {
             self.fault(at, Fault::Rot(machine));
             self.fault(back, Fault::Restart(machine));
         }
+        if rng.one_in(2) {
+            let at = rng.between(self.plan.heal_at / 4, self.plan.heal_at);
+            self.fault(at, Fault::Scrub(machine));
+        }
     }
 
     /// Now and then whoever fetches a state crashes while it does. Of its own randomness, so that

@@ -38,6 +38,8 @@ pub enum Fault {
     LoseDisk(Machine),
     /// The power of a machine goes, and when it comes back a row of its stored state is spoilt.
     Rot(Machine),
+    /// A row of the stored state of a machine is spoilt, and its driver finds that while it runs.
+    Scrub(Machine),
     /// The power of all machines goes.
     Blackout,
     /// The power of a machine goes, later, in the middle of fetching a state: when so many pieces

@@ -2,7 +2,8 @@
 
 use std::collections::btree_map::Entry;
 
-use elea_protocol::replica::Replica;
+use elea_protocol::replica::{Event, Replica};
+use elea_protocol::rows::Unreadable;
 
 use super::{Happening, World};
 use crate::network::Machine;
@@ -30,6 +31,13 @@ impl<S: Subject> World<S> {
                 self.crash(*machine)?;
                 if self.nodes[machine.index()].rot() {
                     self.coverage.mark("stored state spoilt");
+                }
+            }
+            Fault::Scrub(machine) => {
+                let node = &mut self.nodes[machine.index()];
+                if node.core.is_some() && node.rot() {
+                    self.coverage.mark("spoilt state found while running");
+                    self.hand(*machine, Event::Unreadable(Unreadable("scrubbed".to_owned())))?;
                 }
             }
             Fault::CrashFetching { machine, pieces, down } => {
