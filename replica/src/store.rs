@@ -72,6 +72,22 @@ const FIRST_GENERATION: u64 = 1;
 /// So many slots of an old history are removed at a time.
 const SWEPT: usize = 4096;
 
+/// What is written to a keyspace before it goes to a file, in bytes. fjall's default is 64 MiB, which
+/// every keyspace that is written to would take in memory in time: also `meta`, of which each version
+/// that is overwritten counts until then.
+const MEMTABLE_BYTES: u64 = 2 << 20;
+
+/// The same for slots: as many as are on disk before a state takes their place, twice, so that most of
+/// them are gone again before they would be written to a file.
+const HISTORY_MEMTABLE_BYTES: u64 = 4 << 20;
+
+/// Blocks of files kept in memory, in bytes, over all keyspaces.
+const CACHE_BYTES: u64 = 32 << 20;
+
+/// The journals that are on disk because something in them is not in a file yet, in bytes. fjall takes
+/// no less. A start reads them.
+const JOURNALS_BYTES: u64 = 64 << 20;
+
 /// The file that names the last group synced.
 const WITNESS: &str = "synced";
 
@@ -1124,7 +1140,7 @@ fn build<E: From<StoreError>>(
     let database = builder(half).open().map_err(|error| bad(plain(&error)))?;
     let initial = fill(&database)?;
     let found = || -> Result<(), String> {
-        let open = |name| database.keyspace(name, KeyspaceCreateOptions::default);
+        let open = |name| database.keyspace(name, || options(name));
         for name in [HISTORY, ASIDE, ORPHANS, STATE, EVIDENCE] {
             open(name).map_err(|error| plain(&error))?;
         }
@@ -1150,9 +1166,19 @@ fn build<E: From<StoreError>>(
 }
 
 fn builder(folder: &Path) -> fjall::DatabaseBuilder<Database> {
-    // One worker flushes and compacts: the history is written in order, so there is little to do,
-    // and the machine's cores are for signatures.
-    Database::builder(folder).worker_threads(1)
+    // Of two workers one puts flushing before compacting, so that a long compaction does not leave
+    // memtables in memory, of which there may be four of a keyspace before writes have to wait. No more
+    // of them: the machine's cores are for signatures.
+    Database::builder(folder)
+        .worker_threads(2)
+        .cache_size(CACHE_BYTES)
+        .max_journaling_size(JOURNALS_BYTES)
+}
+
+/// Of a keyspace of the protocol's own. They are stored with it when it is made.
+fn options(name: &str) -> KeyspaceCreateOptions {
+    let bytes = if name == HISTORY { HISTORY_MEMTABLE_BYTES } else { MEMTABLE_BYTES };
+    KeyspaceCreateOptions::default().max_memtable_size(bytes)
 }
 
 fn open_database(path: &Path, whole: &Path) -> Result<Database, StoreError> {
@@ -1180,7 +1206,7 @@ fn open_keyspace(path: &Path, database: &Database, name: &str) -> Result<Keyspac
         let what = format!("its {name} is missing");
         return Err(StoreError::Damaged { path: path.into(), what });
     }
-    let opened = database.keyspace(name, KeyspaceCreateOptions::default);
+    let opened = database.keyspace(name, || options(name));
     opened.map_err(|error| StoreError::Damaged { path: path.into(), what: plain(&error) })
 }
 
