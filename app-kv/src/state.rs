@@ -216,22 +216,32 @@ impl Base {
         State { trie: self.trie.clone(), ..State::default() }
     }
 
-    /// What is to be written so that the rows are those of `state`.
-    pub(crate) fn changes(&self, state: &State) -> Result<Changes, Unreadable> {
-        let mut changes = state.trie.changes(&self.trie, &*self.rows)?;
-        for (name, Change { key, entry, .. }) in &state.changes {
-            let item = entry.as_ref().map(|entry| encoded(&entry.item(key)));
-            changes.push((entry_row(name), item));
-        }
-        for (key, (_, is_there)) in &state.keys {
-            changes.push((key_row(key), is_there.then(Bytes::new)));
-        }
-        if self.has_marks {
+    /// What is to be written so that the rows are those of `state`: the part of it that has this
+    /// number in the trie's [changes](MerkleTrie::changes).
+    pub(crate) fn changes(&self, state: &State, part: u32) -> Result<Option<Changes>, Unreadable> {
+        let Some(mut changes) = state.trie.changes(&self.trie, &*self.rows, part)? else {
+            return Ok(None);
+        };
+        if let Ok(first) = u8::try_from(part) {
+            let bound = |rest| {
+                let mut name = [rest; 32];
+                name[0] = first;
+                Digest(name)
+            };
+            for (name, Change { key, entry, .. }) in state.changes.range(bound(0)..=bound(255)) {
+                let item = entry.as_ref().map(|entry| encoded(&entry.item(key)));
+                changes.push((entry_row(name), item));
+                // A key does not come or go without a change.
+                if let Some((_, is_there)) = state.keys.get(key) {
+                    changes.push((key_row(key), is_there.then(Bytes::new)));
+                }
+            }
+        } else if self.has_marks {
             for mark in Self::marks(&*self.rows) {
                 changes.push((mark?, None));
             }
         }
-        Ok(changes)
+        Ok(Some(changes))
     }
 
     /// The rows now are those of `state`.

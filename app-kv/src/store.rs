@@ -105,7 +105,8 @@ impl Application for KeyValueStore {
         let version = outcome::Version { slot: context.slot, index: context.index };
         let answer = match codec::decode::<Operation>(operation) {
             Ok(operation) => {
-                let mut desk = Desk { base: &self.base, state: &mut self.state, log: &mut self.log };
+                let mut desk =
+                    Desk { base: &self.base, state: &mut self.state, log: &mut self.log };
                 execute(&mut desk, &self.limits, version, operation)
             }
             Err(_) => Answer::Refused(Refused::from(Reason::Malformed)),
@@ -159,8 +160,12 @@ impl Application for KeyValueStore {
         Ok(())
     }
 
-    fn changes(&mut self, snapshot: &StateSnapshot) -> Result<Changes, Unreadable> {
-        let changes = self.base.changes(snapshot.state())?;
+    fn changes(
+        &mut self,
+        snapshot: &StateSnapshot,
+        part: u32,
+    ) -> Result<Option<Changes>, Unreadable> {
+        let changes = self.base.changes(snapshot.state(), part)?;
         self.writing = Some(snapshot.state().clone());
         Ok(changes)
     }

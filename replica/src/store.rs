@@ -49,7 +49,7 @@ use elea_protocol::message::{Position, SlotEntry, Standing, StatePart};
 use elea_protocol::replica::{
     Adopted, Aside, Ground, Record, Recovered, Settled, StateHead, StoredState,
 };
-use elea_protocol::rows::{Row, RowsView};
+use elea_protocol::rows::{Changes, Row, RowsView};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -222,6 +222,8 @@ pub(crate) struct Store {
     evidence: Keyspace,
     /// The applications' rows by generation: of the state in place and of one on its way.
     rows: BTreeMap<u64, Keyspace>,
+    /// What the next settled state changes, as far as it was told.
+    settling: Option<Settling>,
     durability: Durability,
     index: Index,
     /// Whether slots are stored that a state took the place of, and up to which they are removed.
@@ -249,6 +251,13 @@ struct Index {
     aside: BTreeSet<Digest>,
     /// The state on its way here.
     incoming: Option<Place>,
+}
+
+/// What becomes of rows when the state of a checkpoint is settled: sealed, and in memory only.
+#[derive(Debug)]
+struct Settling {
+    at: Position,
+    rows: BTreeMap<Bytes, Change>,
 }
 
 /// Where a state lies, and of which checkpoint it is.
@@ -365,6 +374,14 @@ fn part_of_key(key: &[u8]) -> Option<StatePart> {
 /// What becomes of one key: a value, or nothing.
 type Change = Option<Vec<u8>>;
 
+/// The rows as they are stored.
+fn sealed(changes: &Changes) -> impl Iterator<Item = (Bytes, Change)> {
+    let seal = |(key, value): &(Bytes, Option<Bytes>)| {
+        (key.clone(), value.as_ref().map(|value| rows::seal(key, value)))
+    };
+    changes.iter().map(seal)
+}
+
 /// What one group of records comes to. Within a batch of fjall's a key must not occur twice: both
 /// would get one sequence number, and which of them stays is undefined.
 struct Group<'a> {
@@ -378,6 +395,8 @@ struct Group<'a> {
     state: BTreeMap<[u8; 13], Change>,
     rows: BTreeMap<u64, BTreeMap<Bytes, Change>>,
     evidence: BTreeMap<Digest, Change>,
+    /// What was told for the next settled state, and is not written yet.
+    settling: Option<Settling>,
     /// Records, by their places in the group, with the generations whose rows they complete.
     completed: Vec<(usize, u64)>,
 }
@@ -485,6 +504,7 @@ impl Store {
             state,
             evidence,
             rows: BTreeMap::new(),
+            settling: None,
             durability,
             index: Index::default(),
             has_garbage: true,
@@ -700,9 +720,14 @@ impl Store {
         &mut self,
         records: &[Record],
     ) -> Result<Vec<(usize, RowsView)>, StoreError> {
-        let mut group = Group::new(self);
+        let settling = self.settling.take();
+        let mut group = Group::new(self, settling);
         for (place, record) in records.iter().enumerate() {
             group.stage(place, record)?;
+        }
+        if group.is_empty() {
+            self.settling = group.settling;
+            return Ok(Vec::new());
         }
         let number = self.group + 1;
         group.put_meta(META_GROUP, &number)?;
@@ -716,8 +741,10 @@ impl Store {
             state,
             rows,
             evidence,
+            settling,
             completed,
         } = group;
+        self.settling = settling;
         for generation in index.generations() {
             if !self.rows.contains_key(&generation) {
                 let opened = self.database.keyspace(&rows::name(generation), rows::options);
@@ -810,7 +837,7 @@ fn fill<K: Into<fjall::Slice>>(
 }
 
 impl<'a> Group<'a> {
-    fn new(store: &'a Store) -> Self {
+    fn new(store: &'a Store, settling: Option<Settling>) -> Self {
         Self {
             store,
             index: store.index.clone(),
@@ -821,8 +848,22 @@ impl<'a> Group<'a> {
             state: BTreeMap::new(),
             rows: BTreeMap::new(),
             evidence: BTreeMap::new(),
+            settling,
             completed: Vec::new(),
         }
+    }
+
+    /// Whether there is nothing to write.
+    fn is_empty(&self) -> bool {
+        self.index == self.store.index
+            && self.history.is_empty()
+            && self.meta.is_empty()
+            && self.aside.is_empty()
+            && self.orphans.is_empty()
+            && self.state.is_empty()
+            && self.rows.is_empty()
+            && self.evidence.is_empty()
+            && self.completed.is_empty()
     }
 
     fn seal<T: Serialize>(
@@ -879,6 +920,7 @@ impl<'a> Group<'a> {
                 }
                 Ok(())
             }
+            Record::Settling { at, first, changes } => self.gather(*at, *first, changes),
             Record::Settled(settled) => {
                 let generation = self.settle(settled)?;
                 self.completed.push((place, generation));
@@ -1011,6 +1053,19 @@ impl<'a> Group<'a> {
         }
     }
 
+    /// Keeps a part of what the next settled state changes.
+    fn gather(&mut self, at: Position, first: bool, changes: &Changes) -> Result<(), StoreError> {
+        if first {
+            self.settling = Some(Settling { at, rows: BTreeMap::new() });
+        }
+        let Some(settling) = self.settling.as_mut().filter(|settling| settling.at == at) else {
+            let what = format!("a part of a state at slot {} comes before the first", at.slot);
+            return Err(self.store.damaged(what));
+        };
+        settling.rows.extend(sealed(changes));
+        Ok(())
+    }
+
     /// Puts a state in the place of the slots up to it. Answers its generation.
     fn settle(&mut self, settled: &Settled) -> Result<u64, StoreError> {
         let Settled { head, pieces, changes } = settled;
@@ -1028,7 +1083,14 @@ impl<'a> Group<'a> {
         for (part, bytes) in pieces {
             self.put_piece(generation, *part, bytes)?;
         }
-        self.change_rows(generation, changes.iter().map(|(key, value)| (key, value.as_ref())));
+        let gathered = self.settling.take().filter(|settling| settling.at == at);
+        let rows = self.rows.entry(generation).or_default();
+        match gathered {
+            Some(gathered) if rows.is_empty() => *rows = gathered.rows,
+            Some(gathered) => rows.extend(gathered.rows),
+            None => {}
+        }
+        rows.extend(sealed(changes));
         self.put_meta(META_STATE, &(generation, head))?;
         Ok(generation)
     }
@@ -1047,6 +1109,7 @@ impl<'a> Group<'a> {
         }
         // Whatever the group holds so far is of the history that is gone.
         self.history.clear();
+        self.settling = None;
         self.index.era += 1;
         self.index.highest = at.slot;
         let era = self.index.era;

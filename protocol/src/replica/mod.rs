@@ -414,7 +414,10 @@ impl<A: Application> Replica<A> {
                 self.answer_status(client, nonce, counters);
             }
             Event::AskEvidence { client } => self.answer_evidence(client),
-            Event::Synced(mark) => self.synced = self.synced.max(mark),
+            Event::Synced(mark) => {
+                self.synced = self.synced.max(mark);
+                self.settle_on();
+            }
             Event::Rows(mark, rows) => self.on_rows(mark, rows),
             Event::Tick => self.on_tick(),
         }
