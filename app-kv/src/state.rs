@@ -1,7 +1,8 @@
 //! The state: what lies on disk, what differs from it, and a Merkle trie over both for the digest.
 //!
-//! What differs is in persistent maps, so that a saved version of the state costs what later versions
-//! change. On disk are these rows:
+//! What differs is in persistent maps, so that a frozen state costs what is changed afterwards. It costs
+//! that in whole nodes of the maps, some kilobytes for a key, so states are frozen at checkpoints
+//! only, and the slots between are undone with a [log](Log). On disk are these rows:
 //!
 //! | key | value |
 //! |---|---|
@@ -50,6 +51,13 @@ pub(crate) struct State {
     trie: MerkleTrie,
 }
 
+/// What a slot put in the place of what, so that it can be undone: the oldest first.
+#[derive(Default)]
+pub(crate) struct Log {
+    changes: Vec<(Digest, Option<Change>)>,
+    keys: Vec<(Bytes, Option<(Slot, bool)>)>,
+}
+
 /// What a key holds since some slot; nothing if it was removed.
 #[derive(Clone)]
 struct Change {
@@ -62,6 +70,7 @@ struct Change {
 pub(crate) struct Desk<'a> {
     pub(crate) base: &'a Base,
     pub(crate) state: &'a mut State,
+    pub(crate) log: &'a mut Log,
 }
 
 /// What a key holds, and which operation wrote it.
@@ -207,22 +216,32 @@ impl Base {
         State { trie: self.trie.clone(), ..State::default() }
     }
 
-    /// What is to be written so that the rows are those of `state`.
-    pub(crate) fn changes(&self, state: &State) -> Result<Changes, Unreadable> {
-        let mut changes = state.trie.changes(&self.trie, &*self.rows)?;
-        for (name, Change { key, entry, .. }) in &state.changes {
-            let item = entry.as_ref().map(|entry| encoded(&entry.item(key)));
-            changes.push((entry_row(name), item));
-        }
-        for (key, (_, is_there)) in &state.keys {
-            changes.push((key_row(key), is_there.then(Bytes::new)));
-        }
-        if self.has_marks {
+    /// What is to be written so that the rows are those of `state`: the part of it that has this
+    /// number in the trie's [changes](MerkleTrie::changes).
+    pub(crate) fn changes(&self, state: &State, part: u32) -> Result<Option<Changes>, Unreadable> {
+        let Some(mut changes) = state.trie.changes(&self.trie, &*self.rows, part)? else {
+            return Ok(None);
+        };
+        if let Ok(first) = u8::try_from(part) {
+            let bound = |rest| {
+                let mut name = [rest; 32];
+                name[0] = first;
+                Digest(name)
+            };
+            for (name, Change { key, entry, .. }) in state.changes.range(bound(0)..=bound(255)) {
+                let item = entry.as_ref().map(|entry| encoded(&entry.item(key)));
+                changes.push((entry_row(name), item));
+                // A key does not come or go without a change.
+                if let Some((_, is_there)) = state.keys.get(key) {
+                    changes.push((key_row(key), is_there.then(Bytes::new)));
+                }
+            }
+        } else if self.has_marks {
             for mark in Self::marks(&*self.rows) {
                 changes.push((mark?, None));
             }
         }
-        Ok(changes)
+        Ok(Some(changes))
     }
 
     /// The rows now are those of `state`.
@@ -240,6 +259,30 @@ impl State {
 
     pub(crate) fn len(&self) -> usize {
         self.trie.len()
+    }
+
+    /// Takes back what is in the log, but for the trie.
+    ///
+    /// Where the log says that nothing differed from what was on disk, nothing differs from what is on
+    /// disk now: the key did not change in between, or that would be in the log of an earlier slot,
+    /// which is taken back after this one.
+    pub(crate) fn undo(&mut self, log: Log) {
+        for (name, before) in log.changes.into_iter().rev() {
+            match before {
+                Some(change) => self.changes.insert(name, change),
+                None => self.changes.remove(&name),
+            };
+        }
+        for (key, before) in log.keys.into_iter().rev() {
+            match before {
+                Some(since) => self.keys.insert(key, since),
+                None => self.keys.remove(&key),
+            };
+        }
+    }
+
+    pub(crate) fn set_trie(&mut self, trie: MerkleTrie) {
+        self.trie = trie;
     }
 
     /// How many keys differ from what is on disk.
@@ -358,9 +401,19 @@ impl Desk<'_> {
         let replaced = self.state.trie.insert_in(&*self.base.rows, name, leaf);
         let slot = version.slot;
         if self.base.hope(replaced).is_none() {
-            self.state.keys.insert(key.clone(), (slot, true));
+            self.note_key(key.clone(), slot, true);
         }
-        self.state.changes.insert(name, Change { slot, key, entry: Some(entry) });
+        self.note(name, Change { slot, key, entry: Some(entry) });
+    }
+
+    fn note(&mut self, name: Digest, change: Change) {
+        let before = self.state.changes.insert(name, change);
+        self.log.changes.push((name, before));
+    }
+
+    fn note_key(&mut self, key: Bytes, slot: Slot, is_there: bool) {
+        let before = self.state.keys.insert(key.clone(), (slot, is_there));
+        self.log.keys.push((key, before));
     }
 
     /// Whether the key was there.
@@ -370,8 +423,8 @@ impl Desk<'_> {
         let was_there = self.base.hope(removed).is_some();
         if was_there {
             let (key, slot) = (Bytes::copy_from_slice(key), version.slot);
-            self.state.keys.insert(key.clone(), (slot, false));
-            self.state.changes.insert(name, Change { slot, key, entry: None });
+            self.note_key(key.clone(), slot, false);
+            self.note(name, Change { slot, key, entry: None });
         }
         was_there
     }

@@ -7,41 +7,57 @@ use elea_protocol::application::{Application, Context};
 use elea_protocol::codec;
 use elea_protocol::id::{Digest, Slot};
 use elea_protocol::rows::{Changes, RowsView, Unreadable};
+use elea_protocol::trie::MerkleTrie;
 
 use crate::execute::execute;
 use crate::limits::{BadLimits, Limits};
 use crate::operation::Operation;
-use crate::outcome::{Answer, Reason, Refused, Version};
+use crate::outcome::{self, Answer, Reason, Refused};
 use crate::snapshot::{StateRestore, StateSnapshot};
-use crate::state::{Base, Desk, State};
+use crate::state::{Base, Desk, Log, State};
 
 /// The replicated key-value store.
 ///
-/// What is permanent lies on disk, and in memory is what differs from it. It keeps a version of that
-/// for every slot that may be undone. Versions share what they have in common, so that a version
-/// costs what its slot wrote, and undoing a slot, or any number of them, is taking up an older
-/// version.
+/// What is permanent lies on disk, and in memory is what differs from it, with what every slot that may
+/// be undone put in the place of what.
 pub struct KeyValueStore {
     limits: Limits,
     base: Base,
     state: State,
-    /// The state after each slot from the last permanent one on, the present one last; never
-    /// empty. Operations of a slot that has not ended are in `state` alone.
-    versions: VecDeque<(Slot, State)>,
+    /// Each slot from the last permanent one on; never empty.
+    versions: VecDeque<Version>,
+    /// Of the slot that has not ended.
+    log: Log,
     /// The state that is on its way to the disk.
     writing: Option<State>,
+}
+
+/// A slot that can be gone back to.
+struct Version {
+    slot: Slot,
+    /// What it has changed. Empty where it is permanent.
+    log: Log,
+    /// The trie after it.
+    trie: MerkleTrie,
+}
+
+impl Version {
+    fn permanent(slot: Slot, state: &State) -> Self {
+        Self { slot, log: Log::default(), trie: state.trie().clone() }
+    }
 }
 
 impl KeyValueStore {
     /// An empty store with the default limits.
     #[must_use]
     pub fn new() -> Self {
-        let genesis = (Slot::GENESIS, State::default());
+        let state = State::default();
         Self {
             limits: Limits::default(),
             base: Base::none(),
-            state: State::default(),
-            versions: [genesis].into(),
+            versions: [Version::permanent(Slot::GENESIS, &state)].into(),
+            state,
+            log: Log::default(),
             writing: None,
         }
     }
@@ -86,10 +102,11 @@ impl Application for KeyValueStore {
     type Restore = StateRestore;
 
     fn execute(&mut self, context: &Context, operation: &Bytes) -> Bytes {
-        let version = Version { slot: context.slot, index: context.index };
+        let version = outcome::Version { slot: context.slot, index: context.index };
         let answer = match codec::decode::<Operation>(operation) {
             Ok(operation) => {
-                let mut desk = Desk { base: &self.base, state: &mut self.state };
+                let mut desk =
+                    Desk { base: &self.base, state: &mut self.state, log: &mut self.log };
                 execute(&mut desk, &self.limits, version, operation)
             }
             Err(_) => Answer::Refused(Refused::from(Reason::Malformed)),
@@ -98,21 +115,27 @@ impl Application for KeyValueStore {
     }
 
     fn end_slot(&mut self, slot: Slot) {
-        self.versions.push_back((slot, self.state.clone()));
+        let (log, trie) = (std::mem::take(&mut self.log), self.state.trie().clone());
+        self.versions.push_back(Version { slot, log, trie });
     }
 
     fn undo_to(&mut self, slot: Slot) {
-        while self.versions.back().is_some_and(|(version, _)| *version > slot) {
-            self.versions.pop_back();
+        let mut undone = vec![std::mem::take(&mut self.log)];
+        while self.versions.back().is_some_and(|version| version.slot > slot) {
+            undone.extend(self.versions.pop_back().map(|version| version.log));
         }
-        let (version, state) = self.versions.back().expect("permanent slots are not undone");
-        assert_eq!(*version, slot, "every slot that may be undone was executed");
-        self.state = state.clone();
+        let version = self.versions.back().expect("permanent slots are not undone");
+        assert_eq!(version.slot, slot, "every slot that may be undone was executed");
+        undone.into_iter().for_each(|log| self.state.undo(log));
+        self.state.set_trie(version.trie.clone());
     }
 
     fn make_permanent(&mut self, slot: Slot) {
-        while self.versions.get(1).is_some_and(|(version, _)| *version <= slot) {
+        while self.versions.get(1).is_some_and(|version| version.slot <= slot) {
             self.versions.pop_front();
+        }
+        if let Some(first) = self.versions.front_mut() {
+            first.log = Log::default();
         }
     }
 
@@ -131,13 +154,18 @@ impl Application for KeyValueStore {
     fn open(&mut self, slot: Slot, digest: Digest, rows: RowsView) -> Result<(), Unreadable> {
         self.base = Base::open(rows, digest)?;
         self.state = self.base.state();
-        self.versions = [(slot, self.state.clone())].into();
+        self.versions = [Version::permanent(slot, &self.state)].into();
+        self.log = Log::default();
         self.writing = None;
         Ok(())
     }
 
-    fn changes(&mut self, snapshot: &StateSnapshot) -> Result<Changes, Unreadable> {
-        let changes = self.base.changes(snapshot.state())?;
+    fn changes(
+        &mut self,
+        snapshot: &StateSnapshot,
+        part: u32,
+    ) -> Result<Option<Changes>, Unreadable> {
+        let changes = self.base.changes(snapshot.state(), part)?;
         self.writing = Some(snapshot.state().clone());
         Ok(changes)
     }
@@ -146,9 +174,9 @@ impl Application for KeyValueStore {
         if let Some(written) = self.writing.take() {
             self.base.become_stored(&written, rows);
             self.state.forget(slot, &written);
-            // The version of the last slot is the present state, and need not keep more than it.
-            if let Some((_, version)) = self.versions.back_mut() {
-                *version = self.state.clone();
+            // The trie after the last slot is the present one, and need not keep more than it.
+            if let Some(version) = self.versions.back_mut() {
+                version.trie = self.state.trie().clone();
             }
         }
     }

@@ -20,7 +20,7 @@ use elea_protocol::message::{
 use elea_protocol::replica::{
     Adopted, Aside, EnteredView, Ground, Mark, Record, Recovered, Settled, StateHead, StoredState,
 };
-use elea_protocol::rows::{MemoryRows, RowsView};
+use elea_protocol::rows::{Changes, MemoryRows, RowsView};
 
 use crate::rng::Rng;
 use crate::violation::{Violation, demand};
@@ -35,6 +35,8 @@ struct Contents {
     state: Option<State>,
     /// The rows that the cluster begins with, until a later state takes their place.
     initial: Option<MemoryRows>,
+    /// What the next state changes, as far as it was told; of none that is told after a crash.
+    settling: Option<(Position, Changes)>,
     /// A state that is being fetched.
     incoming: Option<State>,
     /// The slots above it, or from slot 1 on.
@@ -211,6 +213,14 @@ impl Contents {
                 incoming.rows.apply(rows.into_iter().map(|(key, value)| (key, Some(value))));
                 return Ok(whole.then(|| incoming.view()));
             }
+            Record::Settling { at, first, changes } => {
+                if first {
+                    self.settling = Some((at, Vec::new()));
+                }
+                let settling = self.settling.as_mut().filter(|(of, _)| *of == at);
+                let settling = settling.ok_or("a part of what another checkpoint changes")?;
+                settling.1.extend(changes);
+            }
             Record::Settled(settled) => return self.settle(*settled).map(Some),
             Record::Evidence(evidence) => self.evidence.push(*evidence),
             Record::Standing(standing) => self.standing = standing,
@@ -244,13 +254,15 @@ impl Contents {
     fn settle(&mut self, settled: Settled) -> Result<RowsView, String> {
         let Settled { head, pieces, changes } = settled;
         let (base, to) = (self.base_slot(), head.stable.position());
+        let before = self.settling.take().filter(|(at, _)| *at == to);
+        let before = before.into_iter().flat_map(|(_, changes)| changes);
         if to.slot <= base || self.hash_at(to.slot) != Some(to.hash) {
             return Err(format!("a state at {} for slots from {base} on", to.slot));
         }
         self.slots.drain(..usize::try_from(to.slot.since(base)).unwrap_or(usize::MAX));
         let initial = self.initial.take().unwrap_or_default();
         let mut rows = self.state.take().map_or(initial, |state| state.rows);
-        rows.apply(changes);
+        rows.apply(before.chain(changes));
         let state = self.state.insert(State { head, pieces: pieces.into_iter().collect(), rows });
         Ok(state.view())
     }

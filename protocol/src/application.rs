@@ -99,13 +99,19 @@ pub trait Application: Send {
     fn open(&mut self, slot: Slot, digest: Digest, rows: RowsView) -> Result<(), Unreadable>;
 
     /// What is to be written, so that this snapshot's state, which is of a permanent slot, lies in
-    /// the rows that were [opened](Application::open) or [stored](Application::stored) last.
+    /// the rows that were [opened](Application::open) or [stored](Application::stored) last. It comes in parts,
+    /// so that nobody waits long for it: they are asked for one after the other from 0 on, perhaps
+    /// with operations executed in between, and `None` comes after the last. None is larger than a chunk
+    /// can be, and no two change the same row.
     ///
     /// # Errors
     /// What is there cannot be read.
-    fn changes(&mut self, snapshot: &Self::Snapshot) -> Result<Changes, Unreadable> {
-        let row = |index| Some((chunk_key(index), Some(snapshot.chunk(index)?)));
-        Ok((0..snapshot.chunks()).map_while(row).collect())
+    fn changes(
+        &mut self,
+        snapshot: &Self::Snapshot,
+        part: u32,
+    ) -> Result<Option<Changes>, Unreadable> {
+        Ok(snapshot.chunk(part).map(|chunk| vec![(chunk_key(part), Some(chunk))]))
     }
 
     /// The [changes](Application::changes) asked for last are on disk, and these are the rows now.

@@ -59,7 +59,7 @@ use elea_protocol::message::{Position, SlotEntry, Standing, StatePart};
 use elea_protocol::replica::{
     Adopted, Aside, Ground, Record, Recovered, Settled, StateHead, StoredState,
 };
-use elea_protocol::rows::{Row, RowsView};
+use elea_protocol::rows::{Changes, Row, RowsView};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use rustix::fs::{StatVfs, statvfs};
 use serde::Serialize;
@@ -82,6 +82,22 @@ const FIRST_GENERATION: u64 = 1;
 
 /// So many slots of an old history are removed at a time.
 const SWEPT: usize = 4096;
+
+/// What is written to a keyspace before it goes to a file, in bytes. fjall's default is 64 MiB, which
+/// every keyspace that is written to would take in memory in time: also `meta`, of which each version
+/// that is overwritten counts until then.
+const MEMTABLE_BYTES: u64 = 2 << 20;
+
+/// The same for slots: as many as are on disk before a state takes their place, twice, so that most of
+/// them are gone again before they would be written to a file.
+const HISTORY_MEMTABLE_BYTES: u64 = 4 << 20;
+
+/// Blocks of files kept in memory, in bytes, over all keyspaces.
+const CACHE_BYTES: u64 = 32 << 20;
+
+/// The journals that are on disk because something in them is not in a file yet, in bytes. fjall takes
+/// no less. A start reads them.
+const JOURNALS_BYTES: u64 = 64 << 20;
 
 /// The file that names the last group synced.
 const WITNESS: &str = "synced";
@@ -234,6 +250,8 @@ pub(crate) struct Store {
     files: Files,
     /// How much room has to be left on the disk, in bytes.
     reserve: u64,
+    /// What the next settled state changes, as far as it was told.
+    settling: Option<Settling>,
     durability: Durability,
     index: Index,
     /// Whether slots are stored that a state took the place of, and up to which they are removed.
@@ -261,6 +279,13 @@ struct Index {
     aside: BTreeSet<Digest>,
     /// The state on its way here.
     incoming: Option<Place>,
+}
+
+/// What becomes of rows when the state of a checkpoint is settled: sealed, and in memory only.
+#[derive(Debug)]
+struct Settling {
+    at: Position,
+    rows: BTreeMap<Bytes, Change>,
 }
 
 /// Where a state lies, and of which checkpoint it is.
@@ -377,6 +402,14 @@ fn part_of_key(key: &[u8]) -> Option<StatePart> {
 /// What becomes of one key: a value, or nothing.
 type Change = Option<Vec<u8>>;
 
+/// The rows as they are stored.
+fn sealed(changes: &Changes) -> impl Iterator<Item = (Bytes, Change)> {
+    let seal = |(key, value): &(Bytes, Option<Bytes>)| {
+        (key.clone(), value.as_ref().map(|value| rows::seal(key, value)))
+    };
+    changes.iter().map(seal)
+}
+
 /// What one group of records comes to. Within a batch of fjall's a key must not occur twice: both
 /// would get one sequence number, and which of them stays is undefined.
 struct Group<'a> {
@@ -390,6 +423,8 @@ struct Group<'a> {
     state: BTreeMap<[u8; 13], Change>,
     rows: BTreeMap<u64, BTreeMap<Bytes, Change>>,
     evidence: BTreeMap<Digest, Change>,
+    /// What was told for the next settled state, and is not written yet.
+    settling: Option<Settling>,
     /// Records, by their places in the group, with the generations whose rows they complete.
     completed: Vec<(usize, u64)>,
 }
@@ -507,6 +542,7 @@ impl Store {
             note,
             files: Files::default(),
             reserve: 0,
+            settling: None,
             durability,
             index: Index::default(),
             has_garbage: true,
@@ -805,9 +841,14 @@ impl Store {
     /// [`Durability::Os`], in the hands of the operating system. Answers the rows of states that
     /// records of the group complete, by the places of those records in the group.
     fn write(&mut self, records: &[Record]) -> Result<Vec<(usize, RowsView)>, StoreError> {
-        let mut group = Group::new(self);
+        let settling = self.settling.take();
+        let mut group = Group::new(self, settling);
         for (place, record) in records.iter().enumerate() {
             group.stage(place, record)?;
+        }
+        if group.is_empty() {
+            self.settling = group.settling;
+            return Ok(Vec::new());
         }
         let number = self.group + 1;
         group.put_meta(META_GROUP, &number)?;
@@ -821,9 +862,11 @@ impl Store {
             state,
             rows,
             evidence,
+            settling,
             completed,
         } = group;
         let mut is_noted = true;
+        self.settling = settling;
         for generation in index.generations() {
             let is_lost = self.note.damaged.contains(&generation);
             if !is_lost && !self.rows.contains_key(&generation) {
@@ -937,7 +980,7 @@ fn fill<K: Into<fjall::Slice>>(
 }
 
 impl<'a> Group<'a> {
-    fn new(store: &'a Store) -> Self {
+    fn new(store: &'a Store, settling: Option<Settling>) -> Self {
         Self {
             store,
             index: store.index.clone(),
@@ -948,8 +991,22 @@ impl<'a> Group<'a> {
             state: BTreeMap::new(),
             rows: BTreeMap::new(),
             evidence: BTreeMap::new(),
+            settling,
             completed: Vec::new(),
         }
+    }
+
+    /// Whether there is nothing to write.
+    fn is_empty(&self) -> bool {
+        self.index == self.store.index
+            && self.history.is_empty()
+            && self.meta.is_empty()
+            && self.aside.is_empty()
+            && self.orphans.is_empty()
+            && self.state.is_empty()
+            && self.rows.is_empty()
+            && self.evidence.is_empty()
+            && self.completed.is_empty()
     }
 
     fn seal<T: Serialize>(
@@ -1006,6 +1063,7 @@ impl<'a> Group<'a> {
                 }
                 Ok(())
             }
+            Record::Settling { at, first, changes } => self.gather(*at, *first, changes),
             Record::Settled(settled) => {
                 let generation = self.settle(settled)?;
                 self.completed.push((place, generation));
@@ -1138,6 +1196,19 @@ impl<'a> Group<'a> {
         }
     }
 
+    /// Keeps a part of what the next settled state changes.
+    fn gather(&mut self, at: Position, first: bool, changes: &Changes) -> Result<(), StoreError> {
+        if first {
+            self.settling = Some(Settling { at, rows: BTreeMap::new() });
+        }
+        let Some(settling) = self.settling.as_mut().filter(|settling| settling.at == at) else {
+            let what = format!("a part of a state at slot {} comes before the first", at.slot);
+            return Err(self.store.damaged(what));
+        };
+        settling.rows.extend(sealed(changes));
+        Ok(())
+    }
+
     /// Puts a state in the place of the slots up to it. Answers its generation.
     fn settle(&mut self, settled: &Settled) -> Result<u64, StoreError> {
         let Settled { head, pieces, changes } = settled;
@@ -1158,7 +1229,14 @@ impl<'a> Group<'a> {
         for (part, bytes) in pieces {
             self.put_piece(generation, *part, bytes)?;
         }
-        self.change_rows(generation, changes.iter().map(|(key, value)| (key, value.as_ref())));
+        let gathered = self.settling.take().filter(|settling| settling.at == at);
+        let rows = self.rows.entry(generation).or_default();
+        match gathered {
+            Some(gathered) if rows.is_empty() => *rows = gathered.rows,
+            Some(gathered) => rows.extend(gathered.rows),
+            None => {}
+        }
+        rows.extend(sealed(changes));
         self.put_meta(META_STATE, &(generation, head))?;
         Ok(generation)
     }
@@ -1177,6 +1255,7 @@ impl<'a> Group<'a> {
         }
         // Whatever the group holds so far is of the history that is gone.
         self.history.clear();
+        self.settling = None;
         self.index.era += 1;
         self.index.highest = at.slot;
         let era = self.index.era;
@@ -1270,7 +1349,7 @@ fn build<E: From<StoreError>>(
     let database = builder(half).open().map_err(|error| bad(plain(&error)))?;
     let initial = fill(&database)?;
     let found = || -> Result<(), String> {
-        let open = |name| database.keyspace(name, KeyspaceCreateOptions::default);
+        let open = |name| database.keyspace(name, || options(name));
         for name in [HISTORY, ASIDE, ORPHANS, STATE, EVIDENCE] {
             open(name).map_err(|error| plain(&error))?;
         }
@@ -1296,9 +1375,19 @@ fn build<E: From<StoreError>>(
 }
 
 fn builder(folder: &Path) -> fjall::DatabaseBuilder<Database> {
-    // One worker flushes and compacts: the history is written in order, so there is little to do,
-    // and the machine's cores are for signatures.
-    Database::builder(folder).worker_threads(1)
+    // Of two workers one puts flushing before compacting, so that a long compaction does not leave
+    // memtables in memory, of which there may be four of a keyspace before writes have to wait. No more
+    // of them: the machine's cores are for signatures.
+    Database::builder(folder)
+        .worker_threads(2)
+        .cache_size(CACHE_BYTES)
+        .max_journaling_size(JOURNALS_BYTES)
+}
+
+/// Of a keyspace of the protocol's own. They are stored with it when it is made.
+fn options(name: &str) -> KeyspaceCreateOptions {
+    let bytes = if name == HISTORY { HISTORY_MEMTABLE_BYTES } else { MEMTABLE_BYTES };
+    KeyspaceCreateOptions::default().max_memtable_size(bytes)
 }
 
 fn open_database(path: &Path, whole: &Path) -> Result<Database, StoreError> {
@@ -1343,7 +1432,7 @@ fn open_keyspace(path: &Path, database: &Database, name: &str) -> Result<Keyspac
         let what = format!("its {name} is missing");
         return Err(StoreError::Damaged { path: path.into(), what });
     }
-    let opened = database.keyspace(name, KeyspaceCreateOptions::default);
+    let opened = database.keyspace(name, || options(name));
     opened.map_err(|error| StoreError::Damaged { path: path.into(), what: plain(&error) })
 }
 

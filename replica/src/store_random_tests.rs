@@ -40,6 +40,7 @@ impl State {
 #[derive(Default)]
 struct Model {
     state: Option<State>,
+    settling: Option<Changes>,
     incoming: Option<State>,
     slots: Vec<(Digest, SlotEntry)>,
     entered: Option<EnteredView>,
@@ -93,6 +94,10 @@ impl Model {
                 let rows = rows.into_iter().map(|(key, value)| (key, Some(value)));
                 self.incoming.as_mut().expect("fetched").change(rows);
             }
+            Record::Settling { first, changes, .. } => {
+                let settling = self.settling.take().filter(|_| !first);
+                self.settling.insert(settling.unwrap_or_default()).extend(changes);
+            }
             Record::Settled(settled) => {
                 let Settled { head, pieces, changes } = *settled;
                 let slot = head.stable.slot().0;
@@ -101,6 +106,7 @@ impl Model {
                 let state = self.state.insert(State::new(head));
                 state.rows = before.map(|state| state.rows).unwrap_or_default();
                 state.pieces = pieces.into_iter().collect();
+                state.change(self.settling.take().unwrap_or_default());
                 state.change(changes);
             }
             Record::Evidence(evidence) => {
@@ -319,14 +325,22 @@ impl Scribe {
         let (slot, tag) = (self.dice.between(lowest, highest), self.tag());
         let pieces: BTreeMap<_, _> =
             (0..self.dice.below(4)).map(|_| (self.part(), self.bytes())).collect();
+        let head = head(slot, tag);
+        // What is begun for one checkpoint may be given up and begun anew.
+        for part in 0..self.dice.below(4) {
+            let (at, first) = (head.stable.position(), part == 0 || self.dice.one_in(4));
+            let changes = self.changes();
+            self.write(Record::Settling { at, first, changes });
+        }
+        let (pieces, changes) = (pieces.into_iter().collect(), self.changes());
+        self.write(Record::Settled(Box::new(Settled { head, pieces, changes })));
+    }
+
+    fn changes(&mut self) -> Changes {
         let changes: BTreeMap<_, _> = (0..self.dice.below(6))
             .map(|_| (self.key(), (!self.dice.one_in(3)).then(|| self.bytes())))
             .collect();
-        self.write(Record::Settled(Box::new(Settled {
-            head: head(slot, tag),
-            pieces: pieces.into_iter().collect(),
-            changes: changes.into_iter().collect(),
-        })));
+        changes.into_iter().collect()
     }
 
     fn transfer(&mut self) {
@@ -394,7 +408,9 @@ fn the_store_holds_what_the_records_come_to_however_they_are_grouped() {
                 let rows: BTreeMap<_, _> = all_rows(&view).into_iter().collect();
                 assert!(states().any(|state| state.rows == rows), "{rows:?}");
             }
-            let recovered = if dice.one_in(8) || rest.is_empty() {
+            // A crash takes what is settled in part, and a replica begins anew after it.
+            let is_whole = model.settling.is_none();
+            let recovered = if (is_whole && dice.one_in(8)) || rest.is_empty() {
                 let index = store.index.clone();
                 drop(store);
                 let (opened, recovered) = open();

@@ -124,6 +124,12 @@ pub(super) fn settled(slot: u64, tag: u64, changes: &[Changed]) -> Record {
     Record::Settled(Box::new(Settled { head: head(slot, tag), pieces, changes }))
 }
 
+fn settling(slot: u64, tag: u64, first: bool, changes: &[Changed]) -> Record {
+    let Record::Settled(settled) = settled(slot, tag, changes) else { unreachable!() };
+    let at = settled.head.stable.position();
+    Record::Settling { at, first, changes: settled.changes }
+}
+
 pub(super) fn all_rows(view: &RowsView) -> Vec<(Bytes, Bytes)> {
     view.range(&[], std::ops::Bound::Unbounded).map(|row| row.expect("sound")).collect()
 }
@@ -571,6 +577,36 @@ fn a_state_takes_the_place_of_the_slots_up_to_it_and_of_the_state_before() {
     store.commit(&fetched).expect("written");
     let (store, _) = reopen(&folder, store);
     assert_eq!((stored(&store), keys(&store.history), store.rows.len()), (vec![21], 1, 1));
+}
+
+#[test]
+fn what_a_state_changes_comes_in_parts_and_is_of_no_effect_before_the_last() {
+    let folder = TempDir::new().expect("a folder");
+    let open = || Store::open(folder.path(), &GENESIS, ME, Durability::Os).expect("sound");
+    let (mut store, _) = open();
+    store.commit(&[slot(1, 1), slot(2, 2), settled(1, 1, &[(b"a", Some(b"1"))])]).expect("written");
+    let given_up = settling(2, 2, true, &[(b"a", None), (b"x", Some(b"x"))]);
+    assert_eq!(store.commit(std::slice::from_ref(&given_up)).expect("kept").len(), 0);
+    let group = store.group;
+    // A crash takes it, and what follows it cannot be taken for what it belongs to.
+    drop(store);
+    let (mut store, recovered) = open();
+    assert_eq!(store.group, group);
+    let rows = all_rows(&recovered.state.expect("settled").rows);
+    assert_eq!(rows, [(Bytes::from("a"), Bytes::from("1"))]);
+    assert!(store.commit(&[settling(2, 2, false, &[])]).is_err());
+    // Begun anew, in the same group or in others, it has what it was told since.
+    store.commit(&[given_up]).expect("kept");
+    store.commit(&[settling(2, 2, true, &[(b"b", Some(b"2"))])]).expect("kept");
+    let views = store
+        .commit(&[settling(2, 2, false, &[(b"c", Some(b"3"))]), settled(2, 2, &[(b"a", None)])])
+        .expect("written");
+    let [(1, view)] = views.as_slice() else { panic!("the rows of the state: {views:?}") };
+    let pairs = [("b", "2"), ("c", "3")].map(|(key, value)| (Bytes::from(key), Bytes::from(value)));
+    assert_eq!(all_rows(view), pairs);
+    // A view keeps the folder in use.
+    drop((store, views));
+    assert_eq!(all_rows(&open().1.state.expect("settled").rows), pairs);
 }
 
 #[test]

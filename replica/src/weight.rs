@@ -8,6 +8,7 @@ use elea_protocol::message::{
     ToClient, ViewChange,
 };
 use elea_protocol::replica::Record;
+use elea_protocol::rows::Changes;
 
 use crate::limits::OVERHEAD;
 
@@ -80,6 +81,11 @@ fn proof(evidence: &Evidence) -> usize {
     }
 }
 
+fn row_changes(changes: &Changes) -> usize {
+    let size = |value: &Option<Bytes>| value.as_ref().map_or(0, Bytes::len);
+    changes.iter().map(|(key, value)| OVERHEAD + key.len() + size(value)).sum()
+}
+
 pub(crate) fn record(record: &Record) -> usize {
     OVERHEAD
         + match record {
@@ -102,12 +108,11 @@ pub(crate) fn record(record: &Record) -> usize {
             Record::Rows { rows, .. } => {
                 rows.iter().map(|(key, value)| OVERHEAD + key.len() + value.len()).sum()
             }
+            Record::Settling { changes, .. } => row_changes(changes),
             Record::Settled(settled) => {
                 let pieces = settled.pieces.iter().map(|(_, bytes)| bytes.len());
-                let rows = settled.changes.iter().map(|(key, value)| {
-                    OVERHEAD + key.len() + value.as_ref().map_or(0, Bytes::len)
-                });
-                stable(&settled.head.stable) + pieces.chain(rows).sum::<usize>()
+                let rows = row_changes(&settled.changes);
+                stable(&settled.head.stable) + pieces.sum::<usize>() + rows
             }
             Record::Evidence(evidence) => proof(evidence),
             Record::Standing(_) => 0,

@@ -337,9 +337,19 @@ impl Fleet {
     /// How much memory a replica has, in bytes, if it runs and the system says so.
     #[must_use]
     pub fn memory(&self, id: ReplicaId) -> Option<u64> {
+        self.memory_line(id, "VmRSS:")
+    }
+
+    /// The most that it had since its start.
+    #[must_use]
+    pub fn memory_peak(&self, id: ReplicaId) -> Option<u64> {
+        self.memory_line(id, "VmHWM:")
+    }
+
+    fn memory_line(&self, id: ReplicaId, name: &str) -> Option<u64> {
         let pid = self.replicas[usize::from(id.0)].child.as_ref()?.id()?;
         let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
         line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib << 10)
     }
 

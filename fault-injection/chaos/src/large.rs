@@ -1,8 +1,9 @@
 //! Much data: a replica that was away for long, and a start with many keys.
 //!
 //! What is measured is told, and judged only where it does not depend on the machine: that the
-//! replica catches up although it is killed twice on the way and one of its peers lies to it, and
-//! that all agree in the end. How many pieces it took in each life is told and not judged: under
+//! replica catches up although it is killed twice on the way and one of its peers lies to it, that
+//! all agree in the end, and that nobody needs more memory than is allowed or more time for a
+//! start, which is generous. How many pieces it took in each life is told and not judged: under
 //! load its peers may have moved on to a later state while it was down.
 
 use std::io::Write as _;
@@ -28,6 +29,9 @@ use crate::{verify, workload};
 const BATCH: u64 = 64;
 const UNDER_WAY: usize = 12;
 
+/// The bytes of a key.
+const KEY_BYTES: u64 = 14;
+
 /// The one that is away, and the one that lies to it.
 const AWAY: ReplicaId = ReplicaId(3);
 const LIAR: ReplicaId = ReplicaId(1);
@@ -46,6 +50,15 @@ pub struct Order {
     pub keys: u64,
     /// Bytes of each value.
     pub value_size: usize,
+}
+
+/// What a replica may need.
+#[derive(Clone, Copy, Debug)]
+pub struct Allowance {
+    /// Bytes of memory, at any time.
+    pub memory: u64,
+    /// From the start of the process until it serves.
+    pub start: Duration,
 }
 
 /// Writes keys in turn, and answers how long that took.
@@ -197,11 +210,11 @@ pub async fn away(order: &Order) -> Result<Json, Violation> {
     }))
 }
 
-/// Writes all keys, then stops and starts one replica, which has to be ready soon.
+/// Writes all keys, then kills and starts every replica, one after the other.
 ///
 /// # Errors
-/// Something does not start, or the replicas do not agree.
-pub async fn start(order: &Order) -> Result<Json, Violation> {
+/// Something does not start, or needs more than is allowed, or the replicas do not agree.
+pub async fn start(order: &Order, allowance: &Allowance) -> Result<Json, Violation> {
     let (mut fleet, client) = fleet(order).await?;
     let took = write(&client, order, 0..order.operations).await?;
     tell(&format!("{} writes in {:.1} s", order.operations, took.as_secs_f64()));
@@ -210,27 +223,46 @@ pub async fn start(order: &Order) -> Result<Json, Violation> {
     let memory =
         |fleet: &Fleet| -> Vec<u64> { fleet.ids().filter_map(|id| fleet.memory(id)).collect() };
     let loaded = memory(&fleet);
+    let peak: Vec<u64> = ids.iter().filter_map(|id| fleet.memory_peak(*id)).collect();
     let mut starts = Vec::new();
     for id in &ids {
         fleet.kill(&[*id]).await?;
         let begin = Instant::now();
         fleet.start(&[*id]).await?;
-        starts.push(begin.elapsed().as_secs_f64());
+        starts.push(begin.elapsed());
     }
     let started = memory(&fleet);
     let head = verify::agreement(&client).await?.head;
+    let state = order.operations.min(order.keys) * (order.value_size as u64 + KEY_BYTES);
     let stored: Vec<u64> = ids.iter().map(|id| folder_bytes(fleet.data(*id))).collect();
-    Ok(json!({
+    let seconds = |time: &Duration| time.as_secs_f64();
+    let times = |all: &[u64]| -> Vec<f64> {
+        let hundredths = |bytes: u64| (bytes * 100 / state.max(1)) as f64;
+        all.iter().map(|bytes| hundredths(*bytes) / 100.0).collect()
+    };
+    let measured = json!({
         "verdict": "sound",
         "keys": order.keys,
-        "state_bytes": order.keys * (order.value_size as u64 + 14),
+        "state_bytes": state,
         "write_seconds": took.as_secs_f64(),
-        "start_seconds": starts,
+        "start_seconds": starts.iter().map(seconds).collect::<Vec<_>>(),
+        "memory_bytes_peak": peak,
         "memory_bytes_loaded": loaded,
         "memory_bytes_started": started,
+        "memory_peak_by_state": times(&peak),
         "stored_bytes": stored,
+        "stored_by_state": times(&stored),
         "slots": head.slot.0,
-    }))
+    });
+    let most = peak.iter().chain(&started).max().copied().unwrap_or_default();
+    demand(most <= allowance.memory, "memory", || {
+        format!("a replica had {most} bytes of {} allowed: {measured}", allowance.memory)
+    })?;
+    let longest = starts.iter().max().copied().unwrap_or_default();
+    demand(longest <= allowance.start, "start", || {
+        format!("a start took {longest:?} of {:?} allowed: {measured}", allowance.start)
+    })?;
+    Ok(measured)
 }
 
 /// The bytes of all files in a folder. Files that go meanwhile count nothing.

@@ -41,6 +41,12 @@ enum Command {
     Start {
         #[command(flatten)]
         data: DataArguments,
+        /// The most memory that a replica may have at any time, in MiB
+        #[arg(long, default_value_t = 512)]
+        memory_max: u64,
+        /// The longest that a start may take, in seconds
+        #[arg(long, default_value_t = 20)]
+        start_max: u64,
     },
     /// Break everything, in windows of faults mixed at random, and report what came of it
     Run {
@@ -175,7 +181,11 @@ async fn obey(command: &Command) -> Result<Json, Violation> {
             kill_all::run(&order).await
         }
         Command::Away { data } => large::away(&data.order()?).await,
-        Command::Start { data } => large::start(&data.order()?).await,
+        Command::Start { data, memory_max, start_max } => {
+            let start = Duration::from_secs(*start_max);
+            let allowance = large::Allowance { memory: memory_max.saturating_mul(1 << 20), start };
+            large::start(&data.order()?, &allowance).await
+        }
         Command::Run { minutes, out, netns, cluster } => {
             let order = run::Order {
                 elea: cluster.elea()?,

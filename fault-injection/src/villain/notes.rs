@@ -71,6 +71,7 @@ impl Notes {
             | Record::Fetching(_)
             | Record::Piece { .. }
             | Record::Rows { .. }
+            | Record::Settling { .. }
             | Record::Settled(_)
             | Record::Evidence(_)
             | Record::Standing(_)

@@ -213,12 +213,16 @@ impl<A: Application> Execution<A> {
         self.sessions = sessions;
     }
 
-    /// What is to be written for a snapshot of a stable slot.
+    /// A part of what is to be written for a snapshot of a stable slot; `None` after the last.
     ///
     /// # Errors
     /// The application's rows are damaged.
-    pub(super) fn changes(&mut self, snapshot: &A::Snapshot) -> Result<Changes, Unreadable> {
-        self.application.changes(snapshot)
+    pub(super) fn changes(
+        &mut self,
+        snapshot: &A::Snapshot,
+        part: u32,
+    ) -> Result<Option<Changes>, Unreadable> {
+        self.application.changes(snapshot, part)
     }
 
     /// The state of a stable slot is on disk.

@@ -417,7 +417,10 @@ impl<A: Application> Replica<A> {
                 self.answer_status(client, nonce, counters, disk);
             }
             Event::AskEvidence { client } => self.answer_evidence(client),
-            Event::Synced(mark) => self.synced = self.synced.max(mark),
+            Event::Synced(mark) => {
+                self.synced = self.synced.max(mark);
+                self.settle_on();
+            }
             Event::Rows(mark, rows) => self.on_rows(mark, rows),
             Event::Unreadable(why) => self.distrust(&why),
             Event::Tick => self.on_tick(),

@@ -67,6 +67,16 @@ pub enum Record {
         /// [`Event::Rows`]: super::Event::Rows
         whole: bool,
     },
+    /// A part of what the [`Record::Settled`] of a checkpoint is to change, so that this one is not large.
+    /// It is of no effect before that one, and what a crash leaves of it goes.
+    Settling {
+        /// The checkpoint.
+        at: Position,
+        /// Whether it is the first part: then what there was of others goes.
+        first: bool,
+        /// What becomes of the application's rows.
+        changes: Changes,
+    },
     /// The stored state becomes that of a stable checkpoint of the own history, and takes the place
     /// of the slots up to it; those above it stay. The driver answers with [`Event::Rows`].
     ///
@@ -149,7 +159,7 @@ pub struct Settled {
     pub head: StateHead,
     /// The protocol's own pieces of the state, all of them. Those before are gone.
     pub pieces: Vec<(StatePart, Bytes)>,
-    /// What becomes of the application's rows.
+    /// What becomes of the application's rows, with all that went before it as [`Record::Settling`].
     pub changes: Changes,
 }
 

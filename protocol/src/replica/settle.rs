@@ -6,6 +6,11 @@
 //! stable checkpoint, in one record: what has [changed](Application::changes) of the application's
 //! rows, and the sessions as they are. From then on the slots up to it are not needed.
 //!
+//! What has changed may be much, and nobody waits for it: it is worked out in slices, each a record
+//! ([`Record::Settling`]) that the driver keeps in memory until the last one makes all of it durable at
+//! once. The next slice comes when the one before has gone through the driver's queue, so that
+//! between any two of them there is room for other events and other records.
+//!
 //! The application learns of it when the record is durable, with a view of the rows as they are
 //! then, and lets go of what it kept in memory. Only one such record is under way at a time, so
 //! that this view is of exactly that checkpoint.
@@ -14,12 +19,20 @@ use super::transfer::Taken;
 use super::{Mark, Record, Replica, Settled, StateHead};
 use crate::application::{Application, Snapshot};
 use crate::id::Slot;
-use crate::message::{SlotEntry, StatePart};
-use crate::rows::RowsView;
+use crate::message::{Position, SlotEntry, StableProof, StatePart};
+use crate::rows::{Changes, RowsView};
 
 /// About what a slot takes beside its requests, and a request beside its operations.
 const SLOT_BYTES: u64 = 256;
 const REQUEST_BYTES: u64 = 256;
+
+/// A slice ends when it has so many rows, or so many bytes...
+const SLICE_ROWS: usize = 512;
+const SLICE_BYTES: usize = 256 << 10;
+
+/// ...but has at least so many parts of what an application changes, so that there are no more slices the
+/// more there is: memory would fill with what is not settled.
+const SLICE_PARTS: u32 = 8;
 
 /// How much is on disk, and what is being written.
 #[derive(Clone, Debug, Default)]
@@ -28,8 +41,20 @@ pub(super) struct Settling {
     logged: u64,
     /// The bytes of the protocol's own pieces when they were last written.
     pieces: u64,
+    /// The state whose changes are being worked out.
+    gathering: Option<Gathering>,
     /// The record that is not durable yet, and of which checkpoint it is.
     writing: Option<(Mark, Slot)>,
+}
+
+/// How far the changes of a state have been worked out.
+#[derive(Clone, Debug)]
+struct Gathering {
+    proof: StableProof,
+    /// The next part to ask the application for.
+    next: u32,
+    /// Not before this is durable.
+    after: Mark,
 }
 
 impl Settling {
@@ -43,6 +68,11 @@ impl Settling {
     /// A state with so many bytes of pieces was found on the disk.
     pub(super) fn note_state(&mut self, bytes: u64) {
         self.pieces = bytes;
+    }
+
+    /// The state that is needed until its changes are worked out.
+    pub(super) fn at(&self) -> Option<Position> {
+        self.gathering.as_ref().map(|gathering| gathering.proof.position())
     }
 
     /// A state that was fetched has taken the place of the history.
@@ -63,22 +93,53 @@ impl<S: Snapshot> Taken<S> {
 impl<A: Application> Replica<A> {
     /// A checkpoint became stable: whether its state is written.
     pub(super) fn settle_when_due(&mut self) {
-        let Settling { logged, pieces, writing } = self.settling;
-        let is_due = writing.is_none() && logged >= self.setup.tuning.settle_bytes.max(pieces);
-        let Some(proof) = self.stable.clone().filter(|_| is_due && !self.is_distrusted()) else {
+        let Settling { logged, pieces, gathering, writing } = &self.settling;
+        let is_free = gathering.is_none() && writing.is_none();
+        let is_due = is_free && *logged >= self.setup.tuning.settle_bytes.max(*pieces);
+        let Some(proof) = self.stable.clone().filter(|_| is_due) else { return };
+        self.settling.logged = 0;
+        self.settling.gathering = Some(Gathering { proof, next: 0, after: Mark::NONE });
+        self.settle_on();
+    }
+
+    /// Works out the next slice of the changes, when the one before is through.
+    pub(super) fn settle_on(&mut self) {
+        let synced = self.synced;
+        let Some(mut gathering) = self.settling.gathering.take_if(|now| now.after <= synced) else {
             return;
         };
-        let at = proof.position();
-        let Some(served) = self.served.iter().find(|served| served.taken.at == at) else { return };
-        let changes = match self.execution.changes(&served.taken.snapshot) {
-            Ok(changes) => changes,
-            Err(why) => return self.distrust(&why),
+        let at = gathering.proof.position();
+        let served = self.served.iter().find(|served| served.taken.at == at);
+        let Some(taken) = served.map(|served| &served.taken).filter(|_| !self.distrusted) else {
+            return;
         };
-        let (digests, pieces) = (served.taken.digests, served.taken.own_pieces());
+        let (first, mut changes, mut bytes) = (gathering.next, Changes::new(), 0);
+        let is_last = loop {
+            match self.execution.changes(&taken.snapshot, gathering.next) {
+                Ok(Some(part)) => {
+                    let size = |value: &Option<bytes::Bytes>| value.as_ref().map_or(0, |v| v.len());
+                    bytes += part.iter().map(|(key, value)| key.len() + size(value)).sum::<usize>();
+                    changes.extend(part);
+                }
+                Ok(None) => break true,
+                Err(why) => return self.distrust(&why),
+            }
+            gathering.next += 1;
+            let is_full = changes.len() >= SLICE_ROWS || bytes >= SLICE_BYTES;
+            if is_full && gathering.next - first >= SLICE_PARTS {
+                break false;
+            }
+        };
+        if !is_last {
+            self.append(Record::Settling { at, first: first == 0, changes });
+            gathering.after = self.appended;
+            self.settling.gathering = Some(gathering);
+            return;
+        }
+        let (digests, pieces) = (taken.digests, taken.own_pieces());
         self.settling.pieces = pieces.iter().map(|(_, bytes)| bytes.len() as u64).sum();
-        self.settling.logged = 0;
         self.counters.states_settled += 1;
-        let head = StateHead { stable: proof, digests };
+        let head = StateHead { stable: gathering.proof, digests };
         self.append(Record::Settled(Box::new(Settled { head, pieces, changes })));
         self.settling.writing = Some((self.appended, at.slot));
     }

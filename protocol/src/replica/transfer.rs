@@ -326,14 +326,18 @@ impl<A: Application> Replica<A> {
 
     fn drop_old_states(&mut self) {
         let now = self.now.instant;
+        let settled = self.settling.at();
         let newest = self.served.len().saturating_sub(2);
         let mut index = 0;
         self.served.retain(|served| {
             index += 1;
-            index > newest || served.asked.is_some_and(|asked| asked.after_ms(SERVED_MS) > now)
+            index > newest
+                || Some(served.taken.at) == settled
+                || served.asked.is_some_and(|asked| asked.after_ms(SERVED_MS) > now)
         });
         while self.served.len() > SERVED_MAX {
-            self.served.pop_front();
+            let oldest = self.served.iter().position(|served| Some(served.taken.at) != settled);
+            self.served.remove(oldest.unwrap_or_default());
         }
     }
 

@@ -19,13 +19,19 @@ use serde::{Deserialize, Serialize};
 
 use super::chunk::{Assembly, Proof, graft};
 use super::{
-    Branch, CHUNK_WEIGHT_MAX, DEPTH_MAX, Iter, Leaf, LeafNode, MerkleTrie, NO_STUBS, Node, Summary,
-    WAYS, nibble,
+    Branch, CHUNK_WEIGHT_MAX, DEPTH_MAX, Iter, Leaf, LeafNode, Link, MerkleTrie, NO_STUBS, Node,
+    Summary, WAYS, nibble,
 };
 use crate::application::BadChunk;
 use crate::codec;
 use crate::id::Digest;
 use crate::rows::{Changes, Row, Rows, Unreadable};
+
+/// How deep the subtrees lie whose rows are a part of the changes each: there are 256 of them.
+const PART_DEPTH: usize = 2;
+
+/// The part that is above these subtrees.
+const LAST_PART: u32 = 256;
 
 /// Branches of fewer levels than this stay in memory: a few thousand, however large the trie.
 const LEVELS_KEPT: usize = 3;
@@ -170,14 +176,33 @@ fn branch_rows(path: &Path, node: &Node<()>, rows: &mut Vec<Row>) {
     }
 }
 
-/// What the rows under a path have to become, so that they are those of `new` and not of `old`.
+/// The child of a node that is at this path.
+fn child(
+    path: &Path,
+    node: Option<&Node<()>>,
+    way: u8,
+    stored: &FromRows<'_>,
+) -> Result<Link<()>, Unreadable> {
+    Ok(match node {
+        Some(Node::Branch(branch)) => branch.children[usize::from(way)].clone(),
+        Some(Node::Stub(summary)) => stored.load(path, summary)?.children[usize::from(way)].take(),
+        Some(Node::Leaf(_)) | None => None,
+    })
+}
+
+/// What the rows under a path have to become, above this depth, so that they are those of `new` and not
+/// of `old`.
 fn compare(
     path: &Path,
+    above: usize,
     new: Option<&Node<()>>,
     old: Option<&Node<()>>,
     stored: &FromRows<'_>,
     changes: &mut Changes,
 ) -> Result<(), Unreadable> {
+    if path.0.len() >= above {
+        return Ok(());
+    }
     if new.map(Node::summary) == old.map(Node::summary) {
         return Ok(());
     }
@@ -209,7 +234,7 @@ fn compare(
     for way in 0..WAYS {
         let child = |branch: Option<&Branch<()>>| branch.and_then(|b| b.children[way].clone());
         let (new, old) = (child(new), child(old));
-        compare(&path.child(way as u8), new.as_deref(), old.as_deref(), stored, changes)?;
+        compare(&path.child(way as u8), above, new.as_deref(), old.as_deref(), stored, changes)?;
     }
     Ok(())
 }
@@ -275,17 +300,44 @@ impl MerkleTrie {
         self.remove_with(&FromRows(rows), key)
     }
 
-    /// What becomes of the rows, which hold `stored`, so that they hold this trie.
+    /// What becomes of the rows, which hold `stored`, so that they hold this trie: a part of it, and
+    /// `None` after the last. Part 0 is of the keys whose first byte is 0, and so on; part 256 is what
+    /// is above them.
     ///
     /// # Errors
     /// A row could not be read.
-    pub fn changes(&self, stored: &Self, rows: &dyn Rows) -> Result<Changes, Unreadable> {
-        let mut changes = Changes::new();
-        let (new, old) = (self.root.as_deref(), stored.root.as_deref());
-        compare(&Path::default(), new, old, &FromRows(rows), &mut changes)?;
-        let (key, value) = root_row(self);
-        changes.push((key, Some(value)));
-        Ok(changes)
+    pub fn changes(
+        &self,
+        stored: &Self,
+        rows: &dyn Rows,
+        part: u32,
+    ) -> Result<Option<Changes>, Unreadable> {
+        let (mut changes, rows) = (Changes::new(), FromRows(rows));
+        let (mut path, mut new, mut old) =
+            (Path::default(), self.root.clone(), stored.root.clone());
+        match u8::try_from(part) {
+            Ok(first) => {
+                for way in [first >> 4, first & 15] {
+                    let summary = |node: &Link<()>| node.as_deref().map(Node::summary);
+                    if summary(&new) == summary(&old) {
+                        return Ok(Some(changes));
+                    }
+                    new = child(&path, new.as_deref(), way, &rows)?;
+                    old = child(&path, old.as_deref(), way, &rows)?;
+                    path = path.child(way);
+                }
+                let above = DEPTH_MAX + 1;
+                compare(&path, above, new.as_deref(), old.as_deref(), &rows, &mut changes)?;
+            }
+            Err(_) if part == LAST_PART => {
+                let (new, old) = (new.as_deref(), old.as_deref());
+                compare(&path, PART_DEPTH, new, old, &rows, &mut changes)?;
+                let (key, value) = root_row(self);
+                changes.push((key, Some(value)));
+            }
+            Err(_) => return Ok(None),
+        }
+        Ok(Some(changes))
     }
 
     /// Lets go of what is unchanged since `stored`, an earlier version of this trie whose rows are on

@@ -6,7 +6,7 @@ use std::ops::Bound;
 use proptest::prelude::*;
 
 use super::*;
-use crate::rows::MemoryRows;
+use crate::rows::{Changes, MemoryRows};
 
 /// Keys with long common prefixes, so that deep branches come and go.
 fn key() -> impl Strategy<Value = Digest> {
@@ -52,9 +52,18 @@ fn in_memory(node: Option<&Node<()>>) -> usize {
 /// All rows that a trie in memory comes to.
 fn rows_of(trie: &MerkleTrie) -> MemoryRows {
     let mut rows = MemoryRows::default();
-    let changes = trie.changes(&MerkleTrie::new(), &rows).expect("in memory");
+    let changes = changes(trie, &MerkleTrie::new(), &rows);
     rows.apply(changes);
     rows
+}
+
+/// All parts of the changes, of which no two are of the same row.
+fn changes(trie: &MerkleTrie, stored: &MerkleTrie, rows: &MemoryRows) -> Changes {
+    let part = |part| trie.changes(stored, rows, part).expect("readable");
+    let changes: Changes = (0..).map_while(part).flatten().collect();
+    let keys: std::collections::BTreeSet<_> = changes.iter().map(|(key, _)| key).collect();
+    assert_eq!(keys.len(), changes.len());
+    changes
 }
 
 proptest! {
@@ -75,7 +84,8 @@ proptest! {
                 }
                 Step::Store => {
                     let frozen = live.clone();
-                    rows.apply(frozen.changes(&stored, &rows).expect("readable"));
+                    let changes = changes(&frozen, &stored, &rows);
+                    rows.apply(changes);
                     stored = frozen;
                     live.forget(&stored.clone());
                     let whole = stored.clone();

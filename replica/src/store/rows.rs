@@ -21,7 +21,7 @@ const PREFIX: &str = "rows-";
 const ROWS: &str = "rows";
 
 /// What is written to a keyspace before it goes to a file, in bytes.
-const MEMTABLE_BYTES: u64 = 8 << 20;
+const MEMTABLE_BYTES: u64 = 4 << 20;
 
 pub(super) fn name(generation: u64) -> String {
     format!("{PREFIX}{generation}")
