@@ -33,6 +33,8 @@ pub struct Journal {
     values: Values,
     /// For each slot above the permanent one, oldest first, what its keys held before it.
     undo: Vec<(Slot, Changes)>,
+    /// Nothing up to this one is undone.
+    permanent: Slot,
     /// The same of the slot being executed.
     open: Changes,
 }
@@ -138,9 +140,12 @@ impl Application for Journal {
                 };
             }
         }
+        let at = self.undo.last().map_or(self.permanent, |(undoable, _)| *undoable);
+        assert_eq!(at, slot, "only what was executed since the permanent slot can be gone back to");
     }
 
     fn make_permanent(&mut self, slot: Slot) {
+        self.permanent = self.permanent.max(slot);
         self.undo.retain(|(undoable, _)| *undoable > slot);
     }
 
@@ -156,10 +161,11 @@ impl Application for Journal {
         Thawing { digest, hashes: None, pairs: BTreeMap::new() }
     }
 
-    fn open(&mut self, _slot: Slot, digest: Digest, rows: RowsView) -> Result<(), Unreadable> {
+    fn open(&mut self, slot: Slot, digest: Digest, rows: RowsView) -> Result<(), Unreadable> {
         let restored = rebuilt(self.restore(digest), &rows)?;
         self.values = restored.pairs.into_values().collect();
         self.undo.clear();
+        self.permanent = slot;
         Ok(())
     }
 }

@@ -48,10 +48,6 @@ impl Scrub {
 
     fn found(&self, damage: Damage, report: &mut impl FnMut(Unreadable)) {
         let is_of_rows = Files::is_of_rows(&damage.keyspace);
-        if is_of_rows && !self.files.is_ground(&damage.keyspace) {
-            // A state on its way here. When it is in place, the next look finds it again.
-            return;
-        }
         if !self.files.note(&damage) {
             return;
         }

@@ -60,7 +60,7 @@ use elea_protocol::replica::{
     Adopted, Aside, Ground, Record, Recovered, Settled, StateHead, StoredState,
 };
 use elea_protocol::rows::{Changes, Row, RowsView};
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, LsmError, PersistMode};
 use rustix::fs::{StatVfs, statvfs};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -112,6 +112,7 @@ const META_STATE: &[u8] = b"state";
 const META_INITIAL: &[u8] = b"initial";
 const META_INCOMING: &[u8] = b"incoming";
 const META_ERA: &[u8] = b"era";
+const META_GENERATION: &[u8] = b"generation";
 const META_VOTED: &[u8] = b"voted";
 const META_GROUP: &[u8] = b"group";
 const META_STANDING: &[u8] = b"standing";
@@ -279,6 +280,9 @@ struct Index {
     aside: BTreeSet<Digest>,
     /// The state on its way here.
     incoming: Option<Place>,
+    /// The highest generation that ever was. No name is used twice: fjall's journals may hold rows
+    /// of the one that had it first.
+    generation: u64,
 }
 
 /// What becomes of rows when the state of a checkpoint is settled: sealed, and in memory only.
@@ -306,10 +310,6 @@ impl Index {
     /// The generations of the states that are there.
     fn generations(&self) -> impl Iterator<Item = u64> {
         self.ground.into_iter().chain(self.incoming).map(|place| place.generation)
-    }
-
-    fn next_generation(&self) -> u64 {
-        self.generations().max().unwrap_or_default() + 1
     }
 }
 
@@ -516,9 +516,13 @@ impl Store {
             .open(path.join(WITNESS))
             .map_err(|error| unusable(path, &error))?;
         let mut note = Note::read(path);
-        note.prepare(path, &whole).map_err(|error| unusable(path, &error))?;
+        // Whoever only looks at a store gives nothing of it up.
+        let is_owner = me.is_some();
+        if is_owner {
+            note.prepare(path, &whole).map_err(|error| unusable(path, &error))?;
+        }
         let database = match open_database(path, &whole) {
-            Err(StoreError::Damaged { what, .. }) => {
+            Err(StoreError::Damaged { what, .. }) if is_owner => {
                 open_without_rows(path, &whole, &mut note, what)
             }
             other => other,
@@ -551,8 +555,11 @@ impl Store {
             witness,
             _lock: lock,
         };
-        let recovered = store.prepare(genesis, me).map_err(|error| store.blame(error))?;
-        Ok((store, recovered))
+        match store.prepare(genesis, me) {
+            Ok(recovered) => Ok((store, recovered)),
+            Err(error) if is_owner => Err(store.blame(error)),
+            Err(error) => Err(error),
+        }
     }
 
     fn prepare(
@@ -617,6 +624,8 @@ impl Store {
             index.ground = initial.map(|generation| Place { generation, at });
         }
         index.era = self.read_meta(META_ERA)?.unwrap_or_default();
+        let highest = index.generations().max().unwrap_or_default();
+        index.generation = self.read_meta::<u64>(META_GENERATION)?.unwrap_or_default().max(highest);
         index.highest = index.base();
         if let Some(last) = self.history.last_key_value() {
             let key = last.key().map_err(|error| self.damaged(plain(&error)))?;
@@ -650,12 +659,11 @@ impl Store {
                 dropped.map_err(|error| self.damaged(plain(&error)))?;
             }
         }
-        // One that is gone must not come back empty.
-        let is_known = |generation: &&u64| {
-            self.rows.contains_key(generation) || self.note.damaged.contains(generation)
-        };
-        if let Some(generation) = present.iter().find(|generation| !is_known(generation)) {
-            return Err(self.damaged(format!("its {} is missing", rows::name(*generation))));
+        // What is gone must not come back empty. fjall removes a keyspace of which it does not find
+        // the beginning.
+        for generation in present.iter().filter(|generation| !self.rows.contains_key(generation)) {
+            let condemned = self.note.condemn(&self.path, *generation);
+            condemned.map_err(|error| unusable(&self.path, &error))?;
         }
         self.write_note(&present)
     }
@@ -1176,9 +1184,16 @@ impl<'a> Group<'a> {
         }
     }
 
+    fn next_generation(&mut self) -> Result<u64, StoreError> {
+        self.index.generation += 1;
+        let generation = self.index.generation;
+        self.put_meta(META_GENERATION, &generation)?;
+        Ok(generation)
+    }
+
     /// A state is fetched from here on.
     fn fetch(&mut self, head: &StateHead) -> Result<(), StoreError> {
-        let head: PlacedHead = (self.index.next_generation(), head.clone());
+        let head: PlacedHead = (self.next_generation()?, head.clone());
         if let Some(before) = self.index.incoming.replace(place(&head)) {
             self.drop_state(before.generation)?;
         }
@@ -1223,7 +1238,10 @@ impl<'a> Group<'a> {
         if before.is_some_and(|generation| self.store.note.damaged.contains(&generation)) {
             return Err(self.store.damaged("a state is to be written over one that was given up"));
         }
-        let generation = before.unwrap_or_else(|| self.index.next_generation());
+        let generation = match before {
+            Some(generation) => generation,
+            None => self.next_generation()?,
+        };
         self.drop_pieces(generation)?;
         self.index.ground = Some(Place { generation, at });
         for (part, bytes) in pieces {
@@ -1374,6 +1392,9 @@ fn build<E: From<StoreError>>(
     found().map_err(|reason| bad(reason).into())
 }
 
+/// Tables that are kept open.
+const CACHED_FILES: usize = 128;
+
 fn builder(folder: &Path) -> fjall::DatabaseBuilder<Database> {
     // Of two workers one puts flushing before compacting, so that a long compaction does not leave
     // memtables in memory, of which there may be four of a keyspace before writes have to wait. No more
@@ -1382,6 +1403,8 @@ fn builder(folder: &Path) -> fjall::DatabaseBuilder<Database> {
         .worker_threads(2)
         .cache_size(CACHE_BYTES)
         .max_journaling_size(JOURNALS_BYTES)
+        // By default it keeps nearly as many open as a process may have, and clients need some.
+        .max_cached_files(Some(CACHED_FILES))
 }
 
 /// Of a keyspace of the protocol's own. They are stored with it when it is made.
@@ -1397,7 +1420,9 @@ fn open_database(path: &Path, whole: &Path) -> Result<Database, StoreError> {
         .map_err(|_| damaged("its journal cannot be read".to_owned()))?;
     opened.map_err(|error| match error {
         fjall::Error::Locked => StoreError::InUse { path: path.into() },
-        fjall::Error::Io(error) if !is_damage(error.kind()) => {
+        fjall::Error::Io(error) | fjall::Error::Storage(LsmError::Io(error))
+            if !is_damage(&error) =>
+        {
             StoreError::Unusable { path: path.into(), reason: error.to_string() }
         }
         other => damaged(plain(&other)),
@@ -1421,9 +1446,11 @@ fn open_without_rows(
     }
 }
 
-/// Whether the bytes are at fault and not the way to them.
-fn is_damage(kind: io::ErrorKind) -> bool {
-    matches!(kind, io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
+/// Whether the bytes are at fault and not the way to them: permissions, say, or too many open files.
+fn is_damage(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
+    let is_of_device = error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error());
+    is_of_device || matches!(error.kind(), InvalidData | UnexpectedEof | NotFound)
 }
 
 fn open_keyspace(path: &Path, database: &Database, name: &str) -> Result<Keyspace, StoreError> {

@@ -68,10 +68,11 @@ fn a_look_finds_a_turned_bit_wherever_it_is_in_a_table_and_nothing_where_there_i
         let found = look(&store);
         assert_eq!(found.len(), 1, "at {place}: {found:?}");
         assert_eq!(found[0].keyspace, "rows-1");
-        assert!(store.files().is_ground("rows-1"));
         fs::write(table, &sound).expect("written");
     }
     assert_eq!(look(&store), []);
+    let damage = Damage { keyspace: "rows-1".to_owned(), what: "it".to_owned() };
+    assert!(store.files().note(&damage) && !store.files().note(&damage), "told once");
     let mut steps = 0;
     let looked = store.files().look(
         &mut |_| {
@@ -156,7 +157,7 @@ fn rows_on_their_way_here_that_are_damaged_are_fetched_anew() {
     let table = tables(&store.rows[&2]).remove(0);
     turn_a_bit(&table, 0);
     assert_eq!(look(&store)[0].keyspace, "rows-2");
-    assert!(!store.files().is_ground("rows-2"));
+    assert!(!store.files().note(&look(&store)[0]), "nobody stands on them");
     let error = store.failed("an earlier write failed");
     assert!(matches!(store.blame(error), StoreError::RowsDamaged { .. }));
     drop(store);

@@ -13,6 +13,7 @@ use elea_protocol::replica::Setup;
 use elea_protocol::seal::{SecretKey, Signer as _};
 use elea_replica::{Config, Limits, Node, RunError, StoreError};
 use futures::FutureExt as _;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::oneshot;
 use tracing_subscriber::EnvFilter;
 
@@ -27,6 +28,11 @@ use crate::output;
 const OBSERVER: &str = "observer: this replica took part before and its data folder was lost; it \
                         follows, serves its peers and never votes (see docs/operations.md)";
 
+/// How often, and after which pause, a replica that starts again in this process waits for the one
+/// before to let go of the folder.
+const IN_USE_TRIES: u32 = 100;
+const IN_USE_PAUSE: Duration = Duration::from_millis(100);
+
 /// Runs until SIGTERM, Ctrl-C, or something that it cannot go on with.
 pub async fn run(args: &Replica) -> Outcome {
     let mut stopping = Stopping::listen()?;
@@ -35,8 +41,9 @@ pub async fn run(args: &Replica) -> Outcome {
     let id = owner(&file, &args.cluster, &key, &args.key)?;
     let mut store = application(&file, &args.cluster)?;
     log();
+    raise_open_files();
     let listen = args.listen.clone().or_else(|| file.addresses.get(usize::from(id.0)).cloned());
-    let config = Config {
+    let mut config = Config {
         setup: Setup {
             id,
             membership: Arc::new(file.membership.clone()),
@@ -67,13 +74,23 @@ pub async fn run(args: &Replica) -> Outcome {
     };
     // It may come while a replica that failed is being stopped, and then holds for the next one.
     let told_to_stop = told_to_stop.shared();
+    let mut patience = 0;
     loop {
         let served = serve(config.clone(), store, told_to_stop.clone()).await;
-        // It has given them up, and goes on with those of the others.
-        let Err(RunError::Store(error @ StoreError::RowsDamaged { .. })) = served else {
-            return served.map_err(failure);
-        };
-        eprintln!("elea: {error}; this is that start");
+        match served {
+            // It has given them up, and goes on with those of the others.
+            Err(RunError::Store(error @ StoreError::RowsDamaged { .. })) => {
+                eprintln!("elea: {error}; this is that start");
+                patience = IN_USE_TRIES;
+            }
+            // A thread of the one before may still be waiting for the disk.
+            Err(RunError::Store(StoreError::InUse { .. })) if patience > 0 => {
+                tokio::time::sleep(IN_USE_PAUSE).await;
+                patience -= 1;
+            }
+            served => return served.map_err(failure),
+        }
+        config.setup.seed = rand::random();
         store = application(&file, &args.cluster)?;
     }
 }
@@ -114,6 +131,14 @@ fn limits(args: &Replica) -> Limits {
         limits.disk_reserve_bytes = mebibytes << 20;
     }
     limits
+}
+
+/// Lets the process have as many files open as it may: by default it is hardly more than the
+/// connections that it takes.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    // Where that is refused it works as it is.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 /// Which replica of the cluster a key is of.

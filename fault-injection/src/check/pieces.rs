@@ -111,6 +111,10 @@ impl Pieces {
     pub fn message_leaves(&self, who: ReplicaId, message: &Message) -> Result<(), Violation> {
         let Message::Fetch(fetch) = message else { return Ok(()) };
         let Wanted::State { at, part } = fetch.body.wanted else { return Ok(()) };
+        // What was there is given up, and will be gone as soon as that is on the disk.
+        if self.written.iter().any(|(_, step)| !matches!(step, Step::Piece(..))) {
+            return Ok(());
+        }
         let is_here = self
             .on_disk
             .as_ref()

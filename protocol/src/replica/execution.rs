@@ -207,8 +207,15 @@ impl<A: Application> Execution<A> {
         Ok(())
     }
 
-    /// Puts stored sessions in place; the application's state cannot be read.
-    pub(super) fn stand_on(&mut self, slot: Slot, sessions: Sessions) {
+    /// Puts stored sessions in place; the application's state cannot be read. What the application
+    /// has instead is of no use, but it is what slots are executed on, and undone to.
+    pub(super) fn open_without(&mut self, slot: Slot, sessions: Sessions) {
+        self.application.end_slot(slot);
+        self.application.make_permanent(slot);
+        self.stand_on(slot, sessions);
+    }
+
+    fn stand_on(&mut self, slot: Slot, sessions: Sessions) {
         self.versions = VecDeque::from([(slot, sessions.clone())]);
         self.sessions = sessions;
     }

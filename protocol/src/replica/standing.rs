@@ -29,6 +29,9 @@ use crate::seal::{Signed, sign};
 /// The first wait until a new replica asks again, in ms; it doubles up to the status interval.
 const ASK_AGAIN_MS: u64 = 10;
 
+/// No checkpoint ends this quarantine: another state has to be in place.
+const UNTIL_REPLACED: Slot = Slot(u64::MAX);
+
 /// Mismatches kept for the operator, the newest ones.
 const MISMATCHES_KEPT: usize = 8;
 
@@ -286,8 +289,7 @@ impl<A: Application> Replica<A> {
     pub fn quarantine(&mut self, doubt: Doubt) {
         let until = match doubt {
             Doubt::State(slot) => slot,
-            // Until another state is in place.
-            Doubt::Store(_) => Slot(u64::MAX),
+            Doubt::Store(_) => UNTIL_REPLACED,
         };
         match &mut self.office.quarantine {
             Some(known) => known.until = known.until.max(until),
@@ -299,12 +301,16 @@ impl<A: Application> Replica<A> {
         self.forget_own_campaign();
     }
 
-    /// A certified state has taken the place of one that could not be read.
+    /// A certified state has taken the place of one that could not be read. A doubt that came before
+    /// that one is still to be settled.
     pub(super) fn end_doubt_of_store(&mut self) {
         if let Some(quarantine) = &mut self.office.quarantine
-            && matches!(quarantine.doubt, Doubt::Store(_))
+            && quarantine.until == UNTIL_REPLACED
         {
-            quarantine.until = Slot::GENESIS;
+            quarantine.until = match quarantine.doubt {
+                Doubt::State(slot) => slot,
+                Doubt::Store(_) => Slot::GENESIS,
+            };
         }
     }
 

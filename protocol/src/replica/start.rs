@@ -194,7 +194,7 @@ impl<A: Application> Replica<A> {
                 self.keep_transferred(Taken { at, digests, last, snapshot, sessions });
             }
             Err(why) => {
-                self.execution.stand_on(at.slot, sessions);
+                self.execution.open_without(at.slot, sessions);
                 self.distrust(&why);
             }
         }

@@ -16,7 +16,7 @@ use fjall::{AbstractTree as _, Keyspace};
 use rustix::fs::{Advice, fadvise};
 use xxhash_rust::xxh3::Xxh3;
 
-use super::rows;
+use super::{is_damage, rows};
 
 /// So much is read at a time, in bytes.
 const STEP: usize = 256 << 10;
@@ -88,17 +88,17 @@ impl Files {
         self.known().is_full = is_full;
     }
 
-    /// Notes a damage. Answers whether it is the first one there that is known of.
+    /// Notes a damage. Answers whether it is news: the first one there that is known of, and not to
+    /// rows that are on their way here. If those are put in place, the next look finds it again.
     pub(crate) fn note(&self, damage: &Damage) -> bool {
         let mut known = self.known();
+        let is_ground = known.ground.as_deref() == Some(&damage.keyspace);
+        if Self::is_of_rows(&damage.keyspace) && !is_ground {
+            return false;
+        }
         let is_new = !known.damage.contains_key(&damage.keyspace);
         known.damage.entry(damage.keyspace.clone()).or_insert_with(|| damage.what.clone());
         is_new
-    }
-
-    /// Whether these are the rows that the application reads.
-    pub(crate) fn is_ground(&self, keyspace: &str) -> bool {
-        self.known().ground.as_deref() == Some(keyspace)
     }
 
     /// Whether others can repair what is in this keyspace.
@@ -117,9 +117,12 @@ impl Files {
 
     /// Looks at all tables that there are now.
     pub(crate) fn look(&self, pace: Pace<'_>, found: &mut dyn FnMut(Damage)) -> Looked {
-        let keyspaces: Vec<Keyspace> = self.known().keyspaces.values().cloned().collect();
+        let names: Vec<String> = self.known().keyspaces.keys().cloned().collect();
         let mut tables = 0;
-        for keyspace in keyspaces {
+        for name in names {
+            // One by one: what is held here stays on the disk as long.
+            let keyspace = self.known().keyspaces.get(&name).cloned();
+            let Some(keyspace) = keyspace else { continue };
             match look_at(&keyspace, pace, found) {
                 Looked::Whole(more) => tables += more,
                 Looked::Stopped => return Looked::Stopped,
@@ -143,7 +146,9 @@ pub(super) fn look_at(
             Ok(Some(sum)) if sum == table.checksum().into_u128() => None,
             Ok(Some(_)) => Some(String::from("does not match its checksum")),
             Ok(None) => return Looked::Stopped,
-            Err(error) => Some(format!("cannot be read ({error})")),
+            Err(error) if is_damage(&error) => Some(format!("cannot be read ({error})")),
+            // It is not the disk that is at fault. The next look will show.
+            Err(_) => continue,
         };
         tables += 1;
         if let Some(what) = sum {

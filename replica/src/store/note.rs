@@ -112,8 +112,8 @@ impl Note {
         Ok(())
     }
 
-    /// Finds the rows without which `open` succeeds. Answers what it gave then, or `None` when the
-    /// damage is somewhere else.
+    /// Finds the rows without which `open` succeeds: some, or else all of them. Answers what it gave
+    /// then, or `None` when the damage is somewhere else.
     pub(super) fn try_without<T>(
         &mut self,
         path: &Path,
@@ -121,20 +121,27 @@ impl Note {
         mut open: impl FnMut() -> Option<T>,
     ) -> io::Result<Option<T>> {
         let sound = |(generation, _): &(u64, u64)| !self.damaged.contains(generation);
-        let folders: Vec<(u64, u64)> =
+        let mut folders: Vec<(u64, u64)> =
             self.folders.iter().map(|(g, f)| (*g, *f)).filter(sound).collect();
-        for (generation, folder) in folders {
-            let (place, aside) = (place(store, folder), aside(path, folder));
-            if !place.try_exists()? {
-                continue;
+        folders.retain(|(_, folder)| place(store, *folder).is_dir());
+        let each = folders.iter().map(std::slice::from_ref);
+        let all = (folders.len() > 1).then_some(folders.as_slice());
+        for some in each.chain(all) {
+            for (_, folder) in some {
+                fs::rename(place(store, *folder), aside(path, *folder))?;
             }
-            fs::rename(&place, &aside)?;
             if let Some(opened) = open() {
-                self.condemn(path, generation)?;
-                remove(&aside)?;
+                for (generation, _) in some {
+                    self.condemn(path, *generation)?;
+                }
+                for (_, folder) in some {
+                    remove(&aside(path, *folder))?;
+                }
                 return Ok(Some(opened));
             }
-            fs::rename(aside, place)?;
+            for (_, folder) in some {
+                fs::rename(aside(path, *folder), place(store, *folder))?;
+            }
         }
         Ok(None)
     }
