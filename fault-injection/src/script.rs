@@ -24,6 +24,7 @@
 //! | `heal` | ends all cuts and drops |
 //! | `crash r=3`, `restart r=3` | as they say |
 //! | `lose r=3` | the power goes, and the disk is empty when it comes back |
+//! | `scrub r=3` | finds, while it runs, that its stored state is damaged |
 //! | `status`, `state`, `disk`, `evidence` | prints a line for all replicas of which the same is true |
 //! | `mismatches` | the same of certified states that were not the own ones |
 //! | `counters of=(merges,orphans) r=2` | the same of what cores count; of all replicas if none is named |
@@ -147,6 +148,7 @@ impl Script {
             "crash" => page.inflict(given, Fault::Crash),
             "restart" => page.inflict(given, Fault::Restart),
             "lose" => page.lose(given),
+            "scrub" => page.scrub(given),
             "status" => Ok(page.status()),
             "state" => Ok(page.lines(|node| Some(node.core.as_ref()?.application().describe()))),
             "disk" => Ok(page.lines(|node| Some(on_disk(&node.disk)))),
@@ -357,6 +359,12 @@ impl Page {
             return Err("who loses its disk is named as `careless` in the beginning".into());
         }
         self.world.inflict(&Fault::LoseDisk(machine)).map_err(spoken)?;
+        Ok(String::new())
+    }
+
+    fn scrub(&mut self, given: &mut Given) -> Result<String, String> {
+        let machine = self.machine(given)?.ok_or("`r` is missing")?;
+        self.world.scrub(machine).map_err(spoken)?;
         Ok(String::new())
     }
 

@@ -37,7 +37,7 @@ impl<S: Subject> World<S> {
                 let node = &mut self.nodes[machine.index()];
                 if node.core.is_some() && node.rot() {
                     self.coverage.mark("spoilt state found while running");
-                    self.hand(*machine, Event::Unreadable(Unreadable("scrubbed".to_owned())))?;
+                    self.scrub(*machine)?;
                 }
             }
             Fault::CrashFetching { machine, pieces, down } => {
@@ -57,6 +57,17 @@ impl<S: Subject> World<S> {
             Fault::Join => self.network.join(),
         }
         Ok(())
+    }
+
+    /// The driver of a replica that runs finds that the stored state is not what was written.
+    ///
+    /// # Errors
+    /// What comes of it breaks a rule.
+    pub fn scrub(&mut self, machine: Machine) -> Result<(), Violation> {
+        if self.nodes[machine.index()].core.is_none() {
+            return Ok(());
+        }
+        self.hand(machine, Event::Unreadable(Unreadable("scrubbed".to_owned())))
     }
 
     fn crash(&mut self, machine: Machine) -> Result<(), Violation> {
