@@ -325,6 +325,7 @@ impl<S: Subject> Node<S> {
         let now = self.clock.at(time);
         let mut actions = Vec::new();
         let Some(villain) = &mut self.villain else {
+            self.pieces.fetches(core.transferring().map(|progress| progress.slot));
             self.pieces.arrives(&event);
             core.handle(now, event, &mut actions);
             for action in actions {

@@ -20,6 +20,10 @@ pub struct Pieces {
     on_disk: Option<(Position, BTreeSet<StatePart>)>,
     /// The state that was gone on with since the last start.
     resumed: Option<Position>,
+    /// The state on disk is the one that is being fetched.
+    is_fetched: bool,
+    /// It was, and is no longer needed. Should it be needed after all, it is fetched anew.
+    is_given_up: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +34,14 @@ enum Step {
 }
 
 impl Pieces {
+    /// The replica fetches the state at this slot, or none. Said before every event.
+    pub fn fetches(&mut self, slot: Option<Slot>) {
+        let on_disk = self.on_disk.as_ref().map(|(at, _)| at.slot);
+        let was_fetched =
+            std::mem::replace(&mut self.is_fetched, slot.is_some() && slot == on_disk);
+        self.is_given_up |= was_fetched && !self.is_fetched;
+    }
+
     /// The replica is about to be handed this.
     pub fn arrives(&mut self, event: &Event) {
         self.arriving = match event {
@@ -61,7 +73,10 @@ impl Pieces {
     pub fn synced(&mut self, mark: Mark) {
         while let Some((_, step)) = self.written.pop_front_if(|(written, _)| *written <= mark) {
             match (step, &mut self.on_disk) {
-                (Step::Begins(at), on_disk) => *on_disk = Some((at, BTreeSet::new())),
+                (Step::Begins(at), on_disk) => {
+                    *on_disk = Some((at, BTreeSet::new()));
+                    self.is_given_up = false;
+                }
                 (Step::Piece(at, part), Some((of, parts))) if *of == at => {
                     parts.insert(part);
                 }
@@ -76,6 +91,7 @@ impl Pieces {
     pub fn crashes(&mut self, fetching: Option<Position>) {
         self.written.clear();
         self.resumed = None;
+        (self.is_fetched, self.is_given_up) = (false, false);
         if self.on_disk.as_ref().is_some_and(|(at, _)| Some(*at) != fetching) {
             self.on_disk = None;
         }
@@ -112,7 +128,8 @@ impl Pieces {
         let Message::Fetch(fetch) = message else { return Ok(()) };
         let Wanted::State { at, part } = fetch.body.wanted else { return Ok(()) };
         // What was there is given up, and will be gone as soon as that is on the disk.
-        if self.written.iter().any(|(_, step)| !matches!(step, Step::Piece(..))) {
+        if self.is_given_up || self.written.iter().any(|(_, step)| !matches!(step, Step::Piece(..)))
+        {
             return Ok(());
         }
         let is_here = self
@@ -184,6 +201,13 @@ mod tests {
         assert!(!pieces.has_put_in_place(None));
         assert!(pieces.has_put_in_place(Some(AT)));
         assert!(!pieces.has_put_in_place(Some(AT)), "counted once");
+        // What was given up is fetched anew, and what a crash brings back is not.
+        pieces.fetches(Some(AT.slot));
+        assert!(asks(&pieces, StatePart::Last).is_err());
+        pieces.fetches(None);
+        assert_eq!(asks(&pieces, StatePart::Last), Ok(()));
+        pieces.crashes(Some(AT));
+        assert!(asks(&pieces, StatePart::Last).is_err());
         // A disk on which there is another state has nothing of this one.
         pieces.crashes(None);
         assert_eq!((pieces.count(), asks(&pieces, StatePart::Last)), (0, Ok(())));
