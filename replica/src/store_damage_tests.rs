@@ -1,8 +1,10 @@
 //! Tests of damage to files: what can be repaired is given up, what cannot is the end.
 
 use std::collections::BTreeMap;
+use std::fs;
 
 use elea_protocol::message::DiskHealth;
+use elea_protocol::replica::Ground;
 
 use super::tests::{adopted, all_rows, fetching, head, open, row, rows, settled, slot, stored};
 use super::*;

@@ -3,6 +3,8 @@
 //! The model applies each record by itself, as its documentation says, and knows nothing of
 //! groups, keys and overlays: what the store has to get right is exactly that these do not show.
 
+use elea_protocol::rows::Changes;
+
 use super::*;
 use crate::dice::Dice;
 

@@ -2,6 +2,7 @@
 //! the business of `store_random_tests.rs`.
 
 use std::collections::BTreeMap;
+use std::fs;
 
 use std::sync::Arc;
 
@@ -11,10 +12,12 @@ use elea_protocol::message::{
     Checkpoint, CheckpointCertificate, Commit, CommitCertificate, Level, Linked, Mismatch, NewView,
     NewViewHeader, NonDeterminism, OrderHeader, Request, SignedRequest, StableProof, StateDigests,
 };
-use elea_protocol::replica::EnteredView;
+use elea_protocol::replica::{Adopted, Aside, EnteredView, Ground, Settled};
 use elea_protocol::seal::{SecretKey, Signature, Signed, Signer};
+use fjall::KeyspaceCreateOptions;
 use tempfile::TempDir;
 
+use super::opening::builder;
 use super::*;
 
 const GENESIS: Digest = Digest([1; 32]);

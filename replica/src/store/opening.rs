@@ -1,0 +1,190 @@
+//! Making a store, and opening what is there.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use elea_protocol::codec;
+use elea_protocol::id::{Digest, ReplicaId};
+use elea_protocol::message::Standing;
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, LsmError, PersistMode};
+
+use super::note::Note;
+use super::{
+    ASIDE, CACHE_BYTES, EVIDENCE, FORMAT, HISTORY, HISTORY_MEMTABLE_BYTES, JOURNALS_BYTES,
+    MEMTABLE_BYTES, META, META_FORMAT, META_GENESIS, META_INITIAL, META_REPLICA, META_STANDING,
+    ORPHANS, STATE, StoreError, seal, unseal,
+};
+
+pub(super) fn check_format(path: &Path, meta: &Keyspace) -> Result<(), StoreError> {
+    let damaged = |what: String| StoreError::Damaged { path: path.into(), what };
+    let stored = meta.get(META_FORMAT).map_err(|error| damaged(plain(&error)))?;
+    let stored = stored.ok_or_else(|| damaged("it does not name its format".to_owned()))?;
+    match unseal::<u32>(META, META_FORMAT, &stored).map_err(damaged)? {
+        FORMAT => Ok(()),
+        found if found > FORMAT => Err(StoreError::NewerFormat { path: path.into(), found }),
+        found => Err(StoreError::OlderFormat { path: path.into(), found }),
+    }
+}
+
+pub(super) fn unusable(path: &Path, error: &io::Error) -> StoreError {
+    StoreError::Unusable { path: path.into(), reason: error.to_string() }
+}
+
+/// Makes the folder and takes its lock.
+pub(super) fn lock(path: &Path) -> Result<File, StoreError> {
+    fs::create_dir_all(path).map_err(|error| unusable(path, &error))?;
+    let lock = File::create(path.join("lock")).map_err(|error| unusable(path, &error))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(StoreError::InUse { path: path.into() }),
+        Err(TryLockError::Error(error)) => Err(unusable(path, &error)),
+    }
+}
+
+/// Builds a store next to where it belongs, and moves it there when it is on disk. It is empty but
+/// for what `fill` puts into it: the rows of an initial state, of the generation that it answers.
+pub(super) fn create<E: From<StoreError>>(
+    path: &Path,
+    whole: &Path,
+    genesis: &Digest,
+    me: ReplicaId,
+    fill: impl FnOnce(&Database) -> Result<Option<u64>, E>,
+) -> Result<(), E> {
+    let half = path.join("store.new");
+    match fs::remove_dir_all(&half) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(unusable(path, &error).into());
+        }
+        Ok(()) | Err(_) => {}
+    }
+    if let Err(error) = build(path, &half, genesis, me, fill) {
+        // What is left of it is of no use; the next attempt removes it, if this does not.
+        let _ = fs::remove_dir_all(&half);
+        return Err(error);
+    }
+    let moved = fs::rename(&half, whole)
+        .and_then(|()| File::open(path).and_then(|folder| folder.sync_all()));
+    moved.map_err(|error| unusable(path, &error).into())
+}
+
+fn build<E: From<StoreError>>(
+    path: &Path,
+    half: &Path,
+    genesis: &Digest,
+    me: ReplicaId,
+    fill: impl FnOnce(&Database) -> Result<Option<u64>, E>,
+) -> Result<(), E> {
+    let bad = |reason: String| StoreError::Unusable { path: path.into(), reason };
+    let database = builder(half).open().map_err(|error| bad(plain(&error)))?;
+    let initial = fill(&database)?;
+    let found = || -> Result<(), String> {
+        let open = |name| database.keyspace(name, || options(name));
+        for name in [HISTORY, ASIDE, ORPHANS, STATE, EVIDENCE] {
+            open(name).map_err(|error| plain(&error))?;
+        }
+        let meta = open(META).map_err(|error| plain(&error))?;
+        let text = |error: codec::CodecError| error.to_string();
+        let mut rows: Vec<(&[u8], Vec<u8>)> = vec![
+            (META_FORMAT, seal(META, META_FORMAT, &FORMAT).map_err(text)?),
+            (META_GENESIS, seal(META, META_GENESIS, genesis).map_err(text)?),
+            (META_REPLICA, seal(META, META_REPLICA, &me).map_err(text)?),
+            // Whether this is the first start is not for the disk to say.
+            (META_STANDING, seal(META, META_STANDING, &Standing::New).map_err(text)?),
+        ];
+        if let Some(generation) = initial {
+            rows.push((META_INITIAL, seal(META, META_INITIAL, &generation).map_err(text)?));
+        }
+        let mut batch = database.batch().durability(Some(PersistMode::SyncAll));
+        for (key, value) in rows {
+            batch.insert(&meta, key, value);
+        }
+        batch.commit().map_err(|error| plain(&error))
+    };
+    found().map_err(|reason| bad(reason).into())
+}
+
+/// Tables that are kept open.
+const CACHED_FILES: usize = 128;
+
+pub(super) fn builder(folder: &Path) -> fjall::DatabaseBuilder<Database> {
+    // Of two workers one puts flushing before compacting, so that a long compaction does not leave
+    // memtables in memory, of which there may be four of a keyspace before writes have to wait. No more
+    // of them: the machine's cores are for signatures.
+    Database::builder(folder)
+        .worker_threads(2)
+        .cache_size(CACHE_BYTES)
+        .max_journaling_size(JOURNALS_BYTES)
+        // By default it keeps nearly as many open as a process may have, and clients need some.
+        .max_cached_files(Some(CACHED_FILES))
+}
+
+/// Of a keyspace of the protocol's own. They are stored with it when it is made.
+pub(super) fn options(name: &str) -> KeyspaceCreateOptions {
+    let bytes = if name == HISTORY { HISTORY_MEMTABLE_BYTES } else { MEMTABLE_BYTES };
+    KeyspaceCreateOptions::default().max_memtable_size(bytes)
+}
+
+pub(super) fn open_database(path: &Path, whole: &Path) -> Result<Database, StoreError> {
+    let damaged = |what: String| StoreError::Damaged { path: path.into(), what };
+    // fjall believes the lengths in its journal, and panics on some that cannot be.
+    let opened = catch_unwind(AssertUnwindSafe(|| builder(whole).open()))
+        .map_err(|_| damaged("its journal cannot be read".to_owned()))?;
+    opened.map_err(|error| match error {
+        fjall::Error::Locked => StoreError::InUse { path: path.into() },
+        fjall::Error::Io(error) | fjall::Error::Storage(LsmError::Io(error))
+            if !is_damage(&error) =>
+        {
+            StoreError::Unusable { path: path.into(), reason: error.to_string() }
+        }
+        other => damaged(plain(&other)),
+    })
+}
+
+/// Opens the database without the rows that keep it from being opened.
+pub(super) fn open_without_rows(
+    path: &Path,
+    whole: &Path,
+    note: &mut Note,
+    what: String,
+) -> Result<Database, StoreError> {
+    let tried = note.try_without(path, whole, || open_database(path, whole).ok());
+    match tried.map_err(|error| unusable(path, &error))? {
+        Some(database) => {
+            tracing::error!(what, "the application's rows are damaged and have been given up");
+            Ok(database)
+        }
+        None => Err(StoreError::Damaged { path: path.into(), what }),
+    }
+}
+
+/// Whether the bytes are at fault and not the way to them: permissions, say, or too many open files.
+pub(super) fn is_damage(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
+    let is_of_device = error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error());
+    is_of_device || matches!(error.kind(), InvalidData | UnexpectedEof | NotFound)
+}
+
+pub(super) fn open_keyspace(
+    path: &Path,
+    database: &Database,
+    name: &str,
+) -> Result<Keyspace, StoreError> {
+    // A keyspace that is gone must not come back empty: the replica would break its word.
+    if !database.keyspace_exists(name) {
+        let what = format!("its {name} is missing");
+        return Err(StoreError::Damaged { path: path.into(), what });
+    }
+    let opened = database.keyspace(name, || options(name));
+    opened.map_err(|error| StoreError::Damaged { path: path.into(), what: plain(&error) })
+}
+
+/// fjall's errors without the frame of Rust's debug output, where there is a plain sentence.
+pub(super) fn plain(error: &fjall::Error) -> String {
+    match error {
+        fjall::Error::Io(error) => error.to_string(),
+        fjall::Error::Poisoned => "an earlier write failed".to_owned(),
+        other => other.to_string(),
+    }
+}
