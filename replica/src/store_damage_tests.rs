@@ -208,3 +208,80 @@ fn a_trial_without_rows_that_a_crash_interrupts_is_undone() {
     let (_, recovered) = open(folder.path()).expect("sound");
     assert!(is_readable(&recovered.state.expect("there").rows));
 }
+
+/// The files that say which tables a keyspace has.
+fn manifests(keyspace: &Path) -> Vec<PathBuf> {
+    let current = fs::read(keyspace.join("current")).expect("there");
+    let number = u64::from_le_bytes(current[..8].try_into().expect("eight bytes"));
+    vec![keyspace.join("current"), keyspace.join(format!("v{number}"))]
+}
+
+#[test]
+fn any_turned_bit_of_a_manifest_is_found_and_one_of_rows_is_repaired() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = built(folder.path());
+    let (of_rows, of_meta) = (store.rows[&1].path().to_owned(), store.meta.path().to_owned());
+    drop(store);
+    for manifest in manifests(&of_meta) {
+        let sound = fs::read(&manifest).expect("there");
+        for at in 0..sound.len() {
+            let mut bent = sound.clone();
+            bent[at] ^= 1 << (at % 8);
+            fs::write(&manifest, bent).expect("written");
+            let opened = open_database(folder.path(), &folder.path().join("store"));
+            assert!(matches!(opened, Err(StoreError::Damaged { .. })), "{manifest:?} at {at}");
+        }
+        fs::write(&manifest, sound).expect("written");
+    }
+    let manifest = manifests(&of_rows).remove(1);
+    turn_a_bit(&manifest, 40);
+    let (store, recovered) = open(folder.path()).expect("all but the rows");
+    assert!(!is_readable(&recovered.state.expect("there").rows));
+    assert_eq!(store.note.damaged, BTreeSet::from([1]));
+}
+
+#[test]
+fn no_byte_at_the_end_of_a_table_keeps_the_store_from_being_opened() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = built(folder.path());
+    let table = tables(&store.rows[&1]).remove(0);
+    drop(store);
+    let whole = folder.path().join("store");
+    let sound = fs::read(&table).expect("there");
+    // What fjall reads of a table to open it stands at its end.
+    for at in (0..sound.len()).rev().take(700) {
+        let mut bent = sound.clone();
+        bent[at] ^= 1 << (at % 8);
+        fs::write(&table, bent).expect("written");
+        match open_database(folder.path(), &whole) {
+            Ok(_) | Err(StoreError::Damaged { .. }) => {}
+            Err(other) => panic!("at {at}: {other}"),
+        }
+    }
+}
+
+#[test]
+fn no_byte_of_a_journal_keeps_the_store_from_saying_what_is_wrong() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut store, _) = open(folder.path()).expect("a new store");
+    for n in 1..=3 {
+        store.commit(&[slot(n, n)]).expect("written");
+    }
+    drop(store);
+    let whole = folder.path().join("store");
+    let is_journal = |path: &PathBuf| path.extension().is_some_and(|end| end == "jnl");
+    let read = fs::read_dir(&whole).expect("there").map(|entry| entry.expect("readable").path());
+    let journal = read.into_iter().find(is_journal).expect("a journal");
+    let sound = fs::read(&journal).expect("there");
+    let written = sound.iter().rposition(|byte| *byte != 0).expect("not empty") + 1;
+    for at in (0..written).step_by(7) {
+        let mut bent = sound.clone();
+        bent[at] ^= 1 << (at % 8);
+        fs::write(&journal, bent).expect("written");
+        match open(folder.path()) {
+            Ok((store, _)) => assert_eq!(stored(&store), [1, 2, 3], "at {at}"),
+            Err(StoreError::Damaged { .. }) => {}
+            Err(other) => panic!("at {at}: {other}"),
+        }
+    }
+}

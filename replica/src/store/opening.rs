@@ -10,6 +10,8 @@ use elea_protocol::id::{Digest, ReplicaId};
 use elea_protocol::message::Standing;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, LsmError, PersistMode};
 
+use xxhash_rust::xxh3::xxh3_128;
+
 use super::note::Note;
 use super::{
     ASIDE, CACHE_BYTES, EVIDENCE, FORMAT, HISTORY, HISTORY_MEMTABLE_BYTES, JOURNALS_BYTES,
@@ -128,6 +130,8 @@ pub(super) fn options(name: &str) -> KeyspaceCreateOptions {
 
 pub(super) fn open_database(path: &Path, whole: &Path) -> Result<Database, StoreError> {
     let damaged = |what: String| StoreError::Damaged { path: path.into(), what };
+    let checked = check_manifests(whole).map_err(|error| unusable(path, &error))?;
+    checked.map_err(damaged)?;
     // fjall believes the lengths in its journal, and panics on some that cannot be.
     let opened = catch_unwind(AssertUnwindSafe(|| builder(whole).open()))
         .map_err(|_| damaged("its journal cannot be read".to_owned()))?;
@@ -140,6 +144,47 @@ pub(super) fn open_database(path: &Path, whole: &Path) -> Result<Database, Store
         }
         other => damaged(plain(&other)),
     })
+}
+
+/// The file of fjall's that names the manifest of a keyspace, and has the checksum of that.
+const CURRENT: &str = "current";
+
+/// Whether the manifests of all keyspaces are what was written. fjall has their checksums and does not
+/// look at them, but believes what it reads, and a panic while it opens a keyspace cannot be caught: it
+/// holds a lock then that it needs to clean up.
+fn check_manifests(whole: &Path) -> io::Result<Result<(), String>> {
+    let folders = match fs::read_dir(whole.join("keyspaces")) {
+        Ok(folders) => folders,
+        // fjall says what it lacks.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Ok(())),
+        Err(error) => return Err(error),
+    };
+    for folder in folders {
+        let folder = folder?.path();
+        let current = match fs::read(folder.join(CURRENT)) {
+            Ok(current) => current,
+            // One that was being made when the power went.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        if !is_manifest_sound(&folder, &current)? {
+            let what = format!("the manifest in {} is not what was written", folder.display());
+            return Ok(Err(what));
+        }
+    }
+    Ok(Ok(()))
+}
+
+/// `current` is a number, the checksum of the file with that number, and the kind of checksum, of which
+/// there is one.
+fn is_manifest_sound(folder: &Path, current: &[u8]) -> io::Result<bool> {
+    let Some((number, rest)) = current.split_first_chunk() else { return Ok(false) };
+    let Some((sum, [0])) = rest.split_first_chunk() else { return Ok(false) };
+    match fs::read(folder.join(format!("v{}", u64::from_le_bytes(*number)))) {
+        Ok(manifest) => Ok(xxh3_128(&manifest) == u128::from_le_bytes(*sum)),
+        Err(error) if is_damage(&error) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Opens the database without the rows that keep it from being opened.
@@ -161,9 +206,10 @@ pub(super) fn open_without_rows(
 
 /// Whether the bytes are at fault and not the way to them: permissions, say, or too many open files.
 pub(super) fn is_damage(error: &io::Error) -> bool {
-    use io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
+    // The input that is invalid is a place in a file, which was read from it.
+    use io::ErrorKind::{InvalidData, InvalidInput, NotFound, UnexpectedEof};
     let is_of_device = error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error());
-    is_of_device || matches!(error.kind(), InvalidData | UnexpectedEof | NotFound)
+    is_of_device || matches!(error.kind(), InvalidData | InvalidInput | UnexpectedEof | NotFound)
 }
 
 pub(super) fn open_keyspace(
