@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use elea_fault_injection::rng::Rng;
+use rustix::fs::statvfs;
 
 /// How much a small disk may hold: more than any run writes, and nothing is taken before it is.
 const WHOLE: &str = "size=4g";
@@ -46,8 +47,15 @@ impl SmallDisk {
     /// # Errors
     /// It cannot be made smaller.
     pub fn fill(&self) -> io::Result<()> {
-        let size = format!("remount,size={}k", used(&self.mount)? / 1024 + LEFT);
-        run("mount", &["-o", &size], &self.mount)?;
+        // Files that are removed and still open take room, too, and more is written meanwhile: then it
+        // does not get as small as that.
+        let shrink = |left| {
+            let disk = statvfs(&self.mount)?;
+            let used = disk.f_blocks.saturating_sub(disk.f_bfree) * disk.f_frsize;
+            run("mount", &["-o", &format!("remount,size={}k", used / 1024 + left)], &self.mount)
+        };
+        let mut tries = (0..8).map(|power| shrink(LEFT << power));
+        tries.find(Result::is_ok).unwrap_or_else(|| shrink(LEFT << 8))?;
         let mut ballast = File::create(self.ballast())?;
         // Until there is no room for one page more.
         while ballast.write_all(&[0x55; 4096]).is_ok() {}
@@ -79,11 +87,6 @@ fn run(program: &str, words: &[&str], last: &Path) -> io::Result<()> {
     }
     let why = String::from_utf8_lossy(&done.stderr);
     Err(io::Error::other(format!("{program} {}: {}", words.join(" "), why.trim())))
-}
-
-/// The bytes of whole pages that files take.
-fn used(folder: &Path) -> io::Result<u64> {
-    Ok(files(folder)?.iter().map(|(_, size)| size.next_multiple_of(4096)).sum())
 }
 
 /// The folders in which a replica has its application's rows, by the note beside its store.
