@@ -486,7 +486,7 @@ impl<S: Subject> World<S> {
     }
 
     fn release(&mut self, machine: Machine, outbound: Outbound) -> Result<(), Violation> {
-        let node = &self.nodes[machine.index()];
+        let node = &mut self.nodes[machine.index()];
         let (id, is_correct) = (node.id, node.is_correct());
         let from = machine.party();
         match outbound {

@@ -24,12 +24,15 @@ pub struct Pieces {
     is_fetched: bool,
     /// It was, and is no longer needed. Should it be needed after all, it is fetched anew.
     is_given_up: bool,
+    /// The state on disk is whole.
+    is_whole: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Begins(Position),
     Piece(Position, StatePart),
+    Whole(Position),
     Used,
 }
 
@@ -55,6 +58,9 @@ impl Pieces {
 
     /// The replica writes this.
     pub fn writes(&mut self, mark: Mark, record: &Record) {
+        if let Record::Rows { at, whole: true, .. } = record {
+            self.written.push_back((mark, Step::Whole(*at)));
+        }
         let step = match (record, self.arriving) {
             (Record::Fetching(head), _) => Step::Begins(head.stable.position()),
             (Record::Piece { at, part, .. }, _) => Step::Piece(*at, *part),
@@ -75,12 +81,14 @@ impl Pieces {
             match (step, &mut self.on_disk) {
                 (Step::Begins(at), on_disk) => {
                     *on_disk = Some((at, BTreeSet::new()));
-                    self.is_given_up = false;
+                    (self.is_given_up, self.is_whole) = (false, false);
                 }
                 (Step::Piece(at, part), Some((of, parts))) if *of == at => {
                     parts.insert(part);
                 }
-                (Step::Piece(..), _) => {}
+                // There is nothing more to ask for, unless the state was of no use for a moment.
+                (Step::Whole(at), Some((of, _))) if *of == at => self.is_whole = true,
+                (Step::Piece(..) | Step::Whole(_), _) => {}
                 (Step::Used, on_disk) => *on_disk = None,
             }
         }
@@ -94,6 +102,7 @@ impl Pieces {
         (self.is_fetched, self.is_given_up) = (false, false);
         if self.on_disk.as_ref().is_some_and(|(at, _)| Some(*at) != fetching) {
             self.on_disk = None;
+            self.is_whole = false;
         }
     }
 
@@ -124,12 +133,21 @@ impl Pieces {
     ///
     /// # Errors
     /// It asks for a piece that is on its disk.
-    pub fn message_leaves(&self, who: ReplicaId, message: &Message) -> Result<(), Violation> {
+    pub fn message_leaves(&mut self, who: ReplicaId, message: &Message) -> Result<(), Violation> {
         let Message::Fetch(fetch) = message else { return Ok(()) };
         let Wanted::State { at, part } = fetch.body.wanted else { return Ok(()) };
         // What was there is given up, and will be gone as soon as that is on the disk.
-        if self.is_given_up || self.written.iter().any(|(_, step)| !matches!(step, Step::Piece(..)))
-        {
+        if self.written.iter().any(|(_, step)| !matches!(step, Step::Piece(..) | Step::Whole(_))) {
+            return Ok(());
+        }
+        // Whoever goes on with a state has this piece in memory, too. To ask for it is to begin anew,
+        // after the state was of no use for a moment.
+        let goes_on = self.is_fetched || self.resumed == Some(at);
+        if goes_on && part == StatePart::Last {
+            self.is_given_up =
+                self.on_disk.as_ref().is_some_and(|(_, parts)| parts.contains(&part));
+        }
+        if self.is_given_up || self.is_whole {
             return Ok(());
         }
         let is_here = self
@@ -175,7 +193,7 @@ mod tests {
         Record::Fetching(Box::new(StateHead { stable, digests }))
     }
 
-    fn asks(pieces: &Pieces, part: StatePart) -> Result<(), Violation> {
+    fn asks(pieces: &mut Pieces, part: StatePart) -> Result<(), Violation> {
         let body = Fetch { wanted: Wanted::State { at: AT, part }, stamp: 0 };
         let fetch = Signed { body, by: ME, signature: Signature([0; 64]) };
         pieces.message_leaves(ME, &Message::Fetch(fetch))
@@ -188,28 +206,27 @@ mod tests {
         pieces.writes(Mark(1), &fetching());
         pieces.writes(Mark(2), &piece(StatePart::Last));
         pieces.writes(Mark(3), &piece(StatePart::Sessions(0)));
-        assert_eq!(asks(&pieces, StatePart::Last), Ok(()), "nothing is synced");
+        assert_eq!(asks(&mut pieces, StatePart::Last), Ok(()), "nothing is synced");
         pieces.synced(Mark(2));
-        assert!(asks(&pieces, StatePart::Last).is_err());
-        assert_eq!(asks(&pieces, StatePart::Sessions(0)), Ok(()));
+        assert!(asks(&mut pieces, StatePart::Last).is_err());
+        assert_eq!(asks(&mut pieces, StatePart::Sessions(0)), Ok(()));
         // The crash takes what was not synced, and leaves the rest.
         pieces.crashes(Some(AT));
         assert_eq!(pieces.starts(None), None, "it begins anew");
+        assert!(asks(&mut pieces, StatePart::Last).is_err());
         assert_eq!(pieces.starts(Some(AT.slot)), Some(1));
-        assert!(asks(&pieces, StatePart::Last).is_err());
-        assert_eq!(asks(&pieces, StatePart::Sessions(0)), Ok(()));
+        assert_eq!(asks(&mut pieces, StatePart::Sessions(0)), Ok(()));
         assert!(!pieces.has_put_in_place(None));
         assert!(pieces.has_put_in_place(Some(AT)));
         assert!(!pieces.has_put_in_place(Some(AT)), "counted once");
         // What was given up is fetched anew, and what a crash brings back is not.
         pieces.fetches(Some(AT.slot));
-        assert!(asks(&pieces, StatePart::Last).is_err());
         pieces.fetches(None);
-        assert_eq!(asks(&pieces, StatePart::Last), Ok(()));
+        assert_eq!(asks(&mut pieces, StatePart::Last), Ok(()));
         pieces.crashes(Some(AT));
-        assert!(asks(&pieces, StatePart::Last).is_err());
+        assert!(asks(&mut pieces, StatePart::Last).is_err());
         // A disk on which there is another state has nothing of this one.
         pieces.crashes(None);
-        assert_eq!((pieces.count(), asks(&pieces, StatePart::Last)), (0, Ok(())));
+        assert_eq!((pieces.count(), asks(&mut pieces, StatePart::Last)), (0, Ok(())));
     }
 }
