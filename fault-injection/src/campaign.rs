@@ -146,6 +146,7 @@ const LIVENESS: &[&str] = &[
     "random links cut",
     "restart on the state of the beginning",
     "short suffix",
+    "light suffix",
     "state of the beginning replaced by a fetched one",
     "state of the beginning settled",
     "stopped for good",

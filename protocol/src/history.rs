@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::codec::{Canonical, Sink};
+use crate::codec::{Canonical, FRAME_MAX, Sink};
 use crate::id::{Digest, Slot, WallTime};
 use crate::message::{Batch, LOCATOR_MAX, Order, Position, Results, SlotEntry};
 use crate::seal::Signed;
@@ -40,8 +40,8 @@ pub struct Entry {
     pub batch: Arc<Batch>,
     /// The order it was accepted by; none where a certificate stood in for it.
     pub order: Option<Signed<Order>>,
-    /// What came out, request by request. Empty once nobody can be waiting for it: from then on
-    /// the session table answers.
+    /// What came out, request by request. Empty once nobody can be waiting for it, or where it is too
+    /// much to be kept: from then on the session table answers.
     pub results: Vec<Results>,
 }
 
@@ -57,12 +57,34 @@ impl Entry {
     }
 }
 
+/// Slots whose results are kept whole while no certificate covers them...
+const RESULTS_KEPT: u64 = 1024;
+
+/// ...and the bytes of all of them, those of the newest slot excepted. Four slots full of results have
+/// room, so that what is under way is not touched.
+const RESULT_BYTES_KEPT: usize = 16 * FRAME_MAX;
+
+fn size(results: &[Results]) -> usize {
+    results.iter().map(Results::size).sum()
+}
+
 /// The slots above a base, in order.
 #[derive(Clone, Debug)]
 pub struct History {
     base: Position,
     base_time: WallTime,
-    entries: VecDeque<Entry>,
+    base_through: u64,
+    entries: VecDeque<Weighed>,
+    /// The bytes of all results that are kept, and the slot below which there are none.
+    result_bytes: usize,
+    results_from: Slot,
+}
+
+/// A slot with the weight of all that were ever put here, up to it.
+#[derive(Clone, Debug)]
+struct Weighed {
+    entry: Entry,
+    through: u64,
 }
 
 impl History {
@@ -72,13 +94,16 @@ impl History {
         Self {
             base: Position { slot: Slot::GENESIS, hash: genesis },
             base_time: WallTime::default(),
+            base_through: 0,
             entries: VecDeque::new(),
+            result_bytes: 0,
+            results_from: Slot::GENESIS,
         }
     }
 
     /// A history that begins after a state that was transferred.
     pub(crate) fn after(base: Position, base_time: WallTime) -> Self {
-        Self { base, base_time, entries: VecDeque::new() }
+        Self { base, base_time, results_from: base.slot, ..Self::new(base.hash) }
     }
 
     /// The end of what was given up: the slot before the first one kept.
@@ -92,16 +117,17 @@ impl History {
     pub fn head(&self) -> Position {
         match self.entries.back() {
             None => self.base,
-            Some(entry) => {
-                Position { slot: self.base.slot.plus(self.entries.len() as u64), hash: entry.hash }
-            }
+            Some(last) => Position {
+                slot: self.base.slot.plus(self.entries.len() as u64),
+                hash: last.entry.hash,
+            },
         }
     }
 
     /// The time of the last slot; later ones are not earlier.
     #[must_use]
     pub fn time(&self) -> WallTime {
-        self.entries.back().map_or(self.base_time, |entry| entry.batch.choices.time)
+        self.entries.back().map_or(self.base_time, |last| last.entry.batch.choices.time)
     }
 
     /// The time of a slot that is kept, or of the base.
@@ -126,6 +152,22 @@ impl History {
         self.entries.is_empty()
     }
 
+    fn through(&self) -> u64 {
+        self.entries.back().map_or(self.base_through, |last| last.through)
+    }
+
+    /// What the slots above one [weigh](Batch::weight), as far as they are kept.
+    #[must_use]
+    pub fn weight_above(&self, slot: Slot) -> u64 {
+        let at = self.index(slot).and_then(|index| self.entries.get(index));
+        let below = match at {
+            Some(weighed) => weighed.through,
+            None if slot <= self.base.slot => self.base_through,
+            None => self.through(),
+        };
+        self.through() - below
+    }
+
     fn index(&self, slot: Slot) -> Option<usize> {
         let above = slot.0.checked_sub(self.base.slot.0)?.checked_sub(1)?;
         usize::try_from(above).ok()
@@ -134,12 +176,12 @@ impl History {
     /// A slot that is kept.
     #[must_use]
     pub fn entry(&self, slot: Slot) -> Option<&Entry> {
-        self.entries.get(self.index(slot)?)
+        self.entries.get(self.index(slot)?).map(|weighed| &weighed.entry)
     }
 
-    pub(crate) fn entry_mut(&mut self, slot: Slot) -> Option<&mut Entry> {
+    fn entry_mut(&mut self, slot: Slot) -> Option<&mut Entry> {
         let index = self.index(slot)?;
-        self.entries.get_mut(index)
+        self.entries.get_mut(index).map(|weighed| &mut weighed.entry)
     }
 
     /// The hash at a slot that is kept, or at the base.
@@ -162,7 +204,8 @@ impl History {
     pub fn from(&self, from: Slot) -> impl Iterator<Item = (Slot, &Entry)> {
         let skip = self.index(from.max(self.base.slot.next())).unwrap_or(0);
         let first = self.base.slot.plus(skip as u64).next();
-        (first.0..).map(Slot).zip(self.entries.iter().skip(skip))
+        let entries = self.entries.iter().skip(skip).map(|weighed| &weighed.entry);
+        (first.0..).map(Slot).zip(entries)
     }
 
     /// Appends a slot.
@@ -172,14 +215,44 @@ impl History {
     pub(crate) fn push(&mut self, entry: Entry) -> Slot {
         let expected = extend(&self.head().hash, &entry.batch.digest());
         assert_eq!(entry.hash, expected, "I6: slot {} off the chain", self.head().slot.next());
-        self.entries.push_back(entry);
+        let through = self.through() + entry.batch.weight();
+        self.result_bytes += size(&entry.results);
+        self.entries.push_back(Weighed { entry, through });
         self.head().slot
     }
 
     /// Takes off the slots above `slot`, lowest first.
     pub(crate) fn cut(&mut self, slot: Slot) -> Vec<Entry> {
         let keep = usize::try_from(slot.since(self.base.slot)).unwrap_or(usize::MAX);
-        self.entries.split_off(keep.min(self.entries.len())).into()
+        let cut = self.entries.split_off(keep.min(self.entries.len()));
+        self.results_from = self.results_from.min(slot.next());
+        let cut: Vec<Entry> = cut.into_iter().map(|weighed| weighed.entry).collect();
+        self.result_bytes -= cut.iter().map(|entry| size(&entry.results)).sum::<usize>();
+        cut
+    }
+
+    /// Keeps what came out of a slot, the last one, and lets go of what came out of the oldest ones where
+    /// that makes it too much.
+    pub(crate) fn keep_results(&mut self, slot: Slot, results: Vec<Results>) {
+        self.drop_results(slot);
+        let bytes = size(&results);
+        let Some(entry) = self.entry_mut(slot) else { return };
+        entry.results = results;
+        self.result_bytes += bytes;
+        while self.results_from < slot
+            && (slot.since(self.results_from) >= RESULTS_KEPT
+                || self.result_bytes > RESULT_BYTES_KEPT)
+        {
+            self.drop_results(self.results_from);
+            self.results_from = self.results_from.next();
+        }
+    }
+
+    /// Nobody waits for what came out of a slot.
+    pub(crate) fn drop_results(&mut self, slot: Slot) {
+        let Some(entry) = self.entry_mut(slot) else { return };
+        let dropped = std::mem::take(&mut entry.results);
+        self.result_bytes -= size(&dropped);
     }
 
     /// Positions from the head downwards, further and further apart, the base last: who knows
@@ -205,10 +278,74 @@ impl History {
     /// Gives up the slots up to `slot`, as far as they are kept.
     pub(crate) fn forget_through(&mut self, slot: Slot) {
         while self.base.slot < slot
-            && let Some(entry) = self.entries.pop_front()
+            && let Some(Weighed { entry, through }) = self.entries.pop_front()
         {
+            self.base_through = through;
+            self.result_bytes -= size(&entry.results);
             self.base = Position { slot: self.base.slot.next(), hash: entry.hash };
             self.base_time = entry.batch.choices.time;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::message::NonDeterminism;
+
+    fn extended(history: &mut History) -> Slot {
+        let batch = Batch { choices: NonDeterminism::default(), requests: Vec::new() };
+        let hash = extend(&history.head().hash, &batch.digest());
+        history.push(Entry { hash, batch: Arc::new(batch), order: None, results: Vec::new() })
+    }
+
+    /// The slots that have results.
+    fn kept(history: &History) -> Vec<u64> {
+        let with = history.from(Slot(1)).filter(|(_, entry)| !entry.results.is_empty());
+        with.map(|(slot, _)| slot.0).collect()
+    }
+
+    /// As large as the results of a slot may be. The bytes are the same ones each time.
+    fn full() -> Vec<Results> {
+        vec![Results::Full(vec![Bytes::from(vec![0; FRAME_MAX]); 4])]
+    }
+
+    #[test]
+    fn results_are_kept_of_four_full_slots_and_counted_wherever_they_go() {
+        let mut history = History::new(Digest::default());
+        let results = full();
+        for _ in 0..10 {
+            let slot = extended(&mut history);
+            history.keep_results(slot, results.clone());
+        }
+        assert_eq!(kept(&history), [7, 8, 9, 10]);
+        // What is certified, undone and given up makes room, each in its own way.
+        history.drop_results(Slot(8));
+        history.cut(Slot(9));
+        assert_eq!((kept(&history), history.result_bytes), (vec![7, 9], 8 * FRAME_MAX));
+        for _ in 0..2 {
+            let slot = extended(&mut history);
+            history.keep_results(slot, results.clone());
+        }
+        assert_eq!(kept(&history), [7, 9, 10, 11]);
+        history.forget_through(Slot(10));
+        assert_eq!((kept(&history), history.result_bytes), (vec![11], 4 * FRAME_MAX));
+        history.cut(Slot(10));
+        assert_eq!((history.result_bytes, history.head().slot), (0, Slot(10)));
+        let slot = extended(&mut history);
+        history.keep_results(slot, [results.clone(), results].concat());
+        assert_eq!(kept(&history), [11], "the newest slot keeps its results whatever they are");
+    }
+
+    #[test]
+    fn results_are_kept_of_the_newest_slots() {
+        let mut history = History::new(Digest::default());
+        for _ in 0..2 * RESULTS_KEPT {
+            let slot = extended(&mut history);
+            history.keep_results(slot, vec![Results::Full(Vec::new())]);
+        }
+        assert_eq!(kept(&history), (RESULTS_KEPT + 1..=2 * RESULTS_KEPT).collect::<Vec<_>>());
     }
 }

@@ -22,6 +22,9 @@ pub struct Rules {
     pub checkpoint_interval: u64,
     /// How many slots may be executed above the stable checkpoint.
     pub max_speculative_slots: u64,
+    /// How many bytes these slots may come to before no other one follows, counted like those of
+    /// `batch_bytes`. Twice `checkpoint_interval` slots have room whatever they weigh.
+    pub max_speculative_bytes: u64,
 }
 
 impl Default for Rules {
@@ -31,9 +34,24 @@ impl Default for Rules {
             max_clients: 4096,
             session_window: 128,
             max_kept_result: 4096,
-            checkpoint_interval: 128,
+            checkpoint_interval: 64,
             max_speculative_slots: 1 << 16,
+            max_speculative_bytes: 256 << 20,
         }
+    }
+}
+
+impl Rules {
+    /// Whether no slot may follow on so many above the stable checkpoint, of this
+    /// [weight](crate::message::Batch::weight).
+    ///
+    /// However heavy slots are, two checkpoints have room: with less, no slot that becomes stable
+    /// might ever be reached.
+    #[must_use]
+    pub(crate) fn is_full(&self, slots: u64, weight: u64) -> bool {
+        let least = 2 * self.checkpoint_interval;
+        slots >= self.max_speculative_slots
+            || (slots >= least && weight >= self.max_speculative_bytes)
     }
 }
 
@@ -72,7 +90,8 @@ pub struct Tuning {
     pub batch_wait_ms: u64,
     /// The most requests the primary puts into one slot.
     pub batch_requests: usize,
-    /// The most bytes of operations the primary puts into one slot, one request excepted.
+    /// The most bytes the primary puts into one slot, each operation counted with 2 KiB more for what
+    /// it takes in memory beside them. One request has room whatever it weighs.
     pub batch_bytes: usize,
     /// Requests kept that wait to be ordered, of all clients together.
     pub pending_max: usize,
@@ -109,13 +128,13 @@ impl Default for Tuning {
             pipeline_slots: 2,
             batch_wait_ms: 10,
             batch_requests: 1024,
-            batch_bytes: 2 << 20,
+            batch_bytes: 512 << 10,
             pending_max: 65_536,
             pending_per_client: 16_384,
             pending_bytes: 256 << 20,
             orders_ahead: 512,
             retained_slots: 4096,
-            retained_bytes: 32 << 20,
+            retained_bytes: 16 << 20,
             settle_bytes: 2 << 20,
             transfer_bytes_per_ms: 32 << 10,
         }
@@ -150,8 +169,9 @@ impl Tuning {
             max_kept_result,
             checkpoint_interval,
             max_speculative_slots,
+            max_speculative_bytes,
         } = self.rules;
-        let rows: [(&'static str, u64, u64, u64, &'static str); 28] = [
+        let rows: [(&'static str, u64, u64, u64, &'static str); 29] = [
             ("max_sessions", max_sessions, 1, 1 << 16, "1 to 65536"),
             ("max_clients", max_clients, 1, 1 << 24, "1 to 16777216"),
             ("session_window", session_window, 1, 1 << 12, "1 to 4096"),
@@ -204,6 +224,7 @@ impl Tuning {
                 1 << 24,
                 "at least twice checkpoint_interval",
             ),
+            ("max_speculative_bytes", max_speculative_bytes, 1, 1 << 40, "1 to 1099511627776"),
         ];
         match rows.into_iter().find(|(_, is, low, high, _)| !(low..=high).contains(&is)) {
             None => Ok(()),
@@ -227,5 +248,20 @@ mod tests {
         let mut tuning = Tuning::default();
         tuning.rules.max_speculative_slots = 2 * tuning.rules.checkpoint_interval - 1;
         assert!(tuning.check().is_err_and(|bad| bad.name == "max_speculative_slots"));
+    }
+
+    #[test]
+    fn a_suffix_is_full_by_slots_or_by_bytes_and_two_checkpoints_always_have_room() {
+        let rules = Rules {
+            checkpoint_interval: 4,
+            max_speculative_slots: 10,
+            max_speculative_bytes: 1000,
+            ..Rules::default()
+        };
+        let cases =
+            [(9, 999, false), (10, 0, true), (8, 1000, true), (7, 1 << 40, false), (8, 999, false)];
+        for (slots, weight, full) in cases {
+            assert_eq!(rules.is_full(slots, weight), full, "{slots} slots of {weight} bytes");
+        }
     }
 }

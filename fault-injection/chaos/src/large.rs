@@ -18,6 +18,8 @@ use elea_protocol::id::ReplicaId;
 use elea_protocol::message::{Level, NodeStatus};
 use futures::StreamExt as _;
 use futures::stream;
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
 use serde_json::{Value as Json, json};
 
 use crate::fleet::{Fleet, PATIENCE, Plan, harness};
@@ -61,6 +63,13 @@ pub struct Allowance {
     pub start: Duration,
 }
 
+/// What is written with this number: bytes that do not compress, so that sizes mean something.
+fn value(number: u64, size: usize) -> Bytes {
+    let mut value = vec![0; size];
+    StdRng::seed_from_u64(number).fill_bytes(&mut value);
+    Bytes::from(value)
+}
+
 /// Writes keys in turn, and answers how long that took.
 async fn write(
     client: &Client,
@@ -71,9 +80,8 @@ async fn write(
     let batches = operations.clone().step_by(BATCH as usize).map(|first| {
         let puts = first..operations.end.min(first + BATCH);
         let put = |number: u64| {
-            let mut value = format!("{number} ").into_bytes();
-            value.resize(order.value_size.max(value.len()), b'.');
-            Put::new(format!("large/{:08}", number % order.keys), Bytes::from(value)).encode()
+            let value = value(number, order.value_size);
+            Put::new(format!("large/{:08}", number % order.keys), value).encode()
         };
         let operations: Vec<Bytes> = puts.map(put).collect();
         async move {

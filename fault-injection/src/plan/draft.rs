@@ -30,6 +30,7 @@ fn small_tuning(rng: &mut Rng) -> Tuning {
             max_kept_result: 4096,
             checkpoint_interval,
             max_speculative_slots: 1024,
+            max_speculative_bytes: 1 << 30,
         },
         commit_interval: *rng.pick(&[1, 4, 8]),
         commit_delay_ms: rng.between(5, 30),
@@ -44,7 +45,7 @@ fn small_tuning(rng: &mut Rng) -> Tuning {
         pipeline_slots: rng.between(1, 3),
         batch_wait_ms: rng.between(1, 10),
         batch_requests: *rng.pick(&[1, 4, 64]),
-        batch_bytes: 1 << 16,
+        batch_bytes: 1 << 18,
         pending_max: *rng.pick(&[24, 64, 256]),
         pending_per_client: *rng.pick(&[8, 32]),
         pending_bytes: 4 << 20,
@@ -421,8 +422,13 @@ impl Draft {
     /// A limit on speculation that is soon reached: a part without a strong quorum gets full.
     pub fn short_suffix(&mut self) {
         let rules = &mut self.plan.tuning.rules;
-        rules.max_speculative_slots = rules.checkpoint_interval * self.rng.between(2, 3);
-        self.plan.shapes.push("short suffix");
+        if self.rng.one_in(2) {
+            rules.max_speculative_slots = rules.checkpoint_interval * self.rng.between(2, 3);
+            self.plan.shapes.push("short suffix");
+        } else {
+            rules.max_speculative_bytes = self.rng.between(1, 128) << 10;
+            self.plan.shapes.push("light suffix");
+        }
     }
 }
 

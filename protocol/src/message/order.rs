@@ -14,6 +14,9 @@ pub const BATCH_REQUESTS_MAX: usize = 4096;
 /// The most bytes the requests of one slot may take together, so that it fits a frame.
 pub const BATCH_BYTES_MAX: usize = 4 << 20;
 
+/// About what a request takes in memory beside its operations.
+const REQUEST_BYTES: usize = 512;
+
 /// The primary's choices for a slot, on which execution may depend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NonDeterminism {
@@ -71,6 +74,18 @@ impl Batch {
     #[must_use]
     pub fn size(&self) -> usize {
         self.requests.iter().map(|request| request.body().wire_bytes()).sum()
+    }
+
+    /// About what its requests take in memory, in bytes.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.size() + REQUEST_BYTES * self.requests.len()
+    }
+
+    /// About what it takes in memory while it can be undone, in bytes; see [`weight`](super::Request::weight) of a request.
+    #[must_use]
+    pub fn weight(&self) -> u64 {
+        self.requests.iter().map(|request| request.body().weight() as u64).sum()
     }
 
     /// Whether somebody waits for a certificate that covers this slot.

@@ -17,6 +17,10 @@ pub const OPERATIONS_MAX: usize = 1024;
 /// The most bytes the operations of one request may have together.
 pub const REQUEST_BYTES_MAX: usize = 2 << 20;
 
+/// About what an operation takes in memory beside its bytes while it can be undone: its results, what
+/// undoes it, and the branches of the state's hashes that it changes.
+const OPERATION_WEIGHT: usize = 2 << 10;
+
 /// What a client wants to know when it is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Level {
@@ -67,6 +71,13 @@ impl Request {
     #[must_use]
     pub fn wire_bytes(&self) -> usize {
         256 + 8 * self.operations.len() + self.operation_bytes()
+    }
+
+    /// About what it takes in memory while it is executed and can be undone, in bytes. What a slot and
+    /// a suffix may have of it is a rule, so that all replicas must agree on this.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        self.wire_bytes() + OPERATION_WEIGHT * self.operations.len()
     }
 
     /// Whether somebody waits for a certificate that covers it.

@@ -85,9 +85,7 @@ impl<A: Application> Replica<A> {
             let replies =
                 self.replies(slot, ReplyKind::Committed, |request| request.body().wants_commit());
             self.send_replies(replies);
-            if let Some(entry) = self.history.entry_mut(slot) {
-                entry.results = Vec::new();
-            }
+            self.history.drop_results(slot);
             slot = slot.next();
         }
     }

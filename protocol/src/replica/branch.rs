@@ -25,9 +25,21 @@ pub(super) struct Side {
     pub(super) previous: Digest,
     pub(super) batch: Arc<Batch>,
     pub(super) order: Option<Signed<Order>>,
+    /// About what it takes in memory.
+    held: usize,
 }
 
 impl Side {
+    pub(super) fn new(
+        slot: Slot,
+        previous: Digest,
+        batch: Arc<Batch>,
+        order: Option<Signed<Order>>,
+    ) -> Self {
+        let held = batch.held_bytes();
+        Self { slot, previous, batch, order, held }
+    }
+
     fn linked(&self) -> Linked {
         let entry = SlotEntry {
             choices: self.batch.choices,
@@ -145,9 +157,21 @@ impl<A: Application> Replica<A> {
         usize::try_from(slots).unwrap_or(usize::MAX)
     }
 
+    /// What a branch may take in memory at most, beside its uppermost slots, for which there is room
+    /// however large they are: what another replica may have above its stable checkpoint and may
+    /// retain below, and as much again as it may have had to undo.
+    fn branch_bytes_max(&self) -> usize {
+        let tuning = &self.setup.tuning;
+        let suffix = usize::try_from(tuning.rules.max_speculative_bytes).unwrap_or(usize::MAX);
+        suffix.saturating_mul(2).saturating_add(tuning.retained_bytes)
+    }
+
     /// Follows a history from its end downwards.
     pub(super) fn reach(&self, end: Position) -> Reach {
         let base = self.history.base().slot;
+        let (slots_max, bytes_max) = (self.branch_max(), self.branch_bytes_max());
+        let uppermost = 2 * self.setup.tuning.rules.checkpoint_interval;
+        let mut bytes = 0;
         let mut above = Vec::new();
         let mut at = end;
         let whole = |footing, mut above: Vec<Digest>| {
@@ -161,12 +185,15 @@ impl<A: Application> Replica<A> {
             if self.transferred() == Some(at) {
                 return whole(Footing::State(at), above);
             }
-            if at.slot <= base || above.len() > self.branch_max() {
+            if at.slot <= base || above.len() > slots_max || bytes > bytes_max {
                 return Reach::Never;
             }
             match self.branches.get(&at.hash) {
                 Some(side) if side.slot == at.slot => {
                     above.push(at.hash);
+                    if above.len() as u64 > uppermost {
+                        bytes += side.held;
+                    }
                     at = Position { slot: Slot(at.slot.0 - 1), hash: side.previous };
                 }
                 Some(_) => return Reach::Never,
@@ -366,7 +393,7 @@ impl<A: Application> Replica<A> {
                 break;
             }
             self.counters.branch_slots += 1;
-            self.branches.insert(at.hash, Side { slot: at.slot, previous, batch, order });
+            self.branches.insert(at.hash, Side::new(at.slot, previous, batch, order));
             at = Position { slot: Slot(at.slot.0 - 1), hash: previous };
         }
         if let Some(proof) = branch.stable {

@@ -5,15 +5,8 @@ use super::{Record, Replica, Target};
 use crate::application::Application;
 use crate::codec::Canonical;
 use crate::id::{ReplicaId, Slot};
-use crate::message::{Batch, Checkpoint, CheckpointCertificate, Message, StableProof};
+use crate::message::{Checkpoint, CheckpointCertificate, Message, StableProof};
 use crate::seal::Signed;
-
-/// About what a request takes in memory beside its operations.
-const REQUEST_BYTES: usize = 512;
-
-fn weight(batch: &Batch) -> usize {
-    batch.size() + REQUEST_BYTES * batch.requests.len()
-}
 
 /// Checkpoint votes kept of each replica.
 pub(super) const CHECKPOINTS_KEPT: usize = 8;
@@ -117,7 +110,7 @@ impl<A: Application> Replica<A> {
         // From the newest one down, as far as there is room.
         while given_up > lowest
             && let Some(entry) = self.history.entry(Slot(given_up))
-            && let Some(rest) = left.checked_sub(weight(&entry.batch))
+            && let Some(rest) = left.checked_sub(entry.batch.held_bytes())
         {
             left = rest;
             given_up -= 1;

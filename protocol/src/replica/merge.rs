@@ -107,7 +107,6 @@ impl<A: Application> Replica<A> {
 
     /// What is stable is not undone, and a suffix has its limit.
     fn may_stand_on(&self, path: &Path) -> bool {
-        let limit = self.setup.tuning.rules.max_speculative_slots;
         let ahead = self
             .stable_ahead
             .as_ref()
@@ -118,7 +117,17 @@ impl<A: Application> Replica<A> {
             Footing::Common(_) => self.stable().max(ahead),
             Footing::State(at) => at.slot,
         };
-        path.top().since(stable) <= limit
+        // All but the last slot, which was put where there was room.
+        let above = path.top().since(stable);
+        let Some(slots) = above.checked_sub(1) else { return true };
+        let weight = self.weight_between(path, stable, Slot(path.top().0 - 1));
+        !self.setup.tuning.rules.is_full(slots, weight)
+    }
+
+    /// What the slots of a history above `from` up to `to` [weigh](crate::message::Batch::weight).
+    fn weight_between(&self, path: &Path, from: Slot, to: Slot) -> u64 {
+        let slots = (from.next().0..=to.0).map(Slot);
+        slots.filter_map(|slot| self.batch_on(path, slot)).map(|batch| batch.weight()).sum()
     }
 
     /// The rules for orders, for the slots of a history above `certified`.

@@ -24,9 +24,6 @@ const FORWARD_BYTES: usize = 1 << 20;
 /// The most requests passed on in one message.
 const FORWARD_COUNT: usize = 256;
 
-/// Slots whose results are kept whole while no certificate covers them.
-const RESULTS_KEPT: u64 = 1024;
-
 /// An order that waits: for the slots below it, for its requests or for the clock.
 #[derive(Clone, Debug)]
 pub(super) struct Ahead {
@@ -157,14 +154,15 @@ impl<A: Application> Replica<A> {
     /// Whether the suffix above the stable checkpoint is as long as it may be. What others have
     /// made stable already counts as such: a replica that catches up is not to stop before it.
     pub(super) fn is_full(&self) -> bool {
-        let limit = self.setup.tuning.rules.max_speculative_slots;
         // Of the view entered: then the history that leads to it is the one that is followed here.
         let ahead = self
             .stable_ahead
             .as_ref()
             .filter(|proof| proof.cover.commit.view == self.entered)
             .map_or(Slot::GENESIS, StableProof::slot);
-        self.history.head().slot.since(self.stable().max(ahead)) >= limit
+        let stable = self.stable().max(ahead);
+        let slots = self.history.head().slot.since(stable);
+        self.setup.tuning.rules.is_full(slots, self.history.weight_above(stable))
     }
 
     // ---- the primary ----
@@ -216,17 +214,17 @@ impl<A: Application> Replica<A> {
         let mut admission = self.execution.sessions().admission();
         let mut requests: Vec<Arc<SignedRequest>> = Vec::new();
         let mut refused: Vec<(Arc<SignedRequest>, RefusalReason)> = Vec::new();
-        let mut bytes = 0;
+        let mut weight = 0;
         for (_, request) in self.pending.oldest_first() {
-            let size = request.body().wire_bytes();
+            let more = request.body().weight();
             let full = requests.len() >= tuning.batch_requests
-                || (bytes + size > tuning.batch_bytes && !requests.is_empty());
+                || (weight + more > tuning.batch_bytes && !requests.is_empty());
             if full {
                 break;
             }
             match admission.admit(request.body()) {
                 Ok(()) => {
-                    bytes += size;
+                    weight += more;
                     requests.push(request.clone());
                 }
                 // Two contents under one name: the later one leaves when the first is executed.
@@ -475,13 +473,7 @@ impl<A: Application> Replica<A> {
         self.counters.results_reordered = self.undone.changed;
         self.counters.executed_slots += 1;
         self.counters.executed_requests += batch.requests.len() as u64;
-        if let Some(entry) = self.history.entry_mut(slot) {
-            entry.results = results;
-        }
-        // Where nothing is certified for long, only the session table remembers.
-        if let Some(old) = self.history.entry_mut(Slot(slot.0.saturating_sub(RESULTS_KEPT))) {
-            old.results = Vec::new();
-        }
+        self.history.keep_results(slot, results);
         if slot.0.is_multiple_of(self.setup.tuning.rules.checkpoint_interval) {
             self.take_checkpoint(at);
         }

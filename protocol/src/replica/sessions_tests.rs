@@ -15,6 +15,7 @@ const RULES: Rules = Rules {
     max_kept_result: 64,
     checkpoint_interval: 4,
     max_speculative_slots: 8,
+    max_speculative_bytes: 1 << 20,
 };
 
 pub(super) fn request(client: u8, session: u64, number: u64, floor: u64) -> Request {

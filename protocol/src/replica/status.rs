@@ -171,6 +171,12 @@ impl<A: Application> Replica<A> {
         // Own votes are repeated by who may vote.
         let of_view = status.entered == view && self.may_vote();
         let to = Target::One(from);
+        // Its head lies below all that is in memory here: whether it is on the own history is not
+        // known, and no slots can show it. If the two differ by their new views, these do.
+        let is_stuck = status.entered == view && before.head == status.head;
+        if is_stuck && status.head.slot < self.history.base().slot {
+            self.send_new_view(from);
+        }
         if before.lock == status.lock {
             let rank = status.lock.map(|(view, at)| (view, at.slot));
             let certificate = self.lock.clone().filter(|own| Some(own.rank()) > rank);

@@ -605,7 +605,7 @@ impl<A: Application> Replica<A> {
             let mut previous = at.hash;
             let mut above = Vec::new();
             for (slot, entry) in own {
-                let side = Side { slot, previous, batch: entry.batch, order: entry.order };
+                let side = Side::new(slot, previous, entry.batch, entry.order);
                 self.branches.insert(entry.hash, side);
                 previous = entry.hash;
                 above.push(entry.hash);

@@ -509,15 +509,52 @@ fn a_replica_further_behind_than_its_suffix_may_be_long_catches_up() {
     let entries = write(&mut ahead, 20);
     let stable = Message::Stable(Box::new(certified_by_others(&mut ahead)));
 
-    tuning.rules.max_speculative_slots = 8;
-    let mut behind = Bench::tuned(ReplicaId(1), tuning);
-    let slots = Message::Slots(Slots { from: Slot(1), entries, certificate: None });
-    behind.hear(slots.clone());
-    assert_eq!(behind.head().slot, Slot(8), "nothing shows yet that more may be executed");
-    behind.hear(stable);
-    behind.hear(slots);
-    assert_eq!(behind.head(), ahead.head());
-    assert_eq!(behind.replica.stable(), ahead.head().slot);
+    // By bytes the limit is two checkpoints where so many slots come to more.
+    for (slots, bytes) in [(8, u64::MAX), (1 << 20, 1)] {
+        tuning.rules.max_speculative_slots = slots;
+        tuning.rules.max_speculative_bytes = bytes;
+        let mut behind = Bench::tuned(ReplicaId(1), tuning);
+        let from = Slot(1);
+        let slots = Message::Slots(Slots { from, entries: entries.clone(), certificate: None });
+        behind.hear(slots.clone());
+        assert_eq!(behind.head().slot, Slot(8), "nothing shows yet that more may be executed");
+        behind.hear(stable.clone());
+        behind.hear(slots);
+        assert_eq!(behind.head(), ahead.head());
+        assert_eq!(behind.replica.stable(), ahead.head().slot);
+    }
+}
+
+#[test]
+fn a_history_that_takes_more_memory_than_one_may_is_not_fetched() {
+    let mut tuning = Tuning { retained_bytes: 1000, ..Tuning::default() };
+    tuning.rules.checkpoint_interval = 2;
+    let mut ahead = Bench::tuned(ReplicaId(2), tuning);
+    write(&mut ahead, 20);
+    let head = ahead.head();
+    // Certified in a later view: then it may be another history than the own one, and is fetched as one.
+    let (view, Position { slot, hash }) = (View(4), head);
+    let checkpoint = Checkpoint { view, slot, hash, state: ahead.replica.state_digest() };
+    let stable = stable_proof(&ahead.membership, checkpoint, Commit { view, slot, hash });
+    let wanted = Wanted::Branch { head, known: Vec::new() };
+    let fetch = say(&ahead.membership, 3, Fetch { wanted, stamp: 1 });
+    let answer = ahead.hear(Message::Fetch(fetch));
+    let [Action::Send { message: Message::Branch(branch), .. }] = &answer[..] else {
+        panic!("one answer: {answer:?}")
+    };
+    assert_eq!(branch.slots.len(), 20);
+
+    // A slot takes between 512 and 1024 bytes. The four uppermost ones do not count.
+    for (bytes, slots, goes_on) in [(1000, 4, true), (1000, 10, false), (10_000, 10, true)] {
+        tuning.rules.max_speculative_bytes = bytes;
+        let mut behind = Bench::tuned(ReplicaId(1), tuning);
+        behind.hear(Message::Stable(Box::new(stable.clone())));
+        assert_eq!(behind.counters().branch_fetches, 1);
+        let mut part = branch.clone();
+        part.slots.truncate(slots);
+        behind.hear(Message::Branch(part));
+        assert_eq!(behind.counters().branch_fetches > 1, goes_on, "{slots} slots, {bytes} bytes");
+    }
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use elea_protocol::rows::{Row, Rows, RowsView, Unreadable};
+use fjall::compaction::Leveled;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, Readable as _, Snapshot};
 
 use super::{CHECKSUM, checksum, plain};
@@ -23,6 +24,15 @@ const ROWS: &str = "rows";
 /// What is written to a keyspace before it goes to a file, in bytes.
 const MEMTABLE_BYTES: u64 = 4 << 20;
 
+/// So many memtables that have been written, 32 MiB in all, are merged at a time into the level below
+/// them...
+const L0_TABLES: u8 = 8;
+
+/// ...of so many tables of this size, in bytes, each level below that being ten times as large. The
+/// keys are hashes, so what is merged meets all of the next level: with fjall's defaults 16 MiB would
+/// meet 256, and each row of a state smaller than that would be written sixteen times.
+const TABLE_BYTES: u64 = 16 << 20;
+
 pub(super) fn name(generation: u64) -> String {
     format!("{PREFIX}{generation}")
 }
@@ -33,7 +43,11 @@ pub(super) fn generation(name: &str) -> Option<u64> {
 }
 
 pub(super) fn options() -> KeyspaceCreateOptions {
-    KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES)
+    let levels =
+        Leveled::default().with_l0_threshold(L0_TABLES).with_table_target_size(TABLE_BYTES);
+    KeyspaceCreateOptions::default()
+        .max_memtable_size(MEMTABLE_BYTES)
+        .compaction_strategy(Arc::new(levels))
 }
 
 /// What is stored for a value.

@@ -22,6 +22,7 @@ const RULES: Rules = Rules {
     max_kept_result: 300_000,
     checkpoint_interval: 4,
     max_speculative_slots: 8,
+    max_speculative_bytes: 1 << 20,
 };
 
 /// A request that asks to be executed, and what comes out if it is.
