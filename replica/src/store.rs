@@ -26,7 +26,7 @@
 //! follows, in silence. A replica must not forget in silence: it would break its word. So every group
 //! has a number, kept in `meta`, and the number of the last group that was synced also stands in a
 //! file of its own. A store that knows less than that file is damaged. The file is not synced: it may
-//! lag behind after a power cut, but never lead.
+//! lag behind after a power cut, but never lead. Journals before the last one are [measured](journals).
 //!
 //! The store of a cluster that begins with a state is [founded](Store::found) with the rows of that
 //! one, as generation 1 at slot 0. Nobody has certified it: the genesis digest covers it.
@@ -41,6 +41,7 @@
 mod error;
 mod files;
 mod group;
+mod journals;
 mod note;
 mod opening;
 mod rows;
@@ -49,6 +50,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bytes::Bytes;
 use elea_protocol::codec::{self, Canonical, Sink};
@@ -56,7 +58,7 @@ use elea_protocol::id::{Digest, ReplicaId, Slot};
 use elea_protocol::message::{Position, SlotEntry, Standing, StatePart};
 use elea_protocol::replica::{Record, Recovered, StateHead, StoredState};
 use elea_protocol::rows::{Row, RowsView};
-use fjall::{Database, Keyspace, PersistMode};
+use fjall::{AbstractTree as _, Database, Keyspace, PersistMode};
 use rustix::fs::{StatVfs, statvfs};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -102,6 +104,14 @@ const CACHE_BYTES: u64 = 32 << 20;
 /// The journals that are on disk because something in them is not in a file yet, in bytes. fjall takes
 /// no less. A start reads them.
 const JOURNALS_BYTES: u64 = 64 << 20;
+
+/// So many memtables that wait to be written, or files that wait to be merged, of one keyspace hold back
+/// the next group. fjall holds it back with 4 and 30.
+const SEALED_MAX: usize = 3;
+const RUNS_MAX: usize = 28;
+
+/// How often it is looked whether there are less.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// The file that names the last group synced.
 const WITNESS: &str = "synced";
@@ -767,6 +777,7 @@ impl Store {
             }
         }
         fill(&mut batch, &self.evidence, evidence.into_iter().map(|(Digest(key), to)| (key, to)));
+        self.wait_for_files()?;
         batch.commit().map_err(|error| self.failed(plain(&error)))?;
         self.has_garbage |= index.ground != self.index.ground;
         self.index = index;
@@ -783,6 +794,26 @@ impl Store {
             present.map(|(place, of)| Ok((place, self.view(of)?))).collect::<Result<_, _>>()?;
         self.sweep()?;
         Ok(views)
+    }
+
+    /// Waits until what was written before is in files, as far as it has to be before more comes.
+    ///
+    /// fjall would wait by itself a little later, but without looking whether it still writes files:
+    /// if damage or a full disk has ended that meanwhile, it waits for ever.
+    fn wait_for_files(&self) -> Result<(), StoreError> {
+        let kept = [&self.history, &self.meta, &self.aside, &self.orphans, &self.state];
+        let is_behind = |keyspace: &Keyspace| {
+            keyspace.tree.sealed_memtable_count() >= SEALED_MAX
+                || keyspace.tree.l0_run_count() >= RUNS_MAX
+        };
+        let all = || kept.into_iter().chain([&self.evidence]).chain(self.rows.values());
+        while all().any(is_behind) {
+            // This says so if nothing is written any more.
+            let lives = self.database.persist(PersistMode::Buffer);
+            lives.map_err(|error| self.failed(plain(&error)))?;
+            std::thread::sleep(LOOK_AGAIN);
+        }
+        Ok(())
     }
 
     /// Drops the rows of states that are gone. Views of them stay what they are.

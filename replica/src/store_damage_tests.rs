@@ -260,6 +260,78 @@ fn no_byte_at_the_end_of_a_table_keeps_the_store_from_being_opened() {
     }
 }
 
+/// The journals in the folder of a database, the oldest first.
+fn journals(whole: &Path) -> Vec<PathBuf> {
+    let read = fs::read_dir(whole).expect("there").map(|entry| entry.expect("readable").path());
+    let mut found: Vec<_> =
+        read.filter(|path| path.extension().is_some_and(|end| end == "jnl")).collect();
+    found.sort();
+    found
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("made");
+    for entry in fs::read_dir(from).expect("there") {
+        let (from, name) = entry.map(|entry| (entry.path(), entry.file_name())).expect("readable");
+        let to = to.join(name);
+        match from.is_dir() {
+            true => copy(&from, &to),
+            false => drop(fs::copy(&from, &to).expect("copied")),
+        }
+    }
+}
+
+#[test]
+fn damage_to_a_journal_that_another_one_followed_is_found_and_not_forgotten() {
+    let sound = tempfile::tempdir().expect("a folder");
+    let (mut store, _) = open(sound.path()).expect("a new store");
+    store.commit(&[slot(1, 1)]).expect("written");
+    store.commit(&[slot(2, 2)]).expect("written");
+    drop(store);
+    // Another one follows it, as when the first had been full. Nothing of the first is in a file yet:
+    // the process dies before that.
+    let first = journals(&sound.path().join("store")).remove(0);
+    let later = tempfile::tempdir().expect("a folder");
+    copy(sound.path(), later.path());
+    let second = Path::new("store").join("9.jnl");
+    File::create(later.path().join(&second)).expect("made");
+    let (mut store, _) = open(later.path()).expect("sound");
+    store.commit(&[slot(3, 3)]).expect("written");
+    drop(store);
+    for file in [second.as_path(), Path::new(WITNESS)] {
+        fs::copy(later.path().join(file), sound.path().join(file)).expect("copied");
+    }
+    copy(sound.path(), later.path());
+    let (store, _) = open(later.path()).expect("sound");
+    assert_eq!(stored(&store), [1, 2, 3]);
+    drop(store);
+    assert!(!later.path().join("journals").exists());
+
+    let bytes = fs::read(&first).expect("there");
+    let written = bytes.iter().rposition(|byte| *byte != 0).expect("not empty") + 1;
+    let mut found = 0;
+    for at in (0..written).step_by(11) {
+        let folder = tempfile::tempdir().expect("a folder");
+        copy(sound.path(), folder.path());
+        let journal = folder.path().join("store").join(first.file_name().expect("it has one"));
+        let mut bent = bytes.clone();
+        bent[at] ^= 1 << (at % 8);
+        fs::write(&journal, bent).expect("written");
+        match open(folder.path()) {
+            Ok((store, _)) => assert_eq!(stored(&store), [1, 2, 3], "at {at}"),
+            Err(StoreError::Damaged { what, .. }) if what.contains("is not what was written") => {
+                found += 1;
+                // fjall has cut it off, and finds nothing wrong with it now.
+                let again = open(folder.path());
+                assert!(matches!(again, Err(StoreError::Damaged { .. })), "at {at}");
+            }
+            Err(StoreError::Damaged { .. }) => {}
+            Err(other) => panic!("at {at}: {other}"),
+        }
+    }
+    assert!(found > 0, "fjall does not cut journals off any more");
+}
+
 #[test]
 fn no_byte_of_a_journal_keeps_the_store_from_saying_what_is_wrong() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -268,10 +340,7 @@ fn no_byte_of_a_journal_keeps_the_store_from_saying_what_is_wrong() {
         store.commit(&[slot(n, n)]).expect("written");
     }
     drop(store);
-    let whole = folder.path().join("store");
-    let is_journal = |path: &PathBuf| path.extension().is_some_and(|end| end == "jnl");
-    let read = fs::read_dir(&whole).expect("there").map(|entry| entry.expect("readable").path());
-    let journal = read.into_iter().find(is_journal).expect("a journal");
+    let journal = journals(&folder.path().join("store")).remove(0);
     let sound = fs::read(&journal).expect("there");
     let written = sound.iter().rposition(|byte| *byte != 0).expect("not empty") + 1;
     for at in (0..written).step_by(7) {

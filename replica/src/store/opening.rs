@@ -12,6 +12,7 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, LsmError, PersistMode};
 
 use xxhash_rust::xxh3::xxh3_128;
 
+use super::journals::Journals;
 use super::note::Note;
 use super::{
     ASIDE, CACHE_BYTES, EVIDENCE, FORMAT, HISTORY, HISTORY_MEMTABLE_BYTES, JOURNALS_BYTES,
@@ -132,10 +133,11 @@ pub(super) fn open_database(path: &Path, whole: &Path) -> Result<Database, Store
     let damaged = |what: String| StoreError::Damaged { path: path.into(), what };
     let checked = check_manifests(whole).map_err(|error| unusable(path, &error))?;
     checked.map_err(damaged)?;
+    let journals = Journals::measure(path, whole).map_err(|error| unusable(path, &error))?;
     // fjall believes the lengths in its journal, and panics on some that cannot be.
     let opened = catch_unwind(AssertUnwindSafe(|| builder(whole).open()))
         .map_err(|_| damaged("its journal cannot be read".to_owned()))?;
-    opened.map_err(|error| match error {
+    let database = opened.map_err(|error| match error {
         fjall::Error::Locked => StoreError::InUse { path: path.into() },
         fjall::Error::Io(error) | fjall::Error::Storage(LsmError::Io(error))
             if !is_damage(&error) =>
@@ -143,7 +145,11 @@ pub(super) fn open_database(path: &Path, whole: &Path) -> Result<Database, Store
             StoreError::Unusable { path: path.into(), reason: error.to_string() }
         }
         other => damaged(plain(&other)),
-    })
+    })?;
+    match journals.compare(path, whole).map_err(|error| unusable(path, &error))? {
+        None => Ok(database),
+        Some(journal) => Err(damaged(format!("the journal {journal} is not what was written"))),
+    }
 }
 
 /// The file of fjall's that names the manifest of a keyspace, and has the checksum of that.
