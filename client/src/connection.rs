@@ -4,6 +4,7 @@
 //! signatures that do not hold, no end of messages, or nothing, and never read. Each of these ends
 //! the connection, or slows this connection down and no other.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use elea_protocol::message::{
 };
 use elea_protocol::seal::{Rejection, Signer, VerifiedRoots, sign_hello};
 use futures::{SinkExt, StreamExt};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc};
@@ -28,6 +30,9 @@ use crate::link::{Awaited, INBOUND_MAX, Inbound, Link, Said};
 const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
 const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A replica that does not acknowledge anything for so long is dialled anew. By itself TCP would ask ever
+/// more rarely, also when the network has long been back.
+const SILENCE: Duration = Duration::from_secs(10);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// A connection that stood so long was a good one: the next pause is the shortest again.
@@ -42,14 +47,27 @@ pub(crate) struct Connection {
     pub inbound: mpsc::UnboundedSender<Inbound>,
 }
 
+/// Sets up a socket that was dialled.
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    // Small frames that wait for each other's acknowledgements would cost 40 ms each.
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    socket.set_tcp_keepalive(
+        &TcpKeepalive::new().with_time(SILENCE / 2).with_interval(SILENCE / 4).with_retries(2),
+    )?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(SILENCE))?;
+    Ok(())
+}
+
 #[derive(Debug, thiserror::Error)]
 enum Lost {
     #[error("cannot be reached: {0}")]
-    Dial(std::io::Error),
+    Dial(io::Error),
     #[error("did not answer in time")]
     Silent,
     #[error("the connection broke: {0}")]
-    Broken(std::io::Error),
+    Broken(io::Error),
     #[error("closed the connection")]
     Closed,
     #[error("does not read what is sent to it")]
@@ -110,8 +128,7 @@ impl Connection {
             }
             () = self.inbound.closed() => return Err(Lost::Over),
         };
-        // Small frames that wait for each other's acknowledgements would cost 40 ms each.
-        stream.set_nodelay(true).map_err(Lost::Broken)?;
+        prepare(&stream).map_err(Lost::Broken)?;
         let mut framed = Framed::new(stream, frames());
         timeout(GREETING_TIMEOUT, self.greet(&mut framed)).await.map_err(|_| Lost::Silent)??;
         self.link.set_note(ReplicaNote::Connected);
@@ -255,7 +272,7 @@ where
     S: futures::Stream<Item = std::io::Result<bytes::BytesMut>> + Unpin,
 {
     let frame = stream.next().await.ok_or(Lost::Closed)?.map_err(|error| {
-        if error.kind() == std::io::ErrorKind::InvalidData {
+        if error.kind() == io::ErrorKind::InvalidData {
             Lost::Misbehaves("a frame too large")
         } else {
             Lost::Broken(error)
