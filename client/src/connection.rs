@@ -269,7 +269,7 @@ impl Connection {
 /// The next message. A farewell is one wherever it comes.
 async fn next<S>(stream: &mut S) -> Result<ToClient, Lost>
 where
-    S: futures::Stream<Item = std::io::Result<bytes::BytesMut>> + Unpin,
+    S: futures::Stream<Item = io::Result<bytes::BytesMut>> + Unpin,
 {
     let frame = stream.next().await.ok_or(Lost::Closed)?.map_err(|error| {
         if error.kind() == io::ErrorKind::InvalidData {

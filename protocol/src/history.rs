@@ -73,18 +73,24 @@ fn size(results: &[Results]) -> usize {
 pub struct History {
     base: Position,
     base_time: WallTime,
-    base_through: u64,
+    base_through: Sums,
     entries: VecDeque<Weighed>,
     /// The bytes of all results that are kept, and the slot below which there are none.
     result_bytes: usize,
     results_from: Slot,
 }
 
-/// A slot with the weight of all that were ever put here, up to it.
+/// A slot with the sums over all that were ever put here, up to it.
 #[derive(Clone, Debug)]
 struct Weighed {
     entry: Entry,
-    through: u64,
+    through: Sums,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Sums {
+    weight: u64,
+    held: u64,
 }
 
 impl History {
@@ -94,7 +100,7 @@ impl History {
         Self {
             base: Position { slot: Slot::GENESIS, hash: genesis },
             base_time: WallTime::default(),
-            base_through: 0,
+            base_through: Sums::default(),
             entries: VecDeque::new(),
             result_bytes: 0,
             results_from: Slot::GENESIS,
@@ -152,20 +158,29 @@ impl History {
         self.entries.is_empty()
     }
 
-    fn through(&self) -> u64 {
+    fn through(&self) -> Sums {
         self.entries.back().map_or(self.base_through, |last| last.through)
+    }
+
+    /// The sums up to a slot: up to the base where it lies below, up to the head where above.
+    fn sums_at(&self, slot: Slot) -> Sums {
+        match self.index(slot).map(|index| self.entries.get(index)) {
+            Some(Some(weighed)) => weighed.through,
+            Some(None) => self.through(),
+            None => self.base_through,
+        }
     }
 
     /// What the slots above one [weigh](Batch::weight), as far as they are kept.
     #[must_use]
     pub fn weight_above(&self, slot: Slot) -> u64 {
-        let at = self.index(slot).and_then(|index| self.entries.get(index));
-        let below = match at {
-            Some(weighed) => weighed.through,
-            None if slot <= self.base.slot => self.base_through,
-            None => self.through(),
-        };
-        self.through() - below
+        self.through().weight - self.sums_at(slot).weight
+    }
+
+    /// About the bytes that the requests above one [take](Batch::held_bytes), as far as they are kept.
+    #[must_use]
+    pub fn held_above(&self, slot: Slot) -> u64 {
+        self.through().held - self.sums_at(slot).held
     }
 
     fn index(&self, slot: Slot) -> Option<usize> {
@@ -215,7 +230,11 @@ impl History {
     pub(crate) fn push(&mut self, entry: Entry) -> Slot {
         let expected = extend(&self.head().hash, &entry.batch.digest());
         assert_eq!(entry.hash, expected, "I6: slot {} off the chain", self.head().slot.next());
-        let through = self.through() + entry.batch.weight();
+        let before = self.through();
+        let through = Sums {
+            weight: before.weight + entry.batch.weight(),
+            held: before.held + entry.batch.held_bytes() as u64,
+        };
         self.result_bytes += size(&entry.results);
         self.entries.push_back(Weighed { entry, through });
         self.head().slot

@@ -42,6 +42,16 @@ impl Default for Rules {
 }
 
 impl Rules {
+    /// With room for suffixes twice as long.
+    pub(crate) fn twice(self) -> Self {
+        Self {
+            checkpoint_interval: 2 * self.checkpoint_interval,
+            max_speculative_slots: 2 * self.max_speculative_slots,
+            max_speculative_bytes: 2 * self.max_speculative_bytes,
+            ..self
+        }
+    }
+
     /// Whether no slot may follow on so many above the stable checkpoint, of this
     /// [weight](crate::message::Batch::weight).
     ///

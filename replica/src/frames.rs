@@ -56,7 +56,7 @@ pub(crate) enum FrameError {
 const SILENCE: Duration = Duration::from_secs(10);
 
 /// Sets up a socket that was connected.
-fn prepare(stream: &TcpStream) -> io::Result<()> {
+fn prepare(stream: &TcpStream, patience: Duration) -> io::Result<()> {
     // A vote is a small packet that somebody waits for.
     stream.set_nodelay(true)?;
     let socket = SockRef::from(stream);
@@ -64,13 +64,18 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
         &TcpKeepalive::new().with_time(SILENCE / 2).with_interval(SILENCE / 4).with_retries(2),
     )?;
     #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(SILENCE))?;
+    // This counts also while the other end has no room for more.
+    socket.set_tcp_user_timeout(Some(SILENCE.max(patience)))?;
     Ok(())
 }
 
-/// Frames of at most `frame_max` bytes on a socket.
-pub(crate) fn split(stream: TcpStream, frame_max: usize) -> io::Result<(Reader, Writer)> {
-    prepare(&stream)?;
+/// Frames of at most `frame_max` bytes on a socket. Writing may take as long as `patience`.
+pub(crate) fn split(
+    stream: TcpStream,
+    frame_max: usize,
+    patience: Duration,
+) -> io::Result<(Reader, Writer)> {
+    prepare(&stream, patience)?;
     let (read, write) = stream.into_split();
     let codec = |max| LengthDelimitedCodec::builder().max_frame_length(max).new_codec();
     let mut writer = FramedWrite::new(write, codec(codec::FRAME_MAX));

@@ -85,7 +85,8 @@ pub(crate) async fn listen(shell: Arc<Shell>, listener: TcpListener) {
 }
 
 async fn serve(shell: Arc<Shell>, stream: TcpStream) {
-    let Ok((mut reader, mut writer)) = frames::split(stream, HELLO_FRAME_MAX) else { return };
+    let split = frames::split(stream, HELLO_FRAME_MAX, shell.write_timeout());
+    let Ok((mut reader, mut writer)) = split else { return };
     let turn = shell.waiting.enter();
     let answered = tokio::select! {
         biased;

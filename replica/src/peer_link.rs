@@ -182,7 +182,8 @@ impl LinkTask {
 
     async fn shake_hands(&self) -> Result<(Reader, Writer), Down> {
         let stream = TcpStream::connect(&self.address).await?;
-        let (mut reader, mut writer) = frames::split(stream, FRAME_MAX)?;
+        let patience = Duration::from_millis(self.limits.write_timeout_ms);
+        let (mut reader, mut writer) = frames::split(stream, FRAME_MAX, patience)?;
         let not_the_peer = |what: String| Err(Down::NotThePeer(what));
         let challenge = match frames::read_to_client(&mut reader).await? {
             ToClient::Challenge(challenge) => challenge,

@@ -26,7 +26,7 @@
 //! follows, in silence. A replica must not forget in silence: it would break its word. So every group
 //! has a number, kept in `meta`, and the number of the last group that was synced also stands in a
 //! file of its own. A store that knows less than that file is damaged. The file is not synced: it may
-//! lag behind after a power cut, but never lead. Journals before the last one are [measured](journals).
+//! lag behind after a power cut, but never lead. Of [journals] before the last one it is noted how far they go.
 //!
 //! The store of a cluster that begins with a state is [founded](Store::found) with the rows of that
 //! one, as generation 1 at slot 0. Nobody has certified it: the genesis digest covers it.
@@ -50,7 +50,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use elea_protocol::codec::{self, Canonical, Sink};
@@ -112,6 +112,9 @@ const RUNS_MAX: usize = 28;
 
 /// How often it is looked whether there are less.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+/// How long they may stay as many before the group is written all the same.
+const STANDSTILL: Duration = Duration::from_secs(5);
 
 /// The file that names the last group synced.
 const WITNESS: &str = "synced";
@@ -799,21 +802,31 @@ impl Store {
     /// Waits until what was written before is in files, as far as it has to be before more comes.
     ///
     /// fjall would wait by itself a little later, but without looking whether it still writes files:
-    /// if damage or a full disk has ended that meanwhile, it waits for ever.
+    /// if damage or a full disk has ended that meanwhile, it waits for ever. Where nothing has moved for
+    /// long and nothing has failed, it is a write that sets it going again.
     fn wait_for_files(&self) -> Result<(), StoreError> {
         let kept = [&self.history, &self.meta, &self.aside, &self.orphans, &self.state];
-        let is_behind = |keyspace: &Keyspace| {
-            keyspace.tree.sealed_memtable_count() >= SEALED_MAX
-                || keyspace.tree.l0_run_count() >= RUNS_MAX
-        };
         let all = || kept.into_iter().chain([&self.evidence]).chain(self.rows.values());
-        while all().any(is_behind) {
+        let counts = |keyspace: &Keyspace| {
+            (keyspace.tree.sealed_memtable_count(), keyspace.tree.l0_run_count())
+        };
+        let (mut before, mut moved) = (Vec::new(), Instant::now());
+        loop {
+            let now: Vec<(usize, usize)> = all().map(counts).collect();
+            if !now.iter().any(|(sealed, runs)| *sealed >= SEALED_MAX || *runs >= RUNS_MAX) {
+                return Ok(());
+            }
+            if now != before {
+                (before, moved) = (now, Instant::now());
+            }
             // This says so if nothing is written any more.
             let lives = self.database.persist(PersistMode::Buffer);
             lives.map_err(|error| self.failed(plain(&error)))?;
+            if moved.elapsed() >= STANDSTILL {
+                return Ok(());
+            }
             std::thread::sleep(LOOK_AGAIN);
         }
-        Ok(())
     }
 
     /// Drops the rows of states that are gone. Views of them stay what they are.

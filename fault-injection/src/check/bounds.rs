@@ -33,8 +33,10 @@ impl Bounds {
         let ahead = narrow(tuning.orders_ahead);
         let wanted = ahead.saturating_mul(tuning.batch_requests);
         let speculative = narrow(tuning.rules.max_speculative_slots);
-        // Who catches up holds what the others retain and what they hold above it.
-        let slots = 2 * speculative.saturating_add(narrow(tuning.retained_slots));
+        // Who catches up holds what the others retain and what they hold above it, beside what it retains
+        // itself: as much as a suffix while somebody fetches a state.
+        let retained = narrow(tuning.retained_slots).max(speculative);
+        let slots = retained.saturating_mul(2).saturating_add(speculative);
         let checkpoints = slots / narrow(tuning.rules.checkpoint_interval.max(1)) + 2;
         // Votes are kept for each sender apart, the newest of each.
         let votes = replicas * VOTES_KEPT;

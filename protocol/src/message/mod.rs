@@ -26,7 +26,8 @@ pub use fetch::{
     SLOTS_MAX, SlotEntry, Slots, StateChunk, StateDigests, StatePart, Wanted,
 };
 pub use order::{
-    BATCH_BYTES_MAX, BATCH_REQUESTS_MAX, Batch, NonDeterminism, Order, OrderHeader, batch_digest,
+    BATCH_BYTES_MAX, BATCH_REQUESTS_MAX, BATCH_WEIGHT_MAX, Batch, NonDeterminism, Order,
+    OrderHeader, batch_digest, fit_one_slot,
 };
 pub use reply::{
     Refusal, RefusalReason, Reply, ReplyKind, ReplyVote, Results, SessionReport, SignedReply,

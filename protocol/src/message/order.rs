@@ -14,6 +14,9 @@ pub const BATCH_REQUESTS_MAX: usize = 4096;
 /// The most bytes the requests of one slot may take together, so that it fits a frame.
 pub const BATCH_BYTES_MAX: usize = 4 << 20;
 
+/// The most that they may [weigh](super::Request::weight) together: any one of them has room.
+pub const BATCH_WEIGHT_MAX: u64 = 5 << 20;
+
 /// About what a request takes in memory beside its operations.
 const REQUEST_BYTES: usize = 512;
 
@@ -55,6 +58,16 @@ pub struct Batch {
     pub choices: NonDeterminism,
     /// The requests, in the order of their execution.
     pub requests: Vec<Arc<SignedRequest>>,
+}
+
+/// Whether one slot may hold these requests.
+#[must_use]
+pub fn fit_one_slot(requests: &[Arc<SignedRequest>]) -> bool {
+    let sums = requests.iter().fold((0, 0), |(bytes, weight), request| {
+        let body = request.body();
+        (bytes + body.wire_bytes(), weight + body.weight() as u64)
+    });
+    sums.0 <= BATCH_BYTES_MAX && sums.1 <= BATCH_WEIGHT_MAX
 }
 
 impl Batch {

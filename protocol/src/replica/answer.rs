@@ -50,10 +50,20 @@ impl<A: Application> Replica<A> {
         let Some(entry) = self.history.entry(slot) else { return Vec::new() };
         let mut index: u32 = 0;
         let mut replies = Vec::new();
-        for (request, results) in entry.batch.requests.iter().zip(&entry.results) {
+        for (place, request) in entry.batch.requests.iter().enumerate() {
             let first = index;
             index += u32::try_from(request.body().operations.len()).unwrap_or(u32::MAX);
-            if wanted(request) {
+            if !wanted(request) {
+                continue;
+            }
+            // What was too much to be kept with the slot is in the session, if it is not too large.
+            let results = entry.results.get(place).cloned().or_else(|| {
+                match self.sessions().known(&request.body().name()) {
+                    Known::Kept(kept) if kept.at.slot == slot => Some(kept.results.clone()),
+                    _ => None,
+                }
+            });
+            if let Some(results) = results {
                 replies.push(Reply {
                     kind,
                     view: self.entered,
@@ -62,7 +72,7 @@ impl<A: Application> Replica<A> {
                     name: request.body().name(),
                     request: request.digest(),
                     index: first,
-                    results: results.clone(),
+                    results,
                 });
             }
         }

@@ -103,18 +103,7 @@ impl<A: Application> Replica<A> {
     /// What a stable checkpoint makes superfluous. Some slots stay in memory for those who lag.
     pub(super) fn give_up_through(&mut self, slot: Slot) {
         self.execution.make_permanent(slot);
-        let retained = self.setup.tuning.retained_slots;
-        let lowest = self.history.base().slot.0.max(slot.0.saturating_sub(retained));
-        let mut left = self.setup.tuning.retained_bytes;
-        let mut given_up = slot.0;
-        // From the newest one down, as far as there is room.
-        while given_up > lowest
-            && let Some(entry) = self.history.entry(Slot(given_up))
-            && let Some(rest) = left.checked_sub(entry.batch.held_bytes())
-        {
-            left = rest;
-            given_up -= 1;
-        }
-        self.history.forget_through(Slot(given_up));
+        let retained = self.retained_after(slot);
+        self.history.forget_through(retained);
     }
 }

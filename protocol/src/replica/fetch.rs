@@ -353,7 +353,7 @@ impl<A: Application> Replica<A> {
                     && header.batch == batch.digest()
             });
             if let Some(expected) = certified.get(index) {
-                if *expected != hash {
+                if *expected != hash || self.must_wait_for_state() {
                     return;
                 }
                 self.accept(hash, batch, order.cloned(), |_| ());

@@ -152,7 +152,7 @@ impl<A: Application> Replica<A> {
                 let mut admission = sessions.admission();
                 let admitted =
                     batch.requests.iter().all(|request| admission.admit(request.body()).is_ok());
-                let fits = batch.size() <= crate::message::BATCH_BYTES_MAX;
+                let fits = crate::message::fit_one_slot(&batch.requests);
                 if batch.requests.is_empty() || batch.choices.time < time || !admitted || !fits {
                     return Sound::No;
                 }

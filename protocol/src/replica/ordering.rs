@@ -13,8 +13,8 @@ use crate::evidence::Evidence;
 use crate::history::{Entry, extend};
 use crate::id::{Digest, Instant, RequestNumber, SessionId, Slot, WallTime};
 use crate::message::{
-    BATCH_BYTES_MAX, Batch, FETCH_DIGESTS_MAX, Message, NonDeterminism, Order, OrderHeader,
-    Position, Refusal, RefusalReason, Requests, SignedRequest, StableProof, ToClient, batch_digest,
+    Batch, FETCH_DIGESTS_MAX, Message, NonDeterminism, Order, OrderHeader, Position, Refusal,
+    RefusalReason, Requests, SignedRequest, StableProof, ToClient, batch_digest, fit_one_slot,
 };
 use crate::seal::Signed;
 
@@ -163,6 +163,15 @@ impl<A: Application> Replica<A> {
         let stable = self.stable().max(ahead);
         let slots = self.history.head().slot.since(stable);
         self.setup.tuning.rules.is_full(slots, self.history.weight_above(stable))
+    }
+
+    /// Whether certified slots are not executed either for the time being: the own state is to be
+    /// replaced, and until it is nothing becomes stable here, however far the others go.
+    pub(super) fn must_wait_for_state(&self) -> bool {
+        let stable = self.stable();
+        let slots = self.history.head().slot.since(stable);
+        let rules = self.setup.tuning.rules.twice();
+        self.is_distrusted() && rules.is_full(slots, self.history.weight_above(stable))
     }
 
     // ---- the primary ----
@@ -399,8 +408,7 @@ impl<A: Application> Replica<A> {
         }
         // Before what is missing: what an order names is fetched whatever the limits, and must not be
         // more than one slot may hold.
-        let bytes: usize = requests.iter().map(|request| request.body().wire_bytes()).sum();
-        if bytes > BATCH_BYTES_MAX {
+        if !fit_one_slot(&requests) {
             return Err(Obstacle::Never);
         }
         if !missing.is_empty() {

@@ -341,6 +341,35 @@ impl<A: Application> Replica<A> {
         }
     }
 
+    /// The oldest state that somebody is fetching.
+    fn oldest_asked_for(&self) -> Option<Slot> {
+        let now = self.now.instant;
+        let is_fresh = |asked: Instant| asked.after_ms(SERVED_MS) > now;
+        let asked = self.served.iter().filter(|served| served.asked.is_some_and(is_fresh));
+        asked.map(|served| served.taken.at.slot).min()
+    }
+
+    /// The lowest slot after which slots stay in memory for others when `stable` is stable: the last
+    /// few, and, where somebody fetches a state, those that it needs then, as far as they are no more than
+    /// another suffix.
+    pub(super) fn retained_after(&self, stable: Slot) -> Slot {
+        let tuning = &self.setup.tuning;
+        let base = self.history.base().slot;
+        let held = |slot: Slot| self.history.held_above(slot) - self.history.held_above(stable);
+        let reach = |floor: Slot, slots: u64, bytes: u64| {
+            let floor = floor.max(Slot(stable.0.saturating_sub(slots)));
+            let within = (floor.0..=stable.0).map(Slot).find(|slot| held(*slot) <= bytes);
+            within.unwrap_or(stable)
+        };
+        let retained_bytes = u64::try_from(tuning.retained_bytes).unwrap_or(u64::MAX);
+        let always = reach(base, tuning.retained_slots, retained_bytes);
+        let Rules { max_speculative_slots, max_speculative_bytes, .. } = tuning.rules;
+        let fetched = self
+            .oldest_asked_for()
+            .map(|from| reach(base.max(from), max_speculative_slots, max_speculative_bytes));
+        fetched.map_or(always, |fetched| fetched.min(always))
+    }
+
     pub(super) fn serve_state(&mut self, to: ReplicaId, at: Position, part: StatePart) -> usize {
         let now = self.now.instant;
         let Some(served) = self.served.iter_mut().find(|served| served.taken.at == at) else {

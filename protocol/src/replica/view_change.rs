@@ -579,6 +579,9 @@ impl<A: Application> Replica<A> {
         }
         for hash in &path.above {
             let Some(side) = self.branches.get(hash).cloned() else { return };
+            if self.must_wait_for_state() {
+                return;
+            }
             if self.history.goes_through(Position { slot: side.slot, hash: *hash }) {
                 // The slot before let one through that waited here.
                 continue;

@@ -13,7 +13,7 @@ use elea_protocol::membership::Membership;
 use elea_protocol::message::{
     Branch, Checkpoint, Commit, Fetch, Level, Message, NewView, NewViewHeader, NonDeterminism,
     Order, OrderHeader, Position, REQUEST_BYTES_MAX, RefusalReason, Request, Requests,
-    SignedRequest, SlotEntry, Slots, StableProof, Status, ToClient, ViewChange, Wanted,
+    SignedRequest, SlotEntry, Slots, StableProof, StatePart, Status, ToClient, ViewChange, Wanted,
     batch_digest, changes_digest,
 };
 use elea_protocol::replica::{Action, Counters, Event, Recovered, Replica, Setup, Target};
@@ -482,6 +482,13 @@ fn requests_missing_slot_after_slot_are_each_asked_for_after_the_grace() {
 
 /// Executes `count` slots of one request each and gives back the history.
 fn write(bench: &mut Bench, count: u64) -> Vec<SlotEntry> {
+    assert_eq!(bench.head().slot, Slot(0), "requests are numbered from 1 on");
+    write_more(bench, count)
+}
+
+/// The same, after what was written before.
+fn write_more(bench: &mut Bench, count: u64) -> Vec<SlotEntry> {
+    let before = bench.head().slot.0;
     let entry = |number| {
         let request = bench.request(number, b"x");
         let (order, _) = bench.order(0, bench.head(), WALL, &[&request]);
@@ -491,7 +498,7 @@ fn write(bench: &mut Bench, count: u64) -> Vec<SlotEntry> {
         let choices = order.body.choices;
         SlotEntry { choices, requests: vec![request], order: Some(order) }
     };
-    (1..=count).map(entry).collect()
+    (before + 1..=before + count).map(entry).collect()
 }
 
 /// Others certify the history and the state that this replica has.
@@ -522,6 +529,33 @@ fn a_replica_further_behind_than_its_suffix_may_be_long_catches_up() {
         behind.hear(slots);
         assert_eq!(behind.head(), ahead.head());
         assert_eq!(behind.replica.stable(), ahead.head().slot);
+    }
+}
+
+#[test]
+fn slots_above_a_state_that_somebody_fetches_are_kept_as_far_as_a_suffix_may_go() {
+    for (most, kept) in [(1 << 16, 24), (8, 8)] {
+        let mut tuning = Tuning { retained_slots: 5, ..Tuning::default() };
+        tuning.rules.checkpoint_interval = 4;
+        tuning.rules.max_speculative_slots = most;
+        let mut bench = Bench::tuned(ReplicaId(1), tuning);
+        let mut grow = |bench: &mut Bench| {
+            write_more(bench, 4);
+            let proof = certified_by_others(bench);
+            bench.hear(Message::Stable(Box::new(proof)));
+        };
+        (0..5).for_each(|_| grow(&mut bench));
+        assert_eq!((bench.replica.stable(), bench.replica.footprint().slots), (Slot(20), 5));
+        let wanted = Wanted::State { at: bench.head(), part: StatePart::Last };
+        let fetch = say(&bench.membership, 3, Fetch { wanted, stamp: 1 });
+        let answer = bench.hear(Message::Fetch(fetch));
+        assert!(matches!(&answer[..], [Action::Send { message: Message::State(_), .. }]));
+        (0..6).for_each(|_| grow(&mut bench));
+        assert_eq!((bench.replica.stable(), bench.replica.footprint().slots), (Slot(44), kept));
+        // It has what it wanted, or is gone.
+        bench.now.instant = bench.now.instant.after_ms(60_000);
+        grow(&mut bench);
+        assert_eq!(bench.replica.footprint().slots, 5);
     }
 }
 

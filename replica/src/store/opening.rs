@@ -133,7 +133,9 @@ pub(super) fn open_database(path: &Path, whole: &Path) -> Result<Database, Store
     let damaged = |what: String| StoreError::Damaged { path: path.into(), what };
     let checked = check_manifests(whole).map_err(|error| unusable(path, &error))?;
     checked.map_err(damaged)?;
-    let journals = Journals::measure(path, whole).map_err(|error| unusable(path, &error))?;
+    let cut_off = |journal| damaged(format!("the journal {journal} is not what was written"));
+    let journals = Journals::note(path, whole).map_err(|error| unusable(path, &error))?;
+    let journals = journals.map_err(cut_off)?;
     // fjall believes the lengths in its journal, and panics on some that cannot be.
     let opened = catch_unwind(AssertUnwindSafe(|| builder(whole).open()))
         .map_err(|_| damaged("its journal cannot be read".to_owned()))?;
@@ -146,9 +148,9 @@ pub(super) fn open_database(path: &Path, whole: &Path) -> Result<Database, Store
         }
         other => damaged(plain(&other)),
     })?;
-    match journals.compare(path, whole).map_err(|error| unusable(path, &error))? {
+    match journals.compare().map_err(|error| unusable(path, &error))? {
         None => Ok(database),
-        Some(journal) => Err(damaged(format!("the journal {journal} is not what was written"))),
+        Some(journal) => Err(cut_off(journal)),
     }
 }
 
