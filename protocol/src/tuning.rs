@@ -45,9 +45,9 @@ impl Rules {
     /// With room for suffixes twice as long.
     pub(crate) fn twice(self) -> Self {
         Self {
-            checkpoint_interval: 2 * self.checkpoint_interval,
-            max_speculative_slots: 2 * self.max_speculative_slots,
-            max_speculative_bytes: 2 * self.max_speculative_bytes,
+            checkpoint_interval: self.checkpoint_interval.saturating_mul(2),
+            max_speculative_slots: self.max_speculative_slots.saturating_mul(2),
+            max_speculative_bytes: self.max_speculative_bytes.saturating_mul(2),
             ..self
         }
     }
@@ -59,7 +59,7 @@ impl Rules {
     /// might ever be reached.
     #[must_use]
     pub(crate) fn is_full(&self, slots: u64, weight: u64) -> bool {
-        let least = 2 * self.checkpoint_interval;
+        let least = self.checkpoint_interval.saturating_mul(2);
         slots >= self.max_speculative_slots
             || (slots >= least && weight >= self.max_speculative_bytes)
     }

@@ -533,13 +533,32 @@ fn a_replica_further_behind_than_its_suffix_may_be_long_catches_up() {
 }
 
 #[test]
+fn a_replica_whose_state_is_gone_follows_for_two_suffixes_and_no_further() {
+    let mut tuning = Tuning::default();
+    tuning.rules.checkpoint_interval = 4;
+    tuning.rules.max_speculative_slots = 8;
+    let mut ahead = Bench::of(ReplicaId(2));
+    let entries = write(&mut ahead, 40);
+    let certificate = Some(certified_by_others(&mut ahead).cover);
+    let slots = Message::Slots(Slots { from: Slot(1), entries, certificate });
+    for (is_gone, head) in [(false, 40), (true, 16)] {
+        let mut behind = Bench::tuned(ReplicaId(1), tuning);
+        if is_gone {
+            behind.handle(Event::Unreadable(Unreadable("a damaged row".to_owned())));
+        }
+        behind.hear(slots.clone());
+        assert_eq!(behind.head().slot, Slot(head));
+    }
+}
+
+#[test]
 fn slots_above_a_state_that_somebody_fetches_are_kept_as_far_as_a_suffix_may_go() {
     for (most, kept) in [(1 << 16, 24), (8, 8)] {
         let mut tuning = Tuning { retained_slots: 5, ..Tuning::default() };
         tuning.rules.checkpoint_interval = 4;
         tuning.rules.max_speculative_slots = most;
         let mut bench = Bench::tuned(ReplicaId(1), tuning);
-        let mut grow = |bench: &mut Bench| {
+        let grow = |bench: &mut Bench| {
             write_more(bench, 4);
             let proof = certified_by_others(bench);
             bench.hear(Message::Stable(Box::new(proof)));
