@@ -411,6 +411,40 @@ fn a_status_that_lies_costs_a_question_now_and_then() {
 }
 
 #[test]
+fn who_stands_still_far_below_in_the_same_view_is_sent_the_new_view_for_there_may_be_two() {
+    let mut tuning = Tuning { retained_slots: 5, ..Tuning::default() };
+    tuning.rules.checkpoint_interval = 4;
+    let mut bench = Bench::tuned(ReplicaId(1), tuning);
+    write(&mut bench, 20);
+    let proof = certified_by_others(&mut bench);
+    bench.hear(Message::Stable(Box::new(proof)));
+    bench.hear(new_view(&bench, 2, bench.head()));
+    assert_eq!(bench.replica.entered(), View(2));
+    let mut stamp = 0;
+    let mut hears_of = |bench: &mut Bench, slot| {
+        stamp += 1;
+        let head = Position { slot: Slot(slot), hash: Digest([9; 32]) };
+        let (entered, stable) = (View(2), Slot(0));
+        let body =
+            Status { entered, campaign: None, head, lock: None, stable, convicted: 0, stamp };
+        let actions = bench.hear(Message::Status(say(&bench.membership, 3, body)));
+        let is_new_view = |action: &Action| {
+            matches!(
+                action,
+                Action::Send { to: Target::One(ReplicaId(3)), message: Message::NewView(_), .. }
+            )
+        };
+        actions.iter().any(is_new_view)
+    };
+    // Slots up to 15 are given up. It says so twice before it is believed to stand still.
+    assert!(!hears_of(&mut bench, 3));
+    assert!(hears_of(&mut bench, 3));
+    assert!(!hears_of(&mut bench, 4));
+    assert!(!hears_of(&mut bench, 40), "it is ahead");
+    assert!(!hears_of(&mut bench, 40));
+}
+
+#[test]
 fn a_primary_never_orders_what_its_backups_would_refuse() {
     // The session's own order puts the request with the floor first, and the floor retires the
     // session of another request of the same slot.
