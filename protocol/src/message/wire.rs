@@ -17,8 +17,8 @@ use crate::evidence::Evidence;
 use crate::id::{ClientId, Digest, ReplicaId, RequestName, SessionId, Slot, View};
 use crate::seal::{Signature, Signed};
 
-/// The version of the frames and of the rules of the state machine: replicas that follow others would refuse
-/// each other's slots. Peers with another one are turned away with a clear word.
+/// The version of the frames and of the rules of the state machine, since replicas with different rules
+/// would refuse each other's slots. Peers with another version are turned away with a clear word.
 pub const WIRE_VERSION: u32 = 4;
 
 /// Replica to whoever dialled it, first of all: "prove who you are".
