@@ -273,10 +273,11 @@ pub fn by_reason(replicas: impl IntoIterator<Item = (ReplicaId, String)>) -> Str
     all.join("; ")
 }
 
-/// Without the number that the operating system adds.
+/// Without the numbers that the operating system adds.
 fn plain(reason: &str) -> String {
-    let cut = reason.find(" (os error ").unwrap_or(reason.len());
-    reason[..cut].to_owned()
+    let mut parts = reason.split(" (os error ");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, rest| text + rest.split_once(')').map_or("", |(_, rest)| rest))
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@
 //! Ports are free ones and are chosen anew where somebody else was faster. Every process is ended
 //! by its own id, also where a test fails.
 
+#[path = "process/addresses.rs"]
+mod addresses;
 #[path = "process/backup.rs"]
 mod backup;
 #[path = "process/configuration.rs"]

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use elea_net::prepare;
 use elea_protocol::codec::{self, FRAME_MAX};
 use elea_protocol::id::ClientId;
 use elea_protocol::membership::Membership;
@@ -17,7 +18,6 @@ use elea_protocol::message::{
 };
 use elea_protocol::seal::{Rejection, Signer, VerifiedRoots, sign_hello};
 use futures::{SinkExt, StreamExt};
-use socket2::{SockRef, TcpKeepalive};
 use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc};
@@ -27,12 +27,9 @@ use tokio_util::codec::{Framed, FramedRead, FramedWrite, LengthDelimitedCodec};
 use crate::error::ReplicaNote;
 use crate::link::{Awaited, INBOUND_MAX, Inbound, Link, Said};
 
-const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long each step of the way to a replica may take: to be reached, and to let us in.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
-/// A replica that does not acknowledge anything for so long is dialled anew. By itself TCP would ask ever
-/// more rarely, also when the network has long been back.
-const SILENCE: Duration = Duration::from_secs(10);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// A connection that stood so long was a good one: the next pause is the shortest again.
@@ -45,19 +42,6 @@ pub(crate) struct Connection {
     pub signer: Arc<dyn Signer>,
     pub awaited: Arc<Awaited>,
     pub inbound: mpsc::UnboundedSender<Inbound>,
-}
-
-/// Sets up a socket that was dialled.
-fn prepare(stream: &TcpStream) -> io::Result<()> {
-    // Small frames that wait for each other's acknowledgements would cost 40 ms each.
-    stream.set_nodelay(true)?;
-    let socket = SockRef::from(stream);
-    socket.set_tcp_keepalive(
-        &TcpKeepalive::new().with_time(SILENCE / 2).with_interval(SILENCE / 4).with_retries(2),
-    )?;
-    #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(SILENCE))?;
-    Ok(())
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -86,10 +70,24 @@ enum Lost {
     Rejected(#[from] Rejection),
     #[error("misbehaves: {0}")]
     Malformed(#[from] codec::CodecError),
+    /// No address of it leads there.
+    #[error("{0}")]
+    NoWay(String),
     /// The client is gone.
     #[error("the client was closed")]
     Over,
 }
+
+impl From<io::Error> for Lost {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::TimedOut => Self::Silent,
+            _ => Self::Dial(error),
+        }
+    }
+}
+
+type Wire = Framed<TcpStream, LengthDelimitedCodec>;
 
 fn frames() -> LengthDelimitedCodec {
     LengthDelimitedCodec::builder().max_frame_length(FRAME_MAX).new_codec()
@@ -106,7 +104,7 @@ impl Connection {
             if matches!(lost, Lost::Over) {
                 return;
             }
-            tracing::debug!(replica = %self.link.id, address = self.link.address, %lost, "lost");
+            tracing::debug!(replica = %self.link.id, address = self.link.dialler.address(), %lost, "lost");
             self.link.set_note(ReplicaNote::Failed(lost.to_string()));
             if start.elapsed() >= GOOD_WHILE {
                 pause = FIRST_PAUSE;
@@ -122,15 +120,14 @@ impl Connection {
     }
 
     async fn live(&self, permits: &Arc<Semaphore>) -> Result<std::convert::Infallible, Lost> {
-        let stream = tokio::select! {
-            dialled = timeout(DIAL_TIMEOUT, TcpStream::connect(&self.link.address)) => {
-                dialled.map_err(|_| Lost::Silent)?.map_err(Lost::Dial)?
+        let open = |stream| self.open_challenge(stream);
+        let greet = |(framed, challenge)| self.greet(framed, challenge);
+        let framed = tokio::select! {
+            dialled = self.link.dialler.dial(GREETING_TIMEOUT, open, greet) => {
+                dialled.map_err(|failed| Lost::NoWay(failed.to_string()))?
             }
             () = self.inbound.closed() => return Err(Lost::Over),
         };
-        prepare(&stream).map_err(Lost::Broken)?;
-        let mut framed = Framed::new(stream, frames());
-        timeout(GREETING_TIMEOUT, self.greet(&mut framed)).await.map_err(|_| Lost::Silent)??;
         self.link.set_note(ReplicaNote::Connected);
         let parts = framed.into_parts();
         let (read, write) = parts.io.into_split();
@@ -144,30 +141,35 @@ impl Connection {
         }
     }
 
-    async fn greet(
-        &self,
-        framed: &mut Framed<TcpStream, LengthDelimitedCodec>,
-    ) -> Result<(), Lost> {
-        let ToClient::Challenge(challenge) = next(framed).await? else {
+    /// Finds out who is there.
+    async fn open_challenge(&self, stream: TcpStream) -> Result<(Wire, Challenge), Lost> {
+        prepare(&stream, WRITE_TIMEOUT).map_err(Lost::Broken)?;
+        let mut framed = Framed::new(stream, frames());
+        let ToClient::Challenge(challenge) = next(&mut framed).await? else {
             return Err(Lost::Misbehaves("no challenge"));
         };
-        let Challenge { version, genesis, replica, nonce } = challenge;
-        if version != WIRE_VERSION {
-            return Err(Lost::OtherVersion(version));
+        if challenge.version != WIRE_VERSION {
+            return Err(Lost::OtherVersion(challenge.version));
         }
-        if genesis != *self.membership.genesis() {
+        if challenge.genesis != *self.membership.genesis() {
             return Err(Lost::OtherCluster);
         }
-        if replica != self.link.id {
-            return Err(Lost::OtherReplica(replica));
+        if challenge.replica != self.link.id {
+            return Err(Lost::OtherReplica(challenge.replica));
         }
+        Ok((framed, challenge))
+    }
+
+    /// Says who we are.
+    async fn greet(&self, mut framed: Wire, challenge: Challenge) -> Result<Wire, Lost> {
+        let Challenge { replica, nonce, .. } = challenge;
         let origin = Origin::Client(ClientId::from(self.signer.public_key()));
         let body = HelloBody { origin, to: replica, nonce };
         let hello = sign_hello(&*self.signer, self.membership.genesis(), body);
         let frame = codec::encode(&ToReplica::Hello(hello))?;
         framed.send(frame).await.map_err(Lost::Broken)?;
-        match next(framed).await? {
-            ToClient::Welcome => Ok(()),
+        match next(&mut framed).await? {
+            ToClient::Welcome => Ok(framed),
             _ => Err(Lost::Misbehaves("no welcome")),
         }
     }

@@ -373,8 +373,11 @@ impl Client {
             return Error::Closed;
         }
         let progress: Progress = progress.await.unwrap_or_default();
-        let replicas =
-            self.shared.links.iter().map(|link| (link.id, link.address.clone(), link.note()));
+        let replicas = self
+            .shared
+            .links
+            .iter()
+            .map(|link| (link.id, link.dialler.address().to_owned(), link.note()));
         Error::NotEnoughReplicas(Box::new(Shortfall {
             waited: start.elapsed(),
             progress,
@@ -436,7 +439,7 @@ impl Client {
     #[must_use]
     pub fn replicas(&self) -> Vec<(ReplicaId, String, ReplicaNote)> {
         let links = self.shared.links.iter();
-        links.map(|link| (link.id, link.address.clone(), link.note())).collect()
+        links.map(|link| (link.id, link.dialler.address().to_owned(), link.note())).collect()
     }
 
     /// Waits, as long as the timeout, for what was sent to be executed, and gives the sessions

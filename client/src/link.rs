@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use bytes::Bytes;
+use elea_net::Dialler;
 use elea_protocol::client::Awaiting;
 use elea_protocol::evidence::Evidence;
 use elea_protocol::id::{ReplicaId, RequestName, RequestNumber, SessionId};
@@ -26,7 +27,8 @@ pub(crate) const INBOUND_MAX: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Link {
     pub id: ReplicaId,
-    pub address: String,
+    /// Where it is, and by which way it was reached last.
+    pub dialler: Dialler,
     waiting: Mutex<(VecDeque<Bytes>, usize)>,
     more: Notify,
     note: Mutex<ReplicaNote>,
@@ -42,7 +44,7 @@ impl Link {
     pub fn new(id: ReplicaId, address: String) -> Self {
         Self {
             id,
-            address,
+            dialler: Dialler::new(address),
             waiting: Mutex::default(),
             more: Notify::new(),
             note: Mutex::new(ReplicaNote::Connecting),

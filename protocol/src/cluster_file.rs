@@ -33,6 +33,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
+use crate::address;
 use crate::id::{ClientId, Digest, ReplicaId, hex, unhex};
 use crate::membership::{BadMembership, Membership};
 use crate::seal::{Ed25519, PublicKey};
@@ -323,11 +324,9 @@ fn replicas(source: &Source<'_>, raw: &Raw) -> Result<Vec<Replica>, BadClusterFi
             return Err(source.wrong(id.span(), message));
         };
         let place = address.get_ref();
-        if !is_address(place) {
-            let message = "an address is `host:port`, for example \"127.0.0.1:7100\"";
-            return Err(source.wrong(address.span(), message));
-        }
-        if !addresses.insert(place) {
+        let form =
+            address::check(place).map_err(|bad| source.wrong(address.span(), bad.to_string()))?;
+        if !addresses.insert(form) {
             let message = format!("another replica has the address {place}: give each its own");
             return Err(source.wrong(address.span(), message));
         }
@@ -374,18 +373,6 @@ fn clients(source: &Source<'_>, raw: &Raw) -> Result<Option<Vec<Placed>>, BadClu
         Ok((listed, client.public_key.span()))
     });
     listed.collect::<Result<Vec<_>, _>>().map(Some)
-}
-
-/// `host:port`, with the host in brackets where it holds colons itself.
-fn is_address(text: &str) -> bool {
-    let Some((host, port)) = text.rsplit_once(':') else { return false };
-    let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-    let host_fits = inner.map_or(!host.contains(['[', ']', ':']), |inner| !inner.is_empty());
-    host_fits
-        && !host.is_empty()
-        && !host.contains(|c: char| c.is_whitespace() || c.is_control())
-        && port.bytes().all(|byte| byte.is_ascii_digit())
-        && port.parse::<u16>().is_ok_and(|port| port > 0)
 }
 
 /// All settings with their defaults, flat, and whether each is one of the rules.
@@ -563,9 +550,10 @@ mod tests {
             (&key_of(101), &key_of(100), "listed twice"),
             ("[::1]:7103", "[::1]:7102", "another replica has the address"),
             ("[::1]:7103", "localhost", "host:port"),
-            ("[::1]:7103", "::1:7103", "host:port"),
-            ("[::1]:7103", "h:0", "host:port"),
-            ("[::1]:7103", "h:+1", "host:port"),
+            ("[::1]:7103", "[0::1]:7102", "another replica has the address"),
+            ("[::1]:7103", "::1:7103", "in brackets"),
+            ("[::1]:7103", "h:0", "a port is a number"),
+            ("[::1]:7103", "0.0.0.0:7103", "--listen"),
         ];
         for (old, new, says) in cases {
             let changed = text.replacen(old, new, 1);

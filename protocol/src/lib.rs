@@ -7,6 +7,7 @@
 //! Start with [`replica`] for what a replica does, [`client`] for what a client does, and
 //! `docs/protocol.md` for why.
 
+pub mod address;
 pub mod application;
 pub mod client;
 pub mod cluster_file;

@@ -4,11 +4,11 @@ use std::io;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use elea_net::prepare;
 use elea_protocol::codec::{self, CodecError};
 use elea_protocol::message::{Farewell, ToClient, ToReplica};
 use futures::{SinkExt, StreamExt};
 use serde::Serialize;
-use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -48,25 +48,6 @@ pub(crate) enum FrameError {
     /// The network failed.
     #[error(transparent)]
     Io(io::Error),
-}
-
-/// A link whose other end does not acknowledge anything for so long is dead. By itself TCP would go on
-/// for a quarter of an hour, asking ever more rarely, also when the network has long been back; and where
-/// nothing is sent it would never notice, and whoever is gone would keep its place.
-const SILENCE: Duration = Duration::from_secs(10);
-
-/// Sets up a socket that was connected.
-fn prepare(stream: &TcpStream, patience: Duration) -> io::Result<()> {
-    // A vote is a small packet that somebody waits for.
-    stream.set_nodelay(true)?;
-    let socket = SockRef::from(stream);
-    socket.set_tcp_keepalive(
-        &TcpKeepalive::new().with_time(SILENCE / 2).with_interval(SILENCE / 4).with_retries(2),
-    )?;
-    #[cfg(target_os = "linux")]
-    // This counts also while the other end has no room for more.
-    socket.set_tcp_user_timeout(Some(SILENCE.max(patience)))?;
-    Ok(())
 }
 
 /// Frames of at most `frame_max` bytes on a socket. Writing may take as long as `patience`.

@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use elea_net::Listening;
 use elea_protocol::codec::FRAME_MAX;
 use elea_protocol::id::ReplicaId;
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{Farewell, Origin};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -59,7 +60,7 @@ impl Shell {
 }
 
 /// Accepts until it is told not to, then waits until all connections have said farewell.
-pub(crate) async fn listen(shell: Arc<Shell>, listener: TcpListener) {
+pub(crate) async fn listen(shell: Arc<Shell>, listener: Listening) {
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {

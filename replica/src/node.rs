@@ -10,6 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
+use elea_net::Listening;
 use elea_protocol::application::Application;
 use elea_protocol::id::ReplicaId;
 use elea_protocol::membership::Membership;
@@ -86,7 +87,7 @@ impl Node {
         application: A,
     ) -> Result<Self, RunError> {
         let address = config.listen.clone();
-        let listener = TcpListener::bind(&address).await;
+        let listener = Listening::bind(&address).await;
         Self::begin(config, application, listener.map_err(|error| cannot_listen(address, &error))?)
             .await
     }
@@ -104,14 +105,14 @@ impl Node {
         let address = config.listen.clone();
         let listener =
             listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener));
-        Self::begin(config, application, listener.map_err(|error| cannot_listen(address, &error))?)
-            .await
+        let listener = listener.map_err(|error| cannot_listen(address, &error))?;
+        Self::begin(config, application, listener.into()).await
     }
 
     async fn begin<A: Application + 'static>(
         mut config: Config,
         application: A,
-        listener: TcpListener,
+        listener: Listening,
     ) -> Result<Self, RunError> {
         check(&config)?;
         let local_address =

@@ -10,9 +10,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use elea_net::{Dialler, Failed};
 use elea_protocol::codec::{self, CodecError, FRAME_MAX};
 use elea_protocol::id::ReplicaId;
-use elea_protocol::message::{HelloBody, Origin, ToClient, ToReplica, WIRE_VERSION};
+use elea_protocol::message::{Challenge, HelloBody, Origin, ToClient, ToReplica, WIRE_VERSION};
 use elea_protocol::replica::Setup;
 use elea_protocol::seal::sign_hello;
 use tokio::net::TcpStream;
@@ -77,7 +78,7 @@ impl Link {
 pub(crate) struct LinkTask {
     pub(crate) setup: Setup,
     pub(crate) peer: ReplicaId,
-    pub(crate) address: String,
+    dialler: Dialler,
     pub(crate) limits: Limits,
     pub(crate) counters: Arc<Counters>,
     /// How many links are up.
@@ -93,7 +94,7 @@ enum Down {
     #[error("the peer did not answer in time")]
     Timeout,
     #[error(transparent)]
-    Io(#[from] std::io::Error),
+    Io(std::io::Error),
     #[error(transparent)]
     Frame(#[from] FrameError),
     #[error("{0}")]
@@ -104,6 +105,15 @@ enum Down {
     TooSlow,
     #[error("the replica stops")]
     Stopping,
+}
+
+impl From<std::io::Error> for Down {
+    fn from(error: std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::TimedOut => Self::Timeout,
+            _ => Self::Io(error),
+        }
+    }
 }
 
 /// A link and the task that keeps it.
@@ -124,7 +134,8 @@ pub(crate) fn link(
         bytes_max: limits.send_bytes_queued,
         counters: Arc::clone(&counters),
     };
-    (link, LinkTask { setup, peer, address, limits, counters, up, stopping, queue, state })
+    let dialler = Dialler::new(address);
+    (link, LinkTask { setup, peer, dialler, limits, counters, up, stopping, queue, state })
 }
 
 impl LinkTask {
@@ -152,16 +163,7 @@ impl LinkTask {
                         wait = least;
                     }
                 }
-                Err(why) => {
-                    let (peer, address) = (self.peer, &self.address);
-                    self.counters.count(Counter::DialFailed);
-                    match why {
-                        Down::NotThePeer(_) | Down::Farewell(_) => {
-                            tracing::warn!(%peer, %address, %why, "cannot link");
-                        }
-                        _ => tracing::debug!(%peer, %address, %why, "cannot link"),
-                    }
-                }
+                Err(why) => self.cannot_link(&why),
             }
             // Replicas that lost each other together need not come back in step.
             let jitter = rand::random_range(wait / 2..=wait);
@@ -174,43 +176,67 @@ impl LinkTask {
         }
     }
 
-    /// Dials and proves who we are.
-    async fn dial(&self) -> Result<(Reader, Writer), Down> {
-        let patience = Duration::from_millis(self.limits.handshake_timeout_ms);
-        timeout(patience, self.shake_hands()).await.unwrap_or(Err(Down::Timeout))
+    fn cannot_link(&self, why: &Failed<Down>) {
+        let (peer, address) = (self.peer, self.dialler.address());
+        self.counters.count(Counter::DialFailed);
+        let is_answered =
+            |(_, why): &(_, Down)| matches!(why, Down::NotThePeer(_) | Down::Farewell(_));
+        // Somebody answers there, and not as it should be: that does not pass by itself.
+        if why.0.iter().any(is_answered) {
+            tracing::warn!(%peer, %address, %why, "cannot link");
+        } else {
+            tracing::debug!(%peer, %address, %why, "cannot link");
+        }
     }
 
-    async fn shake_hands(&self) -> Result<(Reader, Writer), Down> {
-        let stream = TcpStream::connect(&self.address).await?;
+    /// Dials and proves who we are.
+    async fn dial(&self) -> Result<(Reader, Writer), Failed<Down>> {
+        let patience = Duration::from_millis(self.limits.handshake_timeout_ms);
+        let open = |stream| self.open_challenge(stream);
+        let greet = |(reader, writer, challenge)| self.greet(reader, writer, challenge);
+        self.dialler.dial(patience, open, greet).await
+    }
+
+    /// Finds out who is there.
+    async fn open_challenge(&self, stream: TcpStream) -> Result<(Reader, Writer, Challenge), Down> {
         let patience = Duration::from_millis(self.limits.write_timeout_ms);
-        let (mut reader, mut writer) = frames::split(stream, FRAME_MAX, patience)?;
+        let (mut reader, writer) = frames::split(stream, FRAME_MAX, patience)?;
         let not_the_peer = |what: String| Err(Down::NotThePeer(what));
         let challenge = match frames::read_to_client(&mut reader).await? {
             ToClient::Challenge(challenge) => challenge,
             ToClient::Farewell(word) => return Err(Down::Farewell(word)),
             _ => return not_the_peer("whoever listens there sent no challenge".to_owned()),
         };
-        let genesis = self.setup.membership.genesis();
         if challenge.version != WIRE_VERSION {
             return not_the_peer(format!(
                 "it speaks version {} of the protocol, this replica {WIRE_VERSION}",
                 challenge.version
             ));
         }
-        if challenge.genesis != *genesis {
+        if challenge.genesis != *self.setup.membership.genesis() {
             return not_the_peer(format!("it belongs to cluster {}", challenge.genesis));
         }
         if challenge.replica != self.peer {
             return not_the_peer(format!("{} listens there", challenge.replica));
         }
+        Ok((reader, writer, challenge))
+    }
+
+    /// Says who we are.
+    async fn greet(
+        &self,
+        mut reader: Reader,
+        mut writer: Writer,
+        challenge: Challenge,
+    ) -> Result<(Reader, Writer), Down> {
         let origin = Origin::Replica(self.setup.id);
         let body = HelloBody { origin, to: self.peer, nonce: challenge.nonce };
-        let hello = sign_hello(&*self.setup.signer, genesis, body);
+        let hello = sign_hello(&*self.setup.signer, self.setup.membership.genesis(), body);
         frames::write(&mut writer, &ToReplica::Hello(hello)).await?;
         match frames::read_to_client(&mut reader).await? {
             ToClient::Welcome => Ok((reader, writer)),
             ToClient::Farewell(word) => Err(Down::Farewell(word)),
-            _ => not_the_peer("it did not answer the hello".to_owned()),
+            _ => Err(Down::NotThePeer("it did not answer the hello".to_owned())),
         }
     }
 
@@ -220,7 +246,7 @@ impl LinkTask {
         self.state.up.store(true, Ordering::Relaxed);
         self.up.send_modify(|up| *up += 1);
         self.counters.count(Counter::LinksUp);
-        tracing::info!(peer = %self.peer, address = %self.address, "link up");
+        tracing::info!(peer = %self.peer, address = self.dialler.address(), "link up");
         let why = self.pump(reader, writer).await.err().unwrap_or(Down::Stopping);
         self.state.up.store(false, Ordering::Relaxed);
         self.up.send_modify(|up| *up -= 1);

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use elea_client::sessions::SessionFile;
+use elea_protocol::address;
 use elea_protocol::cluster_file::{ClusterFile, Durability, ListedClient};
 use elea_protocol::id::ClientId;
 use elea_protocol::membership::{Membership, NAME_MAX};
@@ -42,11 +43,8 @@ pub fn run(args: &Init) -> Outcome {
             u32::from(u16::MAX) + 1 - u32::from(args.replicas)
         )));
     };
-    let host = if args.host.contains(':') && !args.host.starts_with('[') {
-        format!("[{}]", args.host)
-    } else {
-        args.host.clone()
-    };
+    let host = address::host(&args.host)
+        .map_err(|bad| Failure::usage(format!("--host cannot be used: {bad}")))?;
     let origin = match &args.from {
         Some(path) => Some(origin(path, args.from_cluster.as_deref())?),
         None => None,
