@@ -32,3 +32,5 @@ mod proxy;
 mod receipts;
 #[path = "process/standing.rs"]
 mod standing;
+#[path = "process/strangers.rs"]
+mod strangers;

@@ -14,9 +14,9 @@ use elea_protocol::codec::{self, FRAME_MAX};
 use elea_protocol::id::ClientId;
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{
-    Challenge, Farewell, HelloBody, Origin, ToClient, ToReplica, WIRE_VERSION,
+    Challenge, Farewell, HelloBody, KnockBody, Origin, ToClient, ToReplica, WIRE_VERSION,
 };
-use elea_protocol::seal::{Rejection, Signer, VerifiedRoots, sign_hello};
+use elea_protocol::seal::{Rejection, Signer, VerifiedRoots, sign_hello, sign_knock};
 use futures::{SinkExt, StreamExt};
 use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
@@ -145,6 +145,10 @@ impl Connection {
     async fn open_challenge(&self, stream: TcpStream) -> Result<(Wire, Challenge), Lost> {
         prepare(&stream, WRITE_TIMEOUT).map_err(Lost::Broken)?;
         let mut framed = Framed::new(stream, frames());
+        // At once: a replica that is flooded with connections keeps this one.
+        let body = KnockBody { origin: self.origin(), to: self.link.id };
+        let knock = sign_knock(&*self.signer, self.membership.genesis(), body);
+        framed.send(codec::encode(&ToReplica::Knock(knock))?).await.map_err(Lost::Broken)?;
         let ToClient::Challenge(challenge) = next(&mut framed).await? else {
             return Err(Lost::Misbehaves("no challenge"));
         };
@@ -160,10 +164,14 @@ impl Connection {
         Ok((framed, challenge))
     }
 
+    fn origin(&self) -> Origin {
+        Origin::Client(ClientId::from(self.signer.public_key()))
+    }
+
     /// Says who we are.
     async fn greet(&self, mut framed: Wire, challenge: Challenge) -> Result<Wire, Lost> {
         let Challenge { replica, nonce, .. } = challenge;
-        let origin = Origin::Client(ClientId::from(self.signer.public_key()));
+        let origin = self.origin();
         let body = HelloBody { origin, to: replica, nonce };
         let hello = sign_hello(&*self.signer, self.membership.genesis(), body);
         let frame = codec::encode(&ToReplica::Hello(hello))?;

@@ -20,9 +20,9 @@ use crate::id::{ClientId, Digest, ReplicaId, hex};
 use crate::membership::Membership;
 use crate::merkle::Tree;
 use crate::message::{
-    Branch, Campaign, CommitCertificate, Hello, HelloBody, Malformed, Message, NewView, Order,
-    Origin, Reply, ReplyRoot, ReplyVote, SignedReply, SignedRequest, SlotEntry, Slots, StableProof,
-    ViewChange,
+    Branch, Campaign, CommitCertificate, Hello, HelloBody, Knock, KnockBody, Malformed, Message,
+    NewView, Order, Origin, Reply, ReplyRoot, ReplyVote, SignedReply, SignedRequest, SlotEntry,
+    Slots, StableProof, ViewChange,
 };
 
 /// An Ed25519 public key, as it stands in the cluster file.
@@ -453,17 +453,33 @@ impl Membership {
             hello.body.to == me && hello.body.nonce == *nonce,
             "a hello for another connection",
         )?;
-        let key = match hello.body.origin {
+        let key = self.key_of(&hello.body.origin)?;
+        let digest = hello.body.signing_digest(self.genesis());
+        check_key(self, &key, &digest, &hello.signature)?;
+        Ok(Verified(hello))
+    }
+
+    /// Checks what a connection says before it is challenged: signed by the origin it names, who may
+    /// speak here, for this replica.
+    ///
+    /// # Errors
+    /// One of these does not hold.
+    pub fn open_knock(&self, knock: Knock, me: ReplicaId) -> Result<Verified<Knock>, Rejection> {
+        Malformed::unless(knock.body.to == me, "a knock at another replica")?;
+        let key = self.key_of(&knock.body.origin)?;
+        let digest = knock.body.signing_digest(self.genesis());
+        check_key(self, &key, &digest, &knock.signature)?;
+        Ok(Verified(knock))
+    }
+
+    /// The key of whoever dials, if they may speak here.
+    fn key_of(&self, origin: &Origin) -> Result<PublicKey, Rejection> {
+        let key = match *origin {
             Origin::Replica(id) => *self.replica_key(id).ok_or(Rejection::UnknownSigner)?,
             Origin::Client(id) if self.admits(&id) => id.into(),
             Origin::Client(_) => return Err(Rejection::UnknownSigner),
         };
-        if !self.scheme().is_sound(&key) {
-            return Err(Rejection::WeakKey);
-        }
-        let digest = hello.body.signing_digest(self.genesis());
-        check_key(self, &key, &digest, &hello.signature)?;
-        Ok(Verified(hello))
+        if self.scheme().is_sound(&key) { Ok(key) } else { Err(Rejection::WeakKey) }
     }
 
     /// Checks a message from a peer: the bounds of its kind and every signature in it.
@@ -565,6 +581,11 @@ pub fn sign_replies(
 /// Signs the answer to a challenge.
 pub fn sign_hello(signer: &dyn Signer, genesis: &Digest, body: HelloBody) -> Hello {
     Hello { body, signature: signer.sign(&body.signing_digest(genesis)) }
+}
+
+/// Signs what is said before a challenge.
+pub fn sign_knock(signer: &dyn Signer, genesis: &Digest, body: KnockBody) -> Knock {
+    Knock { body, signature: signer.sign(&body.signing_digest(genesis)) }
 }
 
 /// Roots of reply trees whose signatures were found good, the newest [`VerifiedRoots::KEPT`].

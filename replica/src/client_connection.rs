@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clients::{Admission, Answers};
 use crate::counters::Counter;
 use crate::frames::{self, FrameError, Reader, Writer};
-use crate::handshake::{frame_counter, rejection_counter};
+use crate::handshake::{Turn, frame_counter, rejection_counter};
 use crate::limits::OVERHEAD;
 use crate::listener::Shell;
 use crate::weight;
@@ -29,15 +29,25 @@ const ANSWERS_GROUP: usize = 512;
 const MERGED_BYTES: usize = 256 << 10;
 
 /// Serves a client until it closes, misbehaves, stops reading or the replica stops.
-pub(crate) async fn serve(shell: &Shell, client: ClientId, mut reader: Reader, mut writer: Writer) {
-    let (admission, answers) = match shell.clients.admit(client) {
+pub(crate) async fn serve(
+    shell: &Shell,
+    client: ClientId,
+    turn: Turn,
+    mut reader: Reader,
+    mut writer: Writer,
+) {
+    let (admission, answers, seat) = match shell.clients.admit(client) {
         Ok(admitted) => admitted,
         Err(counter) => {
             shell.counters.warn(counter, format_args!("{client:?} has to wait"));
-            frames::farewell(reader, writer, Farewell::TooManyConnections).await;
+            tokio::select! {
+                () = turn.evicted.cancelled() => {}
+                () = frames::farewell(reader, writer, Farewell::TooManyConnections) => {}
+            }
             return;
         }
     };
+    drop(turn);
     shell.counters.count(Counter::ClientsAdmitted);
     tracing::debug!(?client, "client connected");
     let welcomed = timeout(shell.write_timeout(), frames::write(&mut writer, &ToClient::Welcome));
@@ -50,15 +60,22 @@ pub(crate) async fn serve(shell: &Shell, client: ClientId, mut reader: Reader, m
         biased;
         () = shell.stopping.cancelled() => Some(Farewell::Stopping),
         () = broken.cancelled() => None,
+        () = seat.evicted.cancelled() => {
+            // Its descriptor is given away already.
+            writing.abort();
+            None
+        }
         word = receive(shell, &admission, &mut reader) => word,
     };
     tracing::debug!(?client, farewell = ?word, "client disconnected");
-    // Without it the writer ends when it has written what is queued.
+    // It makes room only at the very end. Without the admission the writer ends when it has written what is queued.
     drop(admission);
     match writing.await {
         Ok(Ok(writer)) => {
-            if let Some(word) = word {
-                frames::farewell(reader, writer, word).await;
+            let Some(word) = word else { return };
+            tokio::select! {
+                () = seat.evicted.cancelled() => {}
+                () = frames::farewell(reader, writer, word) => {}
             }
         }
         Ok(Err(Broken::TooSlow)) => {
@@ -119,7 +136,7 @@ async fn receive(shell: &Shell, admission: &Admission, reader: &mut Reader) -> O
             (ToReplica::AskSession(_) | ToReplica::AskEvidence, None) => {
                 shell.counters.count(Counter::QuestionBusy);
             }
-            (ToReplica::Hello(_) | ToReplica::Peer(_), _) => {
+            (ToReplica::Knock(_) | ToReplica::Hello(_) | ToReplica::Peer(_), _) => {
                 let what = &"sent what only a replica, or a new connection, sends";
                 return misbehaved(Counter::MessageMisplaced, what);
             }

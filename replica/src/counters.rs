@@ -35,9 +35,11 @@ counters! {
     ClientsAdmitted = "clients_admitted",
     /// Connections that proved who they are, of peers.
     PeersAdmitted = "peers_admitted",
+    /// No connection could be accepted, since there were no descriptors or no memory.
+    AcceptPaused = "accept_paused",
     /// No hello came in time.
     HandshakeTimeout = "handshake_timeout",
-    /// The oldest unproved connection had to make room for a newer one.
+    /// An unproved connection had to make room for a newer one.
     HandshakeEvicted = "handshake_evicted",
     /// The connection closed before its hello.
     HandshakeAborted = "handshake_aborted",
@@ -49,6 +51,8 @@ counters! {
     HelloUnknownSigner = "hello_unknown_signer",
     /// As many client connections are open as there may be.
     ConnectionsFull = "connections_full",
+    /// A connection of the client with the most had to make room for one of a client with fewer.
+    ClientEvicted = "client_evicted",
     /// One client has as many connections open as it may have.
     ClientConnectionsFull = "client_connections_full",
     /// A peer dialled anew and its older connection was closed.

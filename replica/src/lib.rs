@@ -25,6 +25,7 @@ mod clock;
 mod config;
 mod core_thread;
 mod counters;
+mod descriptors;
 #[cfg(test)]
 mod dice;
 mod first_start;

@@ -1,6 +1,7 @@
 //! Accepts connections, finds out whose they are, and hands them on.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use crate::limits::{CLIENT_FRAME_MAX, HELLO_FRAME_MAX, Limits};
 use crate::store::Files;
 use crate::{client_connection, frames, peer_connection};
 
-/// When the system has no more sockets, it helps to wait until some are closed.
+/// When the system has no more descriptors, it helps to wait until some are closed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
 /// What every connection needs.
@@ -62,6 +63,8 @@ impl Shell {
 /// Accepts until it is told not to, then waits until all connections have said farewell.
 pub(crate) async fn listen(shell: Arc<Shell>, listener: Listening) {
     let mut connections = JoinSet::new();
+    // Said once, however long it lasts.
+    let mut is_paused = false;
     loop {
         let accepted = tokio::select! {
             biased;
@@ -73,10 +76,17 @@ pub(crate) async fn listen(shell: Arc<Shell>, listener: Listening) {
         match accepted {
             Ok((stream, address)) => {
                 tracing::debug!(%address, "accepted");
-                connections.spawn(serve(Arc::clone(&shell), stream));
+                if std::mem::take(&mut is_paused) {
+                    tracing::info!("connections are accepted again");
+                }
+                connections.spawn(serve(Arc::clone(&shell), stream, address.ip()));
             }
             Err(error) => {
-                tracing::warn!(%error, "cannot accept connections at the moment");
+                if !std::mem::replace(&mut is_paused, true) {
+                    tracing::warn!(%error, "no connection can be accepted for the moment");
+                }
+                shell.counters.count(Counter::AcceptPaused);
+                shell.waiting.make_room();
                 sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -85,33 +95,36 @@ pub(crate) async fn listen(shell: Arc<Shell>, listener: Listening) {
     while connections.join_next().await.is_some() {}
 }
 
-async fn serve(shell: Arc<Shell>, stream: TcpStream) {
+async fn serve(shell: Arc<Shell>, stream: TcpStream, from: IpAddr) {
+    let mut turn = shell.waiting.enter(from);
     let split = frames::split(stream, HELLO_FRAME_MAX, shell.write_timeout());
     let Ok((mut reader, mut writer)) = split else { return };
-    let turn = shell.waiting.enter();
+    let evicted = turn.evicted.clone();
     let answered = tokio::select! {
         biased;
         () = shell.stopping.cancelled() => Err((Counter::HandshakeAborted, Some(Farewell::Stopping))),
-        () = turn.evicted.cancelled() => return,
+        () = evicted.cancelled() => return,
         answered = timeout(
             shell.handshake_timeout(),
-            handshake::challenge(&shell, &mut reader, &mut writer),
+            handshake::challenge(&shell, &mut turn, &mut reader, &mut writer),
         ) => answered.unwrap_or(Err((Counter::HandshakeTimeout, Some(Farewell::NotAdmitted)))),
     };
-    drop(turn);
     match answered {
         Ok(Origin::Replica(peer)) => {
+            drop(turn);
             reader.decoder_mut().set_max_frame_length(FRAME_MAX);
             peer_connection::serve(&shell, peer, reader, writer).await;
         }
         Ok(Origin::Client(client)) => {
             reader.decoder_mut().set_max_frame_length(CLIENT_FRAME_MAX);
-            client_connection::serve(&shell, client, reader, writer).await;
+            client_connection::serve(&shell, client, turn, reader, writer).await;
         }
         Err((counter, word)) => {
             shell.counters.warn(counter, "a connection was not let in");
-            if let Some(word) = word {
-                frames::farewell(reader, writer, word).await;
+            let Some(word) = word else { return };
+            tokio::select! {
+                () = evicted.cancelled() => {}
+                () = frames::farewell(reader, writer, word) => {}
             }
         }
     }

@@ -29,6 +29,7 @@ use crate::clock::Clock;
 use crate::config::{Config, RunError};
 use crate::core_thread::{self, Router};
 use crate::counters::Counters;
+use crate::descriptors::Descriptors;
 use crate::first_start;
 use crate::handshake::Waiting;
 use crate::inbox::Inbox;
@@ -119,7 +120,10 @@ impl Node {
             listener.local_addr().map_err(|error| cannot_listen(config.listen.clone(), &error))?;
         let counters = Arc::<Counters>::default();
         config.setup.membership = Arc::new(with_memory(&config, &counters));
-        let Config { setup, addresses, data, mark, durability, limits, .. } = config;
+        let Config { setup, addresses, data, mark, durability, mut limits, .. } = config;
+        let descriptors = Descriptors::of_process(addresses.len() - 1, &limits);
+        limits.connections = descriptors.clients;
+        limits.handshakes = descriptors.handshakes;
         let (me, membership) = (setup.id, Arc::clone(&setup.membership));
         let clock = Clock::start();
 

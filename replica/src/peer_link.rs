@@ -13,9 +13,11 @@ use bytes::Bytes;
 use elea_net::{Dialler, Failed};
 use elea_protocol::codec::{self, CodecError, FRAME_MAX};
 use elea_protocol::id::ReplicaId;
-use elea_protocol::message::{Challenge, HelloBody, Origin, ToClient, ToReplica, WIRE_VERSION};
+use elea_protocol::message::{
+    Challenge, HelloBody, KnockBody, Origin, ToClient, ToReplica, WIRE_VERSION,
+};
 use elea_protocol::replica::Setup;
-use elea_protocol::seal::sign_hello;
+use elea_protocol::seal::{sign_hello, sign_knock};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
@@ -200,7 +202,12 @@ impl LinkTask {
     /// Finds out who is there.
     async fn open_challenge(&self, stream: TcpStream) -> Result<(Reader, Writer, Challenge), Down> {
         let patience = Duration::from_millis(self.limits.write_timeout_ms);
-        let (mut reader, writer) = frames::split(stream, FRAME_MAX, patience)?;
+        let (mut reader, mut writer) = frames::split(stream, FRAME_MAX, patience)?;
+        let (genesis, origin) = (self.setup.membership.genesis(), Origin::Replica(self.setup.id));
+        // At once: a peer that is flooded with connections keeps this one.
+        let body = KnockBody { origin, to: self.peer };
+        let knock = sign_knock(&*self.setup.signer, genesis, body);
+        frames::write(&mut writer, &ToReplica::Knock(knock)).await?;
         let not_the_peer = |what: String| Err(Down::NotThePeer(what));
         let challenge = match frames::read_to_client(&mut reader).await? {
             ToClient::Challenge(challenge) => challenge,

@@ -64,12 +64,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use self::error::StoreError;
+use self::error::{is_shortage, patiently};
 pub(crate) use self::files::{Damage, Files, Looked};
 use self::group::{Change, Group};
 use self::note::Note;
 use self::opening::{
-    check_format, create, is_damage, lock, open_database, open_keyspace, open_without_rows, plain,
-    unusable,
+    check_format, create, is_damage, lock, open_database, open_keyspace, open_without_rows,
+    unreadable, unusable, unwritten,
 };
 use crate::config::Durability;
 
@@ -109,6 +110,9 @@ const JOURNALS_BYTES: u64 = 64 << 20;
 /// the next group. fjall holds it back with 4 and 30.
 const SEALED_MAX: usize = 3;
 const RUNS_MAX: usize = 28;
+
+/// How many more files the disk must have room for: more than one group of records may come to make.
+const FILES_RESERVE: u64 = 256;
 
 /// How often it is looked whether there are less.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
@@ -348,10 +352,7 @@ impl Store {
             return Err(StoreError::Present { path: path.into() }.into());
         }
         create(path, &path.join("store"), genesis, me, |database| {
-            let failed = |error: fjall::Error| StoreError::WriteFailed {
-                path: path.into(),
-                reason: plain(&error),
-            };
+            let failed = |error: fjall::Error| unwritten(path, &error);
             let keyspace =
                 database.keyspace(&rows::name(FIRST_GENERATION), rows::options).map_err(failed)?;
             fill(&mut |rows| {
@@ -469,7 +470,11 @@ impl Store {
     fn check_memory(&mut self) -> Result<(), StoreError> {
         self.group = self.read_meta(META_GROUP)?.unwrap_or(0);
         let mut stored = Vec::new();
-        (&self.witness).read_to_end(&mut stored).map_err(|error| self.damaged(error))?;
+        let read = (&self.witness).read_to_end(&mut stored);
+        read.map_err(|error| match is_shortage(&error) {
+            true => unusable(&self.path, &error),
+            false => self.damaged(error),
+        })?;
         // It is empty before the first group, and may be torn after a power cut.
         let synced = unseal::<u64>(WITNESS, &[], &stored).unwrap_or(0);
         if synced > self.group {
@@ -501,7 +506,7 @@ impl Store {
         index.generation = self.read_meta::<u64>(META_GENERATION)?.unwrap_or_default().max(highest);
         index.highest = index.base();
         if let Some(last) = self.history.last_key_value() {
-            let key = last.key().map_err(|error| self.damaged(plain(&error)))?;
+            let key = last.key().map_err(|error| self.unreadable(&error))?;
             match slot_of_key(&key) {
                 None => return Err(self.damaged("a slot's key is malformed")),
                 // Not swept yet.
@@ -511,7 +516,7 @@ impl Store {
             }
         }
         for guard in self.aside.iter() {
-            let key = guard.key().map_err(|error| self.damaged(plain(&error)))?;
+            let key = guard.key().map_err(|error| self.unreadable(&error))?;
             let hash = key[..].try_into().map_err(|_| self.damaged("a hash is malformed"))?;
             index.aside.insert(Digest(hash));
         }
@@ -524,12 +529,12 @@ impl Store {
         for name in self.database.list_keyspace_names() {
             let Some(generation) = rows::generation(&name) else { continue };
             let opened = self.database.keyspace(&name, rows::options);
-            let keyspace = opened.map_err(|error| self.damaged(plain(&error)))?;
+            let keyspace = opened.map_err(|error| self.unreadable(&error))?;
             if present.contains(&generation) {
                 self.rows.insert(generation, keyspace);
             } else {
                 let dropped = self.database.delete_keyspace(keyspace);
-                dropped.map_err(|error| self.damaged(plain(&error)))?;
+                dropped.map_err(|error| self.unreadable(&error))?;
             }
         }
         // What is gone must not come back empty. fjall removes a keyspace of which it does not find
@@ -546,7 +551,7 @@ impl Store {
         let folders = self.rows.iter().map(|(generation, rows)| (*generation, rows.id())).collect();
         let damaged = self.note.damaged.intersection(present).copied().collect();
         let written = self.note.set(&self.path, folders, damaged);
-        written.map_err(|error| self.failed(error))
+        written.map_err(|error| self.unwritten_file(error))
     }
 
     /// Puts everything into the list of what is looked at for damage.
@@ -574,7 +579,11 @@ impl Store {
 
     /// Whether the disk has room for more. Where that cannot be found out, writing will tell.
     pub(crate) fn has_room(&self) -> bool {
-        let room = |disk: StatVfs| disk.f_bavail.saturating_mul(disk.f_frsize) >= self.reserve;
+        let room = |disk: StatVfs| {
+            let bytes = disk.f_bavail.saturating_mul(disk.f_frsize) >= self.reserve;
+            // Where files are not counted, there are none of them either.
+            bytes && (disk.f_files == 0 || disk.f_favail >= FILES_RESERVE)
+        };
         let has_room = statvfs(&self.path).map_or(true, room);
         self.files.set_full(!has_room);
         has_room
@@ -583,7 +592,8 @@ impl Store {
     /// Finds out whether a failure is due to damaged rows. fjall writes nothing any more after it
     /// has met a damaged block, and does not say of what. Such rows are given up.
     fn blame(&mut self, error: StoreError) -> StoreError {
-        if !matches!(error, StoreError::WriteFailed { .. } | StoreError::Damaged { .. }) {
+        use StoreError::{Damaged, Interrupted, WriteFailed};
+        if !matches!(error, WriteFailed { .. } | Damaged { .. } | Interrupted { .. }) {
             return error;
         }
         let mut found = None;
@@ -632,7 +642,7 @@ impl Store {
         let Some((generation, head)) = self.read_meta::<PlacedHead>(key)? else { return Ok(None) };
         let mut pieces = Vec::new();
         for guard in self.state.prefix(generation.to_be_bytes()) {
-            let (key, value) = guard.into_inner().map_err(|error| self.damaged(plain(&error)))?;
+            let (key, value) = guard.into_inner().map_err(|error| self.unreadable(&error))?;
             let part = part_of_key(&key)
                 .ok_or_else(|| self.damaged("the key of a piece of a state is malformed"))?;
             let bytes: Bytes = unseal(STATE, &key, &value).map_err(|what| self.damaged(what))?;
@@ -662,7 +672,7 @@ impl Store {
         name: &str,
     ) -> Result<Vec<T>, StoreError> {
         let read = |guard: fjall::Guard| {
-            let (key, value) = guard.into_inner().map_err(|error| self.damaged(plain(&error)))?;
+            let (key, value) = guard.into_inner().map_err(|error| self.unreadable(&error))?;
             unseal(name, &key, &value).map_err(|what| self.damaged(what))
         };
         keyspace.iter().map(read).collect()
@@ -674,13 +684,17 @@ impl Store {
         name: &str,
         key: &[u8],
     ) -> Result<Option<T>, StoreError> {
-        let value = keyspace.get(key).map_err(|error| self.damaged(plain(&error)))?;
+        let value = patiently(|| keyspace.get(key)).map_err(|error| self.unreadable(&error))?;
         let read = |stored: fjall::Slice| unseal(name, key, &stored);
         value.map(read).transpose().map_err(|what| self.damaged(what))
     }
 
     fn read_meta<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, StoreError> {
         self.read(&self.meta, META, key)
+    }
+
+    fn unreadable(&self, error: &fjall::Error) -> StoreError {
+        unreadable(&self.path, error)
     }
 
     fn damaged(&self, what: impl ToString) -> StoreError {
@@ -697,7 +711,7 @@ impl Store {
         let mut expected = self.index.base().next();
         self.history.range(slot_key(era, expected)..).map(move |guard| {
             let damaged = |what: String| StoreError::Damaged { path: path.clone(), what };
-            let (key, value) = guard.into_inner().map_err(|error| damaged(plain(&error)))?;
+            let (key, value) = guard.into_inner().map_err(|error| unreadable(&path, &error))?;
             if slot_of_key(&key) != Some((era, expected)) {
                 return Err(damaged(format!("slot {expected} is missing")));
             }
@@ -708,6 +722,14 @@ impl Store {
 
     fn failed(&self, reason: impl ToString) -> StoreError {
         StoreError::WriteFailed { path: self.path.clone(), reason: reason.to_string() }
+    }
+
+    fn unwritten(&self, error: &fjall::Error) -> StoreError {
+        unwritten(&self.path, error)
+    }
+
+    fn unwritten_file(&self, error: io::Error) -> StoreError {
+        self.unwritten(&error.into())
     }
 
     /// Writes a group of records, as [`Self::write`], and finds out why it fails where it does.
@@ -752,7 +774,7 @@ impl Store {
             let is_lost = self.note.damaged.contains(&generation);
             if !is_lost && !self.rows.contains_key(&generation) {
                 let opened = self.database.keyspace(&rows::name(generation), rows::options);
-                let keyspace = opened.map_err(|error| self.failed(plain(&error)))?;
+                let keyspace = opened.map_err(|error| self.unwritten(&error))?;
                 self.files.add(&keyspace);
                 self.rows.insert(generation, keyspace);
                 is_noted = false;
@@ -781,14 +803,14 @@ impl Store {
         }
         fill(&mut batch, &self.evidence, evidence.into_iter().map(|(Digest(key), to)| (key, to)));
         self.wait_for_files()?;
-        batch.commit().map_err(|error| self.failed(plain(&error)))?;
+        batch.commit().map_err(|error| self.unwritten(&error))?;
         self.has_garbage |= index.ground != self.index.ground;
         self.index = index;
         self.files.set_ground(self.index.ground.map(|ground| ground.generation));
         self.group = number;
         // What only the operating system has may be lost with it, by the operator's choice.
         if self.durability == Durability::Sync {
-            self.bear_witness().map_err(|error| self.failed(error))?;
+            self.bear_witness().map_err(|error| self.unwritten_file(error))?;
         }
         self.drop_rows()?;
         // A state that another one of the same group has replaced is of no interest.
@@ -821,7 +843,7 @@ impl Store {
             }
             // This says so if nothing is written any more.
             let lives = self.database.persist(PersistMode::Buffer);
-            lives.map_err(|error| self.failed(plain(&error)))?;
+            lives.map_err(|error| self.unwritten(&error))?;
             if moved.elapsed() >= STANDSTILL {
                 return Ok(());
             }
@@ -839,10 +861,7 @@ impl Store {
         for (_, keyspace) in self.rows.extract_if(.., |generation, _| is_gone(generation)) {
             self.files.remove(keyspace.name());
             let dropped = self.database.delete_keyspace(keyspace);
-            dropped.map_err(|error| StoreError::WriteFailed {
-                path: self.path.clone(),
-                reason: plain(&error),
-            })?;
+            dropped.map_err(|error| unwritten(&self.path, &error))?;
         }
         // Last: with it, what is damaged is forgotten.
         self.write_note(&present)
@@ -859,7 +878,7 @@ impl Store {
         // Not from the beginning: what was removed is passed over key by key until it is compacted.
         let keys = self.history.range(self.swept.as_slice()..end.as_slice()).take(SWEPT);
         let keys: Vec<_> = keys
-            .map(|guard| guard.key().map_err(|error| self.damaged(plain(&error))))
+            .map(|guard| guard.key().map_err(|error| self.unreadable(&error)))
             .collect::<Result<_, _>>()?;
         self.has_garbage = keys.len() == SWEPT;
         if let Some(last) = keys.last() {
@@ -867,7 +886,7 @@ impl Store {
         }
         let mut batch = self.database.batch().durability(Some(PersistMode::Buffer));
         keys.into_iter().for_each(|key| batch.remove(&self.history, key));
-        batch.commit().map_err(|error| self.failed(plain(&error)))
+        batch.commit().map_err(|error| self.unwritten(&error))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use elea_kv::{KeyValueStore, Limits as StoreLimits};
 use elea_protocol::cluster_file::ClusterFile;
@@ -32,6 +32,16 @@ const OBSERVER: &str = "observer: this replica took part before and its data fol
 /// before to let go of the folder.
 const IN_USE_TRIES: u32 = 100;
 const IN_USE_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a replica that the system had nothing more for waits before it starts again.
+const SHORTAGE_PAUSE: Duration = Duration::from_secs(1);
+
+/// A replica that ran for so long did start.
+const STARTED: Duration = Duration::from_secs(1);
+
+/// How often a store that failed without saying why is opened anew, until a replica ran for so long.
+const INTERRUPTED_TRIES: u32 = 10;
+const GOOD_WHILE: Duration = Duration::from_secs(60);
 
 /// Runs until SIGTERM, Ctrl-C, or something that it cannot go on with.
 pub async fn run(args: &Replica) -> Outcome {
@@ -74,13 +84,30 @@ pub async fn run(args: &Replica) -> Outcome {
     };
     // It may come while a replica that failed is being stopped, and then holds for the next one.
     let told_to_stop = told_to_stop.shared();
-    let mut patience = 0;
+    let (mut patience, mut again, mut has_served) = (0, INTERRUPTED_TRIES, false);
     loop {
+        let start = Instant::now();
         let served = serve(config.clone(), store, told_to_stop.clone()).await;
+        has_served |= start.elapsed() >= STARTED;
+        if start.elapsed() >= GOOD_WHILE {
+            again = INTERRUPTED_TRIES;
+        }
         match served {
             // It has given them up, and goes on with those of the others.
             Err(RunError::Store(error @ StoreError::RowsDamaged { .. })) => {
                 eprintln!("elea: {error}; this is that start");
+                patience = IN_USE_TRIES;
+            }
+            // It passes by itself, and nothing is lost meanwhile.
+            Err(RunError::Store(error @ StoreError::Exhausted { .. })) if has_served => {
+                eprintln!("elea: {error}; it is tried again");
+                tokio::time::sleep(SHORTAGE_PAUSE).await;
+                patience = IN_USE_TRIES;
+            }
+            Err(RunError::Store(error @ StoreError::Interrupted { .. })) if again > 0 => {
+                eprintln!("elea: {error}; this is that start");
+                tokio::time::sleep(SHORTAGE_PAUSE).await;
+                again -= 1;
                 patience = IN_USE_TRIES;
             }
             // A thread of the one before may still be waiting for the disk.

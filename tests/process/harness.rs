@@ -66,6 +66,15 @@ pub fn elea() -> Command {
     command
 }
 
+/// The same, for a process that may have no more files open than this.
+fn elea_with_open_files(most: u32) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("ulimit -n {most}; exec \"$@\""), "sh"]);
+    command.arg(env!("CARGO_BIN_EXE_elea"));
+    command.env_remove("ELEA_CLUSTER").env_remove("ELEA_KEY").env_remove("ELEA_LOG");
+    command
+}
+
 /// Runs a command to its end.
 pub fn run(command: &mut Command) -> Answer {
     Answer::of(&command.stdin(Stdio::null()).output().expect("the program runs"))
@@ -156,6 +165,8 @@ pub struct Town {
     dir: TempDir,
     /// More words for every `elea replica`.
     words: &'static [&'static str],
+    /// How many files each may have open, where that is not what it is for the test.
+    open_files: Option<u32>,
     replicas: Vec<Option<Process>>,
 }
 
@@ -173,23 +184,30 @@ impl Town {
 
     /// The same, with more words for `elea init`.
     pub fn made(count: u8, words: &[&str], prepare: impl FnMut(&Self)) -> Self {
-        Self::founded(count, words, &[], prepare)
+        Self::founded(count, words, &[], None, prepare)
+    }
+
+    /// The same as [`Self::new`], each with so many files open at most.
+    pub fn with_open_files(count: u8, open_files: u32) -> Self {
+        Self::founded(count, &[], &[], Some(open_files), |_| {})
     }
 
     /// The same as [`Self::new`], with more words for every `elea replica`.
     pub fn run_with(count: u8, words: &'static [&'static str]) -> Self {
-        Self::founded(count, &[], words, |_| {})
+        Self::founded(count, &[], words, None, |_| {})
     }
 
     fn founded(
         count: u8,
         init: &[&str],
         words: &'static [&'static str],
+        open_files: Option<u32>,
         mut prepare: impl FnMut(&Self),
     ) -> Self {
         for _ in 0..10 {
             let dir = init_with(count, init);
-            let mut town = Self { dir, words, replicas: (0..count).map(|_| None).collect() };
+            let replicas = (0..count).map(|_| None).collect();
+            let mut town = Self { dir, words, open_files, replicas };
             prepare(&town);
             for id in 0..count {
                 town.spawn(id);
@@ -205,7 +223,7 @@ impl Town {
 
     fn spawn(&mut self, id: u8) {
         let path = |kind: &str| self.path(&format!("replica-{id}.{kind}"));
-        let mut command = elea();
+        let mut command = self.open_files.map_or_else(elea, elea_with_open_files);
         command.arg("replica").arg("--cluster").arg(self.cluster_of(id));
         command.arg("--key").arg(path("key")).arg("--data").arg(path("data"));
         let process = Process::start(command.args(self.words), &path("log"));

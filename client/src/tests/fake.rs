@@ -141,6 +141,10 @@ impl Replica {
         let nonce = [5; 32];
         let challenge = Challenge { version: WIRE_VERSION, genesis, replica: self.id, nonce };
         send(&mut wire, &ToClient::Challenge(challenge)).await?;
+        let ToReplica::Knock(knock) = codec::decode(&wire.next().await?.ok()?).ok()? else {
+            return None;
+        };
+        self.membership.open_knock(knock, self.id).ok()?;
         let ToReplica::Hello(hello) = codec::decode(&wire.next().await?.ok()?).ok()? else {
             return None;
         };
@@ -191,7 +195,9 @@ impl Replica {
                 let signed = sign(&self.key, self.membership.genesis(), self.id, body);
                 vec![ToClient::Session(signed.into_inner())]
             }
-            ToReplica::Hello(_) | ToReplica::Peer(_) => panic!("no client says that"),
+            ToReplica::Knock(_) | ToReplica::Hello(_) | ToReplica::Peer(_) => {
+                panic!("no client says that")
+            }
         }
     }
 

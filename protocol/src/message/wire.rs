@@ -19,7 +19,7 @@ use crate::seal::{Signature, Signed};
 
 /// The version of the frames and of the rules of the state machine, since replicas with different rules
 /// would refuse each other's slots. Peers with another version are turned away with a clear word.
-pub const WIRE_VERSION: u32 = 4;
+pub const WIRE_VERSION: u32 = 5;
 
 /// Replica to whoever dialled it, first of all: "prove who you are".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,20 +54,26 @@ pub struct HelloBody {
     pub nonce: [u8; 32],
 }
 
-impl Canonical for HelloBody {
-    const TAG: &'static str = "hello";
-
+impl Origin {
     fn write(&self, to: &mut impl Sink) {
-        match &self.origin {
-            Origin::Replica(id) => {
+        match self {
+            Self::Replica(id) => {
                 to.put_u8(0);
                 to.put_u8(id.0);
             }
-            Origin::Client(id) => {
+            Self::Client(id) => {
                 to.put_u8(1);
                 to.put_client(id);
             }
         }
+    }
+}
+
+impl Canonical for HelloBody {
+    const TAG: &'static str = "hello";
+
+    fn write(&self, to: &mut impl Sink) {
+        self.origin.write(to);
         to.put_u8(self.to.0);
         to.put(&self.nonce);
     }
@@ -82,10 +88,39 @@ pub struct Hello {
     pub signature: Signature,
 }
 
+/// What a [`Knock`] signs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnockBody {
+    /// Who dials.
+    pub origin: Origin,
+    /// Who is dialled.
+    pub to: ReplicaId,
+}
+
+impl Canonical for KnockBody {
+    const TAG: &'static str = "knock";
+
+    fn write(&self, to: &mut impl Sink) {
+        self.origin.write(to);
+        to.put_u8(self.to.0);
+    }
+}
+
+/// Whoever dials a replica, before its challenge has come: "it is I". It arrives with the connection
+/// itself, so that a replica that is being flooded with connections knows at once which of them to keep
+/// for a [`Hello`]. It lets nobody in: it could have been said before, by somebody else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Knock {
+    /// What is signed.
+    pub body: KnockBody,
+    /// By the origin's key.
+    pub signature: Signature,
+}
+
 /// What goes to a replica.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToReplica {
-    /// The first frame of a connection, from either.
+    /// The answer to the challenge, from either.
     Hello(Hello),
     /// From a replica.
     Peer(Message),
@@ -97,6 +132,8 @@ pub enum ToReplica {
     AskStatus(u64),
     /// From a client: which proofs of misbehaviour do you hold?
     AskEvidence,
+    /// Before the hello, from either; it may be left out.
+    Knock(Knock),
 }
 
 /// Why a replica closes a connection.

@@ -15,10 +15,10 @@ use elea_protocol::id::{
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{
     Batch, Checkpoint, Commit, CommitCertificate, DiskHealth, Enrol, Enrolled, Fetch, HelloBody,
-    Level, MismatchReport, NewView, NewViewHeader, NodeStatus, NonDeterminism, OrderHeader, Origin,
-    Position, Refusal, RefusalReason, Reply, ReplyKind, Request, Results, SessionReport,
-    SignedRequest, Standing, StateDigests, StatePart, Status, Suspect, Transferring, ViewChange,
-    Wanted, batch_digest, changes_digest,
+    KnockBody, Level, MismatchReport, NewView, NewViewHeader, NodeStatus, NonDeterminism,
+    OrderHeader, Origin, Position, Refusal, RefusalReason, Reply, ReplyKind, Request, Results,
+    SessionReport, SignedRequest, Standing, StateDigests, StatePart, Status, Suspect, Transferring,
+    ViewChange, Wanted, batch_digest, changes_digest,
 };
 use elea_protocol::seal::{Ed25519, PublicKey, SecretKey, Signer, sign, sign_replies};
 use expect_test::expect_file;
@@ -159,6 +159,8 @@ fn what_is_signed_and_hashed_never_changes() {
         let hello = HelloBody { origin, to: ReplicaId(1), nonce: [0xdd; 32] };
         line(&mut text, "hello", &genesis, &hello);
     }
+    let knock = KnockBody { origin: Origin::Client(name.client), to: ReplicaId(1) };
+    line(&mut text, "knock", &genesis, &knock);
     let mut node = NodeStatus {
         nonce: 1,
         standing: Standing::New,
@@ -233,6 +235,7 @@ fn no_two_kinds_of_statement_share_a_tag() {
         Refusal::TAG,
         SessionReport::TAG,
         HelloBody::TAG,
+        KnockBody::TAG,
         NodeStatus::TAG,
         Enrol::TAG,
         Enrolled::TAG,

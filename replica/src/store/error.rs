@@ -1,10 +1,67 @@
 //! Why a store cannot be used.
 
+use std::io;
 use std::path::PathBuf;
+use std::thread::sleep;
+use std::time::Duration;
 
 use elea_protocol::id::{Digest, ReplicaId};
 
+use rustix::io::Errno;
+
 use super::FORMAT;
+use super::opening::io_error;
+
+/// What passes by itself when others have given something back, or when somebody makes room.
+const SHORTAGES: [Errno; 5] =
+    [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOSPC, Errno::DQUOT];
+
+/// The first wait until a shortage may be over; it doubles up to the last.
+const FIRST_WAIT: Duration = Duration::from_millis(1);
+const LAST_WAIT: Duration = Duration::from_millis(100);
+
+/// Whether the system has nothing left of something that it shares out. That says nothing about what
+/// is stored.
+pub(super) fn is_shortage(error: &io::Error) -> bool {
+    SHORTAGES.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+/// Reads until the system is short of nothing that it takes.
+///
+/// Whoever reads waits, and with it all that would rest on what is read. To give up would be no better:
+/// there is nobody who could go on without it, and what is stored is sound.
+pub(super) fn patiently<T>(mut read: impl FnMut() -> fjall::Result<T>) -> fjall::Result<T> {
+    let mut wait = Shortage::default();
+    loop {
+        match read() {
+            Err(error) if io_error(&error).is_some_and(is_shortage) => wait.wait(&error),
+            read => return read,
+        }
+    }
+}
+
+/// A wait for the end of a shortage. It is said once that it began, and once that it is over.
+#[derive(Default)]
+pub(super) struct Shortage(Option<Duration>);
+
+impl Shortage {
+    pub(super) fn wait(&mut self, error: &fjall::Error) {
+        if self.0.is_none() {
+            tracing::warn!(%error, "the store waits until the system has more descriptors or memory");
+        }
+        let wait = self.0.unwrap_or(FIRST_WAIT);
+        sleep(wait);
+        self.0 = Some((wait * 2).min(LAST_WAIT));
+    }
+}
+
+impl Drop for Shortage {
+    fn drop(&mut self) {
+        if self.0.is_some() {
+            tracing::info!("the store can go on");
+        }
+    }
+}
 
 /// Why the store cannot be used. Each says what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -107,6 +164,25 @@ pub enum StoreError {
         path: PathBuf,
         /// What was found.
         what: String,
+    },
+    /// The system has nothing left of something that it shares out: descriptors, inodes, memory, room.
+    /// Nothing on the disk is damaged, and what was answered is safe.
+    #[error(
+        "the store in {path} cannot go on, since the system is short of something ({reason}): raise the limit, or make room; nothing is damaged"
+    )]
+    Exhausted {
+        /// Where.
+        path: PathBuf,
+        /// As the system says.
+        reason: String,
+    },
+    /// The database writes nothing more, since something failed in it before, and it does not say what.
+    #[error(
+        "the store in {path} stopped writing after a failure: start the replica again, and check the disk if that does not help"
+    )]
+    Interrupted {
+        /// Where.
+        path: PathBuf,
     },
     /// Records could not be written. The replica stops, before it says anything that rests on them.
     #[error(

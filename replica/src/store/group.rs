@@ -13,8 +13,8 @@ use serde::Serialize;
 use super::{
     ASIDE, EVIDENCE, HISTORY, Index, META, META_ENTERED, META_ERA, META_GENERATION, META_INCOMING,
     META_LIVES, META_LOCK, META_MISMATCHES, META_STABLE, META_STANDING, META_STATE, META_VOTED,
-    ORPHANS, Place, PlacedHead, STATE, Settling, Store, StoreError, Stored, piece_key, place,
-    plain, rows, seal, slot_key, unseal,
+    ORPHANS, Place, PlacedHead, STATE, Settling, Store, StoreError, Stored, piece_key, place, rows,
+    seal, slot_key, unseal,
 };
 
 /// What becomes of one key: a value, or nothing.
@@ -357,7 +357,7 @@ impl<'a> Group<'a> {
     fn drop_pieces(&mut self, generation: u64) -> Result<(), StoreError> {
         let prefix = generation.to_be_bytes();
         for guard in self.store.state.prefix(prefix) {
-            let key = guard.key().map_err(|error| self.store.damaged(plain(&error)))?;
+            let key = guard.key().map_err(|error| self.store.unreadable(&error))?;
             let key = key[..].try_into();
             let key = key.map_err(|_| self.store.damaged("the key of a piece is malformed"))?;
             self.state.insert(key, None);

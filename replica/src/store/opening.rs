@@ -12,6 +12,7 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, LsmError, PersistMode};
 
 use xxhash_rust::xxh3::xxh3_128;
 
+use super::error::is_shortage;
 use super::journals::Journals;
 use super::note::Note;
 use super::{
@@ -19,10 +20,11 @@ use super::{
     MEMTABLE_BYTES, META, META_FORMAT, META_GENESIS, META_INITIAL, META_REPLICA, META_STANDING,
     ORPHANS, STATE, StoreError, seal, unseal,
 };
+use crate::descriptors::tables_kept_open;
 
 pub(super) fn check_format(path: &Path, meta: &Keyspace) -> Result<(), StoreError> {
     let damaged = |what: String| StoreError::Damaged { path: path.into(), what };
-    let stored = meta.get(META_FORMAT).map_err(|error| damaged(plain(&error)))?;
+    let stored = meta.get(META_FORMAT).map_err(|error| unreadable(path, &error))?;
     let stored = stored.ok_or_else(|| damaged("it does not name its format".to_owned()))?;
     match unseal::<u32>(META, META_FORMAT, &stored).map_err(damaged)? {
         FORMAT => Ok(()),
@@ -32,6 +34,9 @@ pub(super) fn check_format(path: &Path, meta: &Keyspace) -> Result<(), StoreErro
 }
 
 pub(super) fn unusable(path: &Path, error: &io::Error) -> StoreError {
+    if is_shortage(error) {
+        return StoreError::Exhausted { path: path.into(), reason: error.to_string() };
+    }
     StoreError::Unusable { path: path.into(), reason: error.to_string() }
 }
 
@@ -80,7 +85,11 @@ fn build<E: From<StoreError>>(
     fill: impl FnOnce(&Database) -> Result<Option<u64>, E>,
 ) -> Result<(), E> {
     let bad = |reason: String| StoreError::Unusable { path: path.into(), reason };
-    let database = builder(half).open().map_err(|error| bad(plain(&error)))?;
+    let failed = |error: fjall::Error| match io_error(&error) {
+        Some(error) => unusable(path, error),
+        None => bad(plain(&error)),
+    };
+    let database = builder(half).open().map_err(failed)?;
     let initial = fill(&database)?;
     let found = || -> Result<(), String> {
         let open = |name| database.keyspace(name, || options(name));
@@ -108,9 +117,6 @@ fn build<E: From<StoreError>>(
     found().map_err(|reason| bad(reason).into())
 }
 
-/// Tables that are kept open.
-const CACHED_FILES: usize = 128;
-
 pub(super) fn builder(folder: &Path) -> fjall::DatabaseBuilder<Database> {
     // Of two workers one puts flushing before compacting, so that a long compaction does not leave
     // memtables in memory, of which there may be four of a keyspace before writes have to wait. No more
@@ -120,7 +126,7 @@ pub(super) fn builder(folder: &Path) -> fjall::DatabaseBuilder<Database> {
         .cache_size(CACHE_BYTES)
         .max_journaling_size(JOURNALS_BYTES)
         // By default it keeps nearly as many open as a process may have, and clients need some.
-        .max_cached_files(Some(CACHED_FILES))
+        .max_cached_files(Some(tables_kept_open()))
 }
 
 /// Of a keyspace of the protocol's own. They are stored with it when it is made.
@@ -141,12 +147,7 @@ pub(super) fn open_database(path: &Path, whole: &Path) -> Result<Database, Store
         .map_err(|_| damaged("its journal cannot be read".to_owned()))?;
     let database = opened.map_err(|error| match error {
         fjall::Error::Locked => StoreError::InUse { path: path.into() },
-        fjall::Error::Io(error) | fjall::Error::Storage(LsmError::Io(error))
-            if !is_damage(&error) =>
-        {
-            StoreError::Unusable { path: path.into(), reason: error.to_string() }
-        }
-        other => damaged(plain(&other)),
+        other => unreadable(path, &other),
     })?;
     match journals.compare().map_err(|error| unusable(path, &error))? {
         None => Ok(database),
@@ -212,6 +213,31 @@ pub(super) fn open_without_rows(
     }
 }
 
+/// The failure of the system's that is behind one of fjall's, where there is one.
+pub(super) fn io_error(error: &fjall::Error) -> Option<&io::Error> {
+    match error {
+        fjall::Error::Io(error) | fjall::Error::Storage(LsmError::Io(error)) => Some(error),
+        _ => None,
+    }
+}
+
+/// Why something in the store cannot be read: the bytes are at fault, or only the way to them.
+pub(super) fn unreadable(path: &Path, error: &fjall::Error) -> StoreError {
+    match io_error(error) {
+        Some(error) if !is_damage(error) => unusable(path, error),
+        _ => StoreError::Damaged { path: path.into(), what: plain(error) },
+    }
+}
+
+/// Why something could not be written to the store.
+pub(super) fn unwritten(path: &Path, error: &fjall::Error) -> StoreError {
+    match (io_error(error), error) {
+        (Some(error), _) if is_shortage(error) => unusable(path, error),
+        (None, fjall::Error::Poisoned) => StoreError::Interrupted { path: path.into() },
+        _ => StoreError::WriteFailed { path: path.into(), reason: plain(error) },
+    }
+}
+
 /// Whether the bytes are at fault and not the way to them: permissions, say, or too many open files.
 pub(super) fn is_damage(error: &io::Error) -> bool {
     // The input that is invalid is a place in a file, which was read from it.
@@ -231,7 +257,7 @@ pub(super) fn open_keyspace(
         return Err(StoreError::Damaged { path: path.into(), what });
     }
     let opened = database.keyspace(name, || options(name));
-    opened.map_err(|error| StoreError::Damaged { path: path.into(), what: plain(&error) })
+    opened.map_err(|error| unreadable(path, &error))
 }
 
 /// fjall's errors without the frame of Rust's debug output, where there is a plain sentence.

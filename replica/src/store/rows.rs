@@ -13,7 +13,9 @@ use elea_protocol::rows::{Row, Rows, RowsView, Unreadable};
 use fjall::compaction::Leveled;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, Readable as _, Snapshot};
 
-use super::{CHECKSUM, checksum, plain};
+use super::error::patiently;
+use super::opening::plain;
+use super::{CHECKSUM, checksum};
 
 /// With what the names of these keyspaces begin.
 const PREFIX: &str = "rows-";
@@ -117,7 +119,8 @@ impl fmt::Debug for Frozen {
 
 impl Rows for Frozen {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Unreadable> {
-        let stored = self.snapshot.get(&self.keyspace, key).map_err(|error| unreadable(&error))?;
+        let stored = patiently(|| self.snapshot.get(&self.keyspace, key));
+        let stored = stored.map_err(|error| unreadable(&error))?;
         stored.map(|stored| unseal(key, &stored)).transpose()
     }
 
@@ -126,12 +129,52 @@ impl Rows for Frozen {
         from: &[u8],
         to: Bound<&[u8]>,
     ) -> Box<dyn Iterator<Item = Result<Row, Unreadable>> + 'a> {
-        let range: (Bound<&[u8]>, Bound<&[u8]>) = (Bound::Included(from), to);
-        let rows = self.snapshot.range::<&[u8], _>(&self.keyspace, range).map(|guard| {
-            let (key, stored) = guard.into_inner().map_err(|error| unreadable(&error))?;
-            let value = unseal(&key, &stored)?;
-            Ok((Bytes::copy_from_slice(&key), value))
+        let from = Bound::Included(from.to_vec());
+        let to = to.map(<[u8]>::to_vec);
+        Box::new(Range { frozen: self, rows: None, from, to })
+    }
+}
+
+/// Rows in the order of their keys. Where the system is short of something in the middle of it, it waits
+/// and goes on behind the last row.
+struct Range<'a> {
+    frozen: &'a Frozen,
+    rows: Option<fjall::Iter>,
+    from: Bound<Vec<u8>>,
+    to: Bound<Vec<u8>>,
+}
+
+impl Range<'_> {
+    fn read(&mut self) -> Option<fjall::Result<(fjall::Slice, fjall::Slice)>> {
+        let Self { frozen, rows, from, to } = self;
+        let begin = || frozen.snapshot.range(&frozen.keyspace, (from.clone(), to.clone()));
+        rows.get_or_insert_with(begin).next().map(fjall::Guard::into_inner)
+    }
+}
+
+impl Iterator for Range<'_> {
+    type Item = Result<Row, Unreadable>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let read = patiently(|| {
+            let read = self.read().transpose();
+            if read.is_err() {
+                self.rows = None;
+            }
+            read
         });
-        Box::new(rows)
+        match read {
+            Ok(None) => None,
+            Ok(Some((key, stored))) => {
+                self.from = Bound::Excluded(key.to_vec());
+                let value = unseal(&key, &stored);
+                Some(value.map(|value| (Bytes::copy_from_slice(&key), value)))
+            }
+            Err(error) => {
+                // Nothing follows what cannot be read.
+                self.to = self.from.clone();
+                Some(Err(unreadable(&error)))
+            }
+        }
     }
 }

@@ -5,4 +5,5 @@
 
 mod cluster;
 mod hostile;
+mod strangers;
 mod support;

@@ -253,6 +253,10 @@ impl Ear {
                 let opened = self.membership.open_hello(hello, wire.to, &nonce);
                 opened.map(drop).map_err(|why| unsigned(wire, true, "a hello", why))
             }
+            (ToReplica::Knock(knock), _) => {
+                let opened = self.membership.open_knock(knock, wire.to);
+                opened.map(drop).map_err(|why| unsigned(wire, true, "a knock", why))
+            }
             (ToReplica::Request(request), _) => {
                 self.record.add("requests", 1);
                 let opened = self.membership.open_request(request);
