@@ -285,7 +285,7 @@ impl Client {
     }
 
     async fn weakly<C: Operation>(&self, command: C, follow: Follow) -> Result<Weak<C>, Error> {
-        let executed = self.submit(Level::Weak, follow, vec![command.encode()]).await?;
+        let executed = self.submit_one(Level::Weak, follow, &command).await?;
         Ok(Weak {
             result: decode(&command, &executed.answer.results)?,
             version: (executed.answer.slot, executed.answer.index),
@@ -301,7 +301,7 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn strong<C: Operation>(&self, command: C) -> Result<Strong<C>, Error> {
-        let executed = self.submit(Level::Strong, Follow::No, vec![command.encode()]).await?;
+        let executed = self.submit_one(Level::Strong, Follow::No, &command).await?;
         Ok(Strong {
             result: decode(&command, &executed.answer.results)?,
             version: (executed.answer.slot, executed.answer.index),
@@ -321,7 +321,16 @@ impl Client {
         operations: Vec<Bytes>,
     ) -> Result<Executed, Error> {
         let follow = if want_final && level == Level::Weak { Follow::Yes } else { Follow::No };
-        self.submit(level, follow, operations).await
+        self.submit(level, follow, operations, false).await
+    }
+
+    async fn submit_one<C: Operation>(
+        &self,
+        level: Level,
+        follow: Follow,
+        command: &C,
+    ) -> Result<Executed, Error> {
+        self.submit(level, follow, vec![command.encode()], command.is_bulk()).await
     }
 
     async fn submit(
@@ -329,6 +338,7 @@ impl Client {
         level: Level,
         follow: Follow,
         operations: Vec<Bytes>,
+        alone: bool,
     ) -> Result<Executed, Error> {
         let start = Instant::now();
         let deadline = start + self.timeout;
@@ -345,7 +355,7 @@ impl Client {
             finality: (follow != Follow::No).then_some(to_final),
             permit: Some(permit),
         };
-        let submission = Submission { ticket, level, follow, operations };
+        let submission = Submission { ticket, level, follow, operations, alone };
         self.send(Command::Submit(submission, waiter))?;
         // From here on a dropped future is noticed.
         let guard = Guard { ticket, shared: Arc::clone(&self.shared) };

@@ -8,6 +8,8 @@
 //! - `append KEY TEXT` adds to the end and answers the new length;
 //! - `cas KEY OLD NEW` stores the new value if it finds the old one, and answers what it found, or
 //!   `-`;
+//! - `fill KEY BYTES` stores a text that weighs so many bytes, at most 4096, as long as it can be undone,
+//!   and answers how many;
 //! - `draw KEY` stores and answers a random number, so that unequal choices of a primary show;
 //! - anything else answers `?`.
 
@@ -101,6 +103,11 @@ impl Journal {
                 }
                 before.unwrap_or_else(|| "-".into())
             }
+            ("fill", Some(bytes)) => {
+                let bytes = filling(bytes)?;
+                self.set(key, "#".repeat(usize::try_from(bytes).ok()?));
+                bytes.to_string()
+            }
             ("draw", None) => {
                 let [first, ..] = context.random(0);
                 self.set(key, first.to_string());
@@ -111,9 +118,21 @@ impl Journal {
     }
 }
 
+/// How much a `fill` stores.
+fn filling(bytes: &str) -> Option<u64> {
+    bytes.parse().ok().filter(|bytes| *bytes <= 4096)
+}
+
 impl Application for Journal {
     type Snapshot = Frozen;
     type Restore = Thawing;
+
+    fn weight(&self, operation: &Bytes) -> u64 {
+        let text = str::from_utf8(operation).unwrap_or_default();
+        let mut words = text.splitn(3, ' ');
+        let verb = words.next();
+        words.nth(1).filter(|_| verb == Some("fill")).and_then(filling).unwrap_or_default()
+    }
 
     fn execute(&mut self, context: &Context, operation: &Bytes) -> Bytes {
         str::from_utf8(operation)

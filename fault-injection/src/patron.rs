@@ -238,7 +238,7 @@ impl Patron {
                     failed: None,
                 };
                 self.stories.insert(ticket, story);
-                Submission { ticket, level, follow, operations }
+                Submission { ticket, level, follow, operations, alone: false }
             })
             .collect();
         let mut wants = Wants::default();

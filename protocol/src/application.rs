@@ -71,6 +71,17 @@ pub trait Application: Send {
     /// they come from a client, and a malformed operation is answered with an error result.
     fn execute(&mut self, context: &Context, operation: &Bytes) -> Bytes;
 
+    /// About the bytes that this operation may keep in memory until it can no longer be undone,
+    /// beside its own and the 2 KiB that count for every operation. The bound of the speculative
+    /// history and that of a slot count it, and are checked before anything is executed, also for
+    /// histories that are not the own one. So it must follow from the operation's bytes alone, be the
+    /// same on every replica, and be the most, whatever the state. Of the operations of one
+    /// request no more than [`APPLICATION_WEIGHT_MAX`](crate::message::APPLICATION_WEIGHT_MAX) counts,
+    /// so an application whose operations may come to more has to refuse what goes beyond it.
+    fn weight(&self, _operation: &Bytes) -> u64 {
+        0
+    }
+
     /// All operations of `slot` have been executed.
     fn end_slot(&mut self, slot: Slot);
 
@@ -220,6 +231,12 @@ pub trait Command {
 
     /// The operation's bytes, as [`Application::execute`] takes them.
     fn encode(&self) -> Bytes;
+
+    /// Whether it may do or return so much that it should have a request of its own, where the application
+    /// limits what one request may do.
+    fn is_bulk(&self) -> bool {
+        false
+    }
 
     /// Reads what [`Application::execute`] answered to this operation.
     ///

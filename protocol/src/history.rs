@@ -171,7 +171,7 @@ impl History {
         }
     }
 
-    /// What the slots above one [weigh](Batch::weight), as far as they are kept.
+    /// What the slots above one weigh, as far as they are kept; see [`Batch::weight`].
     #[must_use]
     pub fn weight_above(&self, slot: Slot) -> u64 {
         self.through().weight - self.sums_at(slot).weight
@@ -223,16 +223,16 @@ impl History {
         (first.0..).map(Slot).zip(entries)
     }
 
-    /// Appends a slot.
+    /// Appends a slot, which has this [weight](Batch::weight).
     ///
     /// # Panics
     /// I6: where the entry's hash does not extend the head.
-    pub(crate) fn push(&mut self, entry: Entry) -> Slot {
+    pub(crate) fn push(&mut self, entry: Entry, weight: u64) -> Slot {
         let expected = extend(&self.head().hash, &entry.batch.digest());
         assert_eq!(entry.hash, expected, "I6: slot {} off the chain", self.head().slot.next());
         let before = self.through();
         let through = Sums {
-            weight: before.weight + entry.batch.weight(),
+            weight: before.weight + weight,
             held: before.held + entry.batch.held_bytes() as u64,
         };
         self.result_bytes += size(&entry.results);
@@ -317,7 +317,7 @@ mod tests {
     fn extended(history: &mut History) -> Slot {
         let batch = Batch { choices: NonDeterminism::default(), requests: Vec::new() };
         let hash = extend(&history.head().hash, &batch.digest());
-        history.push(Entry { hash, batch: Arc::new(batch), order: None, results: Vec::new() })
+        history.push(Entry { hash, batch: Arc::new(batch), order: None, results: Vec::new() }, 0)
     }
 
     /// The slots that have results.

@@ -42,6 +42,46 @@ pub trait Rows: Debug + Send + Sync {
     ) -> Box<dyn Iterator<Item = Result<Row, Unreadable>> + 'a>;
 }
 
+/// The rows whose keys begin with something, as if they were all there are: their keys are without it.
+#[derive(Debug)]
+pub struct Under<'a> {
+    rows: &'a dyn Rows,
+    prefix: Vec<u8>,
+}
+
+impl<'a> Under<'a> {
+    /// The rows under this prefix.
+    #[must_use]
+    pub fn new(rows: &'a dyn Rows, prefix: Vec<u8>) -> Self {
+        Self { rows, prefix }
+    }
+
+    /// The whole key of a row.
+    #[must_use]
+    pub fn key(&self, key: &[u8]) -> Bytes {
+        [&self.prefix, key].concat().into()
+    }
+}
+
+impl Rows for Under<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Unreadable> {
+        self.rows.get(&self.key(key))
+    }
+
+    fn range<'a>(
+        &'a self,
+        from: &[u8],
+        to: Bound<&[u8]>,
+    ) -> Box<dyn Iterator<Item = Result<Row, Unreadable>> + 'a> {
+        let to = to.map(|to| self.key(to));
+        let to = to.as_ref().map(|to| &to[..]);
+        let rows = self.rows.range(&self.key(from), to);
+        let ours = rows
+            .take_while(|row| row.as_ref().map_or(true, |(key, _)| key.starts_with(&self.prefix)));
+        Box::new(ours.map(|row| row.map(|(key, value)| (key.slice(self.prefix.len()..), value))))
+    }
+}
+
 /// Rows in memory: for tests and for simulated disks. An empty one is where every state begins.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MemoryRows {

@@ -31,12 +31,14 @@ mod stored;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
 
 pub use self::chunk::{Assembly, Proof};
+pub use self::stored::Difference;
 use self::stored::{InMemory, Loader, Path};
 use crate::codec::{Canonical, Sink};
 use crate::id::Digest;
@@ -265,6 +267,25 @@ impl<V> MerkleTrie<V> {
     #[must_use]
     pub fn contains(&self, key: &Digest) -> bool {
         self.get(key).is_some()
+    }
+
+    /// About the bytes of its nodes in memory, and of what they keep, but for nodes that were seen
+    /// already: other tries share them.
+    pub fn held(&self, seen: &mut BTreeSet<usize>, of: &mut dyn FnMut(&V) -> usize) -> usize {
+        let mut open: Vec<_> = self.root.iter().collect();
+        let mut held = 0;
+        while let Some(node) = open.pop() {
+            if !seen.insert(Arc::as_ptr(node) as usize) {
+                continue;
+            }
+            held += size_of::<Node<V>>() + 2 * size_of::<usize>();
+            match &**node {
+                Node::Leaf(LeafNode { leaf, .. }) => held += of(&leaf.value),
+                Node::Branch(branch) => open.extend(branch.children.iter().flatten()),
+                Node::Stub(_) => {}
+            }
+        }
+        held
     }
 
     /// All keys with their leaves, in the order of the hashed keys. Only what is in memory is found.

@@ -137,6 +137,8 @@ pub struct Submission {
     pub follow: Follow,
     /// At least one, within the bounds of a request.
     pub operations: Vec<Bytes>,
+    /// Whether they must not share a request with others.
+    pub alone: bool,
 }
 
 /// Everything that can happen to a client.

@@ -54,8 +54,8 @@ impl Queue {
         Ok(())
     }
 
-    /// The oldest submission, and all right behind it that fit into one request with it. None
-    /// overtakes another.
+    /// The oldest submission, and all right behind it that fit into one request with it, unless one of
+    /// them must be alone. None overtakes another.
     pub fn next_batch(&mut self) -> Vec<Submission> {
         let mut batch = Vec::new();
         let (mut count, mut size) = (0, 0);
@@ -63,11 +63,15 @@ impl Queue {
         while let Some(next) = self.waiting.front() {
             count += next.operations.len();
             size += bytes(&next.operations);
+            let alone = next.alone;
             let fits = count <= MERGED_MAX && size <= REQUEST_BYTES_MAX && next.terms() == terms;
-            if !fits && !batch.is_empty() {
+            if !batch.is_empty() && (!fits || alone) {
                 break;
             }
             batch.extend(self.waiting.pop_front());
+            if alone {
+                break;
+            }
         }
         self.bytes -= batch.iter().map(|submission| bytes(&submission.operations)).sum::<usize>();
         batch

@@ -33,7 +33,10 @@ pub use reply::{
     Refusal, RefusalReason, Reply, ReplyKind, ReplyVote, Results, SessionReport, SignedReply,
 };
 pub(crate) use reply::{ReplyRoot, ResultCollector};
-pub use request::{Level, OPERATIONS_MAX, REQUEST_BYTES_MAX, Request, SignedRequest};
+pub use request::{
+    APPLICATION_WEIGHT_MAX, Level, OPERATION_WEIGHT, OPERATIONS_MAX, REQUEST_BYTES_MAX, Request,
+    SignedRequest,
+};
 pub use standing::{Mismatch, MismatchReport, Standing};
 pub use status::{Position, Status};
 pub use view_change::{

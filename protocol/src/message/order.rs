@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{Malformed, SignedRequest};
@@ -14,8 +15,8 @@ pub const BATCH_REQUESTS_MAX: usize = 4096;
 /// The most bytes the requests of one slot may take together, so that it fits a frame.
 pub const BATCH_BYTES_MAX: usize = 4 << 20;
 
-/// The most that they may [weigh](super::Request::weight) together: any one of them has room.
-pub const BATCH_WEIGHT_MAX: u64 = 5 << 20;
+/// The most that they may [weigh](SignedRequest::weight) together: any one of them has room.
+pub const BATCH_WEIGHT_MAX: u64 = 8 << 20;
 
 /// About what a request takes in memory beside its operations.
 const REQUEST_BYTES: usize = 512;
@@ -60,12 +61,12 @@ pub struct Batch {
     pub requests: Vec<Arc<SignedRequest>>,
 }
 
-/// Whether one slot may hold these requests.
+/// Whether one slot may hold these requests, given [what the application
+/// says](crate::application::Application::weight) of each operation.
 #[must_use]
-pub fn fit_one_slot(requests: &[Arc<SignedRequest>]) -> bool {
+pub fn fit_one_slot(requests: &[Arc<SignedRequest>], of: impl Fn(&Bytes) -> u64) -> bool {
     let sums = requests.iter().fold((0, 0), |(bytes, weight), request| {
-        let body = request.body();
-        (bytes + body.wire_bytes(), weight + body.weight() as u64)
+        (bytes + request.body().wire_bytes(), weight + request.weight(&of))
     });
     sums.0 <= BATCH_BYTES_MAX && sums.1 <= BATCH_WEIGHT_MAX
 }
@@ -95,10 +96,11 @@ impl Batch {
         self.size() + REQUEST_BYTES * self.requests.len()
     }
 
-    /// About what it takes in memory while it can be undone, in bytes; see [`weight`](super::Request::weight) of a request.
+    /// About what it takes in memory while it can be undone, in bytes: see the
+    /// [weight](SignedRequest::weight) of a request.
     #[must_use]
-    pub fn weight(&self) -> u64 {
-        self.requests.iter().map(|request| request.body().weight() as u64).sum()
+    pub fn weight(&self, of: impl Fn(&Bytes) -> u64) -> u64 {
+        self.requests.iter().map(|request| request.weight(&of)).sum()
     }
 
     /// Whether somebody waits for a certificate that covers this slot.

@@ -19,7 +19,11 @@ pub const REQUEST_BYTES_MAX: usize = 2 << 20;
 
 /// About what an operation takes in memory beside its bytes while it can be undone: its results, what
 /// undoes it, and the branches of the state's hashes that it changes.
-const OPERATION_WEIGHT: usize = 2 << 10;
+pub const OPERATION_WEIGHT: usize = 2 << 10;
+
+/// The most that [what the application says](crate::application::Application::weight) of its
+/// operations counts for one request.
+pub const APPLICATION_WEIGHT_MAX: u64 = 3 << 20;
 
 /// What a client wants to know when it is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -73,11 +77,13 @@ impl Request {
         256 + 8 * self.operations.len() + self.operation_bytes()
     }
 
-    /// About what it takes in memory while it is executed and can be undone, in bytes. What a slot and
-    /// a suffix may have of it is a rule, so that all replicas must agree on this.
-    #[must_use]
-    pub fn weight(&self) -> usize {
-        self.wire_bytes() + OPERATION_WEIGHT * self.operations.len()
+    /// About what it takes in memory while it is executed and can be undone, in bytes, given
+    /// [what the application says](crate::application::Application::weight) of each operation. What a slot
+    /// and a suffix may have of it is a rule, so that all replicas must agree on this.
+    fn weight(&self, of: impl Fn(&Bytes) -> u64) -> u64 {
+        let own = self.wire_bytes() + OPERATION_WEIGHT * self.operations.len();
+        let of_application = self.operations.iter().map(of).fold(0, u64::saturating_add);
+        own as u64 + of_application.min(APPLICATION_WEIGHT_MAX)
     }
 
     /// Whether somebody waits for a certificate that covers it.
@@ -132,6 +138,8 @@ pub struct SignedRequest {
     signature: Signature,
     #[serde(skip)]
     digest: OnceLock<Digest>,
+    #[serde(skip)]
+    weight: OnceLock<u64>,
 }
 
 impl PartialEq for SignedRequest {
@@ -155,13 +163,13 @@ impl SignedRequest {
     pub fn sign(signer: &dyn Signer, genesis: &Digest, body: Request) -> Arc<Self> {
         let digest = body.digest();
         let signature = signer.sign(&RequestSeal(&digest).signing_digest(genesis));
-        Arc::new(Self { body, signature, digest: digest.into() })
+        Arc::new(Self { body, signature, digest: digest.into(), weight: OnceLock::new() })
     }
 
     /// A request with whatever signature: it has still to be opened.
     #[must_use]
     pub fn from_parts(body: Request, signature: Signature) -> Self {
-        Self { body, signature, digest: OnceLock::new() }
+        Self { body, signature, digest: OnceLock::new(), weight: OnceLock::new() }
     }
 
     /// What the client asks.
@@ -180,6 +188,13 @@ impl SignedRequest {
     #[must_use]
     pub fn digest(&self) -> Digest {
         *self.digest.get_or_init(|| self.body.digest())
+    }
+
+    /// About what it takes in memory while it is executed and can be undone, in bytes: its own bytes,
+    /// 2 KiB for each operation, and what the application says of each. It is worked out once.
+    #[must_use]
+    pub fn weight(&self, of: impl Fn(&Bytes) -> u64) -> u64 {
+        *self.weight.get_or_init(|| self.body.weight(of))
     }
 
     pub(crate) fn signing_digest(&self, genesis: &Digest) -> Digest {

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use bytes::Bytes;
+
 use crate::application::{Application, Context};
 use crate::codec::{Canonical, FRAME_MAX};
 use crate::id::{Digest, RequestName, Slot};
@@ -63,6 +65,11 @@ impl<A: Application> Execution<A> {
     /// The application, as it is after the last slot.
     pub fn application(&self) -> &A {
         &self.application
+    }
+
+    /// What the application says of an operation; see [`Application::weight`].
+    pub(super) fn weight(&self, operation: &Bytes) -> u64 {
+        self.application.weight(operation)
     }
 
     /// The sessions, as they are after the last slot.

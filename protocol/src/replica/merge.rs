@@ -127,7 +127,7 @@ impl<A: Application> Replica<A> {
     /// What the slots of a history above `from` up to `to` [weigh](crate::message::Batch::weight).
     fn weight_between(&self, path: &Path, from: Slot, to: Slot) -> u64 {
         let slots = (from.next().0..=to.0).map(Slot);
-        slots.filter_map(|slot| self.batch_on(path, slot)).map(|batch| batch.weight()).sum()
+        slots.filter_map(|slot| self.batch_on(path, slot)).map(|batch| self.weight(batch)).sum()
     }
 
     /// The rules for orders, for the slots of a history above `certified`.
@@ -152,7 +152,7 @@ impl<A: Application> Replica<A> {
                 let mut admission = sessions.admission();
                 let admitted =
                     batch.requests.iter().all(|request| admission.admit(request.body()).is_ok());
-                let fits = crate::message::fit_one_slot(&batch.requests);
+                let fits = self.fit_one_slot(&batch.requests);
                 if batch.requests.is_empty() || batch.choices.time < time || !admitted || !fits {
                     return Sound::No;
                 }
@@ -240,7 +240,7 @@ impl<A: Application> Replica<A> {
             let batch = side.batch;
             let entry =
                 Entry { hash: *hash, batch: batch.clone(), order: side.order, results: Vec::new() };
-            let slot = self.history.push(entry);
+            let slot = self.push(entry);
             self.execute(slot, *hash, &batch);
         }
         self.branches.clear();

@@ -225,9 +225,9 @@ impl<A: Application> Replica<A> {
         let mut refused: Vec<(Arc<SignedRequest>, RefusalReason)> = Vec::new();
         let mut weight = 0;
         for (_, request) in self.pending.oldest_first() {
-            let more = request.body().weight();
+            let more = request.weight(|operation| self.execution.weight(operation));
             let full = requests.len() >= tuning.batch_requests
-                || (weight + more > tuning.batch_bytes && !requests.is_empty());
+                || (weight + more > tuning.batch_bytes as u64 && !requests.is_empty());
             if full {
                 break;
             }
@@ -408,7 +408,7 @@ impl<A: Application> Replica<A> {
         }
         // Before what is missing: what an order names is fetched whatever the limits, and must not be
         // more than one slot may hold.
-        if !fit_one_slot(&requests) {
+        if !self.fit_one_slot(&requests) {
             return Err(Obstacle::Never);
         }
         if !missing.is_empty() {
@@ -463,7 +463,7 @@ impl<A: Application> Replica<A> {
     ) {
         let entry = Entry { hash, batch: batch.clone(), order, results: Vec::new() };
         let stored = entry.to_slot_entry();
-        let slot = self.history.push(entry);
+        let slot = self.push(entry);
         self.append(Record::Slot { slot, hash, entry: stored });
         recorded(self);
         self.execute(slot, hash, &batch);
@@ -472,6 +472,21 @@ impl<A: Application> Replica<A> {
         }
         self.after_execution(slot, batch.wants_commit());
         self.ahead = self.ahead.split_off(&slot.next());
+    }
+
+    /// Appends a slot to the history, with what it weighs.
+    pub(super) fn push(&mut self, entry: Entry) -> Slot {
+        let weight = self.weight(&entry.batch);
+        self.history.push(entry, weight)
+    }
+
+    /// What a slot weighs, on whatever history it is. It follows from the batch alone.
+    pub(super) fn weight(&self, batch: &Batch) -> u64 {
+        batch.weight(|operation| self.execution.weight(operation))
+    }
+
+    pub(super) fn fit_one_slot(&self, requests: &[Arc<SignedRequest>]) -> bool {
+        fit_one_slot(requests, |operation| self.execution.weight(operation))
     }
 
     /// Executes a slot that was just pushed; also at the start, for those from disk.

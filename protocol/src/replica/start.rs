@@ -260,7 +260,7 @@ impl<A: Application> Replica<A> {
             return Err(StartError::Damaged(slot, "a request in it may not be executed there"));
         }
         let entry = Entry { hash, batch: batch.clone(), order: stored.order, results: Vec::new() };
-        self.history.push(entry);
+        self.push(entry);
         self.execute(slot, hash, &batch);
         if slot < stable && slot.0.is_multiple_of(self.setup.tuning.rules.checkpoint_interval) {
             self.taken.clear();

@@ -58,8 +58,8 @@ impl<V> Loader<V> for InMemory {
 /// For tries whose branches are in these rows.
 struct FromRows<'a>(&'a dyn Rows);
 
-impl Loader<()> for FromRows<'_> {
-    fn load(&self, path: &Path, summary: &Summary) -> Result<Branch<()>, Unreadable> {
+impl<V: Default> Loader<V> for FromRows<'_> {
+    fn load(&self, path: &Path, summary: &Summary) -> Result<Branch<V>, Unreadable> {
         let wrong = |what: &str| Unreadable(format!("the branch at {path:?} {what}"));
         let row = self.0.get(&path.row())?.ok_or_else(|| wrong("is missing"))?;
         let children: Vec<(u8, StoredChild)> =
@@ -118,7 +118,7 @@ enum StoredChild {
 }
 
 impl StoredChild {
-    fn of(node: &Node<()>) -> Self {
+    fn of<V>(node: &Node<V>) -> Self {
         match node {
             Node::Leaf(LeafNode { key, leaf, .. }) => {
                 Self::Leaf { key: *key, digest: leaf.digest, weight: leaf.weight }
@@ -127,10 +127,10 @@ impl StoredChild {
         }
     }
 
-    fn node(self) -> Arc<Node<()>> {
+    fn node<V: Default>(self) -> Arc<Node<V>> {
         match self {
             Self::Leaf { key, digest, weight } => {
-                Node::leaf(key, Leaf { digest, weight, value: () })
+                Node::leaf(key, Leaf { digest, weight, value: V::default() })
             }
             Self::Branch(summary) => Arc::new(Node::Stub(summary)),
         }
@@ -155,19 +155,19 @@ fn encoded<T: Serialize>(value: &T) -> Bytes {
     codec::encode(value).expect("a row is smaller than a frame")
 }
 
-fn branch_row(path: &Path, branch: &Branch<()>) -> Row {
+fn branch_row<V>(path: &Path, branch: &Branch<V>) -> Row {
     let children: Vec<_> =
         branch.children().map(|(n, child)| (n, StoredChild::of(child))).collect();
     (path.row(), encoded(&children))
 }
 
-fn root_row(trie: &MerkleTrie) -> Row {
+fn root_row<V>(trie: &MerkleTrie<V>) -> Row {
     let root = trie.root.as_deref().map(StoredChild::of);
     (Bytes::from_static(ROOT), encoded(&StoredRoot { root, len: trie.len as u64 }))
 }
 
 /// The rows of all branches in memory, from this one down.
-fn branch_rows(path: &Path, node: &Node<()>, rows: &mut Vec<Row>) {
+fn branch_rows<V>(path: &Path, node: &Node<V>, rows: &mut Vec<Row>) {
     if let Node::Branch(branch) = node {
         rows.push(branch_row(path, branch));
         for (nibble, child) in branch.children() {
@@ -177,28 +177,48 @@ fn branch_rows(path: &Path, node: &Node<()>, rows: &mut Vec<Row>) {
 }
 
 /// The child of a node that is at this path.
-fn child(
+fn child<V: Default>(
     path: &Path,
-    node: Option<&Node<()>>,
+    node: Option<&Node<V>>,
     way: u8,
     stored: &FromRows<'_>,
-) -> Result<Link<()>, Unreadable> {
+) -> Result<Link<V>, Unreadable> {
     Ok(match node {
         Some(Node::Branch(branch)) => branch.children[usize::from(way)].clone(),
-        Some(Node::Stub(summary)) => stored.load(path, summary)?.children[usize::from(way)].take(),
+        Some(Node::Stub(summary)) => {
+            let mut branch: Branch<V> = stored.load(path, summary)?;
+            branch.children[usize::from(way)].take()
+        }
         Some(Node::Leaf(_)) | None => None,
     })
 }
 
+/// What tells a trie from the one that is stored; see [`MerkleTrie::difference`].
+#[derive(Debug)]
+pub struct Difference<V = ()> {
+    /// What becomes of the rows of the trie.
+    pub rows: Changes,
+    /// Leaves that are not where they were. Some of them may have been elsewhere.
+    pub put: Vec<(Digest, Leaf<V>)>,
+    /// Keys that are no longer there.
+    pub gone: Vec<Digest>,
+}
+
+impl<V> Default for Difference<V> {
+    fn default() -> Self {
+        Self { rows: Changes::new(), put: Vec::new(), gone: Vec::new() }
+    }
+}
+
 /// What the rows under a path have to become, above this depth, so that they are those of `new` and not
-/// of `old`.
-fn compare(
+/// of `old`, and what leaves differ. Those of `old` that moved are told as gone as well.
+fn compare<V: Clone + Default>(
     path: &Path,
     above: usize,
-    new: Option<&Node<()>>,
-    old: Option<&Node<()>>,
+    new: Option<&Node<V>>,
+    old: Option<&Node<V>>,
     stored: &FromRows<'_>,
-    changes: &mut Changes,
+    found: &mut Difference<V>,
 ) -> Result<(), Unreadable> {
     if path.0.len() >= above {
         return Ok(());
@@ -213,7 +233,11 @@ fn compare(
             loaded = stored.load(path, summary)?;
             Some(&loaded)
         }
-        Some(Node::Leaf(_)) | None => None,
+        Some(Node::Leaf(held)) => {
+            found.gone.push(held.key);
+            None
+        }
+        None => None,
     };
     let new = match new {
         Some(Node::Branch(branch)) => Some(branch),
@@ -221,20 +245,24 @@ fn compare(
             let what = format!("the branch at {path:?} is not the one that was there");
             return Err(Unreadable(what));
         }
-        Some(Node::Leaf(_)) | None => None,
+        Some(Node::Leaf(held)) => {
+            found.put.push((held.key, held.leaf.clone()));
+            None
+        }
+        None => None,
     };
     match (new, old) {
         (Some(branch), _) => {
             let (key, value) = branch_row(path, branch);
-            changes.push((key, Some(value)));
+            found.rows.push((key, Some(value)));
         }
-        (None, Some(_)) => changes.push((path.row(), None)),
+        (None, Some(_)) => found.rows.push((path.row(), None)),
         (None, None) => return Ok(()),
     }
     for way in 0..WAYS {
-        let child = |branch: Option<&Branch<()>>| branch.and_then(|b| b.children[way].clone());
+        let child = |branch: Option<&Branch<V>>| branch.and_then(|b| b.children[way].clone());
         let (new, old) = (child(new), child(old));
-        compare(&path.child(way as u8), above, new.as_deref(), old.as_deref(), stored, changes)?;
+        compare(&path.child(way as u8), above, new.as_deref(), old.as_deref(), stored, found)?;
     }
     Ok(())
 }
@@ -243,21 +271,22 @@ fn compare(
 ///
 /// Shares means: the very same node. One that became something else and then the same again could
 /// be read from rows of the time between, where it was something else.
-fn forgotten(
+fn forgotten<V: Clone>(
     depth: usize,
-    live: &Arc<Node<()>>,
-    stored: Option<&Arc<Node<()>>>,
-) -> Option<Arc<Node<()>>> {
+    kept: usize,
+    live: &Arc<Node<V>>,
+    stored: Option<&Arc<Node<V>>>,
+) -> Option<Arc<Node<V>>> {
     let Node::Branch(branch) = &**live else { return None };
     let stored = stored?;
-    if depth >= LEVELS_KEPT && Arc::ptr_eq(live, stored) {
+    if depth >= kept && Arc::ptr_eq(live, stored) {
         return Some(Arc::new(Node::Stub(live.summary())));
     }
     let Node::Branch(below) = &**stored else { return None };
-    let mut changed: Option<Branch<()>> = None;
+    let mut changed: Option<Branch<V>> = None;
     for (way, child) in branch.children.iter().enumerate() {
         let Some(child) = child else { continue };
-        if let Some(node) = forgotten(depth + 1, child, below.children[way].as_ref()) {
+        if let Some(node) = forgotten(depth + 1, kept, child, below.children[way].as_ref()) {
             // The summary stays what it is: so do those of the children.
             changed.get_or_insert_with(|| branch.clone()).children[way] = Some(node);
         }
@@ -265,8 +294,9 @@ fn forgotten(
     changed.map(|branch| Arc::new(Node::Branch(branch)))
 }
 
-impl MerkleTrie {
-    /// The trie that lies in these rows.
+impl<V: Clone + Default> MerkleTrie<V> {
+    /// The trie that lies in these rows. What an owner keeps with a leaf is not in them: those that
+    /// are read have the default of it.
     ///
     /// # Errors
     /// There is none, or the row of its root is damaged.
@@ -278,6 +308,28 @@ impl MerkleTrie {
         Ok(Self { root: root.map(StoredChild::node), len })
     }
 
+    /// What it holds under a key. What is not in memory is in these rows.
+    ///
+    /// # Errors
+    /// A row could not be read.
+    pub fn find_in(&self, rows: &dyn Rows, key: &Digest) -> Result<Option<Leaf<V>>, Unreadable> {
+        let Some(root) = &self.root else { return Ok(None) };
+        let mut node = Arc::clone(root);
+        for depth in 0..=DEPTH_MAX {
+            let next = match &*node {
+                Node::Leaf(held) => return Ok((held.key == *key).then(|| held.leaf.clone())),
+                Node::Branch(branch) => branch.children[nibble(key, depth)].clone(),
+                Node::Stub(summary) => {
+                    let mut branch = FromRows(rows).load(&Path::of(key, depth), summary)?;
+                    branch.children[nibble(key, depth)].take()
+                }
+            };
+            let Some(next) = next else { return Ok(None) };
+            node = next;
+        }
+        Ok(None)
+    }
+
     /// Puts a leaf under a key, and answers the one that it replaces. What is not in memory is in
     /// these rows.
     ///
@@ -287,8 +339,8 @@ impl MerkleTrie {
         &mut self,
         rows: &dyn Rows,
         key: Digest,
-        leaf: Leaf,
-    ) -> Result<Option<Leaf>, Unreadable> {
+        leaf: Leaf<V>,
+    ) -> Result<Option<Leaf<V>>, Unreadable> {
         self.insert_with(&FromRows(rows), key, leaf)
     }
 
@@ -296,10 +348,60 @@ impl MerkleTrie {
     ///
     /// # Errors
     /// A row could not be read. The trie is as it was.
-    pub fn remove_in(&mut self, rows: &dyn Rows, key: &Digest) -> Result<Option<Leaf>, Unreadable> {
+    pub fn remove_in(
+        &mut self,
+        rows: &dyn Rows,
+        key: &Digest,
+    ) -> Result<Option<Leaf<V>>, Unreadable> {
         self.remove_with(&FromRows(rows), key)
     }
 
+    /// What tells it from `stored`, whose rows these are: a sixteenth of it, by the first nibble of the
+    /// keys. The row of the root is changed with the first one, and goes where nothing is left.
+    ///
+    /// # Errors
+    /// A row could not be read.
+    pub fn difference(
+        &self,
+        stored: &Self,
+        rows: &dyn Rows,
+        way: u8,
+    ) -> Result<Difference<V>, Unreadable> {
+        let (mut found, from) = (Difference::default(), FromRows(rows));
+        let (path, new, old) = (Path::default(), self.root.as_deref(), stored.root.as_deref());
+        if new.map(Node::summary) == old.map(Node::summary) {
+            return Ok(found);
+        }
+        if way == 0 {
+            compare(&path, 1, new, old, &from, &mut found)?;
+            let (key, row) = root_row(self);
+            found.rows.push((key, (!self.is_empty()).then_some(row)));
+        }
+        let new = child(&path, new, way, &from)?;
+        let old = child(&path, old, way, &from)?;
+        let (path, above) = (path.child(way), DEPTH_MAX + 1);
+        compare(&path, above, new.as_deref(), old.as_deref(), &from, &mut found)?;
+        let mut gone = Vec::with_capacity(found.gone.len());
+        for key in found.gone {
+            if self.find_in(rows, &key)?.is_none() {
+                gone.push(key);
+            }
+        }
+        Ok(Difference { gone, ..found })
+    }
+
+    /// Lets go of what is unchanged since `stored`, an earlier version of this trie whose rows are on
+    /// disk, but for the branches of so many levels near the root.
+    pub fn forget_below(&mut self, levels: usize, stored: &Self) {
+        if let Some(root) = &self.root
+            && let Some(node) = forgotten(0, levels, root, stored.root.as_ref())
+        {
+            self.root = Some(node);
+        }
+    }
+}
+
+impl MerkleTrie {
     /// What becomes of the rows, which hold `stored`, so that they hold this trie: a part of it, and
     /// `None` after the last. Part 0 is of the keys whose first byte is 0, and so on; part 256 is what
     /// is above them.
@@ -312,7 +414,7 @@ impl MerkleTrie {
         rows: &dyn Rows,
         part: u32,
     ) -> Result<Option<Changes>, Unreadable> {
-        let (mut changes, rows) = (Changes::new(), FromRows(rows));
+        let (mut found, rows) = (Difference::default(), FromRows(rows));
         let (mut path, mut new, mut old) =
             (Path::default(), self.root.clone(), stored.root.clone());
         match u8::try_from(part) {
@@ -320,34 +422,30 @@ impl MerkleTrie {
                 for way in [first >> 4, first & 15] {
                     let summary = |node: &Link<()>| node.as_deref().map(Node::summary);
                     if summary(&new) == summary(&old) {
-                        return Ok(Some(changes));
+                        return Ok(Some(found.rows));
                     }
                     new = child(&path, new.as_deref(), way, &rows)?;
                     old = child(&path, old.as_deref(), way, &rows)?;
                     path = path.child(way);
                 }
                 let above = DEPTH_MAX + 1;
-                compare(&path, above, new.as_deref(), old.as_deref(), &rows, &mut changes)?;
+                compare(&path, above, new.as_deref(), old.as_deref(), &rows, &mut found)?;
             }
             Err(_) if part == LAST_PART => {
                 let (new, old) = (new.as_deref(), old.as_deref());
-                compare(&path, PART_DEPTH, new, old, &rows, &mut changes)?;
+                compare(&path, PART_DEPTH, new, old, &rows, &mut found)?;
                 let (key, value) = root_row(self);
-                changes.push((key, Some(value)));
+                found.rows.push((key, Some(value)));
             }
             Err(_) => return Ok(None),
         }
-        Ok(Some(changes))
+        Ok(Some(found.rows))
     }
 
     /// Lets go of what is unchanged since `stored`, an earlier version of this trie whose rows are on
     /// disk, but for the branches near the root.
     pub fn forget(&mut self, stored: &Self) {
-        if let Some(root) = &self.root
-            && let Some(node) = forgotten(0, root, stored.root.as_ref())
-        {
-            self.root = Some(node);
-        }
+        self.forget_below(LEVELS_KEPT, stored);
     }
 
     /// The proof of a chunk, and the lowest and the highest key that may be in it. `None` past the
@@ -456,7 +554,7 @@ impl Assembly {
             let index = key.get(1..).and_then(|index| index.try_into().ok()).ok_or_else(wrong)?;
             let index = u32::from_be_bytes(index);
             let stored: StoredChunk = codec::decode(&value).map_err(|_| wrong())?;
-            let summary = stored.subtree.clone().map(|child| child.node().summary());
+            let summary = stored.subtree.clone().map(|child| child.node::<()>().summary());
             self.check_summary(index, &stored.proof, summary).map_err(|BadChunk| wrong())?;
             self.hang(stored);
         }

@@ -40,7 +40,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn in_memory(node: Option<&Node<()>>) -> usize {
+fn in_memory<V>(node: Option<&Node<V>>) -> usize {
     match node {
         Some(Node::Branch(branch)) => {
             1 + branch.children().map(|(_, child)| in_memory(Some(child))).sum::<usize>()
@@ -92,12 +92,70 @@ proptest! {
                     stored.forget(&whole);
                     // No row is left over and none is missing.
                     prop_assert_eq!(&rows, &rows_of(&plain));
-                    let opened = MerkleTrie::open(&rows).expect("stored");
+                    let opened = <MerkleTrie>::open(&rows).expect("stored");
                     prop_assert_eq!((opened.digest(), opened.len()), (plain.digest(), plain.len()));
                     prop_assert!(in_memory(live.root.as_deref()) <= 1 + 3 + 9);
                 }
             }
             prop_assert_eq!((live.digest(), live.len()), (plain.digest(), plain.len()));
+        }
+    }
+
+    /// The same for a trie that is a part of something, whose owner keeps something with each leaf.
+    #[test]
+    fn what_tells_two_versions_apart_makes_one_of_the_other(
+        steps in proptest::collection::vec(step(), 1..80),
+    ) {
+        let mut plain: BTreeMap<Digest, Leaf<Option<u8>>> = BTreeMap::new();
+        let mut rows = MemoryRows::default();
+        let mut owned: BTreeMap<Digest, u8> = BTreeMap::new();
+        let (mut live, mut stored) = (MerkleTrie::new(), MerkleTrie::new());
+        for step in steps {
+            match step {
+                Step::Insert(key, seed) => {
+                    let Leaf { digest, weight, .. } = leaf(seed);
+                    let leaf = Leaf { digest, weight, value: Some(seed) };
+                    prop_assert!(live.insert_in(&rows, key, leaf).is_ok());
+                    plain.insert(key, leaf);
+                }
+                Step::Remove(key) => {
+                    let removed = live.remove_in(&rows, &key).expect("readable");
+                    prop_assert_eq!(removed.is_some(), plain.remove(&key).is_some());
+                }
+                Step::Store => {
+                    let mut changes = Changes::new();
+                    for way in 0..16 {
+                        let found = live.difference(&stored, &rows, way).expect("readable");
+                        for (key, leaf) in found.put {
+                            owned.extend(leaf.value.map(|value| (key, value)));
+                        }
+                        for key in found.gone {
+                            prop_assert!(owned.remove(&key).is_some());
+                        }
+                        changes.extend(found.rows);
+                    }
+                    rows.apply(changes);
+                    stored = if live.is_empty() {
+                        MerkleTrie::new()
+                    } else {
+                        MerkleTrie::open(&rows).expect("stored")
+                    };
+                    let frozen = live.clone();
+                    live.forget_below(0, &frozen);
+                    let of_leaves = plain.iter().map(|(key, leaf)| (*key, leaf.value.expect("put")));
+                    prop_assert_eq!(&owned, &of_leaves.collect());
+                    prop_assert!(in_memory(live.root.as_deref()) <= 1);
+                }
+            }
+            for key in plain.keys() {
+                let found = live.find_in(&rows, key).expect("readable").expect("put");
+                prop_assert_eq!(found.value.or(owned.get(key).copied()), plain[key].value);
+            }
+        }
+        for leaf in 0..16u8 {
+            let absent = Digest([leaf; 32]);
+            let found = live.find_in(&rows, &absent).expect("readable");
+            prop_assert_eq!(found.is_some(), plain.contains_key(&absent));
         }
     }
 
@@ -113,7 +171,7 @@ proptest! {
             plain.insert(*key, leaf(*seed));
         }
         let rows = rows_of(&plain);
-        let opened = MerkleTrie::open(&rows).expect("stored");
+        let opened = <MerkleTrie>::open(&rows).expect("stored");
         let crash = crash.index(plain.chunks() as usize) as u32;
         let mut assembly = Assembly::new(plain.digest());
         let mut fetched = MemoryRows::default();

@@ -232,7 +232,7 @@ proptest! {
         order.extend((0..trie.chunks()).rev());
         let mut assembly = Assembly::new(trie.digest());
         let mut leaves_seen = 0;
-        let mut held = std::collections::BTreeSet::new();
+        let mut held = BTreeSet::new();
         for index in order {
             let lowest = (0..).find(|n| !held.contains(n)).expect("endless");
             if held.len() < trie.chunks() as usize {

@@ -97,6 +97,12 @@ fn a_request_carries_no_more_than_it_may() {
         .collect();
     assert_eq!(counts, [MERGED_MAX, 1]);
 
+    let mut some = submissions(&mut world, Level::Weak, 6);
+    some[2].alone = true;
+    let sizes = sent(&world.handle(Event::Submit(some)));
+    let sizes: Vec<_> = sizes.iter().map(|request| request.body().operations.len()).collect();
+    assert_eq!(sizes, [2, 1, 3], "who must be alone is");
+
     let mut one = world.submission(Level::Weak, Follow::No, "");
     one.operations = vec![Bytes::from_static(b"x"); OPERATIONS_MAX];
     let alone = sent(&world.handle(Event::Submit(vec![one])));
@@ -140,8 +146,7 @@ fn requests_that_wait_long_do_not_hold_up_the_pipeline_but_a_full_window_ends_th
     assert_eq!(given_back, Some((Unusable::Stalled, vec![fourth])));
     assert_eq!(world.client.in_flight(), 3, "what was sent goes on");
     let ticket = Ticket(77);
-    let late =
-        Submission { ticket, level: Level::Weak, follow: Follow::No, operations: operation("x") };
+    let late = Submission { ticket, ..world.submission(Level::Weak, Follow::No, "x") };
     let refused = failures(&world.handle(Event::Submit(vec![late])));
     assert_eq!(refused, [(ticket, Failure::SessionClosed)]);
 }

@@ -89,7 +89,7 @@ impl World {
     fn submission(&mut self, level: Level, follow: Follow, text: &str) -> Submission {
         self.next_ticket += 1;
         let ticket = Ticket(self.next_ticket);
-        Submission { ticket, level, follow, operations: operation(text) }
+        Submission { ticket, level, follow, operations: operation(text), alone: false }
     }
 
     /// Submits one operation and gives back its ticket and the requests that went out.
