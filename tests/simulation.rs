@@ -17,8 +17,8 @@ use elea_fault_injection::run;
 use elea_fault_injection::script;
 use elea_fault_injection::subject::{JournalWorld, Subject};
 use elea_kv::{
-    Add, Append, Cas, Command, Compare, Delete, Get, Incr, KeyValueStore, Members, Put, Remove,
-    Scan, Txn,
+    Add, Append, Cas, Command, Compare, Delete, Get, Incr, KeyValueStore, Limits, Members, Put,
+    Remove, Scan, Step, Txn,
 };
 use elea_protocol::application::{Application, Snapshot};
 
@@ -97,6 +97,57 @@ impl Subject for KeyValueWorld {
             _ => Bytes::from_static(b"no operation at all"),
         }
     }
+}
+
+/// Worlds whose clients change large values and sets, and ask for more than one request may cost.
+struct HostileWorld;
+
+impl Subject for HostileWorld {
+    type App = KeyValueStore;
+
+    fn application(_in_bad_memory: bool) -> KeyValueStore {
+        let limits = Limits {
+            request_steps: 40,
+            request_read_bytes: 30_000,
+            request_kept_bytes: 100_000,
+            ..Limits::default()
+        };
+        KeyValueStore::with_limits(limits).expect("lower than the defaults")
+    }
+
+    fn describe(application: &KeyValueStore) -> String {
+        KeyValueWorld::describe(application)
+    }
+
+    fn operation(rng: &mut Rng) -> Bytes {
+        let key = format!("k{}", rng.between(0, 2));
+        let set = format!("s{}", rng.between(0, 1));
+        let member = rng.between(0, 60).to_string();
+        let text = vec![b'x'; rng.between(0, 6000) as usize];
+        let many = |step: Step, times| (0..times).fold(Txn::new(), |txn, _| txn.then(step.clone()));
+        match rng.between(0, 12) {
+            0..=2 => Append::new(key, text).encode(),
+            3 => many(Append::new(key, text).into(), rng.between(1, 12)).encode(),
+            4 => many(Append::new(key, "y").into(), rng.between(1, 30))
+                .then(Incr::new(set, 1))
+                .encode(),
+            5 => many(Get::new(key).into(), rng.between(1, 6)).encode(),
+            6 => Put::new(key, text).encode(),
+            7 => Delete::new(if text.len() < 3000 { key } else { set }).encode(),
+            8 | 9 => Add::new(set, member).encode(),
+            10 => Remove::new(set, member).encode(),
+            11 => Members::new(set).encode(),
+            _ => Scan::all().encode(),
+        }
+    }
+}
+
+/// Budgets are the same on every replica, in every history and after every restart.
+#[test]
+fn what_requests_may_cost_is_the_same_for_all() {
+    let order = Order { from: 8_000_000, seeds: 30, stop_early: false };
+    hold::<HostileWorld>("safety", order, true);
+    hold::<HostileWorld>("partition-merge", order, true);
 }
 
 /// The store that is shipped, in worlds of its own: the same history makes the same state.

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use elea_protocol::application::{Command, Undecodable};
 use elea_protocol::codec::{self, FRAME_MAX};
 
+use crate::cost;
 use crate::operation::{
     Add, Append, Cas, Delete, Get, Incr, Members, Operation, Put, Remove, Scan, Step,
 };
@@ -22,6 +23,10 @@ impl Command for Operation {
         codec::encode(self).unwrap_or_else(|_| vec![0; FRAME_MAX + 1].into())
     }
 
+    fn is_bulk(&self) -> bool {
+        cost::is_bulk(self)
+    }
+
     fn decode(&self, result: &Bytes) -> Result<Answer, Undecodable> {
         let answer = Answer::decode(result)?;
         match (self, &answer) {
@@ -36,6 +41,10 @@ impl Command for Txn {
 
     fn encode(&self) -> Bytes {
         Operation::Txn(self.clone()).encode()
+    }
+
+    fn is_bulk(&self) -> bool {
+        Operation::Txn(self.clone()).is_bulk()
     }
 
     fn decode(&self, result: &Bytes) -> Result<Self::Output, Undecodable> {
@@ -54,6 +63,10 @@ macro_rules! commands {
 
             fn encode(&self) -> Bytes {
                 Operation::Step(Step::$command(self.clone())).encode()
+            }
+
+            fn is_bulk(&self) -> bool {
+                Operation::Step(Step::$command(self.clone())).is_bulk()
             }
 
             fn decode(&self, result: &Bytes) -> Result<Self::Output, Undecodable> {

@@ -1,66 +1,60 @@
 //! What operations do to the state.
 
+use std::cmp::Ordering;
+use std::ops::Bound;
+
 use bytes::Bytes;
 
-use crate::limits::Limits;
-use crate::operation::{Operation, Scan, Step};
+use crate::operation::{Append, Operation, Scan, Step};
 use crate::outcome::{
     Added, Answer, Appended, Counted, MemberList, Outcome, Page, Reason, Refused, Removed, Swap,
     TxnOutcome, Version,
 };
-use crate::state::{Desk, Held, Set, integer};
-use crate::txn::{Compare, Test, Txn};
+use crate::set::Set;
+use crate::state::{Desk, Entry, Held, integer};
+use crate::text::Text;
+use crate::txn::{Compare, Relation, Test, Txn};
+
+/// How many keys a scan looks at before it reads what they hold.
+const KEYS_AT_A_TIME: usize = 128;
 
 /// Executes an operation that writes as `version`. A refused one leaves the state as it was.
-pub(crate) fn execute(
-    state: &mut Desk<'_>,
-    limits: &Limits,
-    version: Version,
-    operation: Operation,
-) -> Answer {
+pub(crate) fn execute(state: &mut Desk<'_>, version: Version, operation: Operation) -> Answer {
+    let limits = state.limits;
+    let allowed = limits.check_operation(&operation);
+    if let Err(reason) = allowed.and_then(|()| state.spent.begin(limits, &operation)) {
+        return Answer::Refused(Refused::from(reason));
+    }
     let answer = match operation {
-        Operation::Step(step) => {
-            run(state, limits, version, step).map(Answer::Step).map_err(Refused::from)
-        }
-        Operation::Txn(txn) => transact(state, limits, version, txn).map(Answer::Txn),
+        Operation::Step(step) => run(state, version, step).map(Answer::Step).map_err(Refused::from),
+        Operation::Txn(txn) => transact(state, version, txn).map(Answer::Txn),
     };
     answer.unwrap_or_else(Answer::Refused)
 }
 
-fn transact(
-    state: &mut Desk<'_>,
-    limits: &Limits,
-    version: Version,
-    txn: Txn,
-) -> Result<TxnOutcome, Refused> {
-    limits.check_txn(&txn)?;
+fn transact(state: &mut Desk<'_>, version: Version, txn: Txn) -> Result<TxnOutcome, Refused> {
     let mut succeeded = true;
     for compare in &txn.compares {
         // All are looked at, so that whether one is refused does not hang on the others.
         succeeded &= holds(state, compare)?;
     }
     let steps = if succeeded { txn.then } else { txn.otherwise };
-    let before = state.state.clone();
     let mut outcomes = Vec::with_capacity(steps.len());
     let mut size = 0;
-    for (n, step) in (0..).zip(steps) {
-        let outcome = run(state, limits, version, step).and_then(|outcome| {
-            size += outcome.size();
-            limits.check_txn_result(size)?;
-            Ok(outcome)
-        });
-        match outcome {
-            Ok(outcome) => outcomes.push(outcome),
-            Err(reason) => {
-                *state.state = before;
-                return Err(Refused { reason, step: Some(n) });
-            }
+    state.attempt(|state| {
+        for (n, step) in (0..).zip(steps) {
+            let outcome = run(state, version, step).and_then(|outcome| {
+                size += outcome.size();
+                state.limits.check_txn_result(size)?;
+                Ok(outcome)
+            });
+            outcomes.push(outcome.map_err(|reason| Refused { reason, step: Some(n) })?);
         }
-    }
-    Ok(TxnOutcome { succeeded, outcomes, version })
+        Ok(TxnOutcome { succeeded, outcomes, version })
+    })
 }
 
-fn holds(state: &Desk<'_>, compare: &Compare) -> Result<bool, Reason> {
+fn holds(state: &mut Desk<'_>, compare: &Compare) -> Result<bool, Reason> {
     let entry = state.get(&compare.key);
     Ok(match &compare.test {
         Test::Exists => entry.is_some(),
@@ -70,29 +64,31 @@ fn holds(state: &Desk<'_>, compare: &Compare) -> Result<bool, Reason> {
             relation.holds(held.cmp(version))
         }
         Test::Value(relation, given) => match entry {
-            None => *relation == crate::txn::Relation::NotEqual,
-            Some(entry) => {
-                let text = entry.held.text()?;
-                relation.holds(match (integer(&text), integer(given)) {
-                    (Some(held), Some(given)) => held.cmp(&given),
-                    _ => text.cmp(given),
-                })
-            }
+            None => *relation == Relation::NotEqual,
+            Some(Entry { held, .. }) => relation.holds(order(state, &compare.key, &held, given)?),
         },
     })
 }
 
-fn run(
-    state: &mut Desk<'_>,
-    limits: &Limits,
-    version: Version,
-    step: Step,
-) -> Result<Outcome, Reason> {
-    limits.check_step(&step)?;
+/// How what a key holds stands to what is given: as integers where both are.
+fn order(state: &mut Desk<'_>, key: &[u8], held: &Held, given: &[u8]) -> Result<Ordering, Reason> {
+    if let Some(given) = integer(given) {
+        match state.integer(key, held) {
+            Ok(held) => return Ok(held.cmp(&given)),
+            Err(Reason::NotAnInteger) => {}
+            Err(reason) => return Err(reason),
+        }
+    }
+    // One byte more than is given says how a longer value compares.
+    Ok(state.text(key, held, given.len().saturating_add(1))?[..].cmp(given))
+}
+
+fn run(state: &mut Desk<'_>, version: Version, step: Step) -> Result<Outcome, Reason> {
+    state.limits.check_step(&step)?;
     Ok(match step {
         Step::Get(get) => Outcome::Get(state.read(&get.key)?),
         Step::Put(put) => {
-            state.put(put.key, Held::Bytes(put.value), version);
+            state.put(put.key, Held::Text(Text::new(put.value, version)), version);
             Outcome::Put(version)
         }
         Step::Delete(delete) => {
@@ -105,7 +101,7 @@ fn run(
             }
             let written = match cas.value {
                 Some(value) => {
-                    state.put(cas.key, Held::Bytes(value), version);
+                    state.put(cas.key, Held::Text(Text::new(value, version)), version);
                     true
                 }
                 None => state.remove(&cas.key, version),
@@ -113,35 +109,38 @@ fn run(
             Outcome::Cas(Swap::Done(written.then_some(version)))
         }
         Step::Incr(incr) => {
-            let value = state.get(&incr.key).map_or(Ok(0), |entry| entry.held.integer())?;
+            let value = match state.get(&incr.key) {
+                Some(entry) => state.integer(&incr.key, &entry.held)?,
+                None => 0,
+            };
             let by = incr.by;
             let sum = value.checked_add(by).ok_or(Reason::Overflow { value, by })?;
             state.put(incr.key, Held::Integer(sum), version);
             Outcome::Incr(Counted { value: sum, version })
         }
         Step::Append(append) => {
-            let value = append_to(state, limits, &append.key, &append.bytes)?;
+            let value = grown(state, &append, version)?;
             let length = u64::try_from(value.len()).unwrap_or(u64::MAX);
-            state.put(append.key, Held::Bytes(value), version);
+            state.put(append.key, Held::Text(value), version);
             Outcome::Append(Appended { length, version })
         }
         Step::Add(add) => {
-            let (mut set, held) = state.set(&add.key)?.unwrap_or_else(|| (Set::default(), version));
-            if set.contains(&add.member) {
+            let (set, held) = state.set(&add.key)?.unwrap_or_else(|| (Set::default(), version));
+            if state.contains(&add.key, &set, &add.member) {
                 return Ok(Outcome::Add(Added { added: false, version: held }));
             }
-            limits.check_set(set.size_with(&add.member))?;
-            set.insert(add.member);
+            state.limits.check_set(set.size_with(&add.member))?;
+            let set = state.with_member(&add.key, set, add.member);
             state.put(add.key, Held::Set(set), version);
             Outcome::Add(Added { added: true, version })
         }
         Step::Remove(remove) => match state.set(&remove.key)? {
             None => Outcome::Remove(Removed { removed: false, version: None }),
-            Some((set, held)) if !set.contains(&remove.member) => {
+            Some((set, held)) if !state.contains(&remove.key, &set, &remove.member) => {
                 Outcome::Remove(Removed { removed: false, version: Some(held) })
             }
-            Some((mut set, _)) => {
-                set.remove(&remove.member);
+            Some((set, _)) => {
+                let set = state.without_member(&remove.key, set, &remove.member);
                 if set.is_empty() {
                     state.remove(&remove.key, version);
                 } else {
@@ -152,42 +151,59 @@ fn run(
         },
         Step::Members(members) => Outcome::Members(match state.set(&members.key)? {
             None => MemberList { members: Vec::new(), version: None },
-            Some((set, held)) => MemberList { members: set.list(), version: Some(held) },
+            Some((set, held)) => {
+                MemberList { members: state.members(&members.key, &set)?, version: Some(held) }
+            }
         }),
-        Step::Scan(scan) => Outcome::Scan(page(state, limits, &scan)),
+        Step::Scan(scan) => Outcome::Scan(page(state, &scan)?),
     })
 }
 
-fn append_to(
-    state: &Desk<'_>,
-    limits: &Limits,
-    key: &[u8],
-    bytes: &Bytes,
-) -> Result<Bytes, Reason> {
-    let held = state.get(key).map_or(Ok(Bytes::new()), |entry| entry.held.text())?;
-    limits.check_value(held.len().saturating_add(bytes.len()))?;
-    Ok([held.as_ref(), bytes.as_ref()].concat().into())
+/// The value with what is to be appended.
+fn grown(state: &mut Desk<'_>, append: &Append, version: Version) -> Result<Text, Reason> {
+    let held = match state.get(&append.key).map(|entry| entry.held) {
+        Some(Held::Text(text)) => text,
+        Some(Held::Integer(value)) => Text::new(value.to_string().into(), version),
+        Some(Held::Set(_)) => return Err(Reason::HoldsSet),
+        None => Text::new(Default::default(), version),
+    };
+    state.limits.check_value(held.len().saturating_add(append.bytes.len()))?;
+    Ok(held.appended(&append.bytes))
 }
 
-fn page(state: &Desk<'_>, limits: &Limits, scan: &Scan) -> Page {
-    let limit = usize::try_from(scan.limit.max(1))
-        .map_or(limits.page_items, |limit| limit.min(limits.page_items));
+fn page(state: &mut Desk<'_>, scan: &Scan) -> Result<Page, Reason> {
+    let (page_items, page_bytes) = (state.limits.page_items, state.limits.page_bytes);
+    let limit =
+        usize::try_from(scan.limit.max(1)).map_or(page_items, |limit| limit.min(page_items));
     let mut items = Vec::new();
     let mut size = 0usize;
-    for key in state.keys_from(&scan.from) {
-        if scan.to.as_ref().is_some_and(|to| key >= *to) {
-            break;
+    let mut last: Option<Bytes> = None;
+    loop {
+        let from = match &last {
+            None => Bound::Included(&scan.from[..]),
+            Some(last) => Bound::Excluded(&last[..]),
+        };
+        let keys = state.keys_from(from, KEYS_AT_A_TIME);
+        let is_last = keys.len() < KEYS_AT_A_TIME;
+        for key in &keys {
+            if scan.to.as_ref().is_some_and(|to| *key >= *to) {
+                return Ok(Page { items, next: None });
+            }
+            if items.len() == limit {
+                return Ok(Page { items, next: Some(key.clone()) });
+            }
+            // It is there, or could not be read: then the page is of no use to anybody.
+            let Some(entry) = state.get(key) else { return Ok(Page { items, next: None }) };
+            size += entry.size(key);
+            if size > page_bytes && !items.is_empty() {
+                return Ok(Page { items, next: Some(key.clone()) });
+            }
+            state.spent.steps(state.limits, 1)?;
+            items.extend(state.item(key, &entry)?);
         }
-        if items.len() == limit {
-            return Page { items, next: Some(key) };
+        last = keys.into_iter().next_back();
+        if is_last || last.is_none() {
+            return Ok(Page { items, next: None });
         }
-        // It is there, or could not be read: then the page is of no use to anybody.
-        let Some(entry) = state.get(&key) else { break };
-        size += entry.size(&key);
-        if size > limits.page_bytes && !items.is_empty() {
-            return Page { items, next: Some(key) };
-        }
-        items.push(entry.item(&key));
     }
-    Page { items, next: None }
 }

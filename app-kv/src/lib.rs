@@ -29,6 +29,13 @@
 //! Every write has a [`Version`], the slot and index of the operation. An answer carries the
 //! version that it wrote, or, for a read, the version that wrote what it read.
 //!
+//! # Limits
+//!
+//! Keys, values, members and pages have [limits](Limits), and so has what one request may cost: its operations
+//! share a budget of steps, of bytes read, and of bytes kept in memory until they are final. What goes beyond
+//! it is refused, and nothing of it is done. Long values are kept in pages and sets by their members, so a
+//! change costs what it changes.
+//!
 //! # Use
 //!
 //! A client hands a command to the client library, which calls [`Command::encode`] and
@@ -55,14 +62,17 @@
 //! To replicate something else, start from [`counter`]: a whole application on one page.
 
 mod command;
+mod cost;
 pub mod counter;
 mod execute;
 mod limits;
 mod operation;
 mod outcome;
+mod set;
 mod snapshot;
 mod state;
 mod store;
+mod text;
 mod txn;
 
 pub use elea_protocol::application::{Command, Undecodable};

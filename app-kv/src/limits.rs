@@ -1,8 +1,9 @@
 //! How large things may be.
 
+use elea_protocol::message::APPLICATION_WEIGHT_MAX;
 use serde::{Deserialize, Serialize};
 
-use crate::operation::Step;
+use crate::operation::{Operation, Step};
 use crate::outcome::{Quantity, Reason};
 use crate::txn::Txn;
 
@@ -32,7 +33,20 @@ pub struct Limits {
     pub page_items: usize,
     /// Bytes on a page of a scan, about. It holds at least one entry, whatever its size.
     pub page_bytes: usize,
+    /// Steps of all operations of a request together. A comparison, an entry on a page of a scan, and sixteen
+    /// members that are read count as one each.
+    pub request_steps: usize,
+    /// Bytes of the values and sets that all operations of a request read: enough for as many reads of the
+    /// largest values as a client sends together.
+    pub request_read_bytes: usize,
+    /// Bytes that all operations of a request may keep in memory until they are final, beside 2 KiB for each
+    /// operation: keys, values and members that they write, 2 KiB for each further step of a
+    /// transaction that writes, and 4 KiB for each `append`, `add` and `remove`.
+    pub request_kept_bytes: usize,
 }
+
+/// As much as counts towards the bound of the speculative history.
+const REQUEST_KEPT_BYTES: usize = APPLICATION_WEIGHT_MAX as usize;
 
 impl Default for Limits {
     fn default() -> Self {
@@ -46,6 +60,9 @@ impl Default for Limits {
             txn_result_bytes: 2 << 20,
             page_items: 4096,
             page_bytes: 1 << 20,
+            request_steps: 8192,
+            request_read_bytes: 32 << 20,
+            request_kept_bytes: REQUEST_KEPT_BYTES,
         }
     }
 }
@@ -79,6 +96,9 @@ impl Limits {
             ("txn_result_bytes", self.txn_result_bytes, most.txn_result_bytes),
             ("page_items", self.page_items, most.page_items),
             ("page_bytes", self.page_bytes, most.page_bytes),
+            ("request_steps", self.request_steps, most.request_steps),
+            ("request_read_bytes", self.request_read_bytes, most.request_read_bytes),
+            ("request_kept_bytes", self.request_kept_bytes, most.request_kept_bytes),
         ]
         .into_iter()
         .find(|(_, value, most)| !(1..=*most).contains(value))
@@ -111,7 +131,15 @@ impl Limits {
         }
     }
 
-    pub(crate) fn check_txn(&self, txn: &Txn) -> Result<(), Reason> {
+    /// What can be said of an operation before anything is done.
+    pub(crate) fn check_operation(&self, operation: &Operation) -> Result<(), Reason> {
+        match operation {
+            Operation::Step(step) => self.check_step(step),
+            Operation::Txn(txn) => self.check_txn(txn),
+        }
+    }
+
+    fn check_txn(&self, txn: &Txn) -> Result<(), Reason> {
         at_most(Quantity::Compares, txn.compares.len(), self.txn_compares)?;
         at_most(Quantity::Steps, txn.then.len(), self.txn_steps)?;
         at_most(Quantity::Steps, txn.otherwise.len(), self.txn_steps)?;

@@ -230,9 +230,22 @@ pub enum Reason {
         /// What was to be added.
         by: i64,
     },
+    /// With this operation the request would cost more than [`Limits`](crate::Limits) allow one
+    /// request.
+    #[error(
+        "{what} would be {size}, and {most} is the most: ask for less at a time, in several requests"
+    )]
+    OverBudget {
+        /// What.
+        what: Quantity,
+        /// How much it would be.
+        size: u64,
+        /// How much it may be.
+        most: u64,
+    },
 }
 
-/// What [`Reason::TooLarge`] speaks of.
+/// What [`Reason::TooLarge`] and [`Reason::OverBudget`] speak of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Quantity {
     /// The bytes of a key.
@@ -249,6 +262,12 @@ pub enum Quantity {
     Steps,
     /// The bytes of the results of a transaction.
     TxnResult,
+    /// The steps of a request.
+    RequestSteps,
+    /// The bytes that a request reads.
+    RequestRead,
+    /// The bytes that a request keeps in memory.
+    RequestKept,
 }
 
 impl fmt::Display for Quantity {
@@ -261,6 +280,11 @@ impl fmt::Display for Quantity {
             Self::Compares => "the number of comparisons",
             Self::Steps => "the number of operations in the transaction",
             Self::TxnResult => "the size of the transaction's results in bytes",
+            Self::RequestSteps => "the number of steps in the request",
+            Self::RequestRead => "the number of bytes that the request reads",
+            Self::RequestKept => {
+                "the number of bytes that the request keeps in memory until it is final"
+            }
         })
     }
 }

@@ -81,18 +81,21 @@ impl StateRestore {
 impl Restore for StateRestore {
     fn accept(&mut self, index: u32, chunk: &Bytes) -> Result<(), BadChunk> {
         let Chunk { proof, items } = codec::decode(chunk).map_err(|_| BadChunk)?;
-        let mut rows = Vec::with_capacity(2 * items.len());
+        let mut entries = Vec::with_capacity(items.len());
         let mut leaves = Vec::with_capacity(items.len());
         for item in items {
             let name = name(&item.key);
-            rows.extend(rows_of(&name, &item));
             let (key, entry) = Entry::from_item(item).map_err(|_| BadChunk)?;
             leaves.push((name, leaf(&key, &entry)));
+            entries.push((name, key, entry));
         }
         self.rows.clear();
         if let Some(of_trie) = self.trie.accept_rows(index, &proof, leaves)? {
-            self.rows = rows;
-            self.rows.extend(of_trie);
+            self.rows = of_trie;
+            for (name, key, entry) in entries {
+                let rows = rows_of(&name, &key, &entry).map_err(|_| BadChunk)?;
+                self.rows.extend(rows.into_iter().filter_map(|(key, row)| Some((key, row?))));
+            }
         }
         Ok(())
     }

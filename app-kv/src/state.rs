@@ -2,11 +2,15 @@
 //!
 //! What differs is in persistent maps, so that a frozen state costs what is changed afterwards. It costs
 //! that in whole nodes of the maps, some kilobytes for a key, so states are frozen at checkpoints
-//! only, and the slots between are undone with a [log](Log). On disk are these rows:
+//! only, and the slots between are undone with a [log](Log), which has one entry for a key and slot at
+//! most. Long values and sets are themselves made of parts, which their versions share: see
+//! [`text`](crate::text) and [`set`](crate::set). On disk are these rows:
 //!
 //! | key | value |
 //! |---|---|
-//! | `e` and the hashed key | the key, what it holds and its version, as an [`Item`] |
+//! | `e` and the hashed key | the key, its version and what it holds, but for the parts in rows of their own |
+//! | `v`, the hashed key, and a number | a page of a long value |
+//! | `s`, `m` and the hashed key, and more | of a set |
 //! | `k` and the key | nothing: the order of the keys, for scans |
 //! | `r`, `t`, `c` | of the [trie](elea_protocol::trie) |
 //!
@@ -14,6 +18,8 @@
 //! does no harm.
 
 use std::cell::OnceCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem::size_of;
 use std::ops::Bound;
 
 use bytes::Bytes;
@@ -22,12 +28,29 @@ use elea_protocol::id::{Digest, Slot};
 use elea_protocol::rows::{Changes, MemoryRows, Rows, RowsView, Unreadable};
 use elea_protocol::trie::{Leaf, MerkleTrie};
 use imbl::OrdMap;
+use serde::{Deserialize, Serialize};
 
+use crate::cost::Spent;
+use crate::limits::Limits;
 use crate::outcome::{Found, Item, Reason, Value, Version, item_size};
+use crate::set::{self, Set};
+use crate::text::{self, Text};
 
 const ENTRY: u8 = b'e';
 const KEY: u8 = b'k';
 const CHUNK: u8 = b'c';
+
+/// The parts of the trie's changes. Those of long values and sets follow.
+const TRIE_PARTS: u32 = 257;
+
+/// A part of the changes of long values and sets ends when it has so many bytes or rows, or so many
+/// keys were looked at.
+const PART_BYTES: usize = 256 << 10;
+const PART_ROWS: usize = 1024;
+const PART_KEYS: usize = 256;
+
+/// The longest text of an integer.
+const INTEGER_TEXT: usize = 20;
 
 /// What lies on disk.
 pub(crate) struct Base {
@@ -51,11 +74,19 @@ pub(crate) struct State {
     trie: MerkleTrie,
 }
 
-/// What a slot put in the place of what, so that it can be undone: the oldest first.
+/// What was there before a slot, or a transaction, of what it changed, so that it can be undone. Nothing
+/// where it did not differ from what was on disk.
 #[derive(Default)]
 pub(crate) struct Log {
-    changes: Vec<(Digest, Option<Change>)>,
-    keys: Vec<(Bytes, Option<(Slot, bool)>)>,
+    changes: BTreeMap<Digest, Option<Change>>,
+    keys: BTreeMap<Bytes, Option<(Slot, bool)>>,
+}
+
+/// A state on its way to the disk.
+pub(crate) struct Writing {
+    pub(crate) state: State,
+    /// The next key whose pages or members are to be looked at, and which part of them.
+    next: Option<(Digest, u8)>,
 }
 
 /// What a key holds since some slot; nothing if it was removed.
@@ -71,6 +102,8 @@ pub(crate) struct Desk<'a> {
     pub(crate) base: &'a Base,
     pub(crate) state: &'a mut State,
     pub(crate) log: &'a mut Log,
+    pub(crate) limits: &'a Limits,
+    pub(crate) spent: &'a mut Spent,
 }
 
 /// What a key holds, and which operation wrote it.
@@ -82,34 +115,31 @@ pub(crate) struct Entry {
 
 #[derive(Clone)]
 pub(crate) enum Held {
-    Bytes(Bytes),
+    Text(Text),
     Integer(i64),
     /// Never empty: an empty set is an absent key.
     Set(Set),
 }
 
-/// Members by their hash. It is a trie of its own, so that adding one to many costs the same for
-/// a large set as for a small one.
-#[derive(Clone, Default)]
-pub(crate) struct Set {
-    members: MerkleTrie<Bytes>,
-    size: usize,
+/// An entry's row.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    key: Bytes,
+    version: Version,
+    held: StoredHeld,
+}
+
+#[derive(Serialize, Deserialize)]
+enum StoredHeld {
+    Text { pages: u32, chain: Digest, rest: Bytes },
+    Integer(i64),
+    Set { size: u64 },
 }
 
 struct KeyName<'a>(&'a [u8]);
 
 impl Canonical for KeyName<'_> {
     const TAG: &'static str = "kv-key";
-
-    fn write(&self, to: &mut impl Sink) {
-        to.put_bytes(self.0);
-    }
-}
-
-struct MemberName<'a>(&'a [u8]);
-
-impl Canonical for MemberName<'_> {
-    const TAG: &'static str = "kv-member";
 
     fn write(&self, to: &mut impl Sink) {
         to.put_bytes(self.0);
@@ -123,17 +153,25 @@ impl Canonical for Entry {
         to.put_u64(self.version.slot.0);
         to.put_u64(u64::from(self.version.index));
         match &self.held {
-            Held::Bytes(bytes) => {
-                to.put_u8(0);
-                to.put_bytes(bytes);
-            }
+            Held::Text(text) => match text.parts() {
+                (0, _, rest) => {
+                    to.put_u8(0);
+                    to.put_bytes(rest);
+                }
+                (pages, chain, rest) => {
+                    to.put_u8(3);
+                    to.put_u64(u64::from(pages));
+                    to.put_digest(&chain);
+                    to.put_bytes(rest);
+                }
+            },
             Held::Integer(value) => {
                 to.put_u8(1);
                 to.put(&value.to_le_bytes());
             }
             Held::Set(set) => {
                 to.put_u8(2);
-                to.put_digest(&set.members.digest());
+                to.put_digest(&set.digest());
             }
         }
     }
@@ -158,17 +196,52 @@ fn key_row(key: &[u8]) -> Bytes {
     [&[KEY], key].concat().into()
 }
 
-fn encoded(item: &Item) -> Bytes {
-    codec::encode(item).expect("the limits keep an item below a frame")
+fn encoded(stored: &Stored) -> Bytes {
+    codec::encode(stored).expect("the limits keep an entry below a frame")
 }
 
-fn decoded(row: &Bytes) -> Result<Item, Unreadable> {
+fn decoded(row: &Bytes) -> Result<Stored, Unreadable> {
     codec::decode(row).map_err(|error| Unreadable(format!("an entry is malformed: {error}")))
 }
 
-/// The rows of an entry that came from elsewhere.
-pub(crate) fn rows_of(name: &Digest, item: &Item) -> [(Bytes, Bytes); 2] {
-    [(entry_row(name), encoded(item)), (key_row(&item.key), Bytes::new())]
+/// The rows of an entry that came from elsewhere, all of which is in memory.
+pub(crate) fn rows_of(name: &Digest, key: &Bytes, entry: &Entry) -> Result<Changes, Unreadable> {
+    let entry_row = (entry_row(name), Some(encoded(&entry.stored(key))));
+    let mut rows = vec![entry_row, (key_row(key), Some(Bytes::new()))];
+    let none = MemoryRows::none();
+    for way in 0..set::WAYS {
+        parts_changed(&*none, name, Some(&entry.held), None, way, &mut rows)?;
+    }
+    Ok(rows)
+}
+
+/// What becomes of the rows of a key's pages and members: one of sixteen parts of it.
+fn parts_changed(
+    rows: &dyn Rows,
+    name: &Digest,
+    now: Option<&Held>,
+    before: Option<&StoredHeld>,
+    way: u8,
+    changes: &mut Changes,
+) -> Result<(), Unreadable> {
+    if way == 0 {
+        let pages = match before {
+            Some(StoredHeld::Text { pages, .. }) => *pages,
+            _ => 0,
+        };
+        match now {
+            Some(Held::Text(text)) => text.changes(name, pages, changes),
+            _ => text::remove_pages(name, 0, pages, changes),
+        }
+    }
+    let set_before = match before {
+        Some(StoredHeld::Set { size }) => Set::open(rows, name, *size)?,
+        _ => Set::default(),
+    };
+    match now {
+        Some(Held::Set(set)) => set.changes(&set_before, rows, name, way, changes),
+        _ => Set::default().changes(&set_before, rows, name, way, changes),
+    }
 }
 
 impl Base {
@@ -206,9 +279,13 @@ impl Base {
         })
     }
 
+    fn stored(&self, name: &Digest) -> Result<Option<Stored>, Unreadable> {
+        self.rows.get(&entry_row(name))?.as_ref().map(decoded).transpose()
+    }
+
     fn entry(&self, name: &Digest) -> Option<Entry> {
-        let row = self.hope(self.rows.get(&entry_row(name)))?;
-        self.hope(decoded(&row).and_then(Entry::from_item).map(|(_, entry)| Some(entry)))
+        let stored = self.hope(self.stored(name))?;
+        self.hope(Entry::from_stored(stored, &*self.rows, name).map(|(_, entry)| Some(entry)))
     }
 
     /// The whole state as it is on disk.
@@ -216,9 +293,17 @@ impl Base {
         State { trie: self.trie.clone(), ..State::default() }
     }
 
-    /// What is to be written so that the rows are those of `state`: the part of it that has this
-    /// number in the trie's [changes](MerkleTrie::changes).
-    pub(crate) fn changes(&self, state: &State, part: u32) -> Result<Option<Changes>, Unreadable> {
+    /// What is to be written so that the rows are those of a state: the part of it that has this
+    /// number in the trie's [changes](MerkleTrie::changes), or the next one after these.
+    pub(crate) fn changes(
+        &self,
+        writing: &mut Writing,
+        part: u32,
+    ) -> Result<Option<Changes>, Unreadable> {
+        let state = &writing.state;
+        if part >= TRIE_PARTS {
+            return self.changes_of_parts(writing);
+        }
         let Some(mut changes) = state.trie.changes(&self.trie, &*self.rows, part)? else {
             return Ok(None);
         };
@@ -229,8 +314,8 @@ impl Base {
                 Digest(name)
             };
             for (name, Change { key, entry, .. }) in state.changes.range(bound(0)..=bound(255)) {
-                let item = entry.as_ref().map(|entry| encoded(&entry.item(key)));
-                changes.push((entry_row(name), item));
+                let row = entry.as_ref().map(|entry| encoded(&entry.stored(key)));
+                changes.push((entry_row(name), row));
                 // A key does not come or go without a change.
                 if let Some((_, is_there)) = state.keys.get(key) {
                     changes.push((key_row(key), is_there.then(Bytes::new)));
@@ -239,6 +324,32 @@ impl Base {
         } else if self.has_marks {
             for mark in Self::marks(&*self.rows) {
                 changes.push((mark?, None));
+            }
+        }
+        Ok(Some(changes))
+    }
+
+    /// The next pages and members of keys that have any, or had.
+    fn changes_of_parts(&self, writing: &mut Writing) -> Result<Option<Changes>, Unreadable> {
+        let Some((from, first_way)) = writing.next.take() else { return Ok(None) };
+        let (mut changes, mut bytes, mut keys) = (Changes::new(), 0, 0);
+        for (name, Change { entry, .. }) in writing.state.changes.range(from..) {
+            let now = entry.as_ref().map(|entry| &entry.held);
+            let before = self.stored(name)?.map(|stored| stored.held);
+            let is_set =
+                matches!(now, Some(Held::Set(_))) || matches!(before, Some(StoredHeld::Set { .. }));
+            let ways = if is_set { set::WAYS } else { 1 };
+            keys += 1;
+            for way in if *name == from { first_way } else { 0 }..ways {
+                if bytes >= PART_BYTES || changes.len() >= PART_ROWS || keys > PART_KEYS {
+                    writing.next = Some((*name, way));
+                    return Ok(Some(changes));
+                }
+                let seen = changes.len();
+                parts_changed(&*self.rows, name, now, before.as_ref(), way, &mut changes)?;
+                let size = |value: &Option<Bytes>| value.as_ref().map_or(0, |value| value.len());
+                let new = changes[seen..].iter();
+                bytes += new.map(|(key, value)| key.len() + size(value)).sum::<usize>();
             }
         }
         Ok(Some(changes))
@@ -267,13 +378,13 @@ impl State {
     /// disk now: the key did not change in between, or that would be in the log of an earlier slot,
     /// which is taken back after this one.
     pub(crate) fn undo(&mut self, log: Log) {
-        for (name, before) in log.changes.into_iter().rev() {
+        for (name, before) in log.changes {
             match before {
                 Some(change) => self.changes.insert(name, change),
                 None => self.changes.remove(&name),
             };
         }
-        for (key, before) in log.keys.into_iter().rev() {
+        for (key, before) in log.keys {
             match before {
                 Some(since) => self.keys.insert(key, since),
                 None => self.keys.remove(&key),
@@ -294,7 +405,15 @@ impl State {
     pub(crate) fn forget(&mut self, slot: Slot, stored: &Self) {
         self.trie.forget(&stored.trie);
         let changes = self.changes.iter().filter(|(_, change)| change.slot > slot);
-        self.changes = changes.map(|(name, change)| (*name, change.clone())).collect();
+        let left = |(name, change): (&Digest, &Change)| {
+            let mut change = change.clone();
+            let before = stored.changes.get(name).and_then(|stored| stored.entry.as_ref());
+            if let Some((now, before)) = change.entry.as_mut().zip(before) {
+                now.held.forget(&before.held);
+            }
+            (*name, change)
+        };
+        self.changes = changes.map(left).collect();
         let keys = self.keys.iter().filter(|(_, (since, _))| *since > slot);
         self.keys = keys.map(|(key, since)| (key.clone(), *since)).collect();
     }
@@ -313,25 +432,101 @@ impl State {
         loop {
             let next_stored = match stored.peek() {
                 None => None,
-                Some(Ok((key, _))) => Some(key.slice(1..)),
+                Some(Ok((key, _))) => Some(named(key)?),
                 Some(Err(why)) => return Err(why.clone()),
             };
-            let next_changed = changed.peek().map(|(name, _)| &name.0[..]);
+            let next_changed = changed.peek().map(|(name, _)| **name);
             match (next_stored, next_changed) {
                 (None, None) => return Ok(items),
-                (Some(name), Some(changed)) if *name == *changed => drop(stored.next()),
-                (Some(name), other) if other.is_none_or(|other| *name < *other) => {
+                (Some(name), Some(changed)) if name == changed => drop(stored.next()),
+                (Some(name), other) if other.is_none_or(|other| name < other) => {
                     if let Some(row) = stored.next() {
-                        items.push(decoded(&row?.1)?);
+                        let (key, entry) = Entry::from_stored(decoded(&row?.1)?, rows, &name)?;
+                        items.push(entry.item(&key, rows, &name)?);
                     }
                 }
                 _ => {
-                    if let Some((_, Change { key, entry: Some(entry), .. })) = changed.next() {
-                        items.push(entry.item(key));
+                    if let Some((name, Change { key, entry: Some(entry), .. })) = changed.next() {
+                        items.push(entry.item(key, rows, name)?);
                     }
                 }
             }
         }
+    }
+
+    fn held(&self, seen: &mut BTreeSet<usize>) -> usize {
+        let changes = self.changes.values().map(|change| change.held(seen)).sum::<usize>();
+        let keys = self.keys.keys().map(|key| key.len() + KEY_HELD).sum::<usize>();
+        changes + keys + self.trie.held(seen, &mut |()| 0)
+    }
+}
+
+/// What a key takes in the order of the keys, beside its bytes.
+const KEY_HELD: usize = size_of::<(Bytes, Slot, bool)>();
+
+/// The hashed key in the key of an entry's row.
+fn named(key: &[u8]) -> Result<Digest, Unreadable> {
+    let name = key.get(1..).and_then(|name| name.try_into().ok());
+    name.map(Digest).ok_or_else(|| Unreadable("an entry is misplaced".to_owned()))
+}
+
+/// About the bytes in memory of states, of what undoes them and of tries, each counted once.
+pub(crate) fn held<'a>(
+    states: impl IntoIterator<Item = &'a State>,
+    logs: impl IntoIterator<Item = &'a Log>,
+    tries: impl IntoIterator<Item = &'a MerkleTrie>,
+) -> usize {
+    let mut seen = BTreeSet::new();
+    let states: usize = states.into_iter().map(|state| state.held(&mut seen)).sum();
+    let logs: usize = logs.into_iter().map(|log| log.held(&mut seen)).sum();
+    let tries = tries.into_iter().map(|trie| trie.held(&mut seen, &mut |()| 0));
+    states + logs + tries.sum::<usize>()
+}
+
+impl Log {
+    /// What a transaction did is now part of what the slot did.
+    pub(crate) fn absorb(&mut self, later: Self) {
+        for (name, before) in later.changes {
+            self.changes.entry(name).or_insert(before);
+        }
+        for (key, before) in later.keys {
+            self.keys.entry(key).or_insert(before);
+        }
+    }
+
+    /// Lets go of what has been on disk since the state of `slot` is: it does not differ from that
+    /// any more.
+    pub(crate) fn forget(&mut self, slot: Slot) {
+        for before in self.changes.values_mut() {
+            before.take_if(|change| change.slot <= slot);
+        }
+        for before in self.keys.values_mut() {
+            before.take_if(|(since, _)| *since <= slot);
+        }
+    }
+
+    fn held(&self, seen: &mut BTreeSet<usize>) -> usize {
+        let empty = size_of::<(Digest, Option<Change>)>();
+        let mut of = |before: &Option<Change>| before.as_ref().map_or(empty, |b| b.held(seen));
+        let changes = self.changes.values().map(&mut of).sum::<usize>();
+        changes + self.keys.keys().map(|key| key.len() + KEY_HELD).sum::<usize>()
+    }
+}
+
+impl Change {
+    fn held(&self, seen: &mut BTreeSet<usize>) -> usize {
+        let own = size_of::<(Digest, Self)>() + self.key.len();
+        own + match self.entry.as_ref().map(|entry| &entry.held) {
+            Some(Held::Text(text)) => text.held(seen),
+            Some(Held::Set(set)) => set.held(seen),
+            Some(Held::Integer(_)) | None => 0,
+        }
+    }
+}
+
+impl Writing {
+    pub(crate) fn new(state: State) -> Self {
+        Self { state, next: Some((Digest::default(), 0)) }
     }
 }
 
@@ -345,10 +540,46 @@ impl Desk<'_> {
     }
 
     /// The plain value of a key, unless it is absent.
-    pub(crate) fn read(&self, key: &[u8]) -> Result<Option<Found>, Reason> {
-        self.get(key)
-            .map(|Entry { held, version }| Ok(Found { value: held.text()?, version }))
-            .transpose()
+    pub(crate) fn read(&mut self, key: &[u8]) -> Result<Option<Found>, Reason> {
+        let Some(Entry { held, version }) = self.get(key) else { return Ok(None) };
+        let value = self.text(key, &held, usize::MAX)?;
+        Ok(Some(Found { value, version }))
+    }
+
+    /// The first bytes, so many at most, of the plain value that a key holds.
+    pub(crate) fn text(&mut self, key: &[u8], held: &Held, most: usize) -> Result<Bytes, Reason> {
+        match held {
+            Held::Text(text) => {
+                self.spent.read(self.limits, text.len().min(most))?;
+                Ok(self.base.hope(text.first(most, &*self.base.rows, &name(key))))
+            }
+            Held::Integer(value) => {
+                let mut text = Bytes::from(value.to_string());
+                text.truncate(most);
+                Ok(text)
+            }
+            Held::Set(_) => Err(Reason::HoldsSet),
+        }
+    }
+
+    /// The integer that a key holds.
+    pub(crate) fn integer(&mut self, key: &[u8], held: &Held) -> Result<i64, Reason> {
+        if let Held::Integer(value) = held {
+            return Ok(*value);
+        }
+        let text = self.text(key, held, INTEGER_TEXT + 1)?;
+        integer(&text).ok_or(Reason::NotAnInteger)
+    }
+
+    /// An entry, read as a whole; `None` if it could not be.
+    pub(crate) fn item(&mut self, key: &Bytes, entry: &Entry) -> Result<Option<Item>, Reason> {
+        match &entry.held {
+            Held::Text(text) => self.spent.read(self.limits, text.len())?,
+            Held::Integer(_) => {}
+            Held::Set(set) => self.spent.members(self.limits, set.len(), set.size())?,
+        }
+        let item = entry.item(key, &*self.base.rows, &name(key));
+        Ok(self.base.hope(item.map(Some)))
     }
 
     /// The set of a key; `None` where it is absent.
@@ -360,39 +591,85 @@ impl Desk<'_> {
         }
     }
 
-    /// All keys from one on, in order.
-    pub(crate) fn keys_from(&self, from: &[u8]) -> impl Iterator<Item = Bytes> {
+    pub(crate) fn contains(&self, key: &[u8], set: &Set, member: &[u8]) -> bool {
+        self.base.hope(set.contains(&*self.base.rows, &name(key), member))
+    }
+
+    /// The set with a member that is not yet there.
+    pub(crate) fn with_member(&self, key: &[u8], mut set: Set, member: Bytes) -> Set {
+        self.base.hope(set.insert(&*self.base.rows, &name(key), member));
+        set
+    }
+
+    /// The set without a member that is there.
+    pub(crate) fn without_member(&self, key: &[u8], mut set: Set, member: &[u8]) -> Set {
+        self.base.hope(set.remove(&*self.base.rows, &name(key), member));
+        set
+    }
+
+    pub(crate) fn members(&mut self, key: &[u8], set: &Set) -> Result<Vec<Bytes>, Reason> {
+        self.spent.members(self.limits, set.len(), set.size())?;
+        Ok(self.base.hope(set.list(&*self.base.rows, &name(key))))
+    }
+
+    /// Does all of something, or nothing.
+    pub(crate) fn attempt<T, E>(
+        &mut self,
+        something: impl FnOnce(&mut Self) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let (outer, trie) = (std::mem::take(self.log), self.state.trie.clone());
+        let done = something(self);
+        let inner = std::mem::replace(self.log, outer);
+        if done.is_ok() {
+            self.log.absorb(inner);
+        } else {
+            self.state.undo(inner);
+            self.state.set_trie(trie);
+        }
+        done
+    }
+
+    /// The next keys from one on, in order: so many, or all that are left.
+    pub(crate) fn keys_from(&self, from: Bound<&[u8]>, count: usize) -> Vec<Bytes> {
+        let (start, skipped) = match from {
+            Bound::Included(key) => (key, None),
+            Bound::Excluded(key) => (key, Some(key)),
+            Bound::Unbounded => (&[][..], None),
+        };
         let end = [KEY + 1];
-        let rows = self.base.rows.range(&key_row(from), Bound::Excluded(&end));
-        let mut stored = rows.peekable();
-        let changed = self.state.keys.range::<_, [u8]>((Bound::Included(from), Bound::Unbounded));
+        let rows = self.base.rows.range(&key_row(start), Bound::Excluded(&end));
+        let stored = rows.map(|row| row.map(|(key, _)| key.slice(1..)));
+        let mut stored = stored
+            .filter(|key| key.as_ref().map_or(true, |key| skipped != Some(&key[..])))
+            .peekable();
+        let changed = self.state.keys.range::<_, [u8]>((from, Bound::Unbounded));
         let mut changed = changed.peekable();
-        std::iter::from_fn(move || {
-            loop {
-                let next_stored = match stored.peek() {
-                    None => None,
-                    Some(Ok((key, _))) => Some(key.slice(1..)),
-                    Some(Err(why)) => {
-                        self.base.hope::<()>(Err(why.clone()));
-                        return None;
-                    }
-                };
-                let next_changed = changed.peek().map(|(key, _)| *key);
-                match (next_stored, next_changed) {
-                    (None, None) => return None,
-                    (Some(key), Some(changed)) if key == *changed => drop(stored.next()),
-                    (Some(key), other) if other.is_none_or(|other| key < *other) => {
-                        stored.next();
-                        return Some(key);
-                    }
-                    _ => {
-                        if let Some((key, (_, true))) = changed.next() {
-                            return Some(key.clone());
-                        }
+        let mut keys = Vec::new();
+        while keys.len() < count {
+            let next_stored = match stored.peek() {
+                None => None,
+                Some(Ok(key)) => Some(key.clone()),
+                Some(Err(why)) => {
+                    self.base.hope::<()>(Err(why.clone()));
+                    break;
+                }
+            };
+            let next_changed = changed.peek().map(|(key, _)| *key);
+            match (next_stored, next_changed) {
+                (None, None) => break,
+                (Some(key), Some(changed)) if key == *changed => drop(stored.next()),
+                (Some(key), other) if other.is_none_or(|other| key < *other) => {
+                    stored.next();
+                    keys.push(key);
+                }
+                _ => {
+                    if let Some((key, (_, true))) = changed.next() {
+                        keys.push(key.clone());
                     }
                 }
             }
-        })
+        }
+        keys
     }
 
     pub(crate) fn put(&mut self, key: Bytes, held: Held, version: Version) {
@@ -408,12 +685,12 @@ impl Desk<'_> {
 
     fn note(&mut self, name: Digest, change: Change) {
         let before = self.state.changes.insert(name, change);
-        self.log.changes.push((name, before));
+        self.log.changes.entry(name).or_insert(before);
     }
 
     fn note_key(&mut self, key: Bytes, slot: Slot, is_there: bool) {
         let before = self.state.keys.insert(key.clone(), (slot, is_there));
-        self.log.keys.push((key, before));
+        self.log.keys.entry(key).or_insert(before);
     }
 
     /// Whether the key was there.
@@ -436,106 +713,91 @@ impl Entry {
         item_size(key.len(), self.held.size())
     }
 
-    /// The entry that an item was made of, and its key.
+    /// The entry that an item was made of, and its key. All of it is in memory.
     pub(crate) fn from_item(item: Item) -> Result<(Bytes, Self), Unreadable> {
         let Item { key, value, version } = item;
-        match Held::from_value(value) {
+        match Held::from_value(value, version) {
             Some(held) => Ok((key, Self { held, version })),
             None => Err(Unreadable("an entry holds no value that there can be".to_owned())),
         }
     }
 
-    pub(crate) fn item(&self, key: &Bytes) -> Item {
-        Item { key: key.clone(), value: self.held.value(), version: self.version }
+    pub(crate) fn item(
+        &self,
+        key: &Bytes,
+        rows: &dyn Rows,
+        name: &Digest,
+    ) -> Result<Item, Unreadable> {
+        let value = self.held.value(rows, name)?;
+        Ok(Item { key: key.clone(), value, version: self.version })
+    }
+
+    fn stored(&self, key: &Bytes) -> Stored {
+        let held = match &self.held {
+            Held::Text(text) => {
+                let (pages, chain, rest) = text.parts();
+                StoredHeld::Text { pages, chain, rest: rest.clone() }
+            }
+            Held::Integer(value) => StoredHeld::Integer(*value),
+            Held::Set(set) => StoredHeld::Set { size: set.size() as u64 },
+        };
+        Stored { key: key.clone(), version: self.version, held }
+    }
+
+    fn from_stored(
+        stored: Stored,
+        rows: &dyn Rows,
+        name: &Digest,
+    ) -> Result<(Bytes, Self), Unreadable> {
+        let Stored { key, version, held } = stored;
+        let held = match held {
+            StoredHeld::Text { pages, chain, rest } => {
+                Held::Text(Text::stored(version, pages, chain, rest))
+            }
+            StoredHeld::Integer(value) => Held::Integer(value),
+            StoredHeld::Set { size } => Held::Set(Set::open(rows, name, size)?),
+        };
+        Ok((key, Self { held, version }))
     }
 }
 
 impl Held {
-    /// The plain value that it is.
-    pub(crate) fn text(&self) -> Result<Bytes, Reason> {
+    pub(crate) fn size(&self) -> usize {
         match self {
-            Self::Bytes(bytes) => Ok(bytes.clone()),
-            Self::Integer(value) => Ok(value.to_string().into()),
-            Self::Set(_) => Err(Reason::HoldsSet),
-        }
-    }
-
-    /// The integer that it is.
-    pub(crate) fn integer(&self) -> Result<i64, Reason> {
-        match self {
-            Self::Bytes(bytes) => integer(bytes).ok_or(Reason::NotAnInteger),
-            Self::Integer(value) => Ok(*value),
-            Self::Set(_) => Err(Reason::HoldsSet),
-        }
-    }
-
-    fn size(&self) -> usize {
-        match self {
-            Self::Bytes(bytes) => bytes.len(),
+            Self::Text(text) => text.len(),
             Self::Integer(_) => Value::INTEGER_SIZE,
-            Self::Set(set) => set.size,
+            Self::Set(set) => set.size(),
         }
     }
 
-    fn value(&self) -> Value {
-        match self {
-            Self::Bytes(bytes) => Value::Bytes(bytes.clone()),
+    fn value(&self, rows: &dyn Rows, name: &Digest) -> Result<Value, Unreadable> {
+        Ok(match self {
+            Self::Text(text) => Value::Bytes(text.whole(rows, name)?),
             Self::Integer(value) => Value::Integer(*value),
-            Self::Set(set) => Value::Set(set.list()),
-        }
+            Self::Set(set) => Value::Set(set.list(rows, name)?),
+        })
     }
 
     /// The other way round. `None` for a set that is empty or whose members are out of order: no
     /// entry makes such a value, so there is exactly one value for each entry.
-    pub(crate) fn from_value(value: Value) -> Option<Self> {
+    fn from_value(value: Value, version: Version) -> Option<Self> {
         match value {
-            Value::Bytes(bytes) => Some(Self::Bytes(bytes)),
+            Value::Bytes(bytes) => Some(Self::Text(Text::new(bytes, version))),
             Value::Integer(value) => Some(Self::Integer(value)),
             Value::Set(members) => {
                 let ordered = members.is_sorted_by(|a, b| a < b) && !members.is_empty();
-                ordered.then(|| {
-                    let mut set = Set::default();
-                    members.into_iter().for_each(|member| set.insert(member));
-                    Self::Set(set)
-                })
+                ordered.then(|| Self::Set(Set::of(members)))
             }
         }
     }
-}
 
-impl Set {
-    pub(crate) fn contains(&self, member: &[u8]) -> bool {
-        self.members.contains(&MemberName(member).digest())
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.members.is_empty()
-    }
-
-    /// Its size with one more member like this.
-    pub(crate) fn size_with(&self, member: &[u8]) -> usize {
-        self.size + member.len() + Value::MEMBER_FIXED
-    }
-
-    /// Puts in a member that is not yet there.
-    pub(crate) fn insert(&mut self, member: Bytes) {
-        self.size = self.size_with(&member);
-        let name = MemberName(&member).digest();
-        // The name says all there is: every leaf has the same digest.
-        self.members.insert(name, Leaf { digest: Digest::default(), weight: 1, value: member });
-    }
-
-    /// Takes a member out that is there.
-    pub(crate) fn remove(&mut self, member: &[u8]) {
-        self.size -= member.len() + Value::MEMBER_FIXED;
-        self.members.remove(&MemberName(member).digest());
-    }
-
-    /// The members in byte order.
-    pub(crate) fn list(&self) -> Vec<Bytes> {
-        let mut list: Vec<_> = self.members.iter().map(|(_, leaf)| leaf.value.clone()).collect();
-        list.sort_unstable();
-        list
+    /// Lets go of what lies on disk with `stored`, which the key held earlier.
+    fn forget(&mut self, stored: &Self) {
+        match (self, stored) {
+            (Self::Text(now), Self::Text(stored)) => now.forget(stored),
+            (Self::Set(now), Self::Set(stored)) => now.forget(stored),
+            _ => {}
+        }
     }
 }
 
@@ -569,20 +831,28 @@ mod tests {
 
     #[test]
     fn an_entry_is_as_large_as_the_item_it_makes_and_the_item_encodes_to_no_more() {
+        let rows = MemoryRows::none();
+        let (key, none) = (Bytes::from("key"), Version::NONE);
+        let name = name(&key);
         let mut set = Set::default();
         for n in 0..20u8 {
-            set.insert(vec![n; usize::from(n)].into());
+            set.insert(&*rows, &name, vec![n; usize::from(n)].into()).expect("in memory");
         }
-        set.remove(&[3, 3, 3]);
-        for held in [Held::Bytes("some".into()), Held::Integer(-5), Held::Set(set)] {
-            let entry = Entry { held, version: Version::NONE };
-            let key = Bytes::from("key");
-            let item = entry.item(&key);
+        set.remove(&*rows, &name, &[3, 3, 3]).expect("in memory");
+        let long = Text::new(vec![7; 3 * text::PAGE + 5].into(), none);
+        for held in [
+            Held::Text(Text::new("some".into(), none)),
+            Held::Text(long),
+            Held::Integer(-5),
+            Held::Set(set),
+        ] {
+            let entry = Entry { held, version: none };
+            let item = entry.item(&key, &*rows, &name).expect("in memory");
             assert_eq!(entry.size(&key), item.size());
             let encoded = codec::encode(&item).expect("small");
             assert!(encoded.len() <= item.size(), "{} > {}", encoded.len(), item.size());
-            let again = Held::from_value(item.value).expect("made by an entry");
-            assert_eq!(Entry { held: again, version: Version::NONE }.digest(), entry.digest());
+            let (_, again) = Entry::from_item(item).expect("made by an entry");
+            assert_eq!(again.digest(), entry.digest());
         }
     }
 }

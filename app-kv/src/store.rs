@@ -9,12 +9,13 @@ use elea_protocol::id::{Digest, Slot};
 use elea_protocol::rows::{Changes, RowsView, Unreadable};
 use elea_protocol::trie::MerkleTrie;
 
+use crate::cost::{self, Spent};
 use crate::execute::execute;
 use crate::limits::{BadLimits, Limits};
 use crate::operation::Operation;
 use crate::outcome::{self, Answer, Reason, Refused};
 use crate::snapshot::{StateRestore, StateSnapshot};
-use crate::state::{Base, Desk, Log, State};
+use crate::state::{self, Base, Desk, Log, State, Writing};
 
 /// The replicated key-value store.
 ///
@@ -28,8 +29,10 @@ pub struct KeyValueStore {
     versions: VecDeque<Version>,
     /// Of the slot that has not ended.
     log: Log,
+    /// What the request that is being executed has cost.
+    spent: Spent,
     /// The state that is on its way to the disk.
-    writing: Option<State>,
+    writing: Option<Writing>,
 }
 
 /// A slot that can be gone back to.
@@ -58,6 +61,7 @@ impl KeyValueStore {
             versions: [Version::permanent(Slot::GENESIS, &state)].into(),
             state,
             log: Log::default(),
+            spent: Spent::default(),
             writing: None,
         }
     }
@@ -83,6 +87,16 @@ impl KeyValueStore {
         self.len() == 0
     }
 
+    /// About the bytes in memory for what differs from what is on disk, for what undoes it and for what
+    /// is on its way to the disk, each counted once. It looks at all of that: for tests.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        let writing = self.writing.as_ref().map(|writing| &writing.state);
+        let logs = self.versions.iter().map(|version| &version.log).chain([&self.log]);
+        let tries = self.versions.iter().map(|version| &version.trie);
+        state::held([&self.state].into_iter().chain(writing), logs, tries)
+    }
+
     /// How many keys are held in memory because they differ from what is on disk, or did until
     /// lately.
     #[must_use]
@@ -103,23 +117,35 @@ impl Application for KeyValueStore {
 
     fn execute(&mut self, context: &Context, operation: &Bytes) -> Bytes {
         let version = outcome::Version { slot: context.slot, index: context.index };
+        self.spent.turn_to(context);
         let answer = match codec::decode::<Operation>(operation) {
             Ok(operation) => {
-                let mut desk =
-                    Desk { base: &self.base, state: &mut self.state, log: &mut self.log };
-                execute(&mut desk, &self.limits, version, operation)
+                let mut desk = Desk {
+                    base: &self.base,
+                    state: &mut self.state,
+                    log: &mut self.log,
+                    limits: &self.limits,
+                    spent: &mut self.spent,
+                };
+                execute(&mut desk, version, operation)
             }
             Err(_) => Answer::Refused(Refused::from(Reason::Malformed)),
         };
         codec::encode(&answer).expect("the limits keep every answer below a frame")
     }
 
+    fn weight(&self, operation: &Bytes) -> u64 {
+        cost::weight_of(operation)
+    }
+
     fn end_slot(&mut self, slot: Slot) {
+        self.spent = Spent::default();
         let (log, trie) = (std::mem::take(&mut self.log), self.state.trie().clone());
         self.versions.push_back(Version { slot, log, trie });
     }
 
     fn undo_to(&mut self, slot: Slot) {
+        self.spent = Spent::default();
         let mut undone = vec![std::mem::take(&mut self.log)];
         while self.versions.back().is_some_and(|version| version.slot > slot) {
             undone.extend(self.versions.pop_back().map(|version| version.log));
@@ -165,15 +191,21 @@ impl Application for KeyValueStore {
         snapshot: &StateSnapshot,
         part: u32,
     ) -> Result<Option<Changes>, Unreadable> {
-        let changes = self.base.changes(snapshot.state(), part)?;
-        self.writing = Some(snapshot.state().clone());
-        Ok(changes)
+        if part == 0 {
+            self.writing = Some(Writing::new(snapshot.state().clone()));
+        }
+        match &mut self.writing {
+            Some(writing) => self.base.changes(writing, part),
+            None => Err(Unreadable("the changes of a state begin with the first part".to_owned())),
+        }
     }
 
     fn stored(&mut self, slot: Slot, rows: RowsView) {
         if let Some(written) = self.writing.take() {
+            let written = written.state;
             self.base.become_stored(&written, rows);
             self.state.forget(slot, &written);
+            self.versions.iter_mut().for_each(|version| version.log.forget(slot));
             // The trie after the last slot is the present one, and need not keep more than it.
             if let Some(version) = self.versions.back_mut() {
                 version.trie = self.state.trie().clone();

@@ -75,7 +75,7 @@ use self::opening::{
 use crate::config::Durability;
 
 /// The version of what is stored. It changes when old records can no longer be read as they are.
-const FORMAT: u32 = 6;
+const FORMAT: u32 = 7;
 
 const HISTORY: &str = "history";
 const META: &str = "meta";

@@ -10,7 +10,7 @@ use std::process::Command;
 use elea_protocol::cluster_file::ClusterFile;
 use rustix::process::Signal;
 
-use crate::harness::{Process, elea, init, run, until};
+use crate::harness::{Process, Town, elea, init, run, until};
 
 fn replica(dir: &Path) -> Command {
     let mut command = elea();
@@ -168,4 +168,23 @@ fn limits_of_the_application_that_cannot_be_are_refused() {
         fs::write(&path, format!("{good}\n[application]\n{table}\n")).expect("ours");
         run(&mut replica(dir)).fails(2, &["table [application]", word]);
     }
+}
+
+#[test]
+fn a_request_beyond_its_budget_is_refused_with_what_to_do_and_the_next_one_is_not() {
+    let town = Town::prepared(4, |town| {
+        let path = town.path("cluster.toml");
+        let good = fs::read_to_string(&path).expect("there");
+        let limits = "[application]\nrequest_steps = 3\nrequest_kept_bytes = 9000";
+        fs::write(&path, format!("{good}\n{limits}\n")).expect("ours");
+    });
+    let txn = |steps: &[&str]| {
+        let then = steps.iter().flat_map(|step| ["--then", step]);
+        town.elea(&["txn"].into_iter().chain(then).collect::<Vec<_>>())
+    };
+    txn(&["put a 1"; 3]).succeeds();
+    let advice = "ask for less at a time, in several requests";
+    txn(&["put a 2"; 4]).fails(1, &["number of steps in the request would be 4", advice]);
+    txn(&["append a 3"; 2]).fails(1, &["keeps in memory", "9000 is the most", advice]);
+    assert_eq!(town.elea(&["get", "a", "--json"]).succeeds().json()["result"], "1");
 }

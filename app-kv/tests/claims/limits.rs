@@ -18,6 +18,7 @@ fn small() -> Limits {
         txn_result_bytes: 150,
         page_items: 3,
         page_bytes: 200,
+        ..Limits::default()
     }
 }
 

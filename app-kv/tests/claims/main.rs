@@ -2,6 +2,7 @@
 
 mod commands;
 mod dumb;
+mod hostile;
 mod limits;
 mod replay;
 mod restore;

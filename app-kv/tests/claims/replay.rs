@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use elea_kv::{
     Add, Answer, Append, Cas, Command, Compare, Delete, Get, Incr, KeyValueStore, Members,
-    Operation, Put, Reason, Refused, Relation, Remove, Scan, Txn, Value,
+    Operation, Put, Reason, Refused, Relation, Remove, Scan, Txn,
 };
 use elea_protocol::application::Application;
 use elea_protocol::codec::{Canonical, Sink};
@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use crate::dumb::{Dumb, operation};
-use crate::world::{context, digest, restored, run, run_slot, version};
+use crate::world::{context, digest, restored, run, run_slot, version, write};
 
 /// What a driver may do to an application.
 #[derive(Clone, Debug)]
@@ -68,20 +68,7 @@ fn build(model: &Dumb, seed: usize) -> KeyValueStore {
     let turn = seed % items.len().max(1);
     items.rotate_left(turn);
     let mut store = KeyValueStore::new();
-    for item in items {
-        let writes: Vec<Operation> = match item.value {
-            Value::Bytes(value) => vec![Put { key: item.key, value }.into()],
-            Value::Integer(by) => vec![Incr { key: item.key, by }.into()],
-            Value::Set(members) => members
-                .into_iter()
-                .rev()
-                .map(|member| Add { key: item.key.clone(), member }.into())
-                .collect(),
-        };
-        for write in writes {
-            run(&mut store, item.version, &write);
-        }
-    }
+    items.into_iter().for_each(|item| write(&mut store, item));
     store
 }
 

@@ -1,21 +1,29 @@
 //! Helpers: contexts, and a store that is driven slot by slot.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use elea_kv::{Answer, Command, KeyValueStore, Operation, Version};
+use elea_kv::{Add, Answer, Command, Incr, Item, KeyValueStore, Operation, Put, Value, Version};
 use elea_protocol::application::{Application, Context, Restore, Snapshot};
 use elea_protocol::id::{ClientId, Digest, RequestNumber, SessionId, Slot, WallTime};
 use elea_protocol::message::Level;
 use elea_protocol::rows::MemoryRows;
 
+/// Where an operation stands, in a request of its own.
 pub fn context(version: Version) -> Context {
+    static REQUESTS: AtomicU64 = AtomicU64::new(1);
+    within(version, REQUESTS.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Where an operation of the request with this number stands.
+pub fn within(version: Version, number: u64) -> Context {
     Context {
         slot: version.slot,
         index: version.index,
         client: ClientId([0; 32]),
         session: SessionId(1),
-        number: RequestNumber(1),
+        number: RequestNumber(number),
         time: WallTime(0),
         seed: [0; 16],
         level: Level::Weak,
@@ -69,4 +77,20 @@ pub fn digest(store: &mut KeyValueStore) -> Digest {
 
 pub fn bytes(text: &str) -> Bytes {
     Bytes::copy_from_slice(text.as_bytes())
+}
+
+/// Writes an entry as it is in a state.
+pub fn write(store: &mut KeyValueStore, item: Item) {
+    let writes: Vec<Operation> = match item.value {
+        Value::Bytes(value) => vec![Put { key: item.key, value }.into()],
+        Value::Integer(by) => vec![Incr { key: item.key, by }.into()],
+        Value::Set(members) => members
+            .into_iter()
+            .rev()
+            .map(|member| Add { key: item.key.clone(), member }.into())
+            .collect(),
+    };
+    for write in writes {
+        run(store, item.version, &write);
+    }
 }
