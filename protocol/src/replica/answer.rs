@@ -196,7 +196,7 @@ impl<A: Application> Replica<A> {
             stable: self.stable(),
             state: self.state_digest(),
             sessions: self.sessions().len(),
-            pending: self.pending.len() as u64,
+            pending: (self.pending.len() + self.pending.orphans().len()) as u64,
             divergent: self.divergent.iter().copied().collect(),
             evidence: self.evidence.len() as u64,
             disk,

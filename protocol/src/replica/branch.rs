@@ -64,10 +64,11 @@ struct Asked {
     turn: usize,
 }
 
-/// Slots of other histories by their hashes, and what is being fetched.
+/// Slots of other histories, and what is being fetched. A hash does not name its slot, so a slot is
+/// known by both: what a liar says of a true hash beside a wrong slot lies beside what is true.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Branches {
-    slots: BTreeMap<Digest, Side>,
+    slots: BTreeMap<Position, Side>,
     asked: BTreeMap<Position, Asked>,
 }
 
@@ -76,12 +77,12 @@ impl Branches {
         self.slots.len()
     }
 
-    pub(super) fn get(&self, hash: &Digest) -> Option<&Side> {
-        self.slots.get(hash)
+    pub(super) fn get(&self, at: Position) -> Option<&Side> {
+        self.slots.get(&at)
     }
 
-    pub(super) fn insert(&mut self, hash: Digest, side: Side) {
-        self.slots.insert(hash, side);
+    pub(super) fn insert(&mut self, at: Position, side: Side) {
+        self.slots.insert(at, side);
     }
 
     /// Nothing is wanted any more.

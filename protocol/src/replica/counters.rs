@@ -102,6 +102,8 @@ counters! {
     orphans,
     /// Those of them that were executed again later.
     orphans_reordered,
+    /// Times that one of them was looked at, to see whether it can be executed again.
+    orphan_looks,
     /// Operations whose result changed when they were executed anew.
     results_reordered,
     /// Proofs of misbehaviour that were kept.

@@ -251,6 +251,10 @@ impl<A: Application> Replica<A> {
         }
         self.counters.orphans += orphans.len() as u64;
         self.pending.insert_orphans(&orphans, self.now.instant);
+        if !abandoned.is_empty() || matches!(path.footing, Footing::State(_)) {
+            // What was in the way of older ones may be gone.
+            self.pending.orphans_mut().unpark_all();
+        }
         self.ahead = self.ahead.split_off(&self.history.head().slot.next());
         self.after_adoption();
     }
@@ -275,7 +279,7 @@ impl<A: Application> Replica<A> {
     fn drop_executed(&mut self) {
         let executed: Vec<Arc<SignedRequest>> = self
             .pending
-            .oldest_first()
+            .all()
             .map(|(_, request)| request.clone())
             .filter(|request| !matches!(self.sessions().known(&request.body().name()), Known::Open))
             .collect();

@@ -11,6 +11,7 @@
 //! | `execution` | application and sessions, slot by slot, with the way back |
 //! | `sessions` | names, windows, floors; what makes a request execute once |
 //! | `pending` | requests that wait to be ordered, and their passing on |
+//! | `orphans` | those of them that were executed in an abandoned history |
 //! | `commit` | commit points, votes, certificates, the lock, committed replies |
 //! | `checkpoint` | votes for a state, stability, what is given up |
 //! | `answer` | what clients are told, from execution and from memory |
@@ -35,6 +36,7 @@ mod fetch;
 mod invariant;
 mod merge;
 mod ordering;
+mod orphans;
 mod pending;
 mod record;
 mod sessions;
@@ -566,7 +568,7 @@ impl<A: Application> Replica<A> {
     /// How many of the requests that wait could be ordered now. The rest waits for its clients.
     #[must_use]
     pub fn orderable(&self) -> usize {
-        let requests = self.pending.oldest_first();
+        let requests = self.pending.all();
         requests.filter(|(_, request)| self.sessions().refusal(request.body()).is_none()).count()
     }
 
@@ -633,7 +635,7 @@ impl<A: Application> Replica<A> {
     #[must_use]
     pub fn footprint(&self) -> Footprint {
         Footprint {
-            pending: self.pending.len() - self.pending.orphans(),
+            pending: self.pending.len(),
             pending_bytes: self.pending.bytes(),
             orders_ahead: self.ahead.len(),
             commit_votes: self.commits.len(),
@@ -641,7 +643,7 @@ impl<A: Application> Replica<A> {
             sessions: usize::try_from(self.sessions().len()).unwrap_or(usize::MAX),
             slots: self.history.len(),
             digests: self.taken.len(),
-            orphans: self.pending.orphans(),
+            orphans: self.pending.orphans().len(),
             states: self.served.len(),
             evidence: self.evidence.len(),
             branch_slots: self.branches.len(),

@@ -124,11 +124,17 @@ impl<A: Application> Replica<A> {
         }
         let (now, again) = (self.now.instant, self.next_forward());
         let mut turn = self.pending.take_forward(now, again, FORWARD_COUNT, FORWARD_BYTES);
+        let orphans =
+            turn.iter().filter(|request| self.pending.is_orphan(&request.digest())).count();
+        self.pending.orphans_mut().count_looks(orphans);
         turn.retain(|request| match self.sessions().refusal(request.body()) {
-            None => true,
+            None => {
+                self.pending.orphans_mut().unpark(&request.digest());
+                true
+            }
             Some(reason) if !is_for_good(reason) && self.pending.is_orphan(&request.digest()) => {
                 let wait_ms = self.setup.tuning.request_timeout_ms / 2;
-                self.pending.put_off(&request.digest(), now, wait_ms);
+                self.pending.orphans_mut().put_off(&request.digest(), now, wait_ms);
                 true
             }
             // It could not be ordered. Its client asks again if it still wants it.
@@ -183,7 +189,7 @@ impl<A: Application> Replica<A> {
             return;
         }
         self.forget_settled();
-        while !self.pending.is_empty() && !self.is_full() && self.may_order() {
+        while !self.pending.is_idle() && !self.is_full() && self.may_order() {
             let Some(batch) = self.next_batch() else {
                 // What waits cannot be ordered now: looked at again after a while.
                 self.last_ordered = self.now.instant;
@@ -203,7 +209,7 @@ impl<A: Application> Replica<A> {
     /// When the primary orders although its earlier slots are not settled: certificates do not
     /// form in a part without a strong quorum, and weak requests go on there.
     pub(super) fn order_at(&self) -> Option<Instant> {
-        let waits = self.leads() && !self.pending.is_empty() && !self.is_full();
+        let waits = self.leads() && !self.pending.is_idle() && !self.is_full();
         waits.then(|| self.last_ordered.after_ms(self.setup.tuning.batch_wait_ms))
     }
 
@@ -223,8 +229,9 @@ impl<A: Application> Replica<A> {
         let mut admission = self.execution.sessions().admission();
         let mut requests: Vec<Arc<SignedRequest>> = Vec::new();
         let mut refused: Vec<(Arc<SignedRequest>, RefusalReason)> = Vec::new();
+        let mut parked: Vec<Digest> = Vec::new();
         let mut weight = 0;
-        for (_, request) in self.pending.oldest_first() {
+        for (digest, request) in self.pending.oldest_first() {
             let more = request.weight(|operation| self.execution.weight(operation));
             let full = requests.len() >= tuning.batch_requests
                 || (weight + more > tuning.batch_bytes as u64 && !requests.is_empty());
@@ -243,11 +250,14 @@ impl<A: Application> Replica<A> {
                         Known::Open
                     ) => {}
                 // It waits until it can be executed again.
-                Err(reason)
-                    if !is_for_good(reason) && self.pending.is_orphan(&request.digest()) => {}
+                Err(reason) if !is_for_good(reason) && self.pending.is_orphan(&digest) => {
+                    parked.push(digest);
+                }
                 Err(reason) => refused.push((request.clone(), reason)),
             }
         }
+        self.pending.orphans_mut().count_looks(parked.len());
+        parked.iter().for_each(|digest| self.pending.orphans_mut().park(digest));
         for (request, reason) in refused {
             self.pending.remove(&request.digest());
             if !self.answer_known(&request) {
@@ -514,12 +524,16 @@ impl<A: Application> Replica<A> {
         if progress {
             self.note_progress(was_forwarded);
         }
+        let names = batch.requests.iter().map(|request| request.body().name());
+        let sessions = self.execution.sessions();
+        self.pending.look_again(names, |request| sessions.refusal(request).is_some());
         self.settle_orphans();
     }
 
     /// Orphans that left `pending` are in the history again, or can never be.
     pub(super) fn settle_orphans(&mut self) {
-        let remove = self.pending.take_settled();
+        self.counters.orphan_looks = self.pending.orphans().looks();
+        let remove = self.pending.orphans_mut().take_settled();
         if !remove.is_empty() {
             self.counters.orphans_reordered += remove.len() as u64;
             self.append(Record::Orphans { add: Vec::new(), remove });

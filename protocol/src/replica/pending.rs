@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::orphans::Orphans;
 use crate::id::{ClientId, Digest, Instant, RequestName};
-use crate::message::SignedRequest;
+use crate::message::{Request, SignedRequest};
 use crate::tuning::Tuning;
 
 /// Contents kept under one name. A faulty client may sign many; the primary chooses one, and the
@@ -20,21 +21,11 @@ struct Waiting {
     bytes: usize,
     /// Named by an order, so not counted against its client.
     wanted: bool,
-    /// Executed in an abandoned history: it stays until it is executed again.
-    orphan: bool,
     /// Since when it was sent to the others, so that the primary has no excuse any more.
     forwarded: Option<Instant>,
-    /// How often it was put off, since it cannot be ordered.
-    put_off: u32,
 }
 
-/// How often the wait of what cannot be ordered doubles.
-const PUT_OFF_MAX: u32 = 5;
-
-/// The arrival that the first request gets; orphans come before all others, in their old order.
-const FIRST_ARRIVAL: u64 = 1 << 32;
-
-/// Verified requests seen but not in the own history, oldest first.
+/// Verified requests seen but not in the own history: orphans first, then the others, oldest first.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Pending {
     by_digest: BTreeMap<Digest, Waiting>,
@@ -44,11 +35,10 @@ pub(crate) struct Pending {
     per_client: BTreeMap<ClientId, usize>,
     bytes: usize,
     arrivals: u64,
-    /// How many were forwarded, and how many are orphans.
+    /// How many were forwarded.
     forwarded: usize,
-    orphans: usize,
-    /// Orphans that left since this was last asked for.
-    settled: Vec<Digest>,
+    /// They count against no limit: the history that they are from was limited.
+    orphans: Orphans,
 }
 
 /// What became of a request offered to [`Pending::insert`].
@@ -60,12 +50,14 @@ pub(crate) enum Inserted {
 }
 
 impl Pending {
+    /// How many there are, orphans left out.
     pub(crate) fn len(&self) -> usize {
         self.by_digest.len()
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.by_digest.is_empty()
+    /// Whether there is nothing that could be ordered, as far as is known.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.by_digest.is_empty() && self.orphans.is_idle()
     }
 
     pub(crate) fn bytes(&self) -> usize {
@@ -73,7 +65,8 @@ impl Pending {
     }
 
     pub(crate) fn get(&self, digest: &Digest) -> Option<&Arc<SignedRequest>> {
-        self.by_digest.get(digest).map(|waiting| &waiting.request)
+        let orphan = || self.orphans.get(digest);
+        self.by_digest.get(digest).map(|waiting| &waiting.request).or_else(orphan)
     }
 
     /// Keeps a request. One that an order names (`wanted`) is kept whatever the limits, since
@@ -86,12 +79,13 @@ impl Pending {
         tuning: &Tuning,
     ) -> Inserted {
         let digest = request.digest();
-        if self.by_digest.contains_key(&digest) {
+        if self.by_digest.contains_key(&digest) || self.orphans.contains(&digest) {
             return Inserted::AlreadyThere;
         }
         let name = request.body().name();
         let bytes = request.body().wire_bytes();
-        let contents = self.by_name.get(&name).map_or(0, Vec::len);
+        let contents =
+            self.by_name.get(&name).map_or(0, Vec::len) + self.orphans.of_name(&name).count();
         let of_client = self.per_client.get(&name.client).copied().unwrap_or(0);
         let room = contents < CONTENTS_MAX
             && of_client < tuning.pending_per_client
@@ -100,7 +94,7 @@ impl Pending {
         if !wanted && !room {
             return Inserted::NoRoom;
         }
-        self.arrivals = self.arrivals.max(FIRST_ARRIVAL) + 1;
+        self.arrivals += 1;
         if !wanted {
             *self.per_client.entry(name.client).or_default() += 1;
         }
@@ -110,9 +104,7 @@ impl Pending {
             arrival: self.arrivals,
             bytes,
             wanted,
-            orphan: false,
             forwarded: None,
-            put_off: 0,
         });
         Inserted::New
     }
@@ -121,7 +113,6 @@ impl Pending {
         let digest = waiting.request.digest();
         self.bytes += waiting.bytes;
         self.forwarded += usize::from(waiting.forwarded.is_some());
-        self.orphans += usize::from(waiting.orphan);
         self.by_arrival.insert(waiting.arrival, digest);
         self.by_name.entry(waiting.request.body().name()).or_default().push(digest);
         self.by_forward.insert((waiting.forward_at, waiting.arrival));
@@ -131,44 +122,40 @@ impl Pending {
     /// Keeps requests of an abandoned history, oldest first, before all others and whatever the
     /// limits: they were executed once, and the history that they are from was limited.
     pub(crate) fn insert_orphans(&mut self, orphans: &[Arc<SignedRequest>], forward_at: Instant) {
-        let lowest = self.by_arrival.keys().next().copied().unwrap_or(FIRST_ARRIVAL);
-        let first = lowest.min(FIRST_ARRIVAL).saturating_sub(orphans.len() as u64);
-        for (arrival, request) in (first..).zip(orphans) {
-            // It may be there already, passed on by somebody.
-            let digest = request.digest();
-            self.remove(&digest);
-            self.settled.retain(|settled| *settled != digest);
-            self.put(Waiting {
-                request: request.clone(),
-                forward_at,
-                arrival,
-                bytes: request.body().wire_bytes(),
-                wanted: true,
-                orphan: true,
-                forwarded: None,
-                put_off: 0,
-            });
-        }
+        // One may be there already, passed on by somebody.
+        orphans.iter().for_each(|request| drop(self.remove_other(&request.digest())));
+        self.orphans.insert(orphans, forward_at);
+    }
+
+    /// The orphans among them.
+    pub(crate) fn orphans(&self) -> &Orphans {
+        &self.orphans
+    }
+
+    /// The same, to be changed.
+    pub(crate) fn orphans_mut(&mut self) -> &mut Orphans {
+        &mut self.orphans
     }
 
     /// Whether this is an orphan.
     pub(crate) fn is_orphan(&self, digest: &Digest) -> bool {
-        self.by_digest.get(digest).is_some_and(|waiting| waiting.orphan)
+        self.orphans.contains(digest)
     }
 
-    /// How many orphans there are.
-    pub(crate) fn orphans(&self) -> usize {
-        self.orphans
-    }
-
-    /// Orphans that left since this was last asked.
-    pub(crate) fn take_settled(&mut self) -> Vec<Digest> {
-        std::mem::take(&mut self.settled)
+    /// Requests of these names were executed: orphans that waited for that are taken up.
+    pub(crate) fn look_again(
+        &mut self,
+        executed: impl Iterator<Item = RequestName>,
+        is_refused: impl Fn(&Request) -> bool,
+    ) {
+        self.orphans.look_again(executed, is_refused);
     }
 
     /// Whether this request was sent to the others and still waits.
     pub(crate) fn is_forwarded(&self, digest: &Digest) -> bool {
-        self.by_digest.get(digest).is_some_and(|waiting| waiting.forwarded.is_some())
+        let waiting = self.by_digest.get(digest);
+        waiting.is_some_and(|waiting| waiting.forwarded.is_some())
+            || self.orphans.is_forwarded(digest)
     }
 
     /// Requests that were sent to the others and still wait.
@@ -179,46 +166,40 @@ impl Pending {
     /// The same, with when they were sent for the first time.
     pub(crate) fn forwarded_since(&self) -> impl Iterator<Item = (Instant, &Arc<SignedRequest>)> {
         let all = (self.forwarded > 0).then(|| self.by_digest.values());
-        all.into_iter().flatten().filter_map(|waiting| Some((waiting.forwarded?, &waiting.request)))
-    }
-
-    /// Cannot be ordered at present: its next turn comes later and later.
-    pub(crate) fn put_off(&mut self, digest: &Digest, now: Instant, wait_ms: u64) {
-        let Some(waiting) = self.by_digest.get_mut(digest) else { return };
-        self.by_forward.remove(&(waiting.forward_at, waiting.arrival));
-        waiting.put_off = (waiting.put_off + 1).min(PUT_OFF_MAX);
-        waiting.forward_at = now.after_ms(wait_ms << waiting.put_off);
-        self.by_forward.insert((waiting.forward_at, waiting.arrival));
+        let others = all.into_iter().flatten();
+        let others = others.filter_map(|waiting| Some((waiting.forwarded?, &waiting.request)));
+        self.orphans.forwarded_since().chain(others)
     }
 
     /// Whether any request was sent to the others and still waits.
     pub(crate) fn any_forwarded(&self) -> bool {
-        self.forwarded > 0
+        self.forwarded > 0 || self.orphans.any_forwarded()
     }
 
     /// Nobody is to blame any more for what waits: there is another primary.
     pub(crate) fn forget_forwards(&mut self, forward_at: Instant) {
         self.forwarded = 0;
+        self.orphans.forget_forwards();
         self.by_forward.clear();
         for waiting in self.by_digest.values_mut() {
             waiting.forwarded = None;
-            waiting.forward_at = if waiting.orphan { waiting.forward_at } else { forward_at };
+            waiting.forward_at = forward_at;
             self.by_forward.insert((waiting.forward_at, waiting.arrival));
         }
     }
 
     /// Forgets one request.
     pub(crate) fn remove(&mut self, digest: &Digest) -> Option<Arc<SignedRequest>> {
+        self.orphans.remove(digest).or_else(|| self.remove_other(digest))
+    }
+
+    fn remove_other(&mut self, digest: &Digest) -> Option<Arc<SignedRequest>> {
         let waiting = self.by_digest.remove(digest)?;
         let name = waiting.request.body().name();
         self.by_arrival.remove(&waiting.arrival);
         self.by_forward.remove(&(waiting.forward_at, waiting.arrival));
         self.bytes -= waiting.bytes;
         self.forwarded -= usize::from(waiting.forwarded.is_some());
-        if waiting.orphan {
-            self.orphans -= 1;
-            self.settled.push(*digest);
-        }
         if let Some(contents) = self.by_name.get_mut(&name) {
             contents.retain(|other| other != digest);
             if contents.is_empty() {
@@ -239,8 +220,7 @@ impl Pending {
     /// Forgets those of these requests that were kept only because an order named them.
     pub(crate) fn drop_wanted(&mut self, digests: impl IntoIterator<Item = Digest>) {
         for digest in digests {
-            if self.by_digest.get(&digest).is_some_and(|waiting| waiting.wanted && !waiting.orphan)
-            {
+            if self.by_digest.get(&digest).is_some_and(|waiting| waiting.wanted) {
                 self.remove(&digest);
             }
         }
@@ -252,7 +232,8 @@ impl Pending {
         name: &RequestName,
         executed: &Digest,
     ) -> Vec<Arc<SignedRequest>> {
-        let contents = self.by_name.get(name).cloned().unwrap_or_default();
+        let mut contents = self.by_name.get(name).cloned().unwrap_or_default();
+        contents.extend(self.orphans.of_name(name));
         contents
             .iter()
             .filter_map(|digest| self.remove(digest).filter(|_| digest != executed))
@@ -261,17 +242,27 @@ impl Pending {
 
     /// Whether anything waits under this name.
     pub(crate) fn holds(&self, name: &RequestName) -> bool {
-        self.by_name.contains_key(name)
+        self.by_name.contains_key(name) || self.orphans.of_name(name).next().is_some()
     }
 
-    /// All requests, oldest first.
+    /// All requests that could be ordered, as far as is known, in their order.
     pub(crate) fn oldest_first(&self) -> impl Iterator<Item = (Digest, &Arc<SignedRequest>)> {
+        self.orphans.ready().chain(self.others())
+    }
+
+    /// All requests, in their order.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (Digest, &Arc<SignedRequest>)> {
+        self.orphans.all().chain(self.others())
+    }
+
+    fn others(&self) -> impl Iterator<Item = (Digest, &Arc<SignedRequest>)> {
         self.by_arrival.values().filter_map(|digest| Some((*digest, self.get(digest)?)))
     }
 
     /// When the next request is to be passed on.
     pub(crate) fn next_forward(&self) -> Option<Instant> {
-        self.by_forward.first().map(|(at, _)| *at)
+        let others = self.by_forward.first().map(|(at, _)| *at);
+        others.into_iter().chain(self.orphans.next_forward()).min()
     }
 
     /// The requests that are to be passed on by now, at most `count` of at most `bytes` together,
@@ -285,6 +276,12 @@ impl Pending {
     ) -> Vec<Arc<SignedRequest>> {
         let mut taken = Vec::new();
         let mut size = 0;
+        while taken.len() < count {
+            let room = if taken.is_empty() { usize::MAX } else { bytes.saturating_sub(size) };
+            let Some(request) = self.orphans.take_forward(now, again, room) else { break };
+            size += request.body().wire_bytes();
+            taken.push(request);
+        }
         while let Some((at, arrival)) = self.by_forward.first().copied()
             && at <= now
             && taken.len() < count

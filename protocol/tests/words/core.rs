@@ -24,7 +24,7 @@ use elea_protocol::tuning::Tuning;
 use crate::members::{cluster, key, say, stable_proof};
 
 /// An application without a state.
-struct Nothing;
+pub(crate) struct Nothing;
 
 impl Application for Nothing {
     type Snapshot = Self;
@@ -81,25 +81,25 @@ impl Restore for Nothing {
     }
 }
 
-const WALL: u64 = 1_000_000;
+pub(crate) const WALL: u64 = 1_000_000;
 
 /// One replica of four, and everybody else's keys.
-struct Bench {
-    membership: Arc<Membership>,
-    replica: Replica<Nothing>,
-    now: Now,
+pub(crate) struct Bench {
+    pub(crate) membership: Arc<Membership>,
+    pub(crate) replica: Replica<Nothing>,
+    pub(crate) now: Now,
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::of(ReplicaId(1))
     }
 
-    fn of(id: ReplicaId) -> Self {
+    pub(crate) fn of(id: ReplicaId) -> Self {
         Self::tuned(id, Tuning::default())
     }
 
-    fn tuned(id: ReplicaId, tuning: Tuning) -> Self {
+    pub(crate) fn tuned(id: ReplicaId, tuning: Tuning) -> Self {
         let membership = Arc::new(cluster("bench"));
         let now = Now { instant: Instant(1), wall: WallTime(WALL) };
         let setup = Setup {
@@ -115,24 +115,24 @@ impl Bench {
         Self { membership, replica, now }
     }
 
-    fn handle(&mut self, event: Event) -> Vec<Action> {
+    pub(crate) fn handle(&mut self, event: Event) -> Vec<Action> {
         let mut actions = Vec::new();
         self.now.instant.0 += 1;
         self.replica.handle(self.now, event, &mut actions);
         actions
     }
 
-    fn hear(&mut self, message: Message) -> Vec<Action> {
+    pub(crate) fn hear(&mut self, message: Message) -> Vec<Action> {
         let message = self.membership.open_message(message).expect("signed and within bounds");
         self.handle(Event::Peer { from: ReplicaId(0), message })
     }
 
-    fn ask(&mut self, request: &Arc<SignedRequest>) -> Vec<Action> {
+    pub(crate) fn ask(&mut self, request: &Arc<SignedRequest>) -> Vec<Action> {
         let request = self.membership.open_request(request.clone()).expect("it verifies");
         self.handle(Event::Request(request))
     }
 
-    fn request(&self, number: u64, operation: &'static [u8]) -> Arc<SignedRequest> {
+    pub(crate) fn request(&self, number: u64, operation: &'static [u8]) -> Arc<SignedRequest> {
         let client = key(9);
         let body = Request {
             client: client.public_key().into(),
@@ -147,7 +147,7 @@ impl Bench {
     }
 
     /// An order that extends `before`, by the holder of key `by + 1`.
-    fn order(
+    pub(crate) fn order(
         &self,
         by: u8,
         before: Position,
@@ -164,11 +164,11 @@ impl Bench {
         (Message::Order(say(&self.membership, by, order)), Position { slot, hash })
     }
 
-    fn head(&self) -> Position {
+    pub(crate) fn head(&self) -> Position {
         self.replica.head()
     }
 
-    fn counters(&self) -> &Counters {
+    pub(crate) fn counters(&self) -> &Counters {
         self.replica.counters()
     }
 }
@@ -515,13 +515,13 @@ fn requests_missing_slot_after_slot_are_each_asked_for_after_the_grace() {
 }
 
 /// Executes `count` slots of one request each and gives back the history.
-fn write(bench: &mut Bench, count: u64) -> Vec<SlotEntry> {
+pub(crate) fn write(bench: &mut Bench, count: u64) -> Vec<SlotEntry> {
     assert_eq!(bench.head().slot, Slot(0), "requests are numbered from 1 on");
     write_more(bench, count)
 }
 
 /// The same, after what was written before.
-fn write_more(bench: &mut Bench, count: u64) -> Vec<SlotEntry> {
+pub(crate) fn write_more(bench: &mut Bench, count: u64) -> Vec<SlotEntry> {
     let before = bench.head().slot.0;
     let entry = |number| {
         let request = bench.request(number, b"x");

@@ -1,6 +1,7 @@
 //! The protocol from outside: what is signed, what is let in, and what a replica cannot be made to do.
 
 mod core;
+mod liar;
 mod members;
 mod proofs;
 mod rejections;

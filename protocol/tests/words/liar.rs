@@ -1,0 +1,378 @@
+//! What one lying peer can do to the fetching of histories.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant as Clock;
+
+use bytes::Bytes;
+use elea_protocol::history::extend;
+use elea_protocol::id::{Digest, ReplicaId, RequestNumber, SessionId, Slot, View, WallTime};
+use elea_protocol::message::{
+    Branch, Level, Linked, Message, NewView, NewViewHeader, NonDeterminism, Position, Request,
+    SignedRequest, SlotEntry, Status, ViewChange, Wanted, batch_digest, changes_digest,
+};
+use elea_protocol::replica::{Action, Event, Target};
+use elea_protocol::seal::Signer;
+
+use crate::core::{Bench, WALL, write, write_more};
+use crate::members::{key, say};
+
+/// A history made by hand, by the hashes of its slots.
+struct Chain {
+    slots: BTreeMap<Digest, (Slot, Linked)>,
+    head: Position,
+}
+
+fn request(bench: &Bench, session: u64, number: u64) -> Arc<SignedRequest> {
+    let client = key(9);
+    let body = Request {
+        client: client.public_key().into(),
+        session: SessionId(session),
+        number: RequestNumber(number),
+        floor: SessionId(0),
+        level: Level::Weak,
+        want_final: false,
+        operations: vec![Bytes::from_static(b"y")],
+    };
+    SignedRequest::sign(&client, bench.membership.genesis(), body)
+}
+
+impl Chain {
+    /// `count` slots on top of `before`.
+    fn above(before: Position, count: u64, request: impl Fn(u64) -> Arc<SignedRequest>) -> Self {
+        let mut slots = BTreeMap::new();
+        let mut head = before;
+        for n in 1..=count {
+            let mut seed = [0; 16];
+            seed[..8].copy_from_slice(&n.to_le_bytes());
+            let choices = NonDeterminism { time: WallTime(WALL), seed };
+            let requests = vec![request(n)];
+            let digests: Vec<Digest> = requests.iter().map(|r| r.digest()).collect();
+            let previous = head.hash;
+            head = Position {
+                slot: head.slot.next(),
+                hash: extend(&previous, &batch_digest(&choices, &digests)),
+            };
+            let entry = SlotEntry { choices, requests, order: None };
+            slots.insert(head.hash, (head.slot, Linked { previous, entry }));
+        }
+        Self { slots, head }
+    }
+
+    /// What comes back for a question: an honest replica looks at the slot, a liar does not.
+    fn answer(&self, head: Position, honest: bool) -> Option<Message> {
+        let (slot, _) = self.slots.get(&head.hash)?;
+        if honest && *slot != head.slot {
+            return None;
+        }
+        let mut at = head.hash;
+        let mut slots = Vec::new();
+        while slots.len() < 256
+            && (slots.len() as u64) < head.slot.0
+            && let Some((_, linked)) = self.slots.get(&at)
+        {
+            at = linked.previous;
+            slots.push(linked.clone());
+        }
+        Some(Message::Branch(Branch { head, slots, stable: None }))
+    }
+}
+
+fn status(bench: &mut Bench, by: u8, entered: u64, head: Position, stamp: u64) -> Vec<Action> {
+    let body = Status {
+        entered: View(entered),
+        campaign: None,
+        head,
+        lock: None,
+        stable: Slot(0),
+        convicted: 0,
+        stamp,
+    };
+    let message = Message::Status(say(&bench.membership, by, body));
+    hear_from(bench, by, message)
+}
+
+fn hear_from(bench: &mut Bench, by: u8, message: Message) -> Vec<Action> {
+    let message = bench.membership.open_message(message).expect("signed and within bounds");
+    bench.handle(Event::Peer { from: ReplicaId(by), message })
+}
+
+/// View 2 begins with this head, at the wish of its primary 2 and of 0. Both are correct.
+fn new_view(bench: &Bench, head: Position) -> Message {
+    let view = View(2);
+    let change = |id: u8| {
+        let (lock, stable, entered) = (None, Slot(0), View(0));
+        let body = ViewChange { view, campaign: view, entered, lock, stable, head, stamp: 1 };
+        say(&bench.membership, id, body)
+    };
+    let changes = vec![change(2), change(0)];
+    let header = NewViewHeader { view, head, changes: changes_digest(&changes) };
+    Message::NewView(say(&bench.membership, 2, NewView { header, changes }))
+}
+
+/// Answers every question about branches, until none is left. Gives back how many were answered.
+fn serve(bench: &mut Bench, actions: Vec<Action>, truth: &Chain, lie: Option<&Chain>) -> usize {
+    let mut open = actions;
+    let mut answered = 0;
+    while !open.is_empty() {
+        let mut next = Vec::new();
+        for action in open {
+            let Action::Send { to: Target::One(id), message: Message::Fetch(fetch), .. } = action
+            else {
+                continue;
+            };
+            let Wanted::Branch { head, .. } = fetch.body.wanted else { continue };
+            let answer = match (id.0, lie) {
+                (3, Some(lie)) => lie.answer(head, false),
+                (3, None) => None,
+                _ => truth.answer(head, true),
+            };
+            if let Some(answer) = answer {
+                answered += 1;
+                next.extend(hear_from(bench, id.0, answer));
+            }
+        }
+        open = next;
+    }
+    answered
+}
+
+/// The victim is replica 1, in view 0 with slots of its own above a common prefix; 0 and 2, both
+/// correct, have entered view 2 with another history. How long until the victim enters view 2?
+fn merge(own: u64, theirs: u64, poisoned: bool) -> (View, u64) {
+    let mut bench = Bench::new();
+    write(&mut bench, 5);
+    let common = bench.head();
+    write_more(&mut bench, own);
+    let truth = Chain::above(common, theirs, |n| request(&bench, 8, n));
+    let begin = bench.now.instant;
+    // The liar says that its head, in view 0, is at slot 6 and has the hash of the others' head.
+    let claim = Position { slot: Slot(common.slot.0 + 1), hash: truth.head.hash };
+    let mut stamp = 0;
+    let mut told = false;
+    for _ in 0..80 {
+        stamp += 1;
+        if poisoned {
+            let actions = status(&mut bench, 3, 0, claim, stamp);
+            serve(&mut bench, actions, &truth, Some(&truth));
+        }
+        for honest in [0, 2] {
+            let actions = status(&mut bench, honest, 2, truth.head, stamp);
+            serve(&mut bench, actions, &truth, poisoned.then_some(&truth));
+        }
+        if stamp > 2 {
+            // Sent with every status, for the victim is seen in a lower view.
+            told = true;
+            let message = new_view(&bench, truth.head);
+            let actions = hear_from(&mut bench, 2, message);
+            serve(&mut bench, actions, &truth, poisoned.then_some(&truth));
+        }
+        let until = bench.now.instant.after_ms(250);
+        while bench.replica.deadline().is_some_and(|at| at <= until) {
+            bench.now.instant = bench.replica.deadline().unwrap().max(bench.now.instant);
+            bench.now.wall = WallTime(WALL + bench.now.instant.0 / 1000);
+            let actions = bench.handle(Event::Tick);
+            serve(&mut bench, actions, &truth, poisoned.then_some(&truth));
+        }
+        bench.now.instant = until;
+        if bench.replica.entered() == View(2) {
+            break;
+        }
+    }
+    assert!(told);
+    (bench.replica.entered(), bench.now.instant.micros_since(begin) / 1000)
+}
+
+/// The hash of a slot does not name the slot. Who says a true hash beside a wrong slot, and answers for
+/// it, must not keep anybody from fetching what is true.
+#[test]
+fn true_hashes_beside_wrong_slots_keep_nobody_out_of_a_view() {
+    for (own, theirs) in [(3, 5), (10, 12), (10, 300)] {
+        let [honest, poisoned] = [false, true].map(|poisoned| merge(own, theirs, poisoned));
+        assert_eq!(honest.0, View(2));
+        assert_eq!(poisoned, honest, "own {own}, theirs {theirs}: the liar costs no time");
+    }
+}
+
+/// What one event costs while a history of so many invented slots is here.
+fn cost(length: u64) {
+    let mut bench = Bench::new();
+    write(&mut bench, length);
+    let spare = request(&bench, 7, length + 1);
+    let per_event = |bench: &mut Bench, count: u32| {
+        let begin = Clock::now();
+        for n in 0..count {
+            // A vote that is known, of a correct replica.
+            let _ = n;
+            bench.ask(&spare);
+        }
+        begin.elapsed() / count
+    };
+    let before = per_event(&mut bench, 2000);
+    let one = request(&bench, 8, 1);
+    let root = Position { slot: Slot(0), hash: Digest([7; 32]) };
+    let lie = Chain::above(root, length, |_| one.clone());
+    let begin = Clock::now();
+    let actions = status(&mut bench, 3, 0, lie.head, 1);
+    let answered = serve(&mut bench, actions, &lie, Some(&lie));
+    let fed = begin.elapsed();
+    let held = bench.replica.footprint().branch_slots;
+    let after = per_event(&mut bench, 50);
+    println!(
+        "{length} slots: {before:?} an event before, {after:?} with {held} invented slots here \
+         ({answered} answers, fed in {fed:?})"
+    );
+}
+
+#[test]
+fn what_an_invented_history_costs_each_event() {
+    for length in [1000, 4000, 16_000, 60_000] {
+        cost(length);
+    }
+}
+
+/// An honest merge: how long the core works until it has entered.
+#[test]
+fn what_an_honest_merge_of_long_histories_costs() {
+    for length in [1000u64, 4000, 16_000, 60_000] {
+        let mut bench = Bench::new();
+        write(&mut bench, 5);
+        let common = bench.head();
+        let truth = Chain::above(common, length, |n| request(&bench, 8, n));
+        let spare = request(&bench, 7, 6);
+        let message = new_view(&bench, truth.head);
+        let begin = Clock::now();
+        let mut open = hear_from(&mut bench, 2, message);
+        let mut worst = std::time::Duration::ZERO;
+        let mut core = std::time::Duration::ZERO;
+        while !open.is_empty() {
+            let mut next = Vec::new();
+            for action in open {
+                let Action::Send { message: Message::Fetch(fetch), .. } = action else { continue };
+                let Wanted::Branch { head, .. } = fetch.body.wanted else { continue };
+                let Some(answer) = truth.answer(head, true) else { continue };
+                let message = bench.membership.open_message(answer).expect("sound");
+                let at = Clock::now();
+                next.extend(bench.handle(Event::Peer { from: ReplicaId(2), message }));
+                core += at.elapsed();
+                let at = Clock::now();
+                bench.ask(&spare);
+                worst = worst.max(at.elapsed());
+            }
+            open = next;
+        }
+        println!(
+            "{length} slots: entered {:?} after {:?}, of which the core's own {core:?}; a client's \
+             request meanwhile took the core up to {worst:?}",
+            bench.replica.entered(),
+            begin.elapsed()
+        );
+    }
+}
+
+/// What a replica does in ten minutes with orphans that can never be executed: how often it passes
+/// one on, in all and in the last five minutes.
+fn wait_with_orphans(bench: &mut Bench) -> (usize, usize) {
+    let begin = bench.now.instant;
+    let (mut sent, mut late) = (0, 0);
+    while bench.now.instant.micros_since(begin) < 600_000_000 {
+        bench.now.instant = bench.replica.deadline().unwrap().max(bench.now.instant);
+        bench.now.wall = WallTime(WALL + bench.now.instant.0 / 1000);
+        let is_late = bench.now.instant.micros_since(begin) > 300_000_000;
+        for action in bench.handle(Event::Tick) {
+            if let Action::Send { message: Message::Requests(requests), .. } = action {
+                sent += requests.0.len();
+                late += usize::from(is_late) * requests.0.len();
+            }
+        }
+    }
+    (sent, late)
+}
+
+/// A client used all its sessions on one side of a partition, and others on the other side: what it
+/// asked for on the side that gave way waits, and costs nothing while it does.
+#[test]
+fn orphans_that_cannot_be_executed_cost_nothing_while_they_wait() {
+    const EACH: u64 = 100;
+    for id in [1u8, 2] {
+        let mut bench = Bench::of(ReplicaId(id));
+        write(&mut bench, 5);
+        let common = bench.head();
+        for number in 1..=EACH {
+            let all: Vec<_> = (0..63).map(|s| request(&bench, 1000 + s, number)).collect();
+            let named: Vec<_> = all.iter().collect();
+            all.iter().for_each(|request| drop(bench.ask(request)));
+            let (order, head) = bench.order(0, bench.head(), WALL, &named);
+            bench.hear(order);
+            assert_eq!(bench.head(), head);
+        }
+        // Session 7 is one of the 64 that there may be.
+        let truth = Chain::above(common, 63, |n| request(&bench, 2000 + n, 1));
+        let message = new_view(&bench, truth.head);
+        let actions = hear_from(&mut bench, 2, message);
+        serve(&mut bench, actions, &truth, None);
+        assert_eq!(bench.replica.entered(), View(2));
+        assert_eq!(bench.replica.footprint().orphans as u64, 63 * EACH);
+
+        let (sent, late) = wait_with_orphans(&mut bench);
+        assert_eq!(bench.replica.footprint().orphans as u64, 63 * EACH, "I5: they stay");
+        assert_eq!(bench.replica.orderable(), 0);
+        // The primary passes nothing on; the others do so a few times, and then hardly ever.
+        let most = if id == 2 { 0 } else { 63 * EACH as usize };
+        assert!(sent <= 12 * most && late <= most, "passed on {sent} times, {late} of them late");
+
+        // What is asked for meanwhile is executed without a look at all of them.
+        let mut looks = 0;
+        for number in 2..53 {
+            let one = request(&bench, 2001, number);
+            bench.now.instant = bench.now.instant.after_ms(20);
+            bench.ask(&one);
+            if number == 2 {
+                looks = bench.counters().orphan_looks;
+            }
+            if id == 2 {
+                assert!(!bench.replica.waits(&one.body().name()), "the primary orders it");
+            }
+        }
+        let looks = bench.counters().orphan_looks - looks;
+        assert!(looks <= 50 * 8, "{looks} looks at orphans for 50 requests");
+    }
+}
+
+/// As soon as the client makes room for them, orphans are executed.
+#[test]
+fn orphans_are_executed_when_their_client_makes_room() {
+    let mut bench = Bench::of(ReplicaId(2));
+    write(&mut bench, 5);
+    let common = bench.head();
+    let orphans: Vec<_> = (1..=10).map(|number| request(&bench, 1000, number)).collect();
+    let named: Vec<_> = orphans.iter().collect();
+    orphans.iter().for_each(|request| drop(bench.ask(request)));
+    let (order, _) = bench.order(0, bench.head(), WALL, &named);
+    bench.hear(order);
+    let truth = Chain::above(common, 63, |n| request(&bench, 2000 + n, 1));
+    let message = new_view(&bench, truth.head);
+    let actions = hear_from(&mut bench, 2, message);
+    serve(&mut bench, actions, &truth, None);
+    bench.now.instant = bench.now.instant.after_ms(1000);
+    bench.handle(Event::Tick);
+    assert_eq!((bench.replica.footprint().orphans, bench.replica.orderable()), (10, 0));
+
+    // One floor above the session of the first requests makes room for one session.
+    let client = key(9);
+    let body = Request {
+        client: client.public_key().into(),
+        session: SessionId(2001),
+        number: RequestNumber(2),
+        floor: SessionId(1000),
+        level: Level::Weak,
+        want_final: false,
+        operations: vec![Bytes::from_static(b"y")],
+    };
+    bench.ask(&SignedRequest::sign(&client, bench.membership.genesis(), body));
+    for _ in 0..4 {
+        bench.now.instant = bench.now.instant.after_ms(1000);
+        bench.handle(Event::Tick);
+    }
+    assert_eq!((bench.replica.footprint().orphans, bench.counters().orphans_reordered), (0, 10));
+}
