@@ -36,6 +36,9 @@ use crate::violation::{Violation, demand};
 /// More happenings than this mean that a world runs away.
 const STEPS_MAX: u64 = 1_000_000;
 
+/// How long a turn of long work takes.
+const TURN: u64 = 500;
+
 /// Makes the randomness for the state that a cluster begins with another one than that of the rest.
 const FOUNDING: u64 = 0x0000_0f0d_0000;
 
@@ -451,7 +454,12 @@ impl<S: Subject> World<S> {
             let delay = self.rng.between(slowest / 4, slowest);
             self.push(self.now + delay, Happening::Synced { machine, incarnation });
         }
-        let wake_at = self.nodes[machine.index()].wake_at();
+        let node = &self.nodes[machine.index()];
+        let mut wake_at = node.wake_at();
+        if node.core.as_ref().is_some_and(|core| core.is_at_work()) {
+            // What takes turns takes time, and other things happen meanwhile.
+            wake_at = Some(self.now + TURN);
+        }
         self.arm(machine.party(), wake_at);
         Ok(())
     }

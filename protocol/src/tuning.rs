@@ -119,6 +119,8 @@ pub struct Tuning {
     pub settle_bytes: u64,
     /// The bytes of a state that are fetched a millisecond, at most.
     pub transfer_bytes_per_ms: u64,
+    /// A long merge is done so many slots at a time, with other events in between.
+    pub turn_slots: u64,
 }
 
 impl Default for Tuning {
@@ -147,6 +149,7 @@ impl Default for Tuning {
             retained_bytes: 16 << 20,
             settle_bytes: 2 << 20,
             transfer_bytes_per_ms: 32 << 10,
+            turn_slots: 256,
         }
     }
 }
@@ -181,7 +184,7 @@ impl Tuning {
             max_speculative_slots,
             max_speculative_bytes,
         } = self.rules;
-        let rows: [(&'static str, u64, u64, u64, &'static str); 29] = [
+        let rows: [(&'static str, u64, u64, u64, &'static str); 30] = [
             ("max_sessions", max_sessions, 1, 1 << 16, "1 to 65536"),
             ("max_clients", max_clients, 1, 1 << 24, "1 to 16777216"),
             ("session_window", session_window, 1, 1 << 12, "1 to 4096"),
@@ -227,6 +230,7 @@ impl Tuning {
             ("retained_bytes", wide(self.retained_bytes), 0, 1 << 40, "0 to 1099511627776"),
             ("settle_bytes", self.settle_bytes, 0, 1 << 40, "0 to 1099511627776"),
             ("transfer_bytes_per_ms", self.transfer_bytes_per_ms, 1, 1 << 30, "1 to 1073741824"),
+            ("turn_slots", self.turn_slots, 1, 1 << 20, "1 to 1048576"),
             (
                 "max_speculative_slots",
                 max_speculative_slots,

@@ -16,6 +16,8 @@ use crate::villain;
 const FIRST_STARTS: u64 = 0x0057_a27e_d000;
 const ROT: u64 = 0x0000_0207_0000;
 const FOUNDINGS: u64 = 0x00f0_0d1d_0000;
+const TURNS: u64 = 0x0000_7412_2000;
+const NEWER_VILLAINS: u64 = 0x0000_7e3e_4000;
 const FETCHING: u64 = 0x00fe_7c41_0000;
 
 /// The settings of simulated replicas: small limits, so that they are reached.
@@ -54,6 +56,7 @@ fn small_tuning(rng: &mut Rng) -> Tuning {
         settle_bytes: *rng.pick(&[0, 2000, 10_000, 1 << 30]),
         retained_bytes: 1 << 14,
         transfer_bytes_per_ms: 64,
+        turn_slots: 256,
     }
 }
 
@@ -121,6 +124,10 @@ impl Draft {
             shapes: Vec::new(),
         };
         let sound = (0..replicas).map(Machine).collect();
+        let mut plan = plan;
+        // Of its own randomness: short merges take turns, too, in half of the worlds.
+        let mut turns = Rng::new(seed ^ (campaign << 48) ^ TURNS);
+        plan.tuning.turn_slots = *turns.pick(&[1, 2, 8, 256, 256, 256]);
         Self { plan, rng, sound }
     }
 
@@ -182,6 +189,9 @@ impl Draft {
         for _ in 0..count {
             let Some(machine) = self.spoil() else { return };
             let name = villain::pick(&mut self.rng);
+            let mut newer =
+                Rng::new(self.plan.seed ^ (u64::from(machine.0) << 56) ^ NEWER_VILLAINS);
+            let name = villain::pick_newer(&mut newer).unwrap_or(name);
             self.plan.villains.push((ReplicaId(machine.0), name));
         }
     }

@@ -18,6 +18,7 @@ mod notes;
 mod procrastinator;
 mod rule_breaker;
 mod silent;
+mod slot_shifter;
 mod year_9000;
 
 use std::sync::Arc;
@@ -43,6 +44,7 @@ use self::liars::{DoubleVoter, FalseState, ForgedReplies, Inventor, Pretender, U
 use self::procrastinator::Procrastinator;
 use self::rule_breaker::RuleBreaker;
 use self::silent::{Mute, SelectiveSender, Shunner, VoteWithholder};
+use self::slot_shifter::SlotShifter;
 use self::year_9000::Year9000;
 use crate::network::Party;
 use crate::rng::Rng;
@@ -257,6 +259,12 @@ pub const ALL: &[(&str, &str, Worst, Maker)] = &[
     ),
     ("shunner", "behaves, except that it never talks to one replica", Anywhere, made::<Shunner>),
     (
+        "slot-shifter",
+        "names true hashes beside wrong slots, and answers for them",
+        Anywhere,
+        made::<SlotShifter>,
+    ),
+    (
         "stale-historian",
         "answers fetches with old and mixed-up history",
         Anywhere,
@@ -274,9 +282,18 @@ pub const ALL: &[(&str, &str, Worst, Maker)] = &[
     ("year-9000", "orders and begins views in the far future", Leading, made::<Year9000>),
 ];
 
+/// Those that came later. They are drawn by themselves, so that worlds without them stay what they were.
+const NEWER: &[&str] = &["slot-shifter"];
+
 /// The name of one of them.
 pub fn pick(rng: &mut Rng) -> &'static str {
-    rng.pick(ALL).0
+    let older: Vec<_> = ALL.iter().filter(|(name, ..)| !NEWER.contains(name)).collect();
+    rng.pick(&older).0
+}
+
+/// The name of one that came later, now and then.
+pub fn pick_newer(rng: &mut Rng) -> Option<&'static str> {
+    rng.one_in(12).then(|| *rng.pick(NEWER))
 }
 
 /// The villain of this name.

@@ -3,12 +3,22 @@
 //! `(n, h_n)` names a whole history, so whoever knows the end can check each slot below it, and
 //! nobody has to be believed. A branch is of use once it reaches something that is known: the own
 //! history, or a state that was transferred.
+//!
+//! Each history that is wanted has a [`Trail`]: how far it has been followed, what its slots take, and
+//! how far they were looked through. So no event walks a history again, and what an event costs does not
+//! depend on how long the histories are that happen to be here. A slot goes when the last trail
+//! through it goes. Both take [turns](super::turns).
+//!
+//! What is wanted on the word of one replica alone, and proved by nothing, may be invented. So each
+//! replica has a [`Credit`] of slots that may be fetched on its word. It has room for the longest history
+//! that an honest one can show, and then grows slowly, the more slowly the more was fetched in vain.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::fetch::BUDGET_LEAST;
 use super::record::Aside;
+use super::trail::{Takes, Trail};
 use super::{Replica, Target};
 use crate::application::Application;
 use crate::history::{Entry, extend};
@@ -18,26 +28,73 @@ use crate::message::{
 };
 use crate::seal::Signed;
 
+/// So many slots are followed, or let go, in one step of a turn.
+const FOLLOWED_A_STEP: u64 = 16;
+
+/// The least credit that a replica may have, and what it grows by in a second at least.
+const CREDIT_LEAST: u64 = 16 * SLOTS_MAX as u64;
+const CREDIT_A_SECOND: u64 = SLOTS_MAX as u64;
+
+/// How often the growth of a credit may be halved.
+const HALVINGS_MAX: u32 = 6;
+
+/// How many slots may be fetched on the word of a replica.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Credit {
+    /// How many were, less what has grown again.
+    spent: u64,
+    since: Instant,
+    /// How many histories in a row came to nothing.
+    in_vain: u32,
+}
+
+impl Credit {
+    /// Whether more may be fetched, where `most` may be in all.
+    fn is_left(&mut self, now: Instant, most: u64) -> bool {
+        let a_second = (most / 16) >> self.in_vain.min(HALVINGS_MAX);
+        let a_second = a_second.max(CREDIT_A_SECOND);
+        let grown = now.micros_since(self.since).saturating_mul(a_second) / 1_000_000;
+        if grown > 0 {
+            self.spent = self.spent.saturating_sub(grown);
+            self.since = now;
+        }
+        self.spent < most
+    }
+
+    fn spend(&mut self, slots: u64) {
+        self.spent = self.spent.saturating_add(slots);
+    }
+
+    /// A history came to something.
+    pub(super) fn restore(&mut self) {
+        *self = Self { since: self.since, ..Self::default() };
+    }
+
+    fn note_vain(&mut self) {
+        self.in_vain = self.in_vain.saturating_add(1);
+    }
+}
+
 /// A slot of a history that is not the own one.
 #[derive(Clone, Debug)]
 pub(super) struct Side {
-    pub(super) slot: Slot,
     pub(super) previous: Digest,
     pub(super) batch: Arc<Batch>,
     pub(super) order: Option<Signed<Order>>,
-    /// About what it takes in memory.
-    held: usize,
+    takes: Takes,
+    /// How many trails go through it.
+    trails: u32,
 }
 
 impl Side {
     pub(super) fn new(
-        slot: Slot,
         previous: Digest,
         batch: Arc<Batch>,
+        weight: u64,
         order: Option<Signed<Order>>,
     ) -> Self {
-        let held = batch.held_bytes();
-        Self { slot, previous, batch, order, held }
+        let takes = Takes { held: batch.held_bytes() as u64, weight };
+        Self { previous, batch, order, takes, trails: 0 }
     }
 
     fn linked(&self) -> Linked {
@@ -49,16 +106,16 @@ impl Side {
         Linked { previous: self.previous, entry }
     }
 
-    pub(super) fn aside(&self, hash: Digest) -> Aside {
-        Aside { at: Position { slot: self.slot, hash }, linked: self.linked() }
+    pub(super) fn aside(&self, at: Position) -> Aside {
+        Aside { at, linked: self.linked() }
     }
 }
 
 /// Where the fetching of one branch stands.
 #[derive(Clone, Debug)]
 struct Asked {
-    /// The end of what was asked for last.
-    below: Position,
+    /// The end of what was asked for last; nothing where there is no credit for it.
+    below: Option<Position>,
     /// When to ask somebody else.
     again: Instant,
     turn: usize,
@@ -69,6 +126,12 @@ struct Asked {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Branches {
     slots: BTreeMap<Position, Side>,
+    /// The histories that are wanted, by their ends.
+    trails: BTreeMap<Position, Trail>,
+    /// One that is not wanted any more, where a longer one may be that goes through it.
+    resting: Option<Trail>,
+    /// Those whose slots are to be let go.
+    leaving: Vec<Trail>,
     asked: BTreeMap<Position, Asked>,
 }
 
@@ -77,26 +140,70 @@ impl Branches {
         self.slots.len()
     }
 
+    /// Whether there is nothing to look after.
+    pub(super) fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+            && self.trails.is_empty()
+            && self.leaving.is_empty()
+            && self.resting.is_none()
+    }
+
     pub(super) fn get(&self, at: Position) -> Option<&Side> {
         self.slots.get(&at)
     }
 
-    pub(super) fn insert(&mut self, at: Position, side: Side) {
-        self.slots.insert(at, side);
+    fn insert(&mut self, at: Position, side: Side) {
+        match self.slots.get_mut(&at) {
+            None => drop(self.slots.insert(at, side)),
+            Some(known) if known.order.is_none() => known.order = side.order,
+            Some(_) => {}
+        }
     }
 
-    /// Nothing is wanted any more.
-    pub(super) fn rest(&mut self) {
-        self.asked.clear();
+    pub(super) fn trail(&self, end: Position) -> Option<&Trail> {
+        self.trails.get(&end)
     }
 
+    /// Takes a trail out, to be put back, or [let go](Branches::leave).
+    pub(super) fn take(&mut self, end: Position) -> Option<Trail> {
+        self.trails.remove(&end)
+    }
+
+    pub(super) fn put_back(&mut self, trail: Trail) {
+        self.trails.insert(trail.end(), trail);
+    }
+
+    /// A history with all its slots, lowest first, which are of the own one.
+    pub(super) fn put(&mut self, end: Position, slots: Vec<(Position, Side)>) {
+        self.trails.remove(&end).into_iter().for_each(|trail| self.leaving.push(trail));
+        let mut trail = Trail::new(end, None);
+        for (at, side) in slots.into_iter().rev() {
+            trail.push(side.previous, side.takes);
+            self.insert(at, side);
+            self.slots.entry(at).and_modify(|side| side.trails += 1);
+        }
+        self.trails.insert(end, trail);
+    }
+
+    /// Nobody wants this history any more.
+    pub(super) fn leave(&mut self, trail: Trail) {
+        self.leaving.push(trail);
+    }
+
+    /// Nothing is wanted any more. What is here goes by and by.
     pub(super) fn clear(&mut self) {
-        self.slots.clear();
+        self.leaving.extend(std::mem::take(&mut self.trails).into_values());
+        self.leaving.extend(self.resting.take());
         self.asked.clear();
     }
 
     pub(super) fn next_fetch(&self) -> Option<Instant> {
         self.asked.values().map(|asked| asked.again).min()
+    }
+
+    /// How often in a row somebody was asked for the next slots of a history and did not answer.
+    pub(super) fn asked_in_vain(&self, end: Position) -> usize {
+        self.asked.get(&end).map_or(0, |asked| asked.turn)
     }
 }
 
@@ -119,26 +226,37 @@ impl Footing {
 }
 
 /// A history of which everything is here.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Path {
     pub(super) footing: Footing,
-    /// The slots above it, lowest first.
-    pub(super) above: Vec<Digest>,
+    pub(super) end: Position,
 }
 
 impl Path {
+    /// The own history up to a slot.
+    pub(super) fn own(end: Position) -> Self {
+        Self { footing: Footing::Common(end.slot), end }
+    }
+
     /// The last slot.
     pub(super) fn top(&self) -> Slot {
-        self.footing.slot().plus(self.above.len() as u64)
+        self.end.slot
+    }
+
+    /// Whether it has slots above what it stands on.
+    pub(super) fn goes_on(&self) -> bool {
+        self.top() > self.footing.slot()
     }
 }
 
 /// How far a history can be followed from its end.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Reach {
     Whole(Path),
     /// This slot and what is below it are not here.
     Lacks(Position),
+    /// It was not followed to its end yet.
+    NotYet,
     /// It cannot be followed, or parts from the own history where nothing is undone any more.
     Never,
 }
@@ -148,6 +266,8 @@ pub(super) enum Reach {
 pub(super) struct Wish {
     pub(super) end: Position,
     pub(super) holders: Vec<ReplicaId>,
+    /// On whose word alone it is wanted: nothing proves that there is such a history.
+    pub(super) word: Option<ReplicaId>,
 }
 
 impl<A: Application> Replica<A> {
@@ -167,61 +287,125 @@ impl<A: Application> Replica<A> {
         suffix.saturating_mul(2).saturating_add(tuning.retained_bytes)
     }
 
-    /// Follows a history from its end downwards.
+    /// How far a history can be followed from its end, as far as it has been.
     pub(super) fn reach(&self, end: Position) -> Reach {
         let base = self.history.base().slot;
-        let (slots_max, bytes_max) = (self.branch_max(), self.branch_bytes_max());
+        if self.history.goes_through(end) {
+            return Reach::Whole(Path::own(end));
+        }
+        if self.transferred() == Some(end) {
+            return Reach::Whole(Path { footing: Footing::State(end), end });
+        }
+        if end.slot <= base {
+            return Reach::Never;
+        }
+        let Some(trail) = self.branches.trail(end) else { return Reach::Lacks(end) };
+        let footing = self.footing(trail);
+        let bottom = footing.map_or(trail.below().slot, Footing::slot);
+        if self.is_too_long(trail, bottom) {
+            return Reach::Never;
+        }
+        match footing {
+            Some(footing) => Reach::Whole(Path { footing, end }),
+            None if bottom <= base => Reach::Never,
+            None if self.branches.get(trail.below()).is_some() => Reach::NotYet,
+            None => Reach::Lacks(trail.below()),
+        }
+    }
+
+    /// The highest position of a trail that is known here.
+    fn footing(&self, trail: &Trail) -> Option<Footing> {
+        let (base, head) = (self.history.base().slot, self.history.head().slot);
+        let common = trail.common(base, head, |at| self.history.goes_through(at));
+        let state = self.transferred().filter(|at| trail.hash_at(at.slot) == Some(at.hash));
+        match (common, state) {
+            (Some(slot), Some(at)) if at.slot > slot => Some(Footing::State(at)),
+            (Some(slot), _) => Some(Footing::Common(slot)),
+            (None, at) => at.map(Footing::State),
+        }
+    }
+
+    /// Whether a history is longer, or larger, above this slot than it may be.
+    fn is_too_long(&self, trail: &Trail, bottom: Slot) -> bool {
+        let end = trail.end().slot;
         let uppermost = 2 * self.setup.tuning.rules.checkpoint_interval;
-        let mut bytes = 0;
-        let mut above = Vec::new();
-        let mut at = end;
-        let whole = |footing, mut above: Vec<Digest>| {
-            above.reverse();
-            Reach::Whole(Path { footing, above })
-        };
+        let counted = Slot(end.0.saturating_sub(uppermost));
+        end.since(bottom) > self.branch_max() as u64 + 1
+            || trail.takes(bottom, counted).held > self.branch_bytes_max() as u64
+    }
+
+    /// Follows a trail over the slots that are here, by at least so many.
+    fn follow(&mut self, trail: &mut Trail, at_least: u64) {
+        let first = trail.len();
+        let base = self.history.base().slot;
         loop {
+            let (at, gone) = (trail.below(), trail.len() - first);
             if self.history.goes_through(at) {
-                return whole(Footing::Common(at.slot), above);
+                return;
             }
-            if self.transferred() == Some(at) {
-                return whole(Footing::State(at), above);
+            let is_there = self.transferred() == Some(at)
+                || at.slot <= base
+                || self.is_too_long(trail, at.slot);
+            if is_there && gone >= at_least {
+                return;
             }
-            if at.slot <= base || above.len() > slots_max || bytes > bytes_max {
-                return Reach::Never;
+            if at.slot == Slot::GENESIS {
+                return;
             }
-            match self.branches.get(&at.hash) {
-                Some(side) if side.slot == at.slot => {
-                    above.push(at.hash);
-                    if above.len() as u64 > uppermost {
-                        bytes += side.held;
+            let Some(side) = self.branches.slots.get_mut(&at) else { return };
+            if gone >= at_least && gone.is_multiple_of(FOLLOWED_A_STEP) && !self.turn.take() {
+                return;
+            }
+            side.trails += 1;
+            trail.push(side.previous, side.takes);
+        }
+    }
+
+    /// Follows what is wanted, as far as there is room in this turn.
+    pub(super) fn follow_trails(&mut self) {
+        let ends: Vec<Position> = self.branches.trails.keys().copied().collect();
+        for end in ends {
+            let Some(mut trail) = self.branches.take(end) else { continue };
+            self.follow(&mut trail, 0);
+            self.branches.put_back(trail);
+        }
+    }
+
+    /// Lets go of the slots that no trail goes through any more.
+    pub(super) fn let_go(&mut self) {
+        while let Some(mut trail) = self.branches.leaving.pop() {
+            while let Some(at) = trail.pop() {
+                if let Some(side) = self.branches.slots.get_mut(&at) {
+                    side.trails = side.trails.saturating_sub(1);
+                    if side.trails == 0 {
+                        self.branches.slots.remove(&at);
                     }
-                    at = Position { slot: Slot(at.slot.0 - 1), hash: side.previous };
                 }
-                Some(_) => return Reach::Never,
-                None => return Reach::Lacks(at),
+                if trail.len().is_multiple_of(FOLLOWED_A_STEP) && !self.turn.take() {
+                    self.branches.leaving.push(trail);
+                    return;
+                }
             }
         }
     }
 
     /// The hash that the history with this end has at a slot, as far as it is here.
     pub(super) fn hash_below(&self, end: Position, slot: Slot) -> Option<Digest> {
-        let mut at = end;
-        while at.slot > slot {
-            if self.history.goes_through(at) {
-                return self.history.hash_at(slot);
-            }
-            let side = self.branches.get(&at.hash).filter(|side| side.slot == at.slot)?;
-            at = Position { slot: Slot(at.slot.0 - 1), hash: side.previous };
+        if self.history.goes_through(end) {
+            return self.history.hash_at(slot).filter(|_| slot <= end.slot);
         }
-        (at.slot == slot).then_some(at.hash)
+        let trail = self.branches.trail(end)?;
+        trail.hash_at(slot).or_else(|| {
+            let footing = self.footing(trail)?;
+            let is_own = matches!(footing, Footing::Common(_)) && slot <= footing.slot();
+            self.history.hash_at(slot).filter(|_| is_own)
+        })
     }
 
     /// Whether a history goes through a position. Below what is in memory it is taken to.
     pub(super) fn passes(&self, path: &Path, position: Position) -> bool {
-        let footing = path.footing.slot();
-        if position.slot > footing {
-            let index = usize::try_from(position.slot.since(footing)).unwrap_or(usize::MAX) - 1;
-            return path.above.get(index) == Some(&position.hash);
+        if position.slot > path.footing.slot() {
+            return self.hash_on(path, position.slot) == Some(position.hash);
         }
         match path.footing {
             Footing::Common(_) => {
@@ -233,10 +417,11 @@ impl<A: Application> Replica<A> {
 
     /// The hash that a history has at a slot, where that is known.
     pub(super) fn hash_on(&self, path: &Path, slot: Slot) -> Option<Digest> {
-        let footing = path.footing.slot();
-        if slot > footing {
-            let index = usize::try_from(slot.since(footing)).ok()?.checked_sub(1)?;
-            return path.above.get(index).copied();
+        if slot > path.top() {
+            return None;
+        }
+        if slot > path.footing.slot() {
+            return self.branches.trail(path.end)?.hash_at(slot);
         }
         match path.footing {
             Footing::Common(_) => self.history.hash_at(slot),
@@ -244,42 +429,75 @@ impl<A: Application> Replica<A> {
         }
     }
 
+    /// A slot of a history above what it stands on.
+    pub(super) fn side_on(&self, path: &Path, slot: Slot) -> Option<(Position, &Side)> {
+        let hash = self.hash_on(path, slot).filter(|_| slot > path.footing.slot())?;
+        let at = Position { slot, hash };
+        self.branches.get(at).map(|side| (at, side))
+    }
+
     /// The batch of a slot on a history, where it is known.
     pub(super) fn batch_on(&self, path: &Path, slot: Slot) -> Option<&Arc<Batch>> {
-        let hash = self.hash_on(path, slot)?;
         if slot > path.footing.slot() {
-            return self.branches.get(&hash).map(|side| &side.batch);
+            return self.side_on(path, slot).map(|(_, side)| &side.batch);
         }
+        let hash = self.hash_on(path, slot)?;
         self.history.entry(slot).filter(|entry| entry.hash == hash).map(|entry| &entry.batch)
+    }
+
+    /// What the slots of a history above `from` up to `to` [weigh](crate::message::Batch::weight).
+    pub(super) fn weight_on(&self, path: &Path, from: Slot, to: Slot) -> u64 {
+        let footing = path.footing.slot();
+        let own = match path.footing {
+            Footing::Common(_) if from < footing => {
+                let above = self.history.weight_above(to.min(footing));
+                self.history.weight_above(from).saturating_sub(above)
+            }
+            Footing::Common(_) | Footing::State(_) => 0,
+        };
+        let trail = self.branches.trail(path.end);
+        own + trail.map_or(0, |trail| trail.takes(from.max(footing), to).weight)
     }
 
     // ---- asking ----
 
+    /// How many slots may be fetched on the word of one replica at once.
+    fn credit_max(&self) -> u64 {
+        (2 * self.branch_max() as u64).max(CREDIT_LEAST)
+    }
+
     /// Fetches what the wishes lack, and lets go of what nobody wishes for.
     pub(super) fn fetch_branches(&mut self, wishes: &[Wish]) {
         let now = self.now.instant;
+        self.keep_trails(wishes);
+        let most = self.credit_max();
         let mut asks = Vec::new();
         let mut open = BTreeMap::new();
         for wish in wishes {
             let Reach::Lacks(below) = self.reach(wish.end) else { continue };
-            let retry = now.after_ms(self.setup.tuning.fetch_retry_ms);
-            let asked = match self.branches.asked.remove(&wish.end) {
+            let again = now.after_ms(self.setup.tuning.fetch_retry_ms);
+            let known = self.branches.asked.remove(&wish.end);
+            let credit = wish.word.map(|id| &mut self.peers.entry(id).or_default().credit);
+            if credit.is_some_and(|credit| !credit.is_left(now, most)) {
+                // What it said before came to nothing. It is asked for again when there is credit.
+                let is_new = known.as_ref().is_none_or(|asked| asked.below.is_some());
+                self.counters.branches_over_credit += u64::from(is_new);
+                let turn = known.map_or(0, |asked| asked.turn);
+                open.insert(wish.end, Asked { below: None, again, turn });
+                continue;
+            }
+            let turn = match known {
                 // It came nearer: go on with who helped.
-                Some(asked) if asked.below != below => {
-                    asks.push((self.holder(wish, asked.turn), below));
-                    Asked { below, again: retry, turn: asked.turn }
+                Some(asked) if asked.below != Some(below) => asked.turn,
+                Some(asked) if asked.again > now => {
+                    open.insert(wish.end, asked);
+                    continue;
                 }
-                Some(asked) if asked.again > now => asked,
-                Some(asked) => {
-                    asks.push((self.holder(wish, asked.turn + 1), below));
-                    Asked { below, again: retry, turn: asked.turn + 1 }
-                }
-                None => {
-                    asks.push((self.holder(wish, 0), below));
-                    Asked { below, again: retry, turn: 0 }
-                }
+                Some(asked) => asked.turn + 1,
+                None => 0,
             };
-            open.insert(wish.end, asked);
+            asks.push((self.holder(wish, turn), below));
+            open.insert(wish.end, Asked { below: Some(below), again, turn });
         }
         self.branches.asked = open;
         // Two wishes may lack the same.
@@ -290,7 +508,48 @@ impl<A: Application> Replica<A> {
             let known = self.history.locator();
             self.ask(Some(to), Wanted::Branch { head: below, known });
         }
-        self.drop_unwanted(wishes);
+    }
+
+    /// Every wish has a trail, and what nobody wishes for goes. The longest of what goes rests for a
+    /// while: a head moves on, and who wishes for the next one finds below it what is here already.
+    fn keep_trails(&mut self, wishes: &[Wish]) {
+        let lock = self.lock.as_ref().filter(|_| self.lock_aside).map(|lock| lock.position());
+        let wanted: BTreeSet<Position> =
+            wishes.iter().map(|wish| wish.end).chain(lock).chain(self.prepared_end()).collect();
+        let gone = self.branches.trails.extract_if(.., |end, _| !wanted.contains(end));
+        let gone: Vec<Trail> = gone.map(|(_, trail)| trail).collect();
+        for trail in gone {
+            let word = trail.word.filter(|_| trail.len() > 0);
+            if let Some(peer) = word.and_then(|id| self.peers.get_mut(&id)) {
+                peer.credit.note_vain();
+            }
+            let resting = self.branches.resting.take();
+            let is_longer = resting.as_ref().is_none_or(|resting| resting.len() < trail.len());
+            let (stays, goes) =
+                if is_longer { (Some(trail), resting) } else { (resting, Some(trail)) };
+            self.branches.resting = stays;
+            self.branches.leaving.extend(goes);
+        }
+        for wish in wishes {
+            if let Some(trail) = self.branches.trails.get_mut(&wish.end) {
+                trail.word = wish.word;
+            }
+            if self.branches.trail(wish.end).is_none()
+                && let Reach::Lacks(_) = self.reach(wish.end)
+            {
+                let mut trail = Trail::new(wish.end, wish.word);
+                self.follow(&mut trail, 0);
+                self.branches.put_back(trail);
+            }
+        }
+        let lacks = |trail: &Trail| match self.reach(trail.end()) {
+            Reach::Lacks(_) | Reach::NotYet => true,
+            Reach::Whole(_) | Reach::Never => false,
+        };
+        if !self.branches.trails.values().any(lacks) {
+            self.branches.leaving.extend(self.branches.resting.take());
+        }
+        self.let_go();
     }
 
     fn holder(&self, wish: &Wish, turn: usize) -> Option<ReplicaId> {
@@ -300,24 +559,6 @@ impl<A: Application> Replica<A> {
         let all: Vec<ReplicaId> =
             wish.holders.iter().copied().chain(rest).filter(|id| *id != me).collect();
         all.get(turn % all.len().max(1)).copied()
-    }
-
-    fn drop_unwanted(&mut self, wishes: &[Wish]) {
-        if self.branches.slots.is_empty() {
-            return;
-        }
-        let mut wanted = BTreeSet::new();
-        let lock = self.lock.as_ref().map(|lock| lock.position());
-        for end in wishes.iter().map(|wish| wish.end).chain(lock) {
-            let mut at = end;
-            while let Some(side) = self.branches.get(&at.hash)
-                && side.slot == at.slot
-                && wanted.insert(at.hash)
-            {
-                at = Position { slot: Slot(at.slot.0.saturating_sub(1)), hash: side.previous };
-            }
-        }
-        self.branches.slots.retain(|hash, _| wanted.contains(hash));
     }
 
     // ---- answering ----
@@ -341,8 +582,7 @@ impl<A: Application> Replica<A> {
                 let entry = self.history.entry(at.slot).map(Entry::to_slot_entry);
                 previous.zip(entry).map(|(previous, entry)| Linked { previous, entry })
             } else {
-                let side = self.branches.get(&at.hash).filter(|side| side.slot == at.slot);
-                side.map(Side::linked)
+                self.branches.get(at).map(Side::linked)
             };
             let Some(linked) = linked else {
                 // What is below is stable here, and given up.
@@ -369,20 +609,24 @@ impl<A: Application> Replica<A> {
     // ---- being answered ----
 
     pub(super) fn on_branch(&mut self, from: ReplicaId, branch: Branch) {
-        let asked = self.branches.asked.values().any(|asked| asked.below == branch.head);
+        let head = branch.head;
+        let is_asked = self.branches.asked.values().any(|asked| asked.below == Some(head))
+            && self.branches.trails.values().any(|trail| trail.below() == head);
         let only_state = branch.slots.is_empty();
-        if !(asked || only_state && self.fetching.asks_for_slots()) {
+        if !(is_asked || only_state && self.fetching.asks_for_slots()) {
             self.counters.branches_refused += 1;
             return;
         }
-        let mut at = branch.head;
+        let mut at = head;
+        let mut is_whole = true;
         for linked in branch.slots {
             let Linked { previous, entry } = linked;
             let batch = Arc::new(Batch { choices: entry.choices, requests: entry.requests });
             let digest = batch.digest();
             if at.slot == Slot::GENESIS || extend(&previous, &digest) != at.hash {
                 self.counters.branches_refused += 1;
-                return;
+                is_whole = false;
+                break;
             }
             let primaries = self.size.replicas();
             let order = entry.order.filter(|order| {
@@ -394,11 +638,28 @@ impl<A: Application> Replica<A> {
                 break;
             }
             self.counters.branch_slots += 1;
-            self.branches.insert(at.hash, Side::new(at.slot, previous, batch, order));
+            let weight = self.weight(&batch);
+            self.branches.insert(at, Side::new(previous, batch, weight, order));
             at = Position { slot: Slot(at.slot.0 - 1), hash: previous };
         }
-        if let Some(proof) = branch.stable {
+        self.follow_answer(head, head.slot.since(at.slot));
+        if let Some(proof) = branch.stable.filter(|_| is_whole) {
             self.consider_state(from, *proof);
+        }
+    }
+
+    /// So many slots have come below a position: whoever waits for them goes on over them.
+    fn follow_answer(&mut self, head: Position, count: u64) {
+        let waits = |(_, trail): &(&Position, &Trail)| trail.below() == head;
+        let ends: Vec<Position> =
+            self.branches.trails.iter().filter(waits).map(|(end, _)| *end).collect();
+        for end in ends {
+            let Some(mut trail) = self.branches.take(end) else { continue };
+            self.follow(&mut trail, count);
+            if let Some(peer) = trail.word.and_then(|id| self.peers.get_mut(&id)) {
+                peer.credit.spend(count);
+            }
+            self.branches.put_back(trail);
         }
     }
 }

@@ -20,6 +20,9 @@ impl Vote for Checkpoint {
 impl<A: Application> Replica<A> {
     /// Votes for the newest checkpoint slot that a certificate of the entered view covers.
     pub(super) fn vote_checkpoint(&mut self) {
+        if self.is_adopting() {
+            return;
+        }
         let Some((&slot, taken)) = self.taken.range(..=self.certified()).next_back() else {
             return;
         };

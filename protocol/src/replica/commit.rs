@@ -38,8 +38,8 @@ impl<A: Application> Replica<A> {
     fn settle_lock(&mut self) {
         let lock = self.lock.clone().filter(|_| self.lock_aside);
         if let Some(lock) = lock.filter(|lock| self.history.goes_through(lock.position())) {
-            let slot = lock.commit.slot;
-            self.raise_lock(lock, &Path { footing: Footing::Common(slot), above: Vec::new() });
+            let path = Path::own(lock.position());
+            self.raise_lock(lock, &path);
         }
     }
 
@@ -136,7 +136,7 @@ impl<A: Application> Replica<A> {
         };
         if own == hash {
             if self.lock.as_ref().is_none_or(|lock| lock.rank() < certificate.rank()) {
-                let path = Path { footing: Footing::Common(slot), above: Vec::new() };
+                let path = Path::own(certificate.position());
                 self.raise_lock(certificate, &path);
             }
         } else {
@@ -151,7 +151,7 @@ impl<A: Application> Replica<A> {
     pub(super) fn raise_lock(&mut self, certificate: CommitCertificate, path: &Path) {
         let before = self.certified();
         let commit = certificate.commit;
-        if !path.above.is_empty() || matches!(path.footing, Footing::State(_)) {
+        if path.goes_on() || matches!(path.footing, Footing::State(_)) {
             // Of another history: it is kept in memory only. Nothing was said that rests on it,
             // and what was said rests on the one that stays on disk.
             self.counters.locks_aside += 1;

@@ -98,6 +98,8 @@ counters! {
     slots_undone,
     /// Times that a history with slots of its own gave way to another one.
     merges,
+    /// Histories that took more than one event to be executed, once adopted.
+    merges_in_turns,
     /// Requests of abandoned slots that the adopted history did not hold.
     orphans,
     /// Those of them that were executed again later.
@@ -114,8 +116,14 @@ counters! {
     branch_fetches,
     /// Slots of other histories received.
     branch_slots,
+    /// Times that a history was not fetched, since too much was fetched in vain on its teller's word.
+    branches_over_credit,
     /// Branches that are not what their hash says, or that nobody asked for.
     branches_refused,
+    /// Answers not sent to a peer that says too much too fast.
+    answers_over_budget,
+    /// Steps of long work done, each about one slot followed, looked through, undone or executed.
+    turn_steps,
     /// Pieces of a state served.
     chunks_served,
     /// Pieces of a state accepted.

@@ -238,7 +238,8 @@ impl<A: Application> Replica<A> {
     }
 
     fn serve_slots(&mut self, to: ReplicaId, from: Slot) -> usize {
-        if from > self.history.head().slot {
+        if from > self.history.head().slot || self.is_adopting() {
+            // What is in memory then may be of the history before.
             return 0;
         }
         if from <= self.history.base().slot {

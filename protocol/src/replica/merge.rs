@@ -1,39 +1,22 @@
 //! Entering a view, and what that is for histories that differ: the merge.
 //!
-//! To adopt a history is to undo the own one down to where the two part, to execute the other's
-//! slots, and to put what only the own one held back to the front of what waits. Nothing that was
-//! executed is lost; it is only moved. What a replica may adopt is decided here, by the rule for
-//! entering; how the view came about is in `view_change`.
+//! What a replica may adopt is decided here, by the rule for entering, and what two histories of one view
+//! prove. How the view came about is in `view_change`, and how a history is adopted in `adoption`.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::BTreeMap;
 
+use super::Replica;
 use super::branch::{Footing, Path, Reach};
-use super::record::{Adopted, EnteredView, Ground, StateHead};
-use super::{Known, Record, Replica, Target};
+use super::trail::Checked;
 use crate::application::Application;
 use crate::evidence::{Evidence, FORK_LINKS_MAX, Fork};
-use crate::history::{Entry, History};
-use crate::id::{ReplicaId, RequestName, Slot, View};
-use crate::message::{
-    Batch, CommitCertificate, Message, NewView, Position, Results, SignedRequest,
-};
-use crate::quorum::Strength;
-use crate::replica::checkpoint::CHECKPOINTS_KEPT;
-use crate::replica::commit::COMMITS_KEPT;
+use crate::id::{ReplicaId, Slot, View};
+use crate::message::{CommitCertificate, Message, NewView, Position};
 use crate::replica::ordering::header_of;
-use crate::replica::sessions::Kept;
-use crate::replica::transfer::Taken;
-use crate::replica::votes::Votes;
 use crate::seal::Signed;
 
-/// Bytes and number of the orphans in one record.
-const ORPHANS_BYTES: usize = 1 << 20;
-const ORPHANS_COUNT: usize = 1024;
-
-/// After a change of view the replies for so many of the newest slots are sent unasked, so that
-/// clients that wait find replies of one view. Older ones are asked for.
-const ANSWERED_ANEW: u64 = 64;
+/// Requests of a slot that are looked through in one step of a turn, beside the slot itself.
+const REQUESTS_A_STEP: u64 = 16;
 
 /// Whether a new view may be entered, and with which history.
 pub(super) enum Entrance {
@@ -48,7 +31,7 @@ pub(super) enum Entrance {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sound {
     Yes,
-    /// Its time is ahead of the own clock.
+    /// Its time is ahead of the own clock, or not all of it has been looked through.
     NotYet,
     No,
 }
@@ -57,21 +40,22 @@ impl<A: Application> Replica<A> {
     // ---- the rule for entering ----
 
     /// Section 5: whether this new view, which is validly signed, may be entered now.
-    pub(super) fn entrance(&self, new_view: &NewView) -> Entrance {
+    pub(super) fn entrance(&mut self, new_view: &NewView) -> Entrance {
         let view = new_view.header.view;
         let head = new_view.header.head;
         let base = new_view.base();
         if view <= self.entered || self.proof_against(view) {
             return Entrance::Shut;
         }
-        let lock = self.lock.as_ref();
+        let lock = self.lock.clone();
+        let lock = lock.as_ref();
         if lock.is_some_and(|lock| lock.commit.view > view) {
             return Entrance::Shut;
         }
         let of_this_view = lock.filter(|lock| lock.commit.view == view);
         let path = match self.reach(head) {
             Reach::Whole(path) => path,
-            Reach::Lacks(_) | Reach::Never => {
+            Reach::Lacks(_) | Reach::NotYet | Reach::Never => {
                 // Its head may be given up everywhere; a certificate of this very view is as good.
                 return of_this_view.map_or(Entrance::Shut, |lock| self.at_lock(lock, None));
             }
@@ -120,317 +104,62 @@ impl<A: Application> Replica<A> {
         // All but the last slot, which was put where there was room.
         let above = path.top().since(stable);
         let Some(slots) = above.checked_sub(1) else { return true };
-        let weight = self.weight_between(path, stable, Slot(path.top().0 - 1));
+        let weight = self.weight_on(path, stable, Slot(path.top().0 - 1));
         !self.setup.tuning.rules.is_full(slots, weight)
     }
 
-    /// What the slots of a history above `from` up to `to` [weigh](crate::message::Batch::weight).
-    fn weight_between(&self, path: &Path, from: Slot, to: Slot) -> u64 {
-        let slots = (from.next().0..=to.0).map(Slot);
-        slots.filter_map(|slot| self.batch_on(path, slot)).map(|batch| self.weight(batch)).sum()
-    }
-
     /// The rules for orders, for the slots of a history above `certified`.
-    pub(super) fn sound(&self, path: &Path, certified: Slot) -> Sound {
-        let sessions = match path.footing {
-            Footing::Common(slot) => self.execution.sessions_at(slot),
-            Footing::State(_) => self.ready.as_ref().map(|whole| &whole.sessions),
+    pub(super) fn sound(&mut self, path: &Path, certified: Slot) -> Sound {
+        if !path.goes_on() {
+            return Sound::Yes;
+        }
+        let limit = self.clock_limit();
+        let Some(checked) = self.look_through(path) else { return Sound::NotYet };
+        let is_early = path.top() > certified && checked.time > limit;
+        if checked.repeats || checked.broken.is_some_and(|slot| slot > certified) {
+            Sound::No
+        } else if is_early {
+            Sound::NotYet
+        } else {
+            Sound::Yes
+        }
+    }
+
+    /// Looks through the slots of a history, as far as there is room in this turn, and remembers how far it
+    /// came. `None` while it is not at the end.
+    fn look_through(&mut self, path: &Path) -> Option<&Checked> {
+        let mut trail = self.branches.take(path.end)?;
+        let checked = trail.checked.take().filter(|checked| checked.holds_for(path.footing));
+        let mut checked = checked.or_else(|| self.begin_looking(path.footing));
+        while let Some(checked) = checked.as_mut().filter(|checked| checked.through < path.top())
+            && self.turn.take()
+        {
+            let slot = checked.through.next();
+            let at = trail.hash_at(slot).map(|hash| Position { slot, hash });
+            let Some((at, side)) = at.and_then(|at| Some((at, self.branches.get(at)?))) else {
+                break;
+            };
+            checked.add(at, &side.batch, self.fit_one_slot(&side.batch.requests));
+            self.turn.spend(side.batch.requests.len() as u64 / REQUESTS_A_STEP);
+        }
+        trail.checked = checked;
+        self.branches.put_back(trail);
+        let checked = self.branches.trail(path.end)?.checked.as_ref();
+        checked.filter(|checked| checked.repeats || checked.through >= path.top())
+    }
+
+    /// What the slots of a history are looked through on.
+    fn begin_looking(&self, footing: Footing) -> Option<Checked> {
+        let (sessions, time) = match footing {
+            Footing::Common(slot) => {
+                (self.execution.sessions_at(slot)?.clone(), self.history.time_at(slot)?)
+            }
+            Footing::State(_) => {
+                let whole = self.ready.as_ref()?;
+                (whole.sessions.clone(), whole.last.choices.time)
+            }
         };
-        let Some(sessions) = sessions else { return Sound::NotYet };
-        let mut sessions = sessions.clone();
-        let footing = path.footing.slot();
-        let mut time = match path.footing {
-            Footing::Common(slot) => self.history.time_at(slot),
-            Footing::State(_) => self.ready.as_ref().map(|whole| whole.last.choices.time),
-        }
-        .unwrap_or_default();
-        let mut early = false;
-        for (slot, hash) in (footing.0 + 1..).map(Slot).zip(&path.above) {
-            let Some(side) = self.branches.get(hash) else { return Sound::NotYet };
-            let batch = &side.batch;
-            if slot > certified {
-                let mut admission = sessions.admission();
-                let admitted =
-                    batch.requests.iter().all(|request| admission.admit(request.body()).is_ok());
-                let fits = self.fit_one_slot(&batch.requests);
-                if batch.requests.is_empty() || batch.choices.time < time || !admitted || !fits {
-                    return Sound::No;
-                }
-                early |= batch.choices.time > self.clock_limit();
-            }
-            time = batch.choices.time;
-            for request in &batch.requests {
-                if !matches!(sessions.known(&request.body().name()), Known::Open) {
-                    return Sound::No;
-                }
-                let at = Position { slot, hash: *hash };
-                let results = Results::Forgotten(Default::default());
-                let kept = Kept { at, index: 0, request: request.digest(), results };
-                sessions.execute(request.body(), kept);
-            }
-        }
-        if early { Sound::NotYet } else { Sound::Yes }
-    }
-
-    // ---- adopting ----
-
-    /// Makes a history the own one, and enters `new_view` with it, if there is one. The caller has
-    /// checked that it may.
-    pub(super) fn adopt(&mut self, new_view: Option<Signed<NewView>>, path: &Path) {
-        let stable = self.stable();
-        let kept_through = match path.footing {
-            Footing::Common(slot) => slot,
-            Footing::State(_) => stable,
-        };
-        assert!(kept_through >= stable, "I3: a history that undoes what is stable was adopted");
-        let abandoned: Vec<Arc<Batch>> =
-            self.history.from(kept_through.next()).map(|(_, entry)| entry.batch.clone()).collect();
-        let whole = match path.footing {
-            Footing::Common(_) => None,
-            Footing::State(_) => self.ready.take(),
-        };
-        let abandoned_results = self.results_of(&abandoned);
-        if let Some(whole) = &whole {
-            let (at, state) = (whole.proof.position(), whole.digests.application);
-            let (rows, sessions) = (whole.rows.clone(), whole.sessions.clone());
-            if let Err(why) = self.execution.open(at.slot, state, rows, sessions) {
-                // It was written a moment ago and cannot be read: it has to come again.
-                self.distrust(&why);
-                return;
-            }
-        }
-        let orphans = self.orphans_of(&abandoned, path, whole.as_ref().map(|w| &w.sessions));
-        let lock = self.lock_on(path, new_view.as_ref(), whole.as_ref().map(|w| &w.proof.cover));
-
-        self.record_adoption(new_view.clone(), path, &orphans, lock.clone(), &whole);
-
-        for (name, results) in abandoned_results {
-            self.undone.remember(name, results);
-        }
-        self.counters.slots_undone += abandoned.len() as u64;
-        if !abandoned.is_empty() && (whole.is_none() || !orphans.is_empty()) {
-            self.counters.merges += 1;
-        }
-        match whole {
-            None => {
-                self.execution.undo_to(kept_through);
-                self.history.cut(kept_through);
-                self.taken.split_off(&kept_through.next());
-            }
-            Some(whole) => {
-                let at = whole.proof.position();
-                self.history = History::after(at, whole.last.choices.time);
-                self.taken.clear();
-                self.trust_again();
-                self.counters.state_transfers += 1;
-                self.settling.begin_anew();
-                let (snapshot, sessions) = self.execution.freeze();
-                let (last, digests) = (whole.last, whole.digests);
-                self.keep_transferred(Taken { at, digests, last, snapshot, sessions });
-                self.checkpoints.forget_through(at.slot);
-                self.stable = Some(whole.proof);
-                self.stable_ahead.take_if(|proof| proof.slot() <= at.slot);
-            }
-        }
-        if let Some(new_view) = new_view {
-            self.begin_view(new_view, path.top());
-        }
-        for hash in &path.above {
-            let side = self.branches.get(hash).cloned().expect("a whole path has all its slots");
-            let batch = side.batch;
-            let entry =
-                Entry { hash: *hash, batch: batch.clone(), order: side.order, results: Vec::new() };
-            let slot = self.push(entry);
-            self.execute(slot, *hash, &batch);
-        }
-        self.branches.clear();
-        self.lock = lock;
-        self.lock_aside = false;
-        if matches!(path.footing, Footing::State(_)) {
-            self.drop_executed();
-        }
-        self.counters.orphans += orphans.len() as u64;
-        self.pending.insert_orphans(&orphans, self.now.instant);
-        if !abandoned.is_empty() || matches!(path.footing, Footing::State(_)) {
-            // What was in the way of older ones may be gone.
-            self.pending.orphans_mut().unpark_all();
-        }
-        self.ahead = self.ahead.split_off(&self.history.head().slot.next());
-        self.after_adoption();
-    }
-
-    /// What abandoned operations came to, for comparison when they are executed anew. On a state
-    /// that could not be read they came to nothing.
-    fn results_of(&self, abandoned: &[Arc<Batch>]) -> Vec<(RequestName, Results)> {
-        if self.is_distrusted() {
-            return Vec::new();
-        }
-        let requests = abandoned.iter().flat_map(|batch| &batch.requests);
-        let names = requests.map(|request| request.body().name());
-        let known = names.filter_map(|name| match self.execution.sessions().known(&name) {
-            Known::Kept(kept) => Some((name, kept.results.clone())),
-            _ => None,
-        });
-        known.collect()
-    }
-
-    /// A state came with requests executed that were never executed one by one here: those that
-    /// wait are answered.
-    fn drop_executed(&mut self) {
-        let executed: Vec<Arc<SignedRequest>> = self
-            .pending
-            .all()
-            .map(|(_, request)| request.clone())
-            .filter(|request| !matches!(self.sessions().known(&request.body().name()), Known::Open))
-            .collect();
-        for request in executed {
-            self.pending.remove(&request.digest());
-            self.answer_known(&request);
-        }
-        self.settle_orphans();
-    }
-
-    /// The requests of the abandoned slots that the adopted history does not hold, in their order.
-    fn orphans_of(
-        &self,
-        abandoned: &[Arc<Batch>],
-        path: &Path,
-        state: Option<&crate::replica::Sessions>,
-    ) -> Vec<Arc<SignedRequest>> {
-        let adopted: BTreeSet<RequestName> = path
-            .above
-            .iter()
-            .filter_map(|hash| self.branches.get(hash))
-            .flat_map(|side| &side.batch.requests)
-            .map(|request| request.body().name())
-            .collect();
-        abandoned
-            .iter()
-            .flat_map(|batch| &batch.requests)
-            .filter(|request| {
-                let name = request.body().name();
-                let in_state = state.is_some_and(|s| !matches!(s.known(&name), Known::Open));
-                !adopted.contains(&name) && !in_state
-            })
-            .cloned()
-            .collect()
-    }
-
-    /// The highest certificate known that lies on a history.
-    fn lock_on(
-        &self,
-        path: &Path,
-        new_view: Option<&Signed<NewView>>,
-        cover: Option<&CommitCertificate>,
-    ) -> Option<CommitCertificate> {
-        let base = new_view.and_then(|new_view| new_view.body.base());
-        [self.lock.as_ref(), base, cover]
-            .into_iter()
-            .flatten()
-            .filter(|lock| self.passes(path, lock.position()))
-            .max_by_key(|lock| lock.rank())
-            .cloned()
-    }
-
-    fn record_adoption(
-        &mut self,
-        new_view: Option<Signed<NewView>>,
-        path: &Path,
-        orphans: &[Arc<SignedRequest>],
-        lock: Option<CommitCertificate>,
-        whole: &Option<super::transfer::Whole>,
-    ) {
-        // Before the adoption: a crash between the two leaves orphans that are still in the
-        // history, which the next start notices.
-        let mut add: Vec<Arc<SignedRequest>> = Vec::new();
-        let mut bytes = 0;
-        for request in orphans {
-            let size = request.body().wire_bytes();
-            if !add.is_empty() && (bytes + size > ORPHANS_BYTES || add.len() >= ORPHANS_COUNT) {
-                let full = std::mem::take(&mut add);
-                self.append(Record::Orphans { add: full, remove: Vec::new() });
-                bytes = 0;
-            }
-            bytes += size;
-            add.push(request.clone());
-        }
-        if !add.is_empty() {
-            self.append(Record::Orphans { add, remove: Vec::new() });
-        }
-        for hash in &path.above {
-            if let Some(side) = self.branches.get(hash) {
-                let aside = side.aside(*hash);
-                self.append(Record::Aside(aside));
-            }
-        }
-        let ground = match whole {
-            None => Ground::Common(path.footing.slot()),
-            Some(whole) => Ground::State(Box::new(StateHead {
-                stable: whole.proof.clone(),
-                digests: whole.digests,
-            })),
-        };
-        let entered = new_view.map(|new_view| EnteredView { new_view, entry_slot: path.top() });
-        let slots = path.above.clone();
-        let head = self.history.head();
-        if entered.is_some() {
-            self.voted_floor = Slot::GENESIS;
-        } else if !self.passes(path, head) {
-            // The votes cast so far in this view are of another history. Which they were is not on
-            // the disk, but that none of them lies above the head is.
-            self.voted_floor = self.voted_commit.max(head.slot);
-            self.voted_commit = self.voted_floor;
-        }
-        let voted = self.voted_floor;
-        self.append(Record::Adopted(Box::new(Adopted { entered, ground, slots, lock, voted })));
-    }
-
-    /// From here on nothing is signed for a lower view.
-    fn begin_view(&mut self, new_view: Signed<NewView>, entry_slot: Slot) {
-        let view = new_view.body.header.view;
-        self.counters.views_entered += 1;
-        if !self.size.suffices(new_view.body.changes.len(), Strength::Strong) {
-            self.counters.weak_views_entered += 1;
-        }
-        self.entered = view;
-        self.entry_slot = entry_slot;
-        self.new_view = Some(new_view);
-        for (_, ahead) in std::mem::take(&mut self.ahead) {
-            self.pending.drop_wanted(ahead.order.body.requests);
-        }
-        self.commits = Votes::new(COMMITS_KEPT);
-        self.checkpoints = Votes::new(CHECKPOINTS_KEPT);
-        self.certified_ahead = None;
-        self.voted_commit = Slot::GENESIS;
-        self.voted_checkpoint = Slot::GENESIS;
-        self.under_way.clear();
-        self.divergent.clear();
-        self.commit_at = None;
-        self.pending.forget_forwards(self.next_forward());
-        self.end_campaign(view);
-    }
-
-    /// Answers for the newest slots, whoever waits.
-    pub(super) fn answer_anew(&mut self) {
-        let head = self.history.head().slot;
-        let first = self.stable().max(Slot(head.0.saturating_sub(ANSWERED_ANEW))).next();
-        for slot in (first.0..=head.0).map(Slot) {
-            self.answer_speculatively(slot);
-        }
-    }
-
-    fn after_adoption(&mut self) {
-        // An adopted history may be long: its slots were neither voted on nor answered.
-        self.answer_anew();
-        let head = self.history.head().slot;
-        if let Some(proof) = self.stable_ahead.take_if(|proof| proof.slot() <= head) {
-            self.on_stable(self.setup.id, proof);
-        }
-        self.note_strong_slots();
-        self.take_later();
-        self.vote_commit();
-        self.advance();
-        self.note_behind();
+        Some(Checked::begin(footing, sessions, time))
     }
 
     // ---- divergence ----
@@ -448,7 +177,8 @@ impl<A: Application> Replica<A> {
             order.as_ref().filter(|order| order.body.header.view == self.entered).map(header_of)
         };
         let own_order = of_this_view(&own.order);
-        let their_order = self.branches.get(&theirs).and_then(|side| of_this_view(&side.order));
+        let theirs = Position { slot: at, hash: theirs };
+        let their_order = self.branches.get(theirs).and_then(|side| of_this_view(&side.order));
         let evidence = match (own_order, their_order) {
             (Some(own), Some(theirs)) => Some(Evidence::Orders(own, theirs)),
             (None, Some(theirs)) => {
@@ -468,6 +198,10 @@ impl<A: Application> Replica<A> {
             (None, None) => None,
         };
         if let Some(evidence) = evidence {
+            let word = self.branches.trail(end).and_then(|trail| trail.word);
+            if let Some(peer) = word.and_then(|id| self.peers.get_mut(&id)) {
+                peer.credit.restore();
+            }
             self.accuse(evidence);
         }
     }
@@ -487,25 +221,28 @@ impl<A: Application> Replica<A> {
     }
 
     fn fork_on_own(&self, low: Slot, high: Slot) -> Option<Fork> {
-        let hash = self.history.hash_at(low)?;
+        let hash = self.history.hash_at(low).filter(|_| may_be_linked(low, high))?;
         let links = (low.0 + 1..=high.0)
             .map(|slot| Some(self.history.entry(Slot(slot))?.batch.digest()))
             .collect::<Option<Vec<_>>>()?;
-        (links.len() <= FORK_LINKS_MAX).then_some(Fork { hash, links })
+        Some(Fork { hash, links })
     }
 
     fn fork_on(&self, path: &Path, low: Slot, high: Slot) -> Option<Fork> {
-        let hash = self.hash_on(path, low)?;
+        let hash = self.hash_on(path, low).filter(|_| may_be_linked(low, high))?;
         let links = (low.0 + 1..=high.0)
             .map(|slot| Some(self.batch_on(path, Slot(slot))?.digest()))
             .collect::<Option<Vec<_>>>()?;
-        (links.len() <= FORK_LINKS_MAX).then_some(Fork { hash, links })
+        Some(Fork { hash, links })
     }
 
     /// A certificate of a view that the new view of the same view does not go together with.
     pub(super) fn prove_new_view_refuted(&mut self, new_view: &Signed<NewView>) {
         let view = new_view.body.header.view;
         let head = new_view.body.header.head;
+        if self.proof_against(view) {
+            return;
+        }
         let certificates: Vec<CommitCertificate> = self
             .candidates
             .values()
@@ -535,9 +272,14 @@ impl<A: Application> Replica<A> {
     /// Sends the new view of the view entered, to whoever has not entered it or has another one.
     pub(super) fn send_new_view(&mut self, to: ReplicaId) {
         if let Some(new_view) = self.new_view.clone() {
-            self.send(Target::One(to), Message::NewView(new_view));
+            self.send_charged(to, Message::NewView(new_view));
         }
     }
+}
+
+/// Whether a proof may lead from one slot to another.
+fn may_be_linked(low: Slot, high: Slot) -> bool {
+    high.since(low) <= FORK_LINKS_MAX as u64
 }
 
 /// New views above the one entered, by view.

@@ -16,8 +16,10 @@
 //! | `checkpoint` | votes for a state, stability, what is given up |
 //! | `answer` | what clients are told, from execution and from memory |
 //! | `view_change` | asking for another view: what others say, causes, campaigns; in `patience` what time brings about, in `new_view` how views begin |
-//! | `merge` | the rule for entering a view; adopting another history; proofs of divergence |
-//! | `branch` | histories that are not the own one, fetched from their end downwards |
+//! | `merge` | the rule for entering a view; proofs of divergence |
+//! | `adoption` | adopting another history, in turns |
+//! | `branch`, `trail` | histories that are not the own one, fetched from their end downwards, and what is remembered of them |
+//! | `turns` | long work, a little at a time |
 //! | `transfer` | a checkpoint's state instead of the slots that led to it |
 //! | `settle` | the same on the disk |
 //! | `fetch` | what is missing of the own history: asking, answering, being answered |
@@ -26,6 +28,7 @@
 //! | `record`, `start` | what is on disk, and starting from it |
 //! | `invariant` | what is asserted after every event |
 
+mod adoption;
 mod answer;
 mod branch;
 mod checkpoint;
@@ -44,7 +47,9 @@ mod settle;
 mod standing;
 mod start;
 mod status;
+mod trail;
 mod transfer;
+mod turns;
 mod view_change;
 mod votes;
 
@@ -52,6 +57,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
+use self::adoption::{Adopting, Preparation};
 use self::branch::Branches;
 pub use self::counters::Counters;
 use self::execution::Undone;
@@ -69,6 +75,7 @@ pub use self::standing::{Doubt, Quarantine};
 pub use self::start::StartError;
 use self::status::Peer;
 use self::transfer::{Served, States, Transfer, Whole};
+use self::turns::Turn;
 use self::view_change::Changing;
 use self::votes::Votes;
 use crate::application::Application;
@@ -218,6 +225,10 @@ pub struct Replica<A: Application> {
     execution: Execution<A>,
     undone: Undone,
     branches: Branches,
+    /// A history that is about to be adopted, and one that was and is not executed to its end yet.
+    preparation: Option<Preparation>,
+    adopting: Option<Adopting>,
+    turn: Turn,
     /// The highest certificate shown by each replica that ranks above the lock.
     candidates: BTreeMap<ReplicaId, CommitCertificate>,
     lock: Option<CommitCertificate>,
@@ -287,6 +298,9 @@ where
             execution,
             undone,
             branches,
+            preparation,
+            adopting,
+            turn,
             candidates,
             lock,
             lock_aside,
@@ -332,6 +346,9 @@ where
             .field("execution", execution)
             .field("undone", undone)
             .field("branches", branches)
+            .field("preparation", preparation)
+            .field("adopting", adopting)
+            .field("turn", turn)
             .field("candidates", candidates)
             .field("lock", lock)
             .field("lock_aside", lock_aside)
@@ -411,6 +428,37 @@ impl<A: Application> Replica<A> {
     /// Where an invariant is broken: a bug of ours, never of a peer's making.
     pub fn handle(&mut self, now: Now, event: Event, actions: &mut Vec<Action>) {
         self.now = Now { instant: now.instant.max(self.now.instant), wall: now.wall };
+        let (steps, is_of_client) = match &event {
+            Event::Request(_)
+            | Event::AskSession { .. }
+            | Event::AskStatus { .. }
+            | Event::AskEvidence { .. } => (0, true),
+            Event::Synced(_) => (0, false),
+            Event::Peer { .. } | Event::Rows(..) | Event::Unreadable(_) | Event::Tick => {
+                (self.setup.tuning.turn_slots, false)
+            }
+        };
+        let was_at_work = self.turn.begin(steps);
+        if self.is_adopting() {
+            self.handle_meanwhile(event);
+            self.carry_out();
+        } else {
+            self.take_up(event);
+        }
+        if is_of_client && (was_at_work || !self.branches.is_empty()) {
+            // No client waits for other histories: the next event of another kind goes on with them.
+            self.turn.wait_if(was_at_work);
+        } else if !self.is_adopting() {
+            self.tend_views();
+        }
+        self.tend_standing();
+        self.order_pending();
+        self.counters.turn_steps = self.turn.done();
+        self.assert_invariants();
+        actions.append(&mut self.out);
+    }
+
+    fn take_up(&mut self, event: Event) {
         match event {
             Event::Peer { from, message } => self.on_message(from, message.into_inner()),
             Event::Request(request) => self.on_request(request.into_inner()),
@@ -427,11 +475,6 @@ impl<A: Application> Replica<A> {
             Event::Unreadable(why) => self.distrust(&why),
             Event::Tick => self.on_tick(),
         }
-        self.tend_views();
-        self.tend_standing();
-        self.order_pending();
-        self.assert_invariants();
-        actions.append(&mut self.out);
     }
 
     fn on_message(&mut self, from: ReplicaId, message: Message) {
@@ -468,7 +511,11 @@ impl<A: Application> Replica<A> {
     /// When to come back with [`Event::Tick`] if nothing else happens before.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
+        if self.is_adopting() {
+            return Some(self.now.instant);
+        }
         [
+            self.turn.waits().then_some(self.now.instant),
             Some(self.status_at),
             self.commit_at,
             self.order_at(),
@@ -559,10 +606,11 @@ impl<A: Application> Replica<A> {
         self.changing.campaign()
     }
 
-    /// Whether this request waits to be ordered.
+    /// Whether this request waits to be ordered, or to be executed with a history that was adopted.
     #[must_use]
     pub fn waits(&self, name: &RequestName) -> bool {
         self.pending.holds(name)
+            || self.adopting.as_ref().is_some_and(|adopting| adopting.holds(name))
     }
 
     /// How many of the requests that wait could be ordered now. The rest waits for its clients.

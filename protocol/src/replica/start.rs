@@ -12,6 +12,7 @@ use super::pending::Pending;
 use super::settle::Settling;
 use super::standing::Office;
 use super::transfer::{Taken, Transfer};
+use super::turns::Turn;
 use super::view_change::Changing;
 use super::votes::Votes;
 use super::{Counters, Execution, Known, Mark, Recovered, Replica, Setup, StateHead, StoredState};
@@ -125,6 +126,9 @@ impl<A: Application> Replica<A> {
             execution: Execution::new(application, rules),
             undone: Undone::default(),
             branches: Branches::default(),
+            preparation: None,
+            adopting: None,
+            turn: Turn::default(),
             candidates: BTreeMap::new(),
             lock: None,
             lock_aside: false,

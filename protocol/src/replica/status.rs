@@ -3,6 +3,7 @@
 //! Nothing but status is sent on a schedule. Everything else is sent once, and again to a peer
 //! whose status shows twice in a row that it lacks it.
 
+use super::branch::Credit;
 use super::fetch::Budget;
 use super::{Replica, Target};
 use crate::application::Application;
@@ -24,6 +25,10 @@ pub(super) struct Peer {
     word: u64,
     entered: Option<View>,
     campaign: Option<View>,
+    /// The end of its history that is being followed, where that is not the own one in the same view.
+    pub(super) pursued: Option<Position>,
+    /// What may be fetched on its word.
+    pub(super) credit: Credit,
     /// The stamp of its newest fetch.
     pub(super) fetch_stamp: u64,
     pub(super) budget: Budget,
@@ -99,7 +104,7 @@ impl<A: Application> Replica<A> {
         let status = self.sign(Status {
             entered: self.entered,
             campaign: self.campaign(),
-            head: self.history.head(),
+            head: self.tip(),
             lock,
             stable: self.stable(),
             convicted: self.convicted(),
@@ -134,7 +139,7 @@ impl<A: Application> Replica<A> {
         if status.entered < self.entered {
             self.send_new_view(from);
         }
-        if status.entered == self.entered {
+        if status.entered == self.entered && !self.is_adopting() {
             self.note_divergence(from, status.head);
             if status.head.slot > self.history.head().slot {
                 self.note_behind();
@@ -165,12 +170,23 @@ impl<A: Application> Replica<A> {
         }
     }
 
+    /// Sends what a peer's word calls for, as far as its budget allows: whoever signs many words is not to
+    /// get an answer to each.
+    pub(super) fn send_charged(&mut self, to: ReplicaId, message: Message) {
+        let bytes = codec::encode(&message).map_or(usize::MAX, |bytes| bytes.len());
+        let now = self.now.instant;
+        if self.peers.entry(to).or_default().budget.charge(now, bytes) {
+            self.send(Target::One(to), message);
+        } else {
+            self.counters.answers_over_budget += 1;
+        }
+    }
+
     /// Sends what a peer's last two words show it to lack.
     fn send_again(&mut self, from: ReplicaId, before: &Status, status: &Status) {
         let view = self.entered;
         // Own votes are repeated by who may vote.
-        let of_view = status.entered == view && self.may_vote();
-        let to = Target::One(from);
+        let of_view = status.entered == view && self.may_vote() && !self.is_adopting();
         // Its head lies below all that is in memory here: whether it is on the own history is not
         // known, and no slots can show it. If the two differ by their new views, these do.
         let is_stuck = status.entered == view && before.head == status.head;
@@ -181,7 +197,7 @@ impl<A: Application> Replica<A> {
             let rank = status.lock.map(|(view, at)| (view, at.slot));
             let certificate = self.lock.clone().filter(|own| Some(own.rank()) > rank);
             if let Some(certificate) = certificate {
-                self.send(to, Message::Certificate(certificate));
+                self.send_charged(from, Message::Certificate(certificate));
             }
             let lock = lock_in(status, view);
             let vote = self.commits.newest_of(self.setup.id).filter(|vote| vote.body.slot > lock);
@@ -191,7 +207,7 @@ impl<A: Application> Replica<A> {
                 self.history.goes_through(Position { slot, hash })
             });
             if let Some(vote) = vote.filter(|_| of_view) {
-                self.send(to, Message::Commit(vote));
+                self.send_charged(from, Message::Commit(vote));
             }
         }
         // A proof is sent to all when it is made; who was away then gets it here, one at a time.
@@ -200,18 +216,12 @@ impl<A: Application> Replica<A> {
             (before.convicted | status.convicted) & bit == 0
         };
         if let Some(evidence) = self.evidence.iter().find(lacks).cloned() {
-            // Proofs can be long, and whoever claims to lack one is not to get it for ever.
-            let bytes = codec::encode(&evidence).map_or(usize::MAX, |bytes| bytes.len());
-            let now = self.now.instant;
-            let may = self.peers.get_mut(&from).is_some_and(|peer| peer.budget.charge(now, bytes));
-            if may {
-                self.send(to, Message::Evidence(Box::new(evidence)));
-            }
+            self.send_charged(from, Message::Evidence(Box::new(evidence)));
         }
         if before.stable == status.stable {
             let certificate = self.stable.clone().filter(|own| own.slot() > status.stable);
             if let Some(certificate) = certificate {
-                self.send(to, Message::Stable(Box::new(certificate)));
+                self.send_charged(from, Message::Stable(Box::new(certificate)));
             }
             let vote = self
                 .checkpoints
@@ -222,7 +232,7 @@ impl<A: Application> Replica<A> {
                 self.history.goes_through(Position { slot, hash })
             });
             if let Some(vote) = vote.filter(|_| of_view) {
-                self.send(to, Message::Checkpoint(vote));
+                self.send_charged(from, Message::Checkpoint(vote));
             }
         }
     }

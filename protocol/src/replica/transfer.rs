@@ -632,15 +632,23 @@ impl<A: Application> Replica<A> {
                 .map(|(slot, entry)| (slot, entry.clone()))
                 .collect();
             let mut previous = at.hash;
-            let mut above = Vec::new();
+            let mut slots = Vec::new();
             for (slot, entry) in own {
-                let side = Side::new(slot, previous, entry.batch, entry.order);
-                self.branches.insert(entry.hash, side);
+                let weight = self.weight(&entry.batch);
+                let side = Side::new(previous, entry.batch, weight, entry.order);
                 previous = entry.hash;
-                above.push(entry.hash);
+                slots.push((Position { slot, hash: previous }, side));
             }
-            let path = Path { footing: Footing::State(at), above };
-            self.adopt(None, &path);
+            let end = self.history.head();
+            self.branches.put(end, slots);
+            let path = Path { footing: Footing::State(at), end };
+            // It is repaired now, however long that takes: until it is, this replica is of no use.
+            let left = self.turn.lend(u64::MAX);
+            let is_prepared = self.prepare(&path);
+            self.turn.lend(left);
+            if is_prepared {
+                self.adopt(None, &path);
+            }
             return;
         }
         if !of_view {
@@ -656,6 +664,7 @@ impl<A: Application> Replica<A> {
         if let Reach::Whole(path) = self.reach(end)
             && path.footing == Footing::State(at)
             && self.passes(&path, cover.position())
+            && self.prepare(&path)
         {
             self.adopt(None, &path);
         }

@@ -173,7 +173,7 @@ impl<A: Application> Replica<A> {
         }
         let own = self.lock.clone().filter(|own| Some(own.rank()) > rank);
         if let Some(own) = own.filter(|_| from == by) {
-            self.send(Target::One(by), Message::Certificate(own));
+            self.send_charged(by, Message::Certificate(own));
         }
         // The lowest campaign gathers the component.
         let below = self.changing.campaign.is_some_and(|own| view < own.view);
@@ -193,7 +193,7 @@ impl<A: Application> Replica<A> {
         let newer = self.peers.get(&change.by).and_then(super::status::Peer::signed_status);
         let newer = newer.filter(|status| status.body.stamp > change.body.stamp).cloned();
         if let Some(status) = newer {
-            self.send_at_once(Target::One(peer), Message::Status(status));
+            self.send_charged(peer, Message::Status(status));
         }
     }
 
@@ -379,7 +379,7 @@ impl<A: Application> Replica<A> {
             Reach::Whole(path) => !self.passes(&path, at),
             // Where it meets the own history is not known, or was given up. What is here of it says
             // enough if it goes down to the lock.
-            Reach::Lacks(_) | Reach::Never => {
+            Reach::Lacks(_) | Reach::NotYet | Reach::Never => {
                 self.hash_below(head, at.slot).is_some_and(|hash| hash != at.hash)
             }
         }
@@ -409,7 +409,7 @@ impl<A: Application> Replica<A> {
             entered: self.entered,
             lock: self.lock.clone(),
             stable: self.stable(),
-            head: self.history.head(),
+            head: self.tip(),
             stamp,
         })?;
         self.keep_change(change.clone());
@@ -478,6 +478,9 @@ impl<A: Application> Replica<A> {
     /// Whether the view entered goes on. To ask for another one does not end it; that enough ask
     /// for another one does, or a proof against its primary.
     pub(super) fn is_serving(&self) -> bool {
+        if self.is_adopting() {
+            return false;
+        }
         let leaving = self.changing.campaign.is_some()
             && self.size.suffices(self.campaigners(self.entered.next()), Strength::Weak);
         !leaving && !self.proof_against(self.entered)
@@ -561,7 +564,7 @@ impl<A: Application> Replica<A> {
                 Reach::Never => {
                     self.candidates.remove(&from);
                 }
-                Reach::Lacks(_) => {}
+                Reach::Lacks(_) | Reach::NotYet => {}
             }
         }
     }
@@ -577,71 +580,96 @@ impl<A: Application> Replica<A> {
         if path.footing != super::branch::Footing::Common(self.history.head().slot) {
             return;
         }
-        for hash in &path.above {
-            let Some(side) = self.branches.get(hash).cloned() else { return };
+        for slot in (path.footing.slot().next().0..=path.top().0).map(Slot) {
+            let Some((at, side)) = self.side_on(&path, slot) else { return };
+            let side = side.clone();
             if self.must_wait_for_state() {
                 return;
             }
-            if self.history.goes_through(Position { slot: side.slot, hash: *hash }) {
+            if self.history.goes_through(at) {
                 // The slot before let one through that waited here.
                 continue;
             }
+            if !self.turn.take() {
+                return;
+            }
             let order = side.order.filter(|order| order.body.header.view == self.entered);
-            self.accept(*hash, side.batch, order, |_| ());
+            self.accept(at.hash, side.batch, order, |_| ());
         }
     }
 
     /// The histories that are wanted now, with who has them.
     fn wishes(&self) -> Vec<Wish> {
         let mut wishes: Vec<Wish> = Vec::new();
-        let mut wish = |end: Position, holder: ReplicaId| {
+        let mut wish = |end: Position, holder: ReplicaId, word: Option<ReplicaId>| {
             if end.slot == Slot::GENESIS {
                 return;
             }
             match wishes.iter_mut().find(|wish| wish.end == end) {
-                Some(known) => known.holders.push(holder),
-                None => wishes.push(Wish { end, holders: vec![holder] }),
+                Some(known) => {
+                    known.holders.push(holder);
+                    // What is proved needs nobody's word.
+                    known.word = known.word.and(word);
+                }
+                None => wishes.push(Wish { end, holders: vec![holder], word }),
             }
         };
         for (from, certificate) in &self.candidates {
-            wish(certificate.position(), *from);
+            wish(certificate.position(), *from, None);
         }
         for (view, new_view) in &self.changing.offered {
-            wish(new_view.body.header.head, new_view.by);
+            wish(new_view.body.header.head, new_view.by, Some(new_view.by));
             for (id, peer) in &self.peers {
                 if peer.entered() == Some(*view) {
-                    wish(new_view.body.header.head, *id);
+                    wish(new_view.body.header.head, *id, Some(new_view.by));
                 }
             }
         }
         let changes = self.own_views().into_iter().flat_map(|view| self.gathered_changes(view));
         for change in changes {
             if let Some(lock) = &change.body.lock {
-                wish(lock.position(), change.by);
+                wish(lock.position(), change.by, None);
             }
-            wish(change.body.head, change.by);
+            wish(change.body.head, change.by, Some(change.by));
         }
         if !self.proof_against(self.entered) {
             for id in &self.divergent {
-                if let Some(head) =
-                    self.peers.get(id).and_then(|peer| peer.position_in(self.entered))
-                {
-                    wish(head, *id);
+                if let Some(end) = self.peers.get(id).and_then(|peer| peer.pursued) {
+                    wish(end, *id, Some(*id));
                 }
             }
         }
         let of_view = self.lock.as_ref().filter(|lock| lock.commit.view == self.entered);
         if let Some(lock) = of_view.filter(|_| self.lock_aside) {
             for id in self.size.members().filter(|id| *id != self.setup.id) {
-                wish(lock.position(), id);
+                wish(lock.position(), id, None);
             }
         }
         if let Some(whole) = &self.ready {
             for id in self.size.members().filter(|id| *id != self.setup.id) {
-                wish(whole.proof.cover.position(), id);
+                wish(whole.proof.cover.position(), id, None);
             }
         }
         wishes
+    }
+
+    /// Who follows another history in the view entered: one end after the other, each to the end, however
+    /// often that one says another. So an honest history is followed although it goes on meanwhile.
+    fn pursue(&mut self) {
+        let patience = 2 * usize::from(self.size.replicas());
+        let ids: Vec<ReplicaId> = self.peers.keys().copied().collect();
+        for id in ids {
+            let Some(peer) = self.peers.get(&id) else { continue };
+            let head = peer.position_in(self.entered).filter(|_| self.divergent.contains(&id));
+            let open = peer.pursued.filter(|end| {
+                let is_open = matches!(self.reach(*end), Reach::Lacks(_) | Reach::NotYet);
+                is_open && self.branches.asked_in_vain(*end) < patience
+            });
+            let pursued = head.and(open).or(head);
+            if let Some(peer) = self.peers.get_mut(&id) {
+                peer.pursued = pursued;
+            }
+        }
     }
 
     /// Looks after everything that is fetched, and does what has become possible with it.
@@ -652,11 +680,13 @@ impl<A: Application> Replica<A> {
             && self.ready.is_none()
             && self.transfer.is_none()
             && !self.is_distrusted()
-            && self.branches.len() == 0
+            && self.branches.is_empty()
         {
-            self.branches.rest();
+            self.branches.clear();
             return;
         }
+        self.follow_trails();
+        self.pursue();
         // Each step may make another one possible.
         for _ in 0..8 {
             let before =
@@ -664,13 +694,17 @@ impl<A: Application> Replica<A> {
             self.tend_candidates();
             self.extend_to_lock();
             self.tend_transfer();
-            self.enter_offered();
-            self.begin_views();
+            if !self.enter_offered() {
+                self.begin_views();
+            }
+            if self.is_adopting() {
+                return;
+            }
             let proven = self.proof_against(self.entered);
             for id in self.divergent.clone().into_iter().filter(|_| !proven) {
-                let head = self.peers.get(&id).and_then(|peer| peer.position_in(self.entered));
-                if let Some(head) = head {
-                    self.prove_divergence(head);
+                let end = self.peers.get(&id).and_then(|peer| peer.pursued);
+                if let Some(end) = end {
+                    self.prove_divergence(end);
                 }
             }
             self.reconsider();

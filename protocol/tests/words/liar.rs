@@ -2,17 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant as Clock;
 
 use bytes::Bytes;
 use elea_protocol::history::extend;
 use elea_protocol::id::{Digest, ReplicaId, RequestNumber, SessionId, Slot, View, WallTime};
 use elea_protocol::message::{
     Branch, Level, Linked, Message, NewView, NewViewHeader, NonDeterminism, Position, Request,
-    SignedRequest, SlotEntry, Status, ViewChange, Wanted, batch_digest, changes_digest,
+    SignedRequest, SlotEntry, Status, ToClient, ViewChange, Wanted, batch_digest, changes_digest,
 };
 use elea_protocol::replica::{Action, Event, Target};
 use elea_protocol::seal::Signer;
+use elea_protocol::tuning::{Rules, Tuning};
 
 use crate::core::{Bench, WALL, write, write_more};
 use crate::members::{key, say};
@@ -194,80 +194,227 @@ fn true_hashes_beside_wrong_slots_keep_nobody_out_of_a_view() {
     }
 }
 
-/// What one event costs while a history of so many invented slots is here.
-fn cost(length: u64) {
+/// Goes on for as long as the replica asks to be called again at once.
+fn go_on(bench: &mut Bench, mut each: impl FnMut(&mut Bench, Vec<Action>)) {
+    while bench.replica.deadline().is_some_and(|at| at <= bench.now.instant) {
+        let actions = bench.handle(Event::Tick);
+        each(bench, actions);
+    }
+}
+
+/// Steps of long work in what `event` does.
+fn steps(bench: &mut Bench, event: impl FnOnce(&mut Bench)) -> u64 {
+    let before = bench.counters().turn_steps;
+    event(bench);
+    bench.counters().turn_steps - before
+}
+
+/// A history of so many invented slots is here, and can never be followed to its end.
+fn deceived(length: u64) -> (Bench, Chain) {
     let mut bench = Bench::new();
     write(&mut bench, length);
-    let spare = request(&bench, 7, length + 1);
-    let per_event = |bench: &mut Bench, count: u32| {
-        let begin = Clock::now();
-        for n in 0..count {
-            // A vote that is known, of a correct replica.
-            let _ = n;
-            bench.ask(&spare);
-        }
-        begin.elapsed() / count
-    };
-    let before = per_event(&mut bench, 2000);
     let one = request(&bench, 8, 1);
     let root = Position { slot: Slot(0), hash: Digest([7; 32]) };
     let lie = Chain::above(root, length, |_| one.clone());
-    let begin = Clock::now();
     let actions = status(&mut bench, 3, 0, lie.head, 1);
-    let answered = serve(&mut bench, actions, &lie, Some(&lie));
-    let fed = begin.elapsed();
-    let held = bench.replica.footprint().branch_slots;
-    let after = per_event(&mut bench, 50);
-    println!(
-        "{length} slots: {before:?} an event before, {after:?} with {held} invented slots here \
-         ({answered} answers, fed in {fed:?})"
-    );
+    serve(&mut bench, actions, &lie, Some(&lie));
+    (bench, lie)
 }
 
 #[test]
-fn what_an_invented_history_costs_each_event() {
-    for length in [1000, 4000, 16_000, 60_000] {
-        cost(length);
-    }
-}
-
-/// An honest merge: how long the core works until it has entered.
-#[test]
-fn what_an_honest_merge_of_long_histories_costs() {
-    for length in [1000u64, 4000, 16_000, 60_000] {
-        let mut bench = Bench::new();
-        write(&mut bench, 5);
-        let common = bench.head();
-        let truth = Chain::above(common, length, |n| request(&bench, 8, n));
-        let spare = request(&bench, 7, 6);
-        let message = new_view(&bench, truth.head);
-        let begin = Clock::now();
-        let mut open = hear_from(&mut bench, 2, message);
-        let mut worst = std::time::Duration::ZERO;
-        let mut core = std::time::Duration::ZERO;
-        while !open.is_empty() {
-            let mut next = Vec::new();
-            for action in open {
-                let Action::Send { message: Message::Fetch(fetch), .. } = action else { continue };
-                let Wanted::Branch { head, .. } = fetch.body.wanted else { continue };
-                let Some(answer) = truth.answer(head, true) else { continue };
-                let message = bench.membership.open_message(answer).expect("sound");
-                let at = Clock::now();
-                next.extend(bench.handle(Event::Peer { from: ReplicaId(2), message }));
-                core += at.elapsed();
-                let at = Clock::now();
-                bench.ask(&spare);
-                worst = worst.max(at.elapsed());
-            }
-            open = next;
+fn invented_histories_cost_no_event_anything_once_they_are_here() {
+    let (mut bench, _) = deceived(3000);
+    assert_eq!(bench.replica.footprint().branch_slots, 3000);
+    let spare = request(&bench, 7, 3001);
+    let work = steps(&mut bench, |bench| {
+        for _ in 0..100 {
+            bench.ask(&spare);
+            bench.handle(Event::Tick);
         }
-        println!(
-            "{length} slots: entered {:?} after {:?}, of which the core's own {core:?}; a client's \
-             request meanwhile took the core up to {worst:?}",
-            bench.replica.entered(),
-            begin.elapsed()
-        );
+    });
+    assert_eq!(work, 0, "a history that nobody adds to is not followed again");
+}
+
+#[test]
+fn what_nobody_wishes_for_any_more_is_let_go_in_turns() {
+    let (mut bench, _) = deceived(3000);
+    let head = bench.head();
+    let most = bench.replica.footprint().branch_slots;
+    let work = steps(&mut bench, |bench| {
+        // The liar takes back what it said.
+        status(bench, 3, 0, head, 2);
+        assert!(bench.replica.footprint().branch_slots < most);
+        go_on(bench, |_, _| {});
+    });
+    assert_eq!(bench.replica.footprint().branch_slots, 0);
+    assert!(work <= 3000 / 16 + 1, "{work} steps");
+}
+
+/// Who shows invented histories again and again has used up what may be fetched on its word; and a true
+/// one on another's word is fetched all the same.
+#[test]
+fn a_liar_has_a_share_of_what_is_fetched_and_an_honest_history_gets_through() {
+    let tuning = Tuning {
+        rules: Rules {
+            checkpoint_interval: 16,
+            max_speculative_slots: 2048,
+            ..Tuning::default().rules
+        },
+        retained_slots: 256,
+        ..Tuning::default()
+    };
+    let mut bench = Bench::tuned(ReplicaId(1), tuning);
+    write(&mut bench, 1003);
+    let one = request(&bench, 8, 1);
+    let mut fetched = Vec::new();
+    for stamp in 1..=40u64 {
+        let before = bench.counters().branch_slots;
+        let root = Position { slot: Slot(0), hash: Digest([u8::try_from(stamp).unwrap(); 32]) };
+        let lie = Chain::above(root, 1000, |_| one.clone());
+        let actions = status(&mut bench, 3, 0, lie.head, stamp);
+        serve(&mut bench, actions, &lie, Some(&lie));
+        for _ in 0..2 {
+            bench.now.instant = bench.now.instant.after_ms(200);
+            let actions = bench.handle(Event::Tick);
+            serve(&mut bench, actions, &lie, Some(&lie));
+        }
+        fetched.push(bench.counters().branch_slots - before);
     }
+    let sum = |part: &[u64]| part.iter().sum::<u64>();
+    let (first, last) = (sum(&fetched[..8]), sum(&fetched[32..]));
+    assert!(first >= 4000, "what may be true is fetched: {fetched:?}");
+    assert!(last <= 2500, "and ever less of what never is: {fetched:?}");
+    assert!(bench.counters().branches_over_credit > 0);
+
+    let common = bench.head();
+    let truth = Chain::above(common, 400, |n| request(&bench, 8, n));
+    let message = new_view(&bench, truth.head);
+    let actions = hear_from(&mut bench, 2, message);
+    serve(&mut bench, actions, &truth, None);
+    go_on(&mut bench, |_, _| {});
+    assert_eq!((bench.replica.entered(), bench.head()), (View(2), truth.head));
+}
+
+/// An honest merge of long histories: it goes on in turns, no event of a client waits for it, and nothing
+/// leaves that rests on what is not executed yet.
+#[test]
+fn a_long_merge_is_done_in_turns() {
+    const LENGTH: u64 = 3000;
+    let mut bench = Bench::new();
+    write(&mut bench, 5);
+    let common = bench.head();
+    write_more(&mut bench, LENGTH);
+    let truth = Chain::above(common, LENGTH, |n| request(&bench, 8, n));
+    let spare = request(&bench, 9, 1);
+    let most = Tuning::default().turn_slots;
+    let before = bench.counters().turn_steps;
+    let message = new_view(&bench, truth.head);
+    let mut open = hear_from(&mut bench, 2, message);
+    let mut turns = 0;
+    let mut adopted = 0;
+    while bench.replica.entered() != View(2) || bench.replica.is_adopting() {
+        turns += 1;
+        assert!(turns < 1000, "it comes to an end");
+        let asked = steps(&mut bench, |bench| {
+            let actions = bench.ask(&spare);
+            assert_eq!(actions.len(), 0, "nobody is answered meanwhile");
+        });
+        assert_eq!(asked, 0, "a client's event does not work on the merge");
+        adopted += usize::from(bench.replica.is_adopting());
+        let questions = std::mem::take(&mut open);
+        let mut handled = false;
+        for action in questions {
+            let Action::Send { message: Message::Fetch(fetch), .. } = action else { continue };
+            let Wanted::Branch { head, .. } = fetch.body.wanted else { continue };
+            let Some(answer) = truth.answer(head, true) else { continue };
+            let work = steps(&mut bench, |bench| open.extend(hear_from(bench, 2, answer)));
+            assert!(work <= most, "{work} steps in one event");
+            handled = true;
+        }
+        if !handled {
+            assert!(bench.replica.deadline().is_some_and(|at| at <= bench.now.instant));
+            let work = steps(&mut bench, |bench| open.extend(bench.handle(Event::Tick)));
+            assert!(work <= most, "{work} steps in one event");
+        }
+        let rests = |action: &Action| match action {
+            Action::Answer { .. } => true,
+            Action::Send { message, .. } => {
+                matches!(message, Message::Commit(_) | Message::Checkpoint(_) | Message::Order(_))
+            }
+            _ => false,
+        };
+        if bench.replica.is_adopting() {
+            assert!(!open.iter().any(rests), "{open:?}");
+        }
+    }
+    assert!(adopted > 10, "it was seen in the middle of it");
+    assert_eq!(bench.head(), truth.head);
+    assert_eq!(bench.replica.footprint().orphans as u64, LENGTH);
+    // What came meanwhile waits, and is passed on like anything else.
+    assert!(bench.replica.waits(&spare.body().name()));
+    go_on(&mut bench, |_, _| {});
+    assert_eq!(bench.replica.footprint().branch_slots, 0);
+    let work = bench.counters().turn_steps - before;
+    assert!(work <= 6 * LENGTH, "{work} steps for {LENGTH} slots, given up, and as many adopted");
+}
+
+/// A client that lives on both sides: what is asked for while its history is executed anew is answered
+/// when that is done.
+#[test]
+fn requests_that_come_during_a_merge_are_answered_when_it_is_done() {
+    let tuning = Tuning { turn_slots: 4, ..Tuning::default() };
+    let mut bench = Bench::tuned(ReplicaId(1), tuning);
+    write(&mut bench, 5);
+    let common = bench.head();
+    let truth = Chain::above(common, 60, |n| request(&bench, 8, n));
+    let message = new_view(&bench, truth.head);
+    let actions = hear_from(&mut bench, 2, message);
+    serve(&mut bench, actions, &truth, None);
+    while !bench.replica.is_adopting() {
+        bench.handle(Event::Tick);
+    }
+    // Executed in the history that is adopted, but not yet; and one that is new.
+    let (old, new) = (request(&bench, 8, 60), request(&bench, 8, 61));
+    assert!(bench.replica.waits(&old.body().name()));
+    bench.ask(&old);
+    bench.ask(&new);
+    let mut answered = 0;
+    go_on(&mut bench, |_, actions| {
+        let is_reply = |action: &&Action| {
+            matches!(action, Action::Answer { message: ToClient::Replies(_), .. })
+        };
+        answered += actions.iter().filter(is_reply).count();
+    });
+    assert_eq!((bench.replica.is_adopting(), bench.head()), (false, truth.head));
+    assert!(answered > 0, "the newest slots are answered anew");
+    assert_eq!(bench.replica.footprint().pending, 1);
+    assert!(bench.replica.waits(&new.body().name()));
+}
+
+/// Whoever signs many words gets answers to some of them: they are charged like any other answer.
+#[test]
+fn answers_to_words_are_charged_to_who_says_them() {
+    let mut bench = Bench::new();
+    write(&mut bench, 5);
+    let truth = Chain::above(bench.head(), 3, |n| request(&bench, 8, n));
+    let message = new_view(&bench, truth.head);
+    let actions = hear_from(&mut bench, 2, message);
+    serve(&mut bench, actions, &truth, None);
+    assert_eq!(bench.replica.entered(), View(2));
+    let old = Position { slot: Slot(0), hash: *bench.membership.genesis() };
+    let new_views = |actions: &[Action]| {
+        let is_new_view =
+            |action: &&Action| matches!(action, Action::Send { message: Message::NewView(_), .. });
+        actions.iter().filter(is_new_view).count()
+    };
+    let mut sent = 0;
+    for stamp in 1..=6000 {
+        // Of a view that this one has left: it is sent the new view.
+        sent += new_views(&status(&mut bench, 3, 0, old, stamp));
+    }
+    assert!((1..5000).contains(&sent), "{sent} new views for 6000 words within 6 ms");
+    assert!(bench.counters().answers_over_budget > 0);
+    assert_eq!(new_views(&status(&mut bench, 0, 0, old, 1)), 1, "others have budgets of their own");
 }
 
 /// What a replica does in ten minutes with orphans that can never be executed: how often it passes
@@ -293,7 +440,7 @@ fn wait_with_orphans(bench: &mut Bench) -> (usize, usize) {
 /// asked for on the side that gave way waits, and costs nothing while it does.
 #[test]
 fn orphans_that_cannot_be_executed_cost_nothing_while_they_wait() {
-    const EACH: u64 = 100;
+    const EACH: u64 = 30;
     for id in [1u8, 2] {
         let mut bench = Bench::of(ReplicaId(id));
         write(&mut bench, 5);
@@ -311,6 +458,7 @@ fn orphans_that_cannot_be_executed_cost_nothing_while_they_wait() {
         let message = new_view(&bench, truth.head);
         let actions = hear_from(&mut bench, 2, message);
         serve(&mut bench, actions, &truth, None);
+        go_on(&mut bench, |_, _| {});
         assert_eq!(bench.replica.entered(), View(2));
         assert_eq!(bench.replica.footprint().orphans as u64, 63 * EACH);
 

@@ -18,7 +18,8 @@ use crate::seal::Signed;
 const LATER_ORDERS_MAX: usize = 16;
 
 impl<A: Application> Replica<A> {
-    pub(super) fn enter_offered(&mut self) {
+    /// `true` where one may be entered that is still being prepared.
+    pub(super) fn enter_offered(&mut self) -> bool {
         let views: Vec<View> = self.changing.offered.keys().rev().copied().collect();
         for view in views {
             if self.changing.barred.contains(&view) {
@@ -27,9 +28,12 @@ impl<A: Application> Replica<A> {
             let Some(new_view) = self.changing.offered.get(&view).cloned() else { continue };
             match self.entrance(&new_view.body) {
                 Entrance::Open(path) => {
+                    if !self.prepare(&path) {
+                        return true;
+                    }
                     self.adopt(Some(new_view), &path);
                     self.reconsider();
-                    return;
+                    return false;
                 }
                 Entrance::Shut => self.prove_new_view_refuted(&new_view),
                 Entrance::Barred => {
@@ -38,6 +42,7 @@ impl<A: Application> Replica<A> {
                 }
             }
         }
+        false
     }
 
     /// The views that this replica leads and asks for, or asked for because others do.
@@ -70,6 +75,10 @@ impl<A: Application> Replica<A> {
             if view > self.entered {
                 self.begin_view_as_primary(view);
             }
+            if self.turn.waits() {
+                // One at a time: what is prepared for one would be given up for another.
+                return;
+            }
         }
     }
 
@@ -95,7 +104,7 @@ impl<A: Application> Replica<A> {
                     Reach::Whole(_) => true,
                     // A lock below all that is in memory is below what is stable.
                     Reach::Never => lock.commit.slot <= self.history.base().slot,
-                    Reach::Lacks(_) => {
+                    Reach::Lacks(_) | Reach::NotYet => {
                         complete = false;
                         false
                     }
@@ -129,7 +138,7 @@ impl<A: Application> Replica<A> {
                     Sound::NotYet => complete = false,
                     Sound::Yes | Sound::No => {}
                 },
-                Reach::Lacks(_) => complete = false,
+                Reach::Lacks(_) | Reach::NotYet => complete = false,
                 Reach::Never => {}
             }
         }
@@ -138,7 +147,7 @@ impl<A: Application> Replica<A> {
     }
 
     /// Whether a new view may begin with this history.
-    fn may_begin_with(&self, path: &Path, base: Option<&CommitCertificate>) -> Sound {
+    fn may_begin_with(&mut self, path: &Path, base: Option<&CommitCertificate>) -> Sound {
         if base.is_some_and(|base| !self.passes(path, base.position())) {
             return Sound::No;
         }
@@ -153,16 +162,20 @@ impl<A: Application> Replica<A> {
     }
 
     fn begin_view_with(&mut self, view: View, changes: Vec<Signed<ViewChange>>, path: &Path) {
-        let slot = path.top();
-        let Some(hash) = self.hash_on(path, slot) else { return };
-        let head = Position { slot, hash };
+        if !self.prepare(path) {
+            return;
+        }
+        let head = path.end;
         let header = NewViewHeader { view, head, changes: changes_digest(&changes) };
         let Some(new_view) = self.cast(NewView { header, changes }) else { return };
-        if !matches!(self.entrance(&new_view.body), Entrance::Open(_)) {
+        if !matches!(self.entrance(&new_view.body), Entrance::Open(open) if open == *path) {
+            return;
+        }
+        self.adopt(Some(new_view.clone()), path);
+        if self.entered != view {
             return;
         }
         self.counters.new_views_made += 1;
-        self.adopt(Some(new_view.clone()), path);
         // One for a view, ever: it leaves when the view is entered on disk.
         self.send(Target::Others, Message::NewView(new_view));
         self.reconsider();
