@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 
-use crate::faults::Kind;
+use crate::faults::{Class, Kind};
 use crate::report::Event;
+use crate::service::{Service, Share};
 
 const WIDTH: f64 = 1200.0;
 const LEFT: f64 = 130.0;
@@ -13,17 +14,18 @@ const HEIGHT: f64 = 280.0;
 const ROW: f64 = 20.0;
 const WEAK: &str = "#1f77b4";
 const STRONG: &str = "#d62728";
+const LATE: &str = "#000";
 
 /// The chart: answers in each second, weak and strong, and what happened meanwhile.
 #[must_use]
 #[allow(clippy::cast_precision_loss, reason = "positions on a chart")]
-pub fn svg(title: &str, seconds: &[[u64; 2]], events: &[Event]) -> String {
+pub fn svg(title: &str, seconds: &[[u64; 2]], events: &[Event], service: &Service) -> String {
     let last = events.iter().map(|event| event.end).fold(seconds.len() as f64, f64::max).max(1.0);
     let most = seconds.iter().flatten().copied().max().unwrap_or(0).max(1) as f64;
     let x = |second: f64| LEFT + second / last * (WIDTH - LEFT - RIGHT);
     let y = |answers: f64| TOP + HEIGHT - answers / most * HEIGHT;
     let kinds: Vec<Kind> =
-        Kind::ALL.into_iter().filter(|kind| events.iter().any(|e| e.kind == *kind)).collect();
+        Kind::all().into_iter().filter(|kind| events.iter().any(|e| e.kind == *kind)).collect();
     let bands = TOP + HEIGHT + 50.0;
     let height = bands + ROW * kinds.len() as f64 + 20.0;
     let mut svg = format!(
@@ -58,6 +60,7 @@ pub fn svg(title: &str, seconds: &[[u64; 2]], events: &[Event]) -> String {
         );
     }
     legend(&mut svg);
+    served(&mut svg, service, &x);
     for (row, kind) in kinds.iter().enumerate() {
         let top = bands + ROW * row as f64;
         let _ = writeln!(
@@ -71,7 +74,7 @@ pub fn svg(title: &str, seconds: &[[u64; 2]], events: &[Event]) -> String {
             WIDTH - RIGHT,
             top + 9.0
         );
-        let colour = if kind.is_of_replicas() { "#9467bd" } else { "#ff7f0e" };
+        let colour = colour(kind.class());
         for event in events.iter().filter(|event| event.kind == *kind) {
             let (from, width) = (x(event.begin), (x(event.end) - x(event.begin)).max(2.0));
             let _ = writeln!(
@@ -137,15 +140,52 @@ fn axes(svg: &mut String, last: f64, most: f64, x: &impl Fn(f64) -> f64, y: &imp
     );
 }
 
+fn colour(class: Class) -> &'static str {
+    match class {
+        Class::Network => "#ff7f0e",
+        Class::Lasting => "#2ca02c",
+        Class::Replicas => "#9467bd",
+        Class::Clients => "#8c564b",
+    }
+}
+
+/// The shares of answers that came in time, and when some did not.
+#[allow(clippy::cast_precision_loss, reason = "positions on a chart")]
+fn served(svg: &mut String, service: &Service, x: &impl Fn(f64) -> f64) {
+    let [weak, strong] = service.steady.each_ref().map(Share::percent);
+    let _ = writeln!(
+        svg,
+        "<text x=\"{}\" y=\"24\" text-anchor=\"end\">of what was owed, in time: weak {weak:.2} %, \
+         strong {strong:.2} %</text>",
+        WIDTH - RIGHT
+    );
+    for spell in service.spells() {
+        let [from, to] = [spell.from, spell.to].map(|micros| micros as f64 / 1_000_000.0);
+        let [weak, strong] = spell.count;
+        let _ = writeln!(
+            svg,
+            "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"6\" fill=\"{LATE}\">\
+             <title>{weak} weak and {strong} strong answers late, asked for {from:.1} to {to:.1} s\
+             </title></rect>",
+            x(from),
+            TOP - 8.0,
+            (x(to) - x(from)).max(2.0)
+        );
+    }
+}
+
 fn legend(svg: &mut String) {
     let entries = [
         ("strong", STRONG),
         ("weak", WEAK),
-        ("fault of the network", "#ff7f0e"),
-        ("fault of replicas", "#9467bd"),
+        ("fault of the network", colour(Class::Network)),
+        ("slow", colour(Class::Lasting)),
+        ("fault of replicas", colour(Class::Replicas)),
+        ("hostile client", colour(Class::Clients)),
+        ("owed and late", LATE),
     ];
     for (index, (name, colour)) in (0u32..).zip(entries) {
-        let left = LEFT + 160.0 * f64::from(index);
+        let left = LEFT + 150.0 * f64::from(index);
         let _ = writeln!(
             svg,
             "<rect x=\"{left}\" y=\"36\" width=\"14\" height=\"10\" fill=\"{colour}\"/>\n\
@@ -161,7 +201,12 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use elea_client::Level;
+
     use super::*;
+    use crate::service::{Asked, Late, Pace};
 
     #[test]
     fn a_chart_names_what_happened() {
@@ -171,12 +216,27 @@ mod tests {
             begin: 1.0,
             end: 2.5,
         };
-        let svg = svg("a run", &[[10, 3], [200, 0], [0, 0]], &[event]);
-        for part in ["partition: r0 &amp; &lt;r1&gt; apart, 1.0 to 2.5 s", "strong", "seconds"] {
+        let asked = Asked {
+            client: 0,
+            level: Level::Strong,
+            pace: Pace::Steady,
+            at: 1_500_000,
+            answered: None,
+            bytes: 0,
+        };
+        let late = vec![Late { asked, bound: Duration::from_secs(3) }];
+        let service = Service { late, ..Service::default() };
+        let svg = svg("a run", &[[10, 3], [200, 0], [0, 0]], &[event], &service);
+        for part in [
+            "partition: r0 &amp; &lt;r1&gt; apart, 1.0 to 2.5 s",
+            "0 weak and 1 strong answers late, asked for 1.5 to 1.5 s",
+            "strong",
+            "seconds",
+        ] {
             assert!(svg.contains(part), "{part}: {svg}");
         }
         assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
-        assert!(super::svg("nothing", &[], &[]).ends_with("</svg>\n"));
+        assert!(super::svg("nothing", &[], &[], &service).ends_with("</svg>\n"));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use elea_fault_injection::rng::Rng;
 use elea_kv::{Append, Cas, Found, Get, Incr, Put, Refused, Swap};
 
 use crate::registers::{Lease, Record};
+use crate::service::Pace;
 use crate::workload::{Shared, finality, rest, unanswered};
 
 /// One operation, in both languages.
@@ -34,7 +35,9 @@ pub async fn run(client: Client, shared: Arc<Shared>, id: u32, pause: Duration, 
         let fresh = rng.between(1, 1_000_000).to_string();
         let (ask, operation) = choose(&lease, &mut rng, &seen, &fresh);
         let level = if rng.between(0, 9) == 0 { Level::Weak } else { Level::Strong };
-        let asked = shared.meter.micros();
+        // It waits until a weak answer is final, so it asks for what a strong quorum can give.
+        let of_client = usize::try_from(id).unwrap_or(usize::MAX);
+        let begun = shared.asks(of_client, Level::Strong, Pace::Eager, 0);
         let outcome = match ask {
             Ask::Get(get) => ask_for(&client, &shared, level, get, |found| Some(text(found))).await,
             Ask::Put(put) => ask_for(&client, &shared, level, put, |_| None).await,
@@ -55,10 +58,9 @@ pub async fn run(client: Client, shared: Arc<Shared>, id: u32, pause: Duration, 
                 ask_for(&client, &shared, level, cas, found).await
             }
         };
+        let asked = begun.at;
         let answered = outcome.is_ok().then(|| shared.meter.micros());
-        if answered.is_some() {
-            shared.meter.answered(level, asked);
-        }
+        shared.has(begun, outcome.is_ok());
         if let Err(error) = &outcome {
             unanswered(&shared, level, error);
         }

@@ -1,5 +1,7 @@
 //! Replicas as processes: their files, their starts, their ends.
 
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -42,6 +44,9 @@ pub struct Plan {
     pub replicas: u8,
     /// How many clients, each of which has ways and a key of its own.
     pub clients: usize,
+    /// How many more, with the numbers after them, that nobody hears: what they do is done to see
+    /// what others suffer.
+    pub strangers: usize,
     /// Whether replicas live in network namespaces of their own.
     pub in_namespaces: bool,
     /// Whether it is about much data: then nothing is recorded, and stores settle as they do by
@@ -57,6 +62,8 @@ struct Replica {
     progress: watch::Sender<Progress>,
     data: PathBuf,
     starts: u32,
+    /// What its process finds in its environment, from its next start on.
+    environment: BTreeMap<String, OsString>,
 }
 
 /// How far a start came.
@@ -82,6 +89,7 @@ pub struct Fleet {
     replicas: Vec<Replica>,
     elea: PathBuf,
     is_large: bool,
+    libraries: Vec<PathBuf>,
     /// The cluster, as all know it.
     pub file: ClusterFile,
     /// The ways between all.
@@ -108,7 +116,8 @@ impl Fleet {
         let dir = dir.map_err(harness("no temporary folder"))?;
         let mut init = Command::new(&plan.elea);
         init.arg("init").arg(dir.path()).args(["--replicas", &plan.replicas.to_string()]);
-        init.args(["--clients", &plan.clients.to_string(), "--name", "chaos"]);
+        let clients = plan.clients + plan.strangers;
+        init.args(["--clients", &clients.to_string(), "--name", "chaos"]);
         let made = init.stdin(Stdio::null()).output().await.map_err(harness("elea init"))?;
         if !made.status.success() {
             let why = String::from_utf8_lossy(&made.stderr).into_owned();
@@ -125,13 +134,20 @@ impl Fleet {
             true => Cell::make(plan.replicas).await.map_err(harness("network namespaces"))?,
             false => Vec::new(),
         };
-        let recorder =
-            if plan.is_large { Recorder::deaf() } else { Recorder::start(&file.membership) };
+        let recorder = match plan.is_large {
+            true => Recorder::deaf(),
+            false => Recorder::start(&file.membership, plan.strangers > 0),
+        };
         let at = |party: Party| match party {
             Party::Replica(id) => cells.get(usize::from(id.0)).map_or(LOCAL, Cell::outside),
             Party::Client(_) => LOCAL,
         };
-        let network = Network::open(plan.replicas, plan.clients, &recorder.hears(), at).await;
+        let deaf = Recorder::deaf();
+        let hears = |party: Party| match party {
+            Party::Client(number) if number >= plan.clients => deaf.hears(),
+            _ => recorder.hears(),
+        };
+        let network = Network::open(plan.replicas, clients, hears, at).await;
         let network = network.map_err(harness("no ports"))?;
         let replica = |id: u8| Replica {
             child: None,
@@ -139,10 +155,12 @@ impl Fleet {
             progress: watch::channel(Progress::Ended).0,
             data: dir.path().join(format!("data-{id}")),
             starts: 0,
+            environment: BTreeMap::new(),
         };
         let fleet = Self {
             elea: plan.elea.clone(),
             is_large: plan.is_large,
+            libraries: Vec::new(),
             replicas: (0..plan.replicas).map(replica).collect(),
             file,
             network: Arc::new(network),
@@ -203,6 +221,16 @@ impl Fleet {
     /// Has a replica's data elsewhere from its first start on.
     pub fn put_data(&mut self, id: ReplicaId, data: PathBuf) {
         self.replicas[usize::from(id.0)].data = data;
+    }
+
+    /// Has all replicas load a library, from their next start on.
+    pub fn preload(&mut self, library: PathBuf) {
+        self.libraries.push(library);
+    }
+
+    /// Puts something into the environment of a replica's process, from its next start on.
+    pub fn set_variable(&mut self, id: ReplicaId, name: &str, value: impl Into<OsString>) {
+        self.replicas[usize::from(id.0)].environment.insert(name.to_owned(), value.into());
     }
 
     fn log_path(&self, id: ReplicaId, start: u32) -> PathBuf {
@@ -273,6 +301,11 @@ impl Fleet {
         let log = fs::File::create(self.log_path(id, start)).map_err(harness("a log"))?;
         command.stderr(log).kill_on_drop(true);
         command.env_remove("ELEA_CLUSTER").env_remove("ELEA_KEY").env_remove("ELEA_LOG");
+        command.envs(&self.replicas[usize::from(number)].environment);
+        if !self.libraries.is_empty() {
+            let all: Vec<_> = self.libraries.iter().map(|path| path.as_os_str()).collect();
+            command.env("LD_PRELOAD", all.join(OsStr::new(":")));
+        }
         let mut child = command.spawn().map_err(harness("elea replica"))?;
         if start > 1 {
             // An old log is of no use once a start after it went well.
@@ -367,6 +400,12 @@ impl Fleet {
     #[must_use]
     pub fn runs(&self, id: ReplicaId) -> bool {
         self.replicas[usize::from(id.0)].child.is_some()
+    }
+
+    /// Whether a replica has said since its last start that it serves, and has not ended.
+    #[must_use]
+    pub fn is_ready(&self, id: ReplicaId) -> bool {
+        *self.replicas[usize::from(id.0)].progress.borrow() == Progress::Ready
     }
 
     /// Whether its process has ended by itself since it was started.

@@ -61,6 +61,7 @@ pub async fn run(order: &Order) -> Result<Json, Violation> {
         elea: order.elea.clone(),
         replicas: order.replicas,
         clients: WRITERS + 1,
+        strangers: 0,
         in_namespaces: false,
         is_large: false,
     };

@@ -134,6 +134,7 @@ async fn fleet(order: &Order) -> Result<(Fleet, Client), Violation> {
         elea: order.elea.clone(),
         replicas: 4,
         clients: 2,
+        strangers: 0,
         in_namespaces: false,
         is_large: true,
     };

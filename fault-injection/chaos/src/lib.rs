@@ -3,25 +3,29 @@
 //! The simulator shows that the cores keep their promises; this shows that the program does. Real
 //! replicas run on real sockets and disks, with a [proxy] between every two of them and
 //! between clients and replicas. The network is broken, processes are killed and stopped, disks fill
-//! up and rot, and meanwhile
+//! up, rot and are slow, clients are [hostile], and meanwhile
 //!
 //! - the [taps](tap) hear every word and the [recorder] remembers it across restarts, and finds the
 //!   replica that contradicts itself;
 //! - the [clients](workload) write what can be told from everything else, and the
 //!   [ledger] finds what was acknowledged and lost, or done twice;
 //! - the [registers] go through the simulator's linearizability checker;
+//! - the [judge of service](service) knows which clients are owed answers, and whether they had them;
 //! - in the end all replicas must [agree](verify::agreement).
 //!
-//! Nothing here judges by the machine's speed. What is chosen at random follows from a seed, but when
+//! But for that last judge, which allows seconds, nothing here judges by the machine's speed. What is chosen at random follows from a seed, but when
 //! it meets the processes does not: a seed names a schedule, and not a run.
 
+pub mod bulky;
 pub mod cell;
 pub mod chart;
+pub mod condition;
 pub mod contest;
 pub mod disk;
 pub mod faults;
 pub mod fleet;
 pub mod havoc;
+pub mod hostile;
 pub mod kill_all;
 pub mod large;
 pub mod ledger;
@@ -33,6 +37,10 @@ pub mod recorder;
 pub mod registers;
 pub mod report;
 pub mod run;
+pub mod schedule;
+pub mod service;
+pub mod slow_sync;
+pub mod steady;
 pub mod tap;
 pub mod verify;
 pub mod workload;

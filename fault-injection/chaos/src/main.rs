@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use elea_chaos::service::Terms;
 use elea_chaos::{kill_all, large, run};
 use elea_fault_injection::violation::Violation;
 use serde_json::{Value as Json, json};
@@ -15,7 +16,7 @@ use serde_json::{Value as Json, json};
     name = "elea-chaos",
     version,
     after_help = "Examples:\n  elea-chaos kill-all --rounds 200\n  \
-                  elea-chaos run --minutes 20 --out report"
+                  elea-chaos run --minutes 30 --out report"
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -48,9 +49,9 @@ enum Command {
         #[arg(long, default_value_t = 20)]
         start_max: u64,
     },
-    /// Break everything, in windows of faults mixed at random, and report what came of it
+    /// Break everything, in rounds of faults that overlap, and report what came of it
     Run {
-        /// How long; below two minutes not every kind of fault has its turn
+        /// How long; below ten minutes not every kind of fault has its turn
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
         minutes: u64,
         /// The folder for report.json and report.svg
@@ -59,9 +60,40 @@ enum Command {
         /// Also drop packets in the kernel: replicas live in network namespaces (takes root)
         #[arg(long)]
         netns: bool,
+        /// Whether some clients are hostile
+        #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
+        hostile: bool,
+        /// Whether anything else is broken
+        #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
+        faults: bool,
+        #[command(flatten)]
+        service: ServiceArguments,
         #[command(flatten)]
         cluster: ClusterArguments,
     },
+}
+
+#[derive(clap::Args)]
+struct ServiceArguments {
+    /// How long an answer that is owed may take, in milliseconds, where nothing is slow
+    #[arg(long, default_value_t = 3_000)]
+    service_bound: u64,
+    /// How long the replicas that owe it have been connected before it was asked for, in milliseconds
+    #[arg(long, default_value_t = 3_000)]
+    service_grace: u64,
+    /// The share of them that must come in time, in percent
+    #[arg(long, default_value_t = 99.0)]
+    service_min: f64,
+}
+
+impl ServiceArguments {
+    fn terms(&self) -> Terms {
+        Terms {
+            bound: Duration::from_millis(self.service_bound),
+            grace: Duration::from_millis(self.service_grace),
+            least: self.service_min,
+        }
+    }
 }
 
 #[derive(clap::Args)]
@@ -186,7 +218,7 @@ async fn obey(command: &Command) -> Result<Json, Violation> {
             let allowance = large::Allowance { memory: memory_max.saturating_mul(1 << 20), start };
             large::start(&data.order()?, &allowance).await
         }
-        Command::Run { minutes, out, netns, cluster } => {
+        Command::Run { minutes, out, netns, hostile, faults, service, cluster } => {
             let order = run::Order {
                 elea: cluster.elea()?,
                 length: Duration::from_secs(60 * minutes),
@@ -194,6 +226,9 @@ async fn obey(command: &Command) -> Result<Json, Violation> {
                 seed: cluster.seed(),
                 out: out.clone(),
                 in_namespaces: *netns,
+                has_faults: *faults,
+                has_hostile: *hostile,
+                terms: service.terms(),
             };
             eprintln!("seed {}", order.seed);
             let report = run::run(&order).await?;
@@ -204,6 +239,7 @@ async fn obey(command: &Command) -> Result<Json, Violation> {
             for long in ["events", "answered_per_second", "recovered_after_ms"] {
                 short.as_object_mut().map(|object| object.remove(long));
             }
+            short["service"].as_object_mut().map(|service| service.remove("late"));
             Ok(short)
         }
     }

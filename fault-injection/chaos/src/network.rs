@@ -1,12 +1,12 @@
 //! All ways of a cluster, and what breaks them.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use elea_protocol::id::ReplicaId;
 
-use crate::proxy::{Link, State, Way};
+use crate::condition::{Ill, Treatment};
+use crate::proxy::Way;
 use crate::tap::{Hears, Party, Wire};
 
 /// See the [module](self).
@@ -16,15 +16,15 @@ pub struct Network {
 }
 
 impl Network {
-    /// Opens a way from every replica to every other one, and from every client to all. `at` says
-    /// at which address of this machine a dialler finds its ways.
+    /// Opens a way from every replica to every other one, and from every client to all. `hears` says
+    /// who hears a dialler, `at` at which address of this machine it finds its ways.
     ///
     /// # Errors
     /// The system gives no ports.
     pub async fn open(
         replicas: u8,
         clients: usize,
-        hears: &Hears,
+        hears: impl Fn(Party) -> Hears,
         at: impl Fn(Party) -> IpAddr,
     ) -> io::Result<Self> {
         let diallers = (0..replicas).map(|id| Party::Replica(ReplicaId(id)));
@@ -33,7 +33,7 @@ impl Network {
         for from in diallers {
             for to in (0..replicas).map(ReplicaId) {
                 if from != Party::Replica(to) {
-                    ways.push(Way::open(Wire { from, to }, at(from), hears.clone()).await?);
+                    ways.push(Way::open(Wire { from, to }, at(from), hears(from)).await?);
                 }
             }
         }
@@ -64,6 +64,12 @@ impl Network {
         self.ways.iter().filter(move |way| way.wire.to == id)
     }
 
+    /// Where a replica listens itself, while it runs.
+    #[must_use]
+    pub fn target(&self, id: ReplicaId) -> Option<SocketAddr> {
+        self.towards(id).find_map(Way::target)
+    }
+
     fn of(&self, id: ReplicaId) -> impl Iterator<Item = &Way> {
         self.ways.iter().filter(move |way| way.wire.from == Party::Replica(id))
     }
@@ -81,48 +87,10 @@ impl Network {
             .await;
     }
 
-    /// Everything passes at once again.
-    pub fn heal(&self) {
-        self.ways.iter().for_each(Way::heal);
-    }
-
-    /// Splits the parties: what crosses from one side to the other is lost. With `abrupt`
-    /// connections are closed, so that both ends know; otherwise they fall silent.
-    pub fn split(&self, side: &BTreeSet<Party>, abrupt: bool) {
-        let crosses = |way: &&Way| {
-            side.contains(&way.wire.from) != side.contains(&Party::Replica(way.wire.to))
-        };
-        for way in self.ways.iter().filter(crosses) {
-            if abrupt {
-                way.cut();
-            } else {
-                way.set(|state| {
-                    state.there.is_held = true;
-                    state.back.is_held = true;
-                });
-            }
-        }
-    }
-
-    /// Nothing that this replica says to anybody arrives, or nothing that anybody says to it.
-    pub fn deafen(&self, id: ReplicaId, is_mute: bool) {
-        let change = |way: &Way, is_dialler: bool| {
-            way.set(|state: &mut State| {
-                let link = if is_dialler == is_mute { &mut state.there } else { &mut state.back };
-                link.is_held = true;
-            });
-        };
-        self.of(id).for_each(|way| change(way, true));
-        self.towards(id).for_each(|way| change(way, false));
-    }
-
-    /// Changes both directions of the ways that are chosen.
-    pub fn worsen(&self, mut chosen: impl FnMut(Wire) -> bool, change: impl Fn(&mut Link)) {
-        for way in self.ways.iter().filter(|way| chosen(way.wire)) {
-            way.set(|state| {
-                change(&mut state.there);
-                change(&mut state.back);
-            });
+    /// All of this is wrong from now on, and nothing else. What no longer is passes at once.
+    pub fn suffers(&self, ills: &[Ill]) {
+        for way in &self.ways {
+            way.treat(Treatment::of(way.wire, ills));
         }
     }
 

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
+use crate::condition::Treatment;
 use crate::pump::{self, Speaker};
 use crate::tap::{Heard, Hears, Tap, Wire};
 
@@ -105,11 +106,18 @@ impl Way {
         self.state.send_modify(change);
     }
 
-    /// Closes all connections, and lets none through until it is healed.
-    pub fn cut(&self) {
-        self.set(|state| {
-            state.is_cut = true;
-            state.resets += 1;
+    /// Treats what passes so from now on. What no longer waits passes at once.
+    pub fn treat(&self, treatment: Treatment) {
+        self.state.send_if_modified(|state| {
+            let before = (state.is_cut, state.there, state.back);
+            let Treatment { is_cut, there, back, .. } = treatment;
+            if before == (is_cut, there, back) {
+                return false;
+            }
+            // Whoever is connected has to notice that the way is closed.
+            state.resets += u64::from(is_cut && !state.is_cut);
+            (state.is_cut, state.there, state.back) = (is_cut, there, back);
+            true
         });
     }
 
@@ -118,13 +126,10 @@ impl Way {
         self.set(|state| state.resets += 1);
     }
 
-    /// Lets everything through again, at once.
-    pub fn heal(&self) {
-        self.set(|state| {
-            state.is_cut = false;
-            state.there = Link::default();
-            state.back = Link::default();
-        });
+    /// Where the replica listens, while it runs.
+    #[must_use]
+    pub fn target(&self) -> Option<SocketAddr> {
+        self.state.borrow().target
     }
 
     /// The dialler is dead. Returns when all that it ever wrote was heard.

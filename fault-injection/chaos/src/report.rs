@@ -1,12 +1,15 @@
 //! What a run has shown, for machines.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use elea_client::Level;
 use serde_json::{Value as Json, json};
 
 use crate::faults::Kind;
+use crate::hostile::{Mischief, Tally};
 use crate::recorder::Record;
+use crate::service::{Service, Terms};
 use crate::workload::Shared;
 
 /// A fault and when it was, in seconds since the clients began.
@@ -46,6 +49,12 @@ pub struct Facts<'a> {
     pub shared: &'a Shared,
     /// What was asked in the end, by name.
     pub in_the_end: BTreeMap<&'static str, u64>,
+    /// Whether clients were served when they were owed it.
+    pub service: &'a Service,
+    /// What was demanded.
+    pub terms: Terms,
+    /// What hostile clients did.
+    pub hostile: &'a BTreeMap<Mischief, Arc<Tally>>,
     /// What is wrong, if anything is.
     pub verdict: Result<(), String>,
 }
@@ -69,6 +78,7 @@ impl Facts<'_> {
                 "end": rounded(event.end),
             })
         };
+        let hostile = self.hostile.iter().map(|(kind, tally)| (kind.word(), tally.counts()));
         let left_out: BTreeMap<_, _> = self.left_out.iter().cloned().collect();
         let tally = self.shared.registers.tally();
         let [weak, strong] = self.shared.ledger.acknowledged();
@@ -81,6 +91,8 @@ impl Facts<'_> {
             "faults": counts(self.enabled, self.events),
             "left_out": left_out,
             "came_of_faults": self.seen,
+            "hostile_clients": hostile.collect::<BTreeMap<_, _>>(),
+            "service": self.service.to_json(&self.terms),
             "events": self.events.iter().map(event).collect::<Vec<_>>(),
             "weak": self.shared.meter.summary(Level::Weak),
             "strong": self.shared.meter.summary(Level::Strong),

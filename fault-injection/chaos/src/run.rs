@@ -1,4 +1,4 @@
-//! Everything at once: windows of faults, and quiet ones between them in which progress is due.
+//! Everything at once: rounds of faults that overlap, and quiet times between them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,17 +15,31 @@ use serde_json::Value as Json;
 
 use crate::chart;
 use crate::disk::SmallDisk;
-use crate::faults::{Deck, Kind};
+use crate::faults::Kind;
 use crate::fleet::{Fleet, Plan, harness};
-use crate::havoc::{Havoc, Small};
+use crate::havoc::{Clients, Havoc, Means};
+use crate::hostile::Mischief;
 use crate::kill_all::sound;
 use crate::recorder::Record;
 use crate::report::{Facts, counts};
+use crate::schedule::{Round, Schedule};
+use crate::service::{Service, Terms};
+use crate::slow_sync::{self, SlowSync};
 use crate::verify;
 use crate::workload::{self, Shared, Workload};
 
-/// Clients that write; one more reads.
+/// Clients that write.
 const WRITERS: usize = 3;
+
+/// The one that writes large values, and the one that reads.
+const BULKY: usize = WRITERS;
+const READER: usize = WRITERS + 1;
+
+/// All of those.
+const HONEST: usize = WRITERS + 2;
+
+/// How often each writer asks for something at each level, whatever else it does.
+const STEADY: Duration = Duration::from_millis(100);
 
 /// Why clocks are left alone.
 const CLOCKS: &str = "a time namespace moves the monotonic clock and not the wall clock, and the \
@@ -46,6 +60,12 @@ pub struct Order {
     pub out: PathBuf,
     /// Whether replicas live in network namespaces.
     pub in_namespaces: bool,
+    /// Whether anything is broken at all.
+    pub has_faults: bool,
+    /// Whether some clients are hostile.
+    pub has_hostile: bool,
+    /// What service is demanded.
+    pub terms: Terms,
 }
 
 /// How a run went.
@@ -54,6 +74,7 @@ struct Story {
     recoveries: Vec<u64>,
     in_the_end: BTreeMap<&'static str, u64>,
     record: Record,
+    service: Service,
     shared: Arc<Shared>,
 }
 
@@ -71,42 +92,43 @@ pub async fn run(order: &Order) -> Result<Json, Violation> {
     let plan = Plan {
         elea: order.elea.clone(),
         replicas: order.replicas,
-        clients: WRITERS + 1,
+        clients: HONEST,
+        strangers: if order.has_hostile { Mischief::ALL.len() } else { 0 },
         in_namespaces: order.in_namespaces,
         is_large: false,
     };
     let mut fleet = Fleet::new(&plan).await?;
     let mut left_out = vec![("clock steps", CLOCKS.to_owned())];
-    let small = small_disk(&mut fleet, &mut rng, &mut left_out);
-    if !order.in_namespaces {
-        left_out.push((Kind::Namespace.word(), String::from("not asked for with --netns")));
-    }
-    let enabled: Vec<Kind> = Kind::ALL
-        .into_iter()
-        .filter(|kind| match kind {
-            Kind::DiskFull => small.is_some(),
-            Kind::Namespace => order.in_namespaces,
-            _ => true,
-        })
-        .collect();
+    let means = means(&mut fleet, &mut rng, &mut left_out);
+    let enabled = enabled(order, &means, &mut left_out);
     let ids: Vec<ReplicaId> = fleet.ids().collect();
     fleet.start(&ids).await?;
-    let load = Workload::start(&fleet, 0..WRITERS, Duration::from_millis(10), &mut rng).await?;
-    let reader = workload::client(&fleet, WRITERS).await?;
+    let mut load = Workload::start(&fleet, 0..WRITERS, Duration::from_millis(10), &mut rng).await?;
+    load.add_steady(STEADY);
+    load.add_bulky(&fleet, BULKY, &mut rng).await?;
+    let reader = workload::client(&fleet, READER).await?;
     let shared = Arc::clone(&load.shared);
-    let havoc = Havoc::new(fleet, rng, small, WRITERS + 1, Arc::clone(&shared));
+    let schedule = Schedule::new(&enabled, order.replicas, rng.fork());
+    let clients = Clients { honest: HONEST, bulky: BULKY };
+    let havoc = Havoc::new(fleet, rng, means, clients, Arc::clone(&shared));
     let mut story = Story {
         havoc,
         recoveries: Vec::new(),
         in_the_end: BTreeMap::new(),
         record: Record::default(),
+        service: Service::default(),
         shared,
     };
-    let told = tell(order, &enabled, &mut story, load, &reader).await;
+    let told = tell(order, schedule, &mut story, load, &reader).await;
     if let Ok(record) = story.havoc.fleet.recorder.report().await {
         story.record = record;
     }
+    let size = story.havoc.fleet.file.membership.size();
+    let requests = story.shared.requests.all();
+    story.service = Service::judge(&order.terms, size, &story.havoc.timeline, &requests);
     let verdict = told.and_then(|()| nothing_was_missed(&enabled, &story));
+    let served = story.service.verdict(&order.terms);
+    let verdict = verdict.and(served.map_err(|why| Violation::new("service", why)));
     if verdict.is_err() {
         let kept = story.havoc.fleet.keep();
         let _ = writeln!(std::io::stderr(), "logs and stores are in {}", kept.display());
@@ -114,15 +136,28 @@ pub async fn run(order: &Order) -> Result<Json, Violation> {
     report(order, &version, &enabled, &left_out, &story, verdict.map_err(|why| why.to_string()))
 }
 
-/// A disk of its own for one replica, where that can be had.
-fn small_disk(
-    fleet: &mut Fleet,
-    rng: &mut Rng,
-    left_out: &mut Vec<(&'static str, String)>,
-) -> Small {
+/// The kinds that can happen here, and are to.
+fn enabled(order: &Order, means: &Means, left_out: &mut Vec<(&'static str, String)>) -> Vec<Kind> {
+    if !order.in_namespaces {
+        left_out.push((Kind::Namespace.word(), String::from("not asked for with --netns")));
+    }
+    let can = |kind: &Kind| match kind {
+        Kind::DiskFull => means.small.is_some(),
+        Kind::SlowDisk | Kind::SlowDisks => means.slow.is_some(),
+        Kind::Namespace => order.in_namespaces,
+        Kind::Hostile(_) => order.has_hostile,
+        _ => order.has_faults,
+    };
+    let is_wanted = |kind: &Kind| order.has_faults || matches!(kind, Kind::Hostile(_));
+    Kind::all().into_iter().filter(|kind| can(kind) && is_wanted(kind)).collect()
+}
+
+/// What makes some faults possible, where it can be had: a disk of its own for one replica, and slow
+/// syncs for all.
+fn means(fleet: &mut Fleet, rng: &mut Rng, left_out: &mut Vec<(&'static str, String)>) -> Means {
     let replicas: Vec<ReplicaId> = fleet.ids().collect();
-    let who = replicas[rng.index(replicas.len())];
-    match SmallDisk::mount(fleet.path("small-disk")) {
+    let who = *rng.pick(&replicas);
+    let small = match SmallDisk::mount(fleet.path("small-disk")) {
         Ok(disk) => {
             fleet.put_data(who, disk.folder());
             Some((who, disk))
@@ -131,34 +166,37 @@ fn small_disk(
             left_out.push((Kind::DiskFull.word(), why.to_string()));
             None
         }
-    }
+    };
+    let slow = match SlowSync::build(fleet.path("slow-sync")) {
+        Ok(slow) => {
+            fleet.preload(slow.library());
+            for id in replicas {
+                fleet.set_variable(id, slow_sync::VARIABLE, slow.file(id));
+            }
+            Some(slow)
+        }
+        Err(why) => {
+            left_out.push((Kind::SlowDisk.word(), why.to_string()));
+            None
+        }
+    };
+    Means { small, slow }
 }
 
 /// The run itself.
 async fn tell(
     order: &Order,
-    enabled: &[Kind],
+    mut schedule: Schedule,
     story: &mut Story,
     load: Workload,
     reader: &Client,
 ) -> Result<(), Violation> {
-    let (of_replicas, of_network): (Vec<Kind>, Vec<Kind>) =
-        enabled.iter().partition(|kind| kind.is_of_replicas());
-    let (mut heavy, mut light) = (Deck::new(of_replicas), Deck::new(of_network));
     let begin = Instant::now();
     while begin.elapsed() < order.length {
-        let rng = &mut story.havoc.rng;
-        let (quiet, hold) = (rng.between(1_500, 3_500), rng.between(3_000, 7_000));
-        // Every third window leaves processes alone, every third one the network nearly so.
-        let heavy = if rng.between(0, 3) > 0 { heavy.deal(rng) } else { None };
-        let lights = rng.between(if heavy.is_some() { 0 } else { 1 }, 3);
-        let mut network = Vec::new();
-        for _ in 0..lights {
-            network.extend(light.deal(rng).filter(|kind| !network.contains(kind)));
-        }
-        tokio::time::sleep(Duration::from_millis(quiet)).await;
-        progress(story, &network, heavy);
-        story.havoc.window(&network, heavy, Duration::from_millis(hold)).await?;
+        let round = schedule.next_round();
+        tokio::time::sleep(round.quiet).await;
+        progress(story, &round);
+        story.havoc.round(&round).await?;
         // The network is whole and all replicas run: strong reads must go through, and see
         // everything strong.
         let healed = Instant::now();
@@ -170,6 +208,9 @@ async fn tell(
         verify::ask_around(reader).await;
         sound(&story.shared, &story.havoc.fleet.recorder.report().await?)?;
     }
+    // What comes is no longer what clients are used to: they stop.
+    let now = story.shared.meter.micros();
+    story.havoc.timeline.ends(now);
     let shared = load.stop().await?;
     let status = verify::agreement(reader).await?;
     let (books, _) = verify::books(reader, &shared, &shared.ledger.owed(true), true).await?;
@@ -183,14 +224,15 @@ async fn tell(
     sound(&shared, &story.havoc.fleet.recorder.report().await?)
 }
 
-fn progress(story: &Story, network: &[Kind], heavy: Option<Kind>) {
+fn progress(story: &Story, round: &Round) {
     let [weak, strong] = story.shared.meter.totals();
-    let kinds: Vec<&str> = network.iter().chain(&heavy).map(|kind| kind.word()).collect();
+    let kinds: Vec<&str> = round.faults.iter().map(|planned| planned.kind.word()).collect();
     let seconds = story.shared.meter.elapsed().as_secs();
     // A closed stderr is no reason to stop.
     let _ = writeln!(
         std::io::stderr(),
-        "{seconds:>5} s: {weak} weak and {strong} strong answers; now {}",
+        "{seconds:>5} s: {weak} weak and {strong} strong answers; now {} s of {}",
+        round.length.as_secs(),
         kinds.join(", ")
     );
 }
@@ -203,15 +245,24 @@ fn nothing_was_missed(enabled: &[Kind], story: &Story) -> Result<(), Violation> 
             return missed(kind);
         }
     }
+    for (mischief, tally) in &story.havoc.tallies {
+        if tally.acted() == 0 {
+            return missed(&format!("{} at work", mischief.word()));
+        }
+    }
+    if enabled.contains(&Kind::SlowDisk) && story.havoc.slow_syncs() == 0 {
+        return missed("a slow sync");
+    }
     let [weak, strong] = story.shared.ledger.acknowledged();
     let record = &story.record;
+    let restarts = enabled.iter().any(|kind| matches!(kind, Kind::KillOne | Kind::KillAll));
     for (what, count) in [
         ("a weak write", weak),
         ("a strong write", strong),
         ("a vote", record.count("commit_votes")),
         ("an order", record.count("orders")),
         ("a reply", record.count("replies")),
-        ("a restart", record.restarts),
+        ("a restart", record.restarts.max(u64::from(!restarts))),
         ("an operation on a register", story.shared.registers.tally().operations),
         ("a final answer to compare", *story.in_the_end.get("finals_compared").unwrap_or(&0)),
     ] {
@@ -239,6 +290,9 @@ fn report(
         events: &story.havoc.events,
         seen: &story.havoc.seen,
         recoveries: &story.recoveries,
+        service: &story.service,
+        terms: order.terms,
+        hostile: &story.havoc.tallies,
         record: &story.record,
         shared: &story.shared,
         in_the_end: story.in_the_end.clone(),
@@ -254,7 +308,8 @@ fn report(
         order.seed,
         if facts.verdict.is_ok() { "sound" } else { "BROKEN" }
     );
-    let svg = chart::svg(&title, &story.shared.meter.seconds(), &story.havoc.events);
+    let svg =
+        chart::svg(&title, &story.shared.meter.seconds(), &story.havoc.events, &story.service);
     fs::write(order.out.join("report.svg"), svg).map_err(harness("report.svg"))?;
     Ok(json)
 }

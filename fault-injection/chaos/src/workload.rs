@@ -12,15 +12,16 @@ use elea_protocol::message::Position;
 use elea_protocol::receipt::Receipt;
 use tokio::task::JoinSet;
 
-use crate::contest;
 use crate::fleet::Fleet;
 use crate::ledger::{Kind, Ledger, Name};
 use crate::meter::Meter;
 use crate::registers::Registers;
+use crate::service::{Asked, Pace, Requests};
 use crate::tap::Party;
+use crate::{bulky, contest, steady};
 
 /// Entries of one book.
-const BOOK: u64 = 100;
+pub const BOOK: u64 = 100;
 
 /// How long a client waits for one answer. It is longer than any fault lasts, so that few
 /// operations are left of which nobody knows whether they were done.
@@ -35,6 +36,8 @@ pub struct Shared {
     pub registers: Registers,
     /// How much was answered.
     pub meter: Meter,
+    /// What was asked for, for the judge of service.
+    pub requests: Requests,
     violations: Mutex<Vec<Violation>>,
     is_over: AtomicBool,
 }
@@ -43,6 +46,11 @@ impl Shared {
     /// Something that should not be.
     pub fn complain(&self, violation: Violation) {
         self.violations.lock().unwrap_or_else(PoisonError::into_inner).push(violation);
+    }
+
+    /// The application refused what it must not refuse.
+    pub fn refused(&self, key: &str, what: &str, why: &Refused) {
+        self.complain(Violation::new("refused", format!("{key} refuses {what}: {why}")));
     }
 
     /// What was complained of.
@@ -57,6 +65,21 @@ impl Shared {
         self.is_over.load(Ordering::Relaxed)
     }
 
+    /// A client asks for this now.
+    #[must_use]
+    pub fn asks(&self, client: usize, level: Level, pace: Pace, bytes: u64) -> Asked {
+        Asked { client, level, pace, at: self.meter.micros(), answered: None, bytes }
+    }
+
+    /// And has its answer now, or none.
+    pub fn has(&self, asked: Asked, is_answered: bool) {
+        let answered = is_answered.then(|| self.meter.micros());
+        if is_answered {
+            self.meter.answered(asked.level, asked.at);
+        }
+        self.requests.push(Asked { answered, ..asked });
+    }
+
     /// A final answer names the history it lies on.
     pub fn is_final(&self, receipt: &Receipt) {
         self.ledger.is_final(Position { slot: receipt.reply.slot, hash: receipt.reply.hash });
@@ -67,6 +90,7 @@ impl Shared {
 pub struct Workload {
     /// What they share.
     pub shared: Arc<Shared>,
+    clients: Vec<(usize, Client)>,
     tasks: JoinSet<()>,
 }
 
@@ -94,9 +118,10 @@ impl Workload {
         rng: &mut Rng,
     ) -> Result<Self, Violation> {
         let shared = Arc::new(Shared::default());
-        let mut tasks = JoinSet::new();
+        let (mut tasks, mut clients) = (JoinSet::new(), Vec::new());
         for number in numbers {
             let client = client(fleet, number).await?;
+            clients.push((number, client.clone()));
             for (index, kind) in [Kind::Set, Kind::Log, Kind::Sum].into_iter().enumerate() {
                 for (half, level) in [Level::Weak, Level::Strong].into_iter().enumerate() {
                     let writer = Writer {
@@ -104,6 +129,7 @@ impl Workload {
                         shared: Arc::clone(&shared),
                         kind,
                         level,
+                        by: number,
                         number: (number * 3 + index) * 2 + half,
                     };
                     tasks.spawn(writer.run(pause, rng.fork()));
@@ -115,7 +141,32 @@ impl Workload {
                 tasks.spawn(contest::run(client, shared, id, pause, rng.fork()));
             }
         }
-        Ok(Self { shared, tasks })
+        Ok(Self { shared, clients, tasks })
+    }
+
+    /// Has every client ask steadily, too, at both levels, so often.
+    pub fn add_steady(&mut self, every: Duration) {
+        for (number, client) in &self.clients {
+            for level in [Level::Weak, Level::Strong] {
+                let (client, shared) = (client.clone(), Arc::clone(&self.shared));
+                self.tasks.spawn(steady::run(client, shared, *number, level, every));
+            }
+        }
+    }
+
+    /// Adds a client that writes large values.
+    ///
+    /// # Errors
+    /// As [`client`].
+    pub async fn add_bulky(
+        &mut self,
+        fleet: &Fleet,
+        number: usize,
+        rng: &mut Rng,
+    ) -> Result<(), Violation> {
+        let client = client(fleet, number).await?;
+        self.tasks.spawn(bulky::run(client, Arc::clone(&self.shared), number, rng.fork()));
+        Ok(())
     }
 
     /// Lets every client finish what it is at, and judges the registers that are left.
@@ -148,6 +199,8 @@ struct Writer {
     shared: Arc<Shared>,
     kind: Kind,
     level: Level,
+    /// Which client it is.
+    by: usize,
     number: usize,
 }
 
@@ -173,7 +226,7 @@ impl Writer {
     where
         C: Command<Output = Result<T, Refused>>,
     {
-        let asked = self.shared.meter.micros();
+        let asked = self.shared.asks(self.by, self.level, Pace::Eager, 0);
         let result = match self.level {
             Level::Weak => self.client.weak(command).await.map(|Weak { result, .. }| result),
             Level::Strong => {
@@ -183,15 +236,10 @@ impl Writer {
                 })
             }
         };
+        self.shared.has(asked, result.is_ok());
         match result {
-            Ok(Ok(_)) => {
-                self.shared.ledger.acknowledge(name, entry, self.level);
-                self.shared.meter.answered(self.level, asked);
-            }
-            Ok(Err(refused)) => {
-                let what = format!("{} refuses {entry}: {refused}", name.key());
-                self.shared.complain(Violation::new("refused", what));
-            }
+            Ok(Ok(_)) => self.shared.ledger.acknowledge(name, entry, self.level),
+            Ok(Err(refused)) => self.shared.refused(&name.key(), entry, &refused),
             Err(error) => unanswered(&self.shared, self.level, &error),
         }
     }

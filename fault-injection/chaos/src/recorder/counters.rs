@@ -23,6 +23,18 @@ pub(super) const ACCUSING: [&str; 15] = [
     "state_mismatch",
 ];
 
+/// Those of them that anybody can cause who is no replica. (What correct parties send is looked at frame by
+/// frame, so nothing is overlooked where strangers are let loose and these say nothing.)
+pub(super) const BY_STRANGERS: [&str; 7] = [
+    "frame_malformed",
+    "frame_too_large",
+    "frame_trailing",
+    "hello_bad_signature",
+    "hello_malformed",
+    "hello_unknown_signer",
+    "request_foreign",
+];
+
 /// What it counts that tells what happened.
 const TELLING: [&str; 11] = [
     "campaigns",

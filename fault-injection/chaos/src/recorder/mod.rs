@@ -45,7 +45,7 @@ use elea_protocol::seal::{Rejection, VerifiedRoots};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{mpsc, oneshot};
 
-use self::counters::{ACCUSING, add_up, refusal_kind};
+use self::counters::{ACCUSING, BY_STRANGERS, add_up, refusal_kind};
 pub use self::lineage::Lineage;
 use self::replica::Remembered;
 pub use self::scheme::Remembering;
@@ -95,11 +95,13 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Starts to listen for a cluster. It ends when everybody who hears for it is gone.
+    /// Starts to listen for a cluster, to which strangers that it does not hear may do what they like.
+    /// It ends when everybody who hears for it is gone.
     #[must_use]
-    pub fn start(membership: &Membership) -> Self {
+    pub fn start(membership: &Membership, has_strangers: bool) -> Self {
         let (hears, mut heard) = mpsc::channel(QUEUE);
         let mut ear = Ear::new(membership);
+        ear.has_strangers = has_strangers;
         std::thread::spawn(move || {
             while let Some(next) = heard.blocking_recv() {
                 ear.take(next);
@@ -151,6 +153,7 @@ impl Recorder {
 /// What the thread holds. See the [module](self).
 pub struct Ear {
     membership: Membership,
+    has_strangers: bool,
     record: Record,
     votes: Votes,
     lineage: Lineage,
@@ -181,6 +184,7 @@ impl Ear {
             counters: vec![BTreeMap::new(); usize::from(size.replicas())],
             roots: VerifiedRoots::default(),
             repeats: Default::default(),
+            has_strangers: false,
             membership,
         }
     }
@@ -316,7 +320,10 @@ impl Ear {
         self.record.add("node_statuses", 1);
         let counters = &mut self.counters[usize::from(who.0)];
         *counters = status.counters.iter().cloned().collect();
-        let accuses = counters.iter().find(|(name, n)| **n > 0 && ACCUSING.contains(&&***name));
+        let accuses = |name: &str| {
+            ACCUSING.contains(&name) && !(self.has_strangers && BY_STRANGERS.contains(&name))
+        };
+        let accuses = counters.iter().find(|(name, count)| **count > 0 && accuses(name));
         demand(accuses.is_none() && status.evidence == 0, "honest", || {
             format!("{who} counts {accuses:?}, and holds {} proofs", status.evidence)
         })
