@@ -44,9 +44,10 @@ pub struct Plan {
     pub replicas: u8,
     /// How many clients, each of which has ways and a key of its own.
     pub clients: usize,
-    /// How many more, with the numbers after them, that nobody hears: what they do is done to see
-    /// what others suffer.
+    /// How many more, with the numbers after them, that the recorder does not hear.
     pub strangers: usize,
+    /// Whether some of those are hostile.
+    pub has_hostile: bool,
     /// Whether replicas live in network namespaces of their own.
     pub in_namespaces: bool,
     /// Whether it is about much data: then nothing is recorded, and stores settle as they do by
@@ -136,7 +137,7 @@ impl Fleet {
         };
         let recorder = match plan.is_large {
             true => Recorder::deaf(),
-            false => Recorder::start(&file.membership, plan.strangers > 0),
+            false => Recorder::start(&file.membership, plan.has_hostile),
         };
         let at = |party: Party| match party {
             Party::Replica(id) => cells.get(usize::from(id.0)).map_or(LOCAL, Cell::outside),

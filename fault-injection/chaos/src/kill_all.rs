@@ -62,6 +62,7 @@ pub async fn run(order: &Order) -> Result<Json, Violation> {
         replicas: order.replicas,
         clients: WRITERS + 1,
         strangers: 0,
+        has_hostile: false,
         in_namespaces: false,
         is_large: false,
     };

@@ -135,6 +135,7 @@ async fn fleet(order: &Order) -> Result<(Fleet, Client), Violation> {
         replicas: 4,
         clients: 2,
         strangers: 0,
+        has_hostile: false,
         in_namespaces: false,
         is_large: true,
     };

@@ -20,6 +20,7 @@ use crate::fleet::{Fleet, Plan, harness};
 use crate::havoc::{Clients, Havoc, Means};
 use crate::hostile::Mischief;
 use crate::kill_all::sound;
+use crate::lookout;
 use crate::recorder::Record;
 use crate::report::{Facts, counts};
 use crate::schedule::{Round, Schedule};
@@ -37,6 +38,9 @@ const READER: usize = WRITERS + 1;
 
 /// All of those.
 const HONEST: usize = WRITERS + 2;
+
+/// Who asks all replicas how they are. Hostile clients have the numbers between.
+const LOOKOUT: usize = HONEST + Mischief::ALL.len();
 
 /// How often each writer asks for something at each level, whatever else it does.
 const STEADY: Duration = Duration::from_millis(100);
@@ -93,7 +97,8 @@ pub async fn run(order: &Order) -> Result<Json, Violation> {
         elea: order.elea.clone(),
         replicas: order.replicas,
         clients: HONEST,
-        strangers: if order.has_hostile { Mischief::ALL.len() } else { 0 },
+        strangers: Mischief::ALL.len() + 1,
+        has_hostile: order.has_hostile,
         in_namespaces: order.in_namespaces,
         is_large: false,
     };
@@ -108,6 +113,7 @@ pub async fn run(order: &Order) -> Result<Json, Violation> {
     load.add_bulky(&fleet, BULKY, &mut rng).await?;
     let reader = workload::client(&fleet, READER).await?;
     let shared = Arc::clone(&load.shared);
+    let _lookout = lookout::begin(&fleet, LOOKOUT, &shared, &order.out.join("status.csv"))?;
     let schedule = Schedule::new(&enabled, order.replicas, rng.fork());
     let clients = Clients { honest: HONEST, bulky: BULKY };
     let havoc = Havoc::new(fleet, rng, means, clients, Arc::clone(&shared));
@@ -126,9 +132,9 @@ pub async fn run(order: &Order) -> Result<Json, Violation> {
     let size = story.havoc.fleet.file.membership.size();
     let requests = story.shared.requests.all();
     story.service = Service::judge(&order.terms, size, &story.havoc.timeline, &requests);
-    let verdict = told.and_then(|()| nothing_was_missed(&enabled, &story));
     let served = story.service.verdict(&order.terms);
-    let verdict = verdict.and(served.map_err(|why| Violation::new("service", why)));
+    let verdict = told.and(served.map_err(|why| Violation::new("service", why)));
+    let verdict = verdict.and_then(|()| nothing_was_missed(&enabled, &story));
     if verdict.is_err() {
         let kept = story.havoc.fleet.keep();
         let _ = writeln!(std::io::stderr(), "logs and stores are in {}", kept.display());

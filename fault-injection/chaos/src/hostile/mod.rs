@@ -5,7 +5,6 @@
 //! not pass through the recorder, and each runs in a thread of its own, so that it takes time from the
 //! clients that are judged only as another process would.
 
-mod raw;
 mod requests;
 mod strangers;
 #[cfg(test)]
@@ -13,7 +12,6 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -23,6 +21,8 @@ use elea_client::{Client, Cluster, Options, SecretKey};
 use elea_fault_injection::rng::Rng;
 use elea_protocol::id::ReplicaId;
 use tokio::sync::oneshot;
+
+use crate::raw::Where;
 
 /// What a hostile client does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -91,9 +91,6 @@ impl Mischief {
         }
     }
 }
-
-/// Where a replica listens at present.
-pub type Where = Arc<dyn Fn(ReplicaId) -> Option<SocketAddr> + Send + Sync>;
 
 /// Who is harmed, and by which key.
 #[derive(Clone)]

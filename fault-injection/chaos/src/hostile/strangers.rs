@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
 use super::Target;
-use super::raw::{body, dial, frame, greeted};
+use crate::raw::{body, dial, frame, greeted};
 
 /// After something that failed.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -39,7 +39,7 @@ const LARGE: usize = 256 << 10;
 pub(super) async fn statuses(mut target: Target) {
     loop {
         let victim = target.somebody();
-        let Ok(stream) = greeted(&target, victim).await else {
+        let Ok(stream) = greeted(&target.at, &target.key, victim).await else {
             target.tally.ended(false);
             sleep(PAUSE).await;
             continue;
@@ -76,7 +76,7 @@ pub(super) async fn churn(mut target: Target) {
     loop {
         let victim = target.somebody();
         target.tally.acts(1);
-        let done = greeted(&target, victim).await;
+        let done = greeted(&target.at, &target.key, victim).await;
         target.tally.ended(done.is_ok());
         sleep(if done.is_ok() { BETWEEN } else { PAUSE }).await;
     }
@@ -89,7 +89,7 @@ pub(super) async fn silent(target: &Target) {
         loop {
             held.retain(is_open);
             for _ in held.len()..SOCKETS.min(held.len() + SOCKETS_AT_ONCE) {
-                let Ok(stream) = dial(target, victim).await else { break };
+                let Ok(stream) = dial(&target.at, victim).await else { break };
                 target.tally.acts(1);
                 held.push(stream);
             }
@@ -113,8 +113,8 @@ pub(super) async fn garbage(mut target: Target) {
         let victim = target.somebody();
         let (kind, bytes) = (target.rng.between(0, 5), target.rng.bytes::<256>());
         let stream = match kind {
-            0..3 => dial(&target, victim).await,
-            _ => greeted(&target, victim).await,
+            0..3 => dial(&target.at, victim).await,
+            _ => greeted(&target.at, &target.key, victim).await,
         };
         let Ok(mut stream) = stream else {
             target.tally.ended(false);
@@ -175,7 +175,9 @@ async fn ask_on(
     session: SessionId,
     number: &mut u64,
 ) -> io::Result<()> {
-    let mut stream = greeted(target, victim).await.inspect_err(|_| target.tally.ended(false))?;
+    let mut stream = greeted(&target.at, &target.key, victim)
+        .await
+        .inspect_err(|_| target.tally.ended(false))?;
     loop {
         let body = Request {
             client: ClientId::from(target.key.public_key()),

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::*;
+use crate::raw;
 
 /// Connections, and bytes behind the greeting.
 type Seen = Arc<watch::Sender<(u64, u64)>>;

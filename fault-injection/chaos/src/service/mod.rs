@@ -222,7 +222,7 @@ impl Service {
             "weak": { "steady": share(&self.steady[0]), "eager": share(&self.eager[0]) },
             "strong": { "steady": share(&self.steady[1]), "eager": share(&self.eager[1]) },
             "late": self.late.iter().take(SHOWN).map(late).collect::<Vec<_>>(),
-            "late_spells": self.spells().iter().map(Spell::to_json).collect::<Vec<_>>(),
+            "late_spells": self.spells().into_iter().map(Spell::to_json).collect::<Vec<_>>(),
         })
     }
 
@@ -263,7 +263,7 @@ pub struct Spell {
 }
 
 impl Spell {
-    fn to_json(&self) -> Json {
+    fn to_json(self) -> Json {
         json!({
             "from": seconds(self.from),
             "to": seconds(self.to),

@@ -109,7 +109,7 @@ fn a_client_is_owed_nothing_by_those_it_does_not_reach() {
 #[test]
 fn who_is_heard_in_one_direction_only_does_not_count() {
     for ill in [Ill::Mute(replica(1)), Ill::Deaf(replica(1)), Ill::Dropped(replica(1))] {
-        let one = timeline(&[(20, &[ill.clone()]), (40, &[])]);
+        let one = timeline(&[(20, std::slice::from_ref(&ill)), (40, &[])]);
         assert_eq!(owed_seconds(&one, Level::Strong), seconds(&[(2, 57)]), "the others do");
         let two = timeline(&[(20, &[ill, Ill::Down(replica(2))]), (40, &[])]);
         assert_eq!(owed_seconds(&two, Level::Strong), seconds(&[(2, 16), (42, 57)]));

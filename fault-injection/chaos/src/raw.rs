@@ -1,39 +1,48 @@
 //! Connections without a client library, which would not let one misbehave.
 
 use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use elea_protocol::codec::{self, FRAME_MAX};
 use elea_protocol::id::{ClientId, ReplicaId};
 use elea_protocol::message::{HelloBody, Origin, ToClient, ToReplica};
-use elea_protocol::seal::{Signer as _, sign_hello};
+use elea_protocol::seal::{SecretKey, Signer as _, sign_hello};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::Target;
-
 /// How long a step of a connection may take.
 const PATIENCE: Duration = Duration::from_secs(3);
 
+/// Where a replica listens at present.
+pub type Where = Arc<dyn Fn(ReplicaId) -> Option<SocketAddr> + Send + Sync>;
+
 /// A connection on which nothing was said yet.
-pub(super) async fn dial(target: &Target, id: ReplicaId) -> io::Result<TcpStream> {
-    let at = (target.at)(id).ok_or_else(|| io::Error::other("it is down"))?;
+///
+/// # Errors
+/// The replica is down, or does not take it.
+pub async fn dial(at: &Where, id: ReplicaId) -> io::Result<TcpStream> {
+    let at = at(id).ok_or_else(|| io::Error::other("it is down"))?;
     let stream = timeout(PATIENCE, TcpStream::connect(at)).await??;
     stream.set_nodelay(true)?;
     Ok(stream)
 }
 
 /// A connection that has shown its key and was welcomed.
-pub(super) async fn greeted(target: &Target, id: ReplicaId) -> io::Result<TcpStream> {
-    let mut stream = dial(target, id).await?;
+///
+/// # Errors
+/// It was turned away, or not answered in time.
+pub async fn greeted(at: &Where, key: &SecretKey, id: ReplicaId) -> io::Result<TcpStream> {
+    let mut stream = dial(at, id).await?;
     let greet = async {
         let ToClient::Challenge(challenge) = message(&mut stream).await? else {
             return Err(io::Error::other("no challenge"));
         };
-        let origin = Origin::Client(ClientId::from(target.key.public_key()));
+        let origin = Origin::Client(ClientId::from(key.public_key()));
         let body = HelloBody { origin, to: id, nonce: challenge.nonce };
-        let hello = sign_hello(&*target.key, &challenge.genesis, body);
+        let hello = sign_hello(key, &challenge.genesis, body);
         stream.write_all(&frame(&ToReplica::Hello(hello))?).await?;
         match message(&mut stream).await? {
             ToClient::Welcome => Ok(()),
@@ -45,19 +54,29 @@ pub(super) async fn greeted(target: &Target, id: ReplicaId) -> io::Result<TcpStr
 }
 
 /// A message with its length before it.
-pub(super) fn frame(message: &ToReplica) -> io::Result<Vec<u8>> {
+///
+/// # Errors
+/// It is longer than any may be.
+pub fn frame(message: &ToReplica) -> io::Result<Vec<u8>> {
     let body = codec::encode(message).map_err(io::Error::other)?;
     let length = u32::try_from(body.len()).map_err(io::Error::other)?;
     Ok([&length.to_be_bytes()[..], &body].concat())
 }
 
-async fn message<R: AsyncRead + Unpin>(from: &mut R) -> io::Result<ToClient> {
+/// The next frame, as a replica says it.
+///
+/// # Errors
+/// The connection ends, or says something else.
+pub async fn message<R: AsyncRead + Unpin>(from: &mut R) -> io::Result<ToClient> {
     let body = body(from).await?;
     codec::decode(&body).map_err(io::Error::other)
 }
 
 /// The next frame, whatever is in it.
-pub(super) async fn body<R: AsyncRead + Unpin>(from: &mut R) -> io::Result<Vec<u8>> {
+///
+/// # Errors
+/// The connection ends.
+pub async fn body<R: AsyncRead + Unpin>(from: &mut R) -> io::Result<Vec<u8>> {
     let length = usize::try_from(from.read_u32().await?).map_err(io::Error::other)?;
     if length > FRAME_MAX {
         return Err(io::Error::other("a frame too large"));
