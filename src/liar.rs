@@ -52,11 +52,13 @@ impl Liar<'_> {
         let ToClient::Challenge(challenge) = receive(&mut stream).await? else {
             return Err(io::Error::other("no challenge came"));
         };
-        let body = HelloBody { origin: Origin::Replica(self.id), to, nonce: challenge.nonce };
+        let origin = Origin::Replica(self.id);
+        let nonce = challenge.nonce;
+        let body = HelloBody { origin, to, nonce, instance: 1, own_nonce: [0; 32] };
         let hello = sign_hello(self.key, self.membership.genesis(), body);
         send(&mut stream, &ToReplica::Hello(hello)).await?;
         match receive(&mut stream).await? {
-            ToClient::Welcome => Ok(stream),
+            ToClient::Greeting(_) => Ok(stream),
             _ => Err(io::Error::other("the hello was not welcome")),
         }
     }

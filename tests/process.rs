@@ -22,6 +22,8 @@ mod harness;
 mod kill_all;
 #[path = "../src/liar.rs"]
 mod liar;
+#[path = "process/links.rs"]
+mod links;
 #[path = "process/one_shot.rs"]
 mod one_shot;
 #[path = "process/partition.rs"]

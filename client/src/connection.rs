@@ -40,6 +40,8 @@ pub(crate) struct Connection {
     pub link: Arc<Link>,
     pub membership: Arc<Membership>,
     pub signer: Arc<dyn Signer>,
+    /// The same for all who share the sessions of this key, and for nobody else.
+    pub instance: u64,
     pub awaited: Arc<Awaited>,
     pub inbound: mpsc::UnboundedSender<Inbound>,
 }
@@ -172,7 +174,8 @@ impl Connection {
     async fn greet(&self, mut framed: Wire, challenge: Challenge) -> Result<Wire, Lost> {
         let Challenge { replica, nonce, .. } = challenge;
         let origin = self.origin();
-        let body = HelloBody { origin, to: replica, nonce };
+        let instance = self.instance;
+        let body = HelloBody { origin, to: replica, nonce, instance, own_nonce: [0; 32] };
         let hello = sign_hello(&*self.signer, self.membership.genesis(), body);
         let frame = codec::encode(&ToReplica::Hello(hello))?;
         framed.send(frame).await.map_err(Lost::Broken)?;
@@ -224,7 +227,10 @@ impl Connection {
         let me = self.link.id;
         let others = Lost::Misbehaves("it speaks for another replica");
         Ok(match message {
-            ToClient::Challenge(_) | ToClient::Welcome => {
+            ToClient::Challenge(_)
+            | ToClient::Welcome
+            | ToClient::Greeting(_)
+            | ToClient::Peer(_) => {
                 return Err(Lost::Misbehaves("a greeting out of place"));
             }
             ToClient::Farewell(farewell) => return Err(Lost::Farewell(farewell)),

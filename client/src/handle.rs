@@ -214,6 +214,12 @@ impl Client {
             .zip(&cluster.addresses)
             .map(|(replica, address)| Arc::new(Link::new(replica, address.clone())))
             .collect();
+        let sessions = match options.sessions {
+            Some(file) => Sessions::File(file),
+            None => Sessions::in_memory(*membership.genesis(), id),
+        };
+        let instance =
+            sessions.instance().map_err(|error| Error::Configuration(error.to_string()))?;
         let signer: Arc<dyn Signer> = Arc::new(key);
         let awaited = Arc::new(Awaited::default());
         let (inbound, from_replicas) = mpsc::unbounded_channel();
@@ -222,15 +228,12 @@ impl Client {
                 link: Arc::clone(link),
                 membership: Arc::clone(membership),
                 signer: Arc::clone(&signer),
+                instance,
                 awaited: Arc::clone(&awaited),
                 inbound: inbound.clone(),
             };
             tokio::spawn(connection.run());
         }
-        let sessions = match options.sessions {
-            Some(file) => Sessions::File(file),
-            None => Sessions::in_memory(*membership.genesis(), id),
-        };
         let owner = Owner::start(Parts {
             membership: Arc::clone(membership),
             signer,

@@ -122,6 +122,7 @@ mod tests {
             disk: DiskHealth::Sound,
             transfer: None,
             refused: Vec::new(),
+            doubled: Vec::new(),
             counters: Vec::new(),
         }
     }

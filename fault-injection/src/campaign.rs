@@ -69,6 +69,7 @@ const SAFETY: &[&str] = &[
     "core:certificates",
     "core:checkpoints_cast",
     "core:checkpoints_stable",
+    "core:checkpoints_quiet",
     "core:commits_cast",
     "core:executed_slots",
     "core:locks_aside",

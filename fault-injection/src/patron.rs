@@ -440,6 +440,8 @@ impl Patron {
             }
             ToClient::Challenge(_)
             | ToClient::Welcome
+            | ToClient::Greeting(_)
+            | ToClient::Peer(_)
             | ToClient::Farewell(_)
             | ToClient::Status(_)
             | ToClient::Evidence(_) => {}

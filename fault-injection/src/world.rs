@@ -667,6 +667,7 @@ impl<S: Subject> World<S> {
                 nonce,
                 counters: Vec::new(),
                 disk: DiskHealth::Sound,
+                doubled: Vec::new(),
             },
             (Party::Client(index), ToReplica::AskEvidence) => {
                 Event::AskEvidence { client: self.clients.id_of(index) }

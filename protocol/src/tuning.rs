@@ -75,6 +75,9 @@ pub struct Tuning {
     pub commit_interval: u64,
     /// After so long without a new order everybody votes at the head, in ms.
     pub commit_delay_ms: u64,
+    /// After so long without a new order, once the head is certified, everybody votes for its state,
+    /// in ms.
+    pub checkpoint_delay_ms: u64,
     /// How often replicas tell each other where they stand, in ms.
     pub status_interval_ms: u64,
     /// How long a request may wait to be ordered before its replica loses patience, in ms. After
@@ -129,6 +132,7 @@ impl Default for Tuning {
             rules: Rules::default(),
             commit_interval: 32,
             commit_delay_ms: 25,
+            checkpoint_delay_ms: 250,
             status_interval_ms: 250,
             request_timeout_ms: 1000,
             view_change_timeout_ms: 1500,
@@ -184,7 +188,7 @@ impl Tuning {
             max_speculative_slots,
             max_speculative_bytes,
         } = self.rules;
-        let rows: [(&'static str, u64, u64, u64, &'static str); 30] = [
+        let rows: [(&'static str, u64, u64, u64, &'static str); 31] = [
             ("max_sessions", max_sessions, 1, 1 << 16, "1 to 65536"),
             ("max_clients", max_clients, 1, 1 << 24, "1 to 16777216"),
             ("session_window", session_window, 1, 1 << 12, "1 to 4096"),
@@ -192,6 +196,7 @@ impl Tuning {
             ("checkpoint_interval", checkpoint_interval, 1, 1 << 16, "1 to 65536"),
             ("commit_interval", self.commit_interval, 1, 1 << 12, "1 to 4096"),
             ("commit_delay_ms", self.commit_delay_ms, 1, MINUTE, "1 to 60000"),
+            ("checkpoint_delay_ms", self.checkpoint_delay_ms, 1, HOUR, "1 to 3600000"),
             ("status_interval_ms", self.status_interval_ms, 10, MINUTE, "10 to 60000"),
             ("request_timeout_ms", self.request_timeout_ms, 20, HOUR, "20 to 3600000"),
             (

@@ -22,6 +22,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -29,7 +30,7 @@ use bytes::Bytes;
 use elea_protocol::application::{Application, Restore, Snapshot};
 use elea_protocol::cluster_file::ClusterFile;
 use elea_protocol::codec::{self, Canonical, FRAME_MAX};
-use elea_protocol::id::{Digest, ReplicaId};
+use elea_protocol::id::{Digest, ReplicaId, Slot};
 use elea_protocol::membership::Membership;
 use elea_protocol::message::Position;
 use elea_protocol::replica::{Replica, Setup, StartError, StateHead};
@@ -65,7 +66,7 @@ pub enum BackupError {
     },
     /// No state has been certified yet.
     #[error(
-        "there is nothing to back up in {0} yet: no state that it holds has been certified by the replicas; that happens once in so many slots, see `checkpoint_interval` in the operations guide"
+        "there is nothing to back up in {0} yet: no state that it holds has been certified by the replicas; that happens as soon as nothing is written for a moment, so start it again and stop it a second later"
     )]
     Nothing(PathBuf),
     /// The file cannot be written.
@@ -145,6 +146,8 @@ pub struct Backup {
     pub chunks: u32,
     /// The size of the file.
     pub bytes: u64,
+    /// When it is written: the last slot that its replica knew to be final, if that is a later one.
+    pub final_beyond: Option<Slot>,
 }
 
 /// Writes the newest stable state that the data folder of a stopped replica holds to `out`, where no
@@ -204,7 +207,8 @@ pub fn write<A: Application>(
         fs::rename(&part, out)
             .and_then(|()| File::open(folder.unwrap_or(Path::new(".")))?.sync_all())
             .map_err(|error| unwritable(&error))?;
-        Ok(backup)
+        let last = replica.lock().map_or(Slot::GENESIS, |lock| lock.commit.slot);
+        Ok(Backup { final_beyond: (last > backup.at.slot).then_some(last), ..backup })
     };
     finish().inspect_err(|_| {
         // What is left of a failed attempt is of no use; that it cannot be removed changes nothing.
@@ -298,7 +302,9 @@ fn write_part<S: Snapshot>(
     snapshot: &S,
 ) -> Result<(), Trouble> {
     let wrong = |what: &str| Trouble::Wrong(what.to_owned());
-    let to = BufWriter::new(File::create(path)?);
+    // It holds all keys and values.
+    let private = File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    let to = BufWriter::new(private);
     let mut file = Digesting { to, hash: Sha256::new() };
     file.put(MAGIC)?;
     file.put_part(cluster.to_text().as_bytes())?;
@@ -410,7 +416,7 @@ fn read_from<A: Application>(
         return Err(wrong("something follows its end"));
     }
     let (at, state) = (stable.position(), digests.application);
-    Ok(Backup { cluster, at, state, chunks, bytes })
+    Ok(Backup { cluster, at, state, chunks, bytes, final_beyond: None })
 }
 
 /// The head, if a strong quorum of these replicas signed it.

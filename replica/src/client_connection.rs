@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clients::{Admission, Answers};
 use crate::counters::Counter;
+use crate::doubles::Voice;
 use crate::frames::{self, FrameError, Reader, Writer};
 use crate::handshake::{Turn, frame_counter, rejection_counter};
 use crate::limits::OVERHEAD;
@@ -33,6 +34,7 @@ pub(crate) async fn serve(
     shell: &Shell,
     client: ClientId,
     turn: Turn,
+    voice: &Voice,
     mut reader: Reader,
     mut writer: Writer,
 ) {
@@ -42,7 +44,7 @@ pub(crate) async fn serve(
             shell.counters.warn(counter, format_args!("{client:?} has to wait"));
             tokio::select! {
                 () = turn.evicted.cancelled() => {}
-                () = frames::farewell(reader, writer, Farewell::TooManyConnections) => {}
+                () = frames::farewell(reader, &mut writer, Farewell::TooManyConnections) => {}
             }
             return;
         }
@@ -65,17 +67,17 @@ pub(crate) async fn serve(
             writing.abort();
             None
         }
-        word = receive(shell, &admission, &mut reader) => word,
+        word = receive(shell, &admission, voice, &mut reader) => word,
     };
     tracing::debug!(?client, farewell = ?word, "client disconnected");
     // It makes room only at the very end. Without the admission the writer ends when it has written what is queued.
     drop(admission);
     match writing.await {
-        Ok(Ok(writer)) => {
+        Ok(Ok(mut writer)) => {
             let Some(word) = word else { return };
             tokio::select! {
                 () = seat.evicted.cancelled() => {}
-                () = frames::farewell(reader, writer, word) => {}
+                () = frames::farewell(reader, &mut writer, word) => {}
             }
         }
         Ok(Err(Broken::TooSlow)) => {
@@ -87,7 +89,12 @@ pub(crate) async fn serve(
 }
 
 /// Takes in messages until the connection has to close; gives back what to say.
-async fn receive(shell: &Shell, admission: &Admission, reader: &mut Reader) -> Option<Farewell> {
+async fn receive(
+    shell: &Shell,
+    admission: &Admission,
+    voice: &Voice,
+    reader: &mut Reader,
+) -> Option<Farewell> {
     let client = admission.client;
     let misbehaved = |counter, what: &dyn std::fmt::Display| {
         shell.counters.warn(counter, format_args!("{client:?}: {what}"));
@@ -99,6 +106,7 @@ async fn receive(shell: &Shell, admission: &Admission, reader: &mut Reader) -> O
             Err(FrameError::Closed | FrameError::Io(_)) => return None,
             Err(error) => return misbehaved(frame_counter(&error), &error),
         };
+        voice.heard();
         // Room comes first: a request that finds none is not worth its check.
         let room = shell.inbox.client_room(&admission.share, bytes + OVERHEAD);
         match (message, room) {
@@ -126,7 +134,9 @@ async fn receive(shell: &Shell, admission: &Admission, reader: &mut Reader) -> O
             }
             (ToReplica::AskStatus(nonce), _) => {
                 let (counters, disk) = (shell.counters.all(), shell.files.health());
-                if !shell.inbox.put_question(Event::AskStatus { client, nonce, counters, disk }) {
+                let doubled = shell.doubles.told();
+                let question = Event::AskStatus { client, nonce, counters, disk, doubled };
+                if !shell.inbox.put_question(question) {
                     shell.counters.count(Counter::QuestionBusy);
                 }
             }

@@ -27,6 +27,8 @@ pub(crate) struct Router {
     pub(crate) certified: Arc<Certified>,
     /// What the replica may do.
     pub(crate) standing: watch::Sender<Standing>,
+    /// Whether everything that it knows to be final is in a stable state.
+    pub(crate) settled: watch::Sender<bool>,
 }
 
 impl Router {
@@ -90,6 +92,9 @@ pub(crate) fn run<A: Application>(
                 explain(standing);
             }
             is_new
+        });
+        router.settled.send_if_modified(|known| {
+            std::mem::replace(known, replica.is_settled()) != replica.is_settled()
         });
         if doubted != replica.in_quarantine().is_some() {
             doubted = !doubted;

@@ -55,6 +55,8 @@ counters! {
     ClientEvicted = "client_evicted",
     /// One client has as many connections open as it may have.
     ClientConnectionsFull = "client_connections_full",
+    /// A key is in use in two places at once.
+    KeyUsedTwice = "key_used_twice",
     /// A peer dialled anew and its older connection was closed.
     PeerReplaced = "peer_replaced",
     /// A connection ended within a frame.
@@ -97,6 +99,8 @@ counters! {
     DialFailed = "dial_failed",
     /// A link to a peer came up.
     LinksUp = "links_up",
+    /// A peer that cannot be dialled is talked to over the connection that it dialled.
+    LinksBack = "links_back",
     /// Signatures checked.
     SignaturesChecked = "signatures_checked",
     /// Signatures that had been checked before.

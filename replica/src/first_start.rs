@@ -8,6 +8,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use elea_protocol::id::{Digest, Life, ReplicaId, hex, unhex};
@@ -80,7 +81,9 @@ fn write(path: &Path, lines: &[(Digest, Life)], new: (Digest, Life)) -> io::Resu
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".part");
     let part = path.with_file_name(name);
-    let mut file = File::create(&part)?;
+    let mut private = File::options();
+    private.write(true).create(true).truncate(true).mode(0o600);
+    let mut file = private.open(&part)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     fs::rename(&part, path)?;

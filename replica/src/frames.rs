@@ -71,9 +71,11 @@ pub(crate) async fn read_to_replica(reader: &mut Reader) -> Result<(ToReplica, u
     Ok((codec::decode(&frame)?, frame.len()))
 }
 
-/// Reads one message that a replica sends to whoever dialled it.
-pub(crate) async fn read_to_client(reader: &mut Reader) -> Result<ToClient, FrameError> {
-    Ok(codec::decode(&read(reader).await?)?)
+/// Reads one message that a replica sends to whoever dialled it, and the bytes of its frame. May be
+/// dropped and called again without losing anything.
+pub(crate) async fn read_to_client(reader: &mut Reader) -> Result<(ToClient, usize), FrameError> {
+    let frame = read(reader).await?;
+    Ok((codec::decode(&frame)?, frame.len()))
 }
 
 async fn read(reader: &mut Reader) -> Result<BytesMut, FrameError> {
@@ -109,9 +111,9 @@ pub(crate) async fn flush(writer: &mut Writer) -> io::Result<()> {
 ///
 /// A socket that is closed with unread bytes in it resets the connection, and the reset may
 /// overtake the word. So what still comes in is read and thrown away for a moment.
-pub(crate) async fn farewell(reader: Reader, mut writer: Writer, word: Farewell) {
+pub(crate) async fn farewell(reader: Reader, writer: &mut Writer, word: Farewell) {
     let _ = timeout(LINGER, async {
-        write(&mut writer, &ToClient::Farewell(word)).await?;
+        write(writer, &ToClient::Farewell(word)).await?;
         writer.get_mut().shutdown().await?;
         let mut rest = reader.into_inner().take(LINGER_BYTES as u64);
         tokio::io::copy(&mut rest, &mut tokio::io::sink()).await?;

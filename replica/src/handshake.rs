@@ -29,7 +29,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use elea_protocol::message::{
-    Challenge, Farewell, Knock, Origin, ToClient, ToReplica, WIRE_VERSION,
+    Challenge, Farewell, HelloBody, Knock, Origin, ToClient, ToReplica, WIRE_VERSION,
 };
 use elea_protocol::seal::Rejection;
 use tokio_util::sync::CancellationToken;
@@ -183,13 +183,13 @@ pub(crate) type Refused = (Counter, Option<Farewell>);
 
 const GONE: Refused = (Counter::HandshakeAborted, None);
 
-/// Challenges a connection and checks its answer.
+/// Challenges a connection, checks its answer, and gives back what that says.
 pub(crate) async fn challenge(
     shell: &Shell,
     turn: &mut Turn,
     reader: &mut Reader,
     writer: &mut Writer,
-) -> Result<Origin, Refused> {
+) -> Result<HelloBody, Refused> {
     let nonce = rand::random();
     let (genesis, replica) = (*shell.membership.genesis(), shell.me);
     let challenge = Challenge { version: WIRE_VERSION, genesis, replica, nonce };
@@ -209,7 +209,7 @@ pub(crate) async fn challenge(
         Ok(hello) if hello.body.origin == Origin::Replica(shell.me) => {
             Err((Counter::HelloUnknownSigner, Some(Farewell::NotAdmitted)))
         }
-        Ok(hello) => Ok(hello.body.origin),
+        Ok(hello) => Ok(hello.body),
         Err(rejection) => Err(refused(rejection)),
     }
 }

@@ -28,6 +28,7 @@ mod counters;
 mod descriptors;
 #[cfg(test)]
 mod dice;
+mod doubles;
 mod first_start;
 mod frames;
 mod handshake;

@@ -9,8 +9,10 @@ use elea_net::Listening;
 use elea_protocol::codec::FRAME_MAX;
 use elea_protocol::id::ReplicaId;
 use elea_protocol::membership::Membership;
-use elea_protocol::message::{Farewell, Origin};
+use elea_protocol::message::{Farewell, Greeting, Origin};
+use elea_protocol::seal::Signer;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -18,9 +20,11 @@ use tokio_util::sync::CancellationToken;
 use crate::certified::Certified;
 use crate::clients::Clients;
 use crate::counters::{Counter, Counters};
+use crate::doubles::Doubles;
 use crate::handshake::{self, Waiting};
 use crate::inbox::Inbox;
 use crate::limits::{CLIENT_FRAME_MAX, HELLO_FRAME_MAX, Limits};
+use crate::peer_link::Back;
 use crate::store::Files;
 use crate::{client_connection, frames, peer_connection};
 
@@ -37,6 +41,13 @@ pub(crate) struct Shell {
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) certified: Arc<Certified>,
     pub(crate) clients: Arc<Clients>,
+    /// Signs for this replica that it is the one that was reached.
+    pub(crate) signer: Arc<dyn Signer>,
+    /// This process, among all that may ever have used the key.
+    pub(crate) instance: u64,
+    pub(crate) doubles: Arc<Doubles>,
+    /// By peer id: the connection that it dialled last, for what is to be said to it.
+    pub(crate) backs: Vec<watch::Sender<Option<Back>>>,
     /// By peer: cancelled when it dials anew.
     pub(crate) peers: Mutex<HashMap<ReplicaId, CancellationToken>>,
     pub(crate) waiting: Arc<Waiting>,
@@ -53,6 +64,13 @@ impl Shell {
 
     pub(crate) fn write_timeout(&self) -> Duration {
         Duration::from_millis(self.limits.write_timeout_ms)
+    }
+
+    /// Has what is to be said to a peer go over this connection where there is no better way.
+    pub(crate) fn offer(&self, peer: ReplicaId, back: &Back) {
+        if let Some(way) = self.backs.get(usize::from(peer.0)) {
+            way.send_replace(Some(back.clone()));
+        }
     }
 
     pub(crate) fn peers(&self) -> MutexGuard<'_, HashMap<ReplicaId, CancellationToken>> {
@@ -110,21 +128,27 @@ async fn serve(shell: Arc<Shell>, stream: TcpStream, from: IpAddr) {
         ) => answered.unwrap_or(Err((Counter::HandshakeTimeout, Some(Farewell::NotAdmitted)))),
     };
     match answered {
-        Ok(Origin::Replica(peer)) => {
-            drop(turn);
-            reader.decoder_mut().set_max_frame_length(FRAME_MAX);
-            peer_connection::serve(&shell, peer, reader, writer).await;
-        }
-        Ok(Origin::Client(client)) => {
-            reader.decoder_mut().set_max_frame_length(CLIENT_FRAME_MAX);
-            client_connection::serve(&shell, client, turn, reader, writer).await;
+        Ok(hello) => {
+            let voice = shell.doubles.voice(hello.origin, hello.instance);
+            match hello.origin {
+                Origin::Replica(peer) => {
+                    drop(turn);
+                    reader.decoder_mut().set_max_frame_length(FRAME_MAX);
+                    let greeting = Greeting { to: peer, nonce: hello.own_nonce };
+                    peer_connection::serve(&shell, greeting, &voice, reader, writer).await;
+                }
+                Origin::Client(client) => {
+                    reader.decoder_mut().set_max_frame_length(CLIENT_FRAME_MAX);
+                    client_connection::serve(&shell, client, turn, &voice, reader, writer).await;
+                }
+            }
         }
         Err((counter, word)) => {
             shell.counters.warn(counter, "a connection was not let in");
             let Some(word) = word else { return };
             tokio::select! {
                 () = evicted.cancelled() => {}
-                () = frames::farewell(reader, writer, word) => {}
+                () = frames::farewell(reader, &mut writer, word) => {}
             }
         }
     }

@@ -30,6 +30,7 @@ use crate::config::{Config, RunError};
 use crate::core_thread::{self, Router};
 use crate::counters::Counters;
 use crate::descriptors::Descriptors;
+use crate::doubles::Doubles;
 use crate::first_start;
 use crate::handshake::Waiting;
 use crate::inbox::Inbox;
@@ -40,6 +41,9 @@ use crate::scrub::Scrub;
 use crate::store::Store;
 use crate::store_thread::store_queue;
 use crate::verified_cache::VerifiedCache;
+
+/// How long a stop waits for the state of the head to be certified.
+const SETTLE: Duration = Duration::from_secs(1);
 
 /// Runs a replica until `shutdown` comes or it cannot go on.
 ///
@@ -68,6 +72,7 @@ pub struct Node {
     failure: watch::Receiver<Option<RunError>>,
     links_up: watch::Receiver<usize>,
     standing: watch::Receiver<Standing>,
+    settled: watch::Receiver<bool>,
     core: Worker,
     store: Worker,
     scrub: Worker,
@@ -164,6 +169,10 @@ impl Node {
             files: store.files(),
             inbox: Arc::new(inbox),
             certified: Arc::clone(&certified),
+            signer: Arc::clone(&setup.signer),
+            instance: rand::random(),
+            doubles: Doubles::new(Arc::clone(&counters)),
+            backs: (0..replicas).map(|_| watch::channel(None).0).collect(),
             clients: Clients::new(limits, Arc::clone(&counters)),
             peers: Mutex::new(HashMap::new()),
             waiting: Waiting::new(limits.handshakes, Arc::clone(&counters)),
@@ -175,10 +184,8 @@ impl Node {
         let links = others(&setup, addresses)
             .map(|other| {
                 let (peer, address) = other?;
-                let (setup, up) = (setup.clone(), up.clone());
-                let counters = Arc::clone(&counters);
-                let (link, task) =
-                    link(setup, peer, address, limits, counters, up, links_end.clone());
+                let back = shell.backs.get(usize::from(peer.0))?.subscribe();
+                let (link, task) = link(&shell, peer, address, back, up.clone(), links_end.clone());
                 tasks.push(task);
                 Some(link)
             })
@@ -210,7 +217,15 @@ impl Node {
         })?;
         let inbox = Arc::clone(&shell.inbox);
         let (tell, standing) = watch::channel(replica.standing());
-        let router = Router { store: queue, outbound, counters, certified, standing: tell };
+        let (tell_settled, settled) = watch::channel(replica.is_settled());
+        let router = Router {
+            store: queue,
+            outbound,
+            counters,
+            certified,
+            standing: tell,
+            settled: tell_settled,
+        };
         let core = Worker::spawn(format!("{me}-core"), failed, move || {
             core_thread::run(replica, &inbox, router, clock, limits.store_backlog_bytes);
             Ok(())
@@ -225,6 +240,7 @@ impl Node {
             failure,
             links_up,
             standing,
+            settled,
             core,
             store,
             scrub,
@@ -284,8 +300,9 @@ impl Node {
         error.unwrap_or_else(|| RunError::Panicked("unknown".to_owned()))
     }
 
-    /// Stops it: takes nothing more in, writes what has been decided, sends what rests on it, says
-    /// farewell.
+    /// Stops it: waits a moment for the state of a quiet head to be certified, so that a backup has
+    /// all that is final, takes nothing more in, writes what has been decided, sends what rests on it,
+    /// says farewell.
     ///
     /// # Errors
     /// It had failed before, or its disk does not answer.
@@ -293,6 +310,7 @@ impl Node {
         let step = Duration::from_millis(self.shell.limits.stop_timeout_ms);
         let me = self.shell.me;
         tracing::info!(replica = %me, "stopping");
+        self.settle().await;
         self.shell.no_more.cancel();
         self.shell.inbox.close();
         self.scrub_end = None;
@@ -314,6 +332,20 @@ impl Node {
             Some(error) => Err(error),
             None if !quiet => Err(RunError::StopTimeout(self.shell.limits.stop_timeout_ms)),
             None => Ok(()),
+        }
+    }
+}
+
+impl Node {
+    /// Waits until all that is final is in a stable state, if that is to be expected.
+    async fn settle(&self) {
+        let enough =
+            self.shell.membership.size().suffices(*self.links_up.borrow() + 1, Strength::Strong);
+        let is_at_work = self.failure.borrow().is_none() && self.standing() == Standing::Voter;
+        if enough && is_at_work {
+            let mut settled = self.settled.clone();
+            // On a cluster that is not quiet it does not come, and is not needed to go on.
+            let _ = timeout(SETTLE, settled.wait_for(|settled| *settled)).await;
         }
     }
 }

@@ -12,44 +12,70 @@ use elea_protocol::evidence::Evidence;
 use elea_protocol::id::ReplicaId;
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{
-    Farewell, Message, SlotEntry, StableProof, ToClient, ToReplica, ViewChange,
+    Farewell, Greeting, Message, SlotEntry, StableProof, ToClient, ToReplica, ViewChange,
 };
 use elea_protocol::replica::Event;
-use elea_protocol::seal::{Rejection, Verified};
+use elea_protocol::seal::{Rejection, Verified, sign};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::counters::Counter;
+use crate::doubles::Voice;
 use crate::frames::{self, FrameError, Reader, Writer};
 use crate::handshake::{frame_counter, rejection_counter};
 use crate::limits::OVERHEAD;
 use crate::listener::Shell;
+use crate::peer_link::Back;
 
 /// More signatures than this are checked elsewhere: at 40 µs each they take longer than a task
 /// should keep its thread.
 const INLINE_SIGNATURES: usize = 32;
 
 /// Serves a peer until it closes, misbehaves, dials anew or the replica stops.
-pub(crate) async fn serve(shell: &Shell, peer: ReplicaId, mut reader: Reader, mut writer: Writer) {
+pub(crate) async fn serve(
+    shell: &Shell,
+    greeting: Greeting,
+    voice: &Voice,
+    mut reader: Reader,
+    mut writer: Writer,
+) {
+    let peer = greeting.to;
     let replaced = CancellationToken::new();
     take_over(shell, peer, &replaced);
     shell.counters.count(Counter::PeersAdmitted);
     tracing::info!(%peer, "peer connected");
-    let welcomed = timeout(shell.write_timeout(), frames::write(&mut writer, &ToClient::Welcome));
-    let word = match welcomed.await {
-        Ok(Ok(())) => tokio::select! {
-            biased;
-            () = shell.stopping.cancelled() => Some(Farewell::Stopping),
-            () = replaced.cancelled() => Some(Farewell::TooManyConnections),
-            word = receive(shell, peer, &mut reader) => word,
-        },
+    let greeting = sign(&*shell.signer, shell.membership.genesis(), shell.me, greeting);
+    let greeting = ToClient::Greeting(greeting.into_inner());
+    let greeted = timeout(shell.write_timeout(), frames::write(&mut writer, &greeting)).await;
+    let back = Back::new(writer);
+    let word = match greeted {
+        Ok(Ok(())) => {
+            shell.offer(peer, &back);
+            tokio::select! {
+                biased;
+                () = shell.stopping.cancelled() => Some(Farewell::Stopping),
+                () = replaced.cancelled() => Some(farewell_of_replaced(voice)),
+                () = back.gone.cancelled() => None,
+                word = receive(shell, peer, voice, &mut reader) => word,
+            }
+        }
         Ok(Err(_)) | Err(_) => None,
     };
+    // Whoever writes to it lets go of it.
+    back.gone.cancel();
     forget(shell, peer, &replaced);
     tracing::info!(%peer, farewell = ?word, "peer disconnected");
     if let Some(word) = word {
-        frames::farewell(reader, writer, word).await;
+        frames::farewell(reader, &mut *back.writer.lock().await, word).await;
+    }
+}
+
+/// Two processes with one key replace each other's connections for ever: both should hear why.
+fn farewell_of_replaced(voice: &Voice) -> Farewell {
+    match voice.is_doubled() {
+        true => Farewell::SecondProcess,
+        false => Farewell::TooManyConnections,
     }
 }
 
@@ -73,7 +99,12 @@ fn forget(shell: &Shell, peer: ReplicaId, replaced: &CancellationToken) {
 }
 
 /// Takes in messages until the connection has to close; gives back what to say.
-async fn receive(shell: &Shell, peer: ReplicaId, reader: &mut Reader) -> Option<Farewell> {
+async fn receive(
+    shell: &Shell,
+    peer: ReplicaId,
+    voice: &Voice,
+    reader: &mut Reader,
+) -> Option<Farewell> {
     loop {
         let (message, bytes) = match frames::read_to_replica(reader).await {
             Ok((ToReplica::Peer(message), bytes)) => (message, bytes),
@@ -90,31 +121,45 @@ async fn receive(shell: &Shell, peer: ReplicaId, reader: &mut Reader) -> Option<
                 return Some(Farewell::Misbehaviour);
             }
         };
-        if let Message::Commit(vote) = &message
-            && shell.certified.covers(&vote.body)
-        {
-            shell.counters.count(Counter::VotesNotNeeded);
-            continue;
+        voice.heard();
+        if let Err(word) = take_in(shell, peer, message, bytes).await {
+            return Some(word);
         }
-        // Room comes first: a peer that sends faster than the core takes is not worth checking.
-        let Some(room) = shell.inbox.peer_room(peer, bytes + OVERHEAD).await else {
-            return Some(Farewell::Stopping);
-        };
-        let kind = message.kind();
-        tracing::trace!(%peer, kind, bytes, "received");
-        match open(&shell.membership, message).await {
-            Ok(message) => {
-                shell.inbox.put_peer(peer, Event::Peer { from: peer, message }, room);
-            }
-            // Replicas may know different clients: who passes on what we refuse is no liar.
-            Err(rejection @ (Rejection::UnknownSigner | Rejection::WeakKey)) => {
-                let counter = rejection_counter(rejection);
-                shell.counters.warn(counter, format_args!("{peer} sent {kind}: {rejection}"));
-            }
-            Err(rejection) => {
-                let counter = rejection_counter(rejection);
-                shell.counters.warn(counter, format_args!("{peer} sent {kind}: {rejection}"));
-                return Some(Farewell::Misbehaviour);
+    }
+}
+
+/// Checks a peer's message, of so many bytes, and hands it to the core. By whichever connection it
+/// came, that one has to close with this word where it must not be.
+pub(crate) async fn take_in(
+    shell: &Shell,
+    peer: ReplicaId,
+    message: Message,
+    bytes: usize,
+) -> Result<(), Farewell> {
+    if let Message::Commit(vote) = &message
+        && shell.certified.covers(&vote.body)
+    {
+        shell.counters.count(Counter::VotesNotNeeded);
+        return Ok(());
+    }
+    // Room comes first: a peer that sends faster than the core takes is not worth checking.
+    let Some(room) = shell.inbox.peer_room(peer, bytes + OVERHEAD).await else {
+        return Err(Farewell::Stopping);
+    };
+    let kind = message.kind();
+    tracing::trace!(%peer, kind, bytes, "received");
+    match open(&shell.membership, message).await {
+        Ok(message) => {
+            shell.inbox.put_peer(peer, Event::Peer { from: peer, message }, room);
+            Ok(())
+        }
+        Err(rejection) => {
+            let counter = rejection_counter(rejection);
+            shell.counters.warn(counter, format_args!("{peer} sent {kind}: {rejection}"));
+            match rejection {
+                // Replicas may know different clients: who passes on what we refuse is no liar.
+                Rejection::UnknownSigner | Rejection::WeakKey => Ok(()),
+                _ => Err(Farewell::Misbehaviour),
             }
         }
     }

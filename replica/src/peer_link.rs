@@ -1,8 +1,11 @@
 //! The way to one peer: a connection that this replica dials and keeps alive.
 //!
-//! It carries what this replica says; what the peer says comes over the peer's own link. While the
-//! peer is away, or when it reads too slowly, messages are dropped and counted: old ones would tell
-//! it nothing, and what it lacks it asks for.
+//! It carries what this replica says; what the peer says comes over the peer's own link. A peer that
+//! cannot be dialled, since it sits behind a translator of addresses or its address is wrong, may have
+//! dialled us: then its connection carries both ways, for as long as there is no other.
+//!
+//! While the peer is away, or when it reads too slowly, messages are dropped and counted: old ones would
+//! tell it nothing, and what it lacks it asks for.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,18 +17,18 @@ use elea_net::{Dialler, Failed};
 use elea_protocol::codec::{self, CodecError, FRAME_MAX};
 use elea_protocol::id::ReplicaId;
 use elea_protocol::message::{
-    Challenge, HelloBody, KnockBody, Origin, ToClient, ToReplica, WIRE_VERSION,
+    Challenge, Farewell, Greeting, HelloBody, KnockBody, Origin, ToClient, ToReplica, WIRE_VERSION,
 };
-use elea_protocol::replica::Setup;
 use elea_protocol::seal::{sign_hello, sign_knock};
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex as AsyncMutex, mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::counters::{Counter, Counters};
 use crate::frames::{self, FrameError, Reader, Writer};
-use crate::limits::Limits;
+use crate::listener::Shell;
+use crate::peer_connection::take_in;
 
 /// So many messages are taken from the queue at a time.
 const GROUP: usize = 256;
@@ -34,16 +37,47 @@ const GROUP: usize = 256;
 pub(crate) struct Parcel {
     message: ToReplica,
     frame: OnceLock<Result<Bytes, CodecError>>,
+    /// The same for connections that the peer dialled.
+    back: OnceLock<Result<Bytes, CodecError>>,
     weight: usize,
 }
 
 impl Parcel {
     pub(crate) fn new(message: ToReplica, weight: usize) -> Self {
-        Self { message, frame: OnceLock::new(), weight }
+        Self { message, frame: OnceLock::new(), back: OnceLock::new(), weight }
     }
 
-    fn frame(&self) -> Result<Bytes, CodecError> {
-        self.frame.get_or_init(|| codec::encode(&self.message)).clone()
+    fn frame(&self, over: Over) -> Result<Bytes, CodecError> {
+        match (over, &self.message) {
+            (Over::Theirs, ToReplica::Peer(message)) => {
+                let encode = || codec::encode(&ToClient::Peer(message.clone()));
+                self.back.get_or_init(encode).clone()
+            }
+            _ => self.frame.get_or_init(|| codec::encode(&self.message)).clone(),
+        }
+    }
+}
+
+/// Whose connection something goes over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Over {
+    /// One that this replica dialled.
+    Ours,
+    /// One that the peer dialled.
+    Theirs,
+}
+
+/// A connection that a peer dialled and that may be written to.
+#[derive(Clone)]
+pub(crate) struct Back {
+    pub(crate) writer: Arc<AsyncMutex<Writer>>,
+    /// It is of no use any more. Whoever finds that says so here.
+    pub(crate) gone: CancellationToken,
+}
+
+impl Back {
+    pub(crate) fn new(writer: Writer) -> Self {
+        Self { writer: Arc::new(AsyncMutex::new(writer)), gone: CancellationToken::new() }
     }
 }
 
@@ -78,16 +112,25 @@ impl Link {
 
 /// The task's end of a link.
 pub(crate) struct LinkTask {
-    pub(crate) setup: Setup,
-    pub(crate) peer: ReplicaId,
-    dialler: Dialler,
-    pub(crate) limits: Limits,
-    pub(crate) counters: Arc<Counters>,
+    shell: Arc<Shell>,
+    peer: ReplicaId,
+    dialling: Arc<Dialling>,
+    /// The connection that the peer dialled last.
+    back: watch::Receiver<Option<Back>>,
     /// How many links are up.
-    pub(crate) up: watch::Sender<usize>,
-    pub(crate) stopping: CancellationToken,
+    up: watch::Sender<usize>,
+    /// Whether this one is.
+    is_up: bool,
+    stopping: CancellationToken,
     queue: mpsc::Receiver<Arc<Parcel>>,
     state: Arc<State>,
+}
+
+/// What it takes to dial a peer.
+struct Dialling {
+    shell: Arc<Shell>,
+    peer: ReplicaId,
+    dialler: Dialler,
 }
 
 /// Why a link is down.
@@ -102,9 +145,11 @@ enum Down {
     #[error("{0}")]
     NotThePeer(String),
     #[error("the peer turned us away: {0}")]
-    Farewell(elea_protocol::message::Farewell),
+    Farewell(Farewell),
     #[error("the peer did not read in time")]
     TooSlow,
+    #[error("the peer closed the connection that it had dialled")]
+    Gone,
     #[error("the replica stops")]
     Stopping,
 }
@@ -120,67 +165,50 @@ impl From<std::io::Error> for Down {
 
 /// A link and the task that keeps it.
 pub(crate) fn link(
-    setup: Setup,
+    shell: &Arc<Shell>,
     peer: ReplicaId,
     address: String,
-    limits: Limits,
-    counters: Arc<Counters>,
+    back: watch::Receiver<Option<Back>>,
     up: watch::Sender<usize>,
     stopping: CancellationToken,
 ) -> (Link, LinkTask) {
-    let (sender, queue) = mpsc::channel(limits.sends_queued);
+    let (sender, queue) = mpsc::channel(shell.limits.sends_queued);
     let state = Arc::new(State { up: AtomicBool::new(false), bytes: AtomicUsize::new(0) });
     let link = Link {
         queue: sender,
         state: Arc::clone(&state),
-        bytes_max: limits.send_bytes_queued,
-        counters: Arc::clone(&counters),
+        bytes_max: shell.limits.send_bytes_queued,
+        counters: Arc::clone(&shell.counters),
     };
-    let dialler = Dialler::new(address);
-    (link, LinkTask { setup, peer, dialler, limits, counters, up, stopping, queue, state })
+    let (shell, dialler) = (Arc::clone(shell), Dialler::new(address));
+    let dialling = Arc::new(Dialling { shell: Arc::clone(&shell), peer, dialler });
+    let is_up = false;
+    (link, LinkTask { shell, peer, dialling, back, up, is_up, stopping, queue, state })
 }
 
-impl LinkTask {
-    /// Keeps the link up until the replica stops.
-    pub(crate) async fn run(mut self) {
-        let (least, most) = (self.limits.redial_min_ms, self.limits.redial_max_ms);
-        let mut wait = least;
+/// A connection on which the peer has let us in, and the next pause should it break soon, in ms.
+type Dialled = (Reader, Writer, u64);
+
+impl Dialling {
+    /// Dials until it succeeds, after a pause of about `wait` ms, 0 for none.
+    async fn until_up(self: Arc<Self>, mut wait: u64) -> Dialled {
+        let (least, most) = (self.shell.limits.redial_min_ms, self.shell.limits.redial_max_ms);
         loop {
-            let stopping = self.stopping.clone();
-            let dialled = tokio::select! {
-                biased;
-                () = stopping.cancelled() => return,
-                dialled = self.dial() => dialled,
-            };
-            match dialled {
-                Ok((reader, writer)) => {
-                    let since = Instant::now();
-                    let why = self.carry(reader, writer).await;
-                    if matches!(why, Down::Stopping) {
-                        return;
-                    }
-                    tracing::info!(peer = %self.peer, %why, "link down");
-                    // A link that breaks as soon as it is up is not dialled in a tight loop.
-                    if since.elapsed() >= Duration::from_millis(most) {
-                        wait = least;
-                    }
-                }
+            if wait > 0 {
+                // Replicas that lost each other together need not come back in step.
+                sleep(Duration::from_millis(rand::random_range(wait / 2..=wait))).await;
+            }
+            wait = (wait * 2).clamp(least, most);
+            match self.dial().await {
+                Ok((reader, writer)) => return (reader, writer, wait),
                 Err(why) => self.cannot_link(&why),
             }
-            // Replicas that lost each other together need not come back in step.
-            let jitter = rand::random_range(wait / 2..=wait);
-            tokio::select! {
-                biased;
-                () = self.stopping.cancelled() => return,
-                () = sleep(Duration::from_millis(jitter)) => {}
-            }
-            wait = (wait * 2).min(most);
         }
     }
 
     fn cannot_link(&self, why: &Failed<Down>) {
         let (peer, address) = (self.peer, self.dialler.address());
-        self.counters.count(Counter::DialFailed);
+        self.shell.counters.count(Counter::DialFailed);
         let is_answered =
             |(_, why): &(_, Down)| matches!(why, Down::NotThePeer(_) | Down::Farewell(_));
         // Somebody answers there, and not as it should be: that does not pass by itself.
@@ -193,23 +221,22 @@ impl LinkTask {
 
     /// Dials and proves who we are.
     async fn dial(&self) -> Result<(Reader, Writer), Failed<Down>> {
-        let patience = Duration::from_millis(self.limits.handshake_timeout_ms);
         let open = |stream| self.open_challenge(stream);
         let greet = |(reader, writer, challenge)| self.greet(reader, writer, challenge);
-        self.dialler.dial(patience, open, greet).await
+        self.dialler.dial(self.shell.handshake_timeout(), open, greet).await
     }
 
     /// Finds out who is there.
     async fn open_challenge(&self, stream: TcpStream) -> Result<(Reader, Writer, Challenge), Down> {
-        let patience = Duration::from_millis(self.limits.write_timeout_ms);
-        let (mut reader, mut writer) = frames::split(stream, FRAME_MAX, patience)?;
-        let (genesis, origin) = (self.setup.membership.genesis(), Origin::Replica(self.setup.id));
+        let (mut reader, mut writer) =
+            frames::split(stream, FRAME_MAX, self.shell.write_timeout())?;
+        let Shell { me, membership, signer, .. } = &*self.shell;
         // At once: a peer that is flooded with connections keeps this one.
-        let body = KnockBody { origin, to: self.peer };
-        let knock = sign_knock(&*self.setup.signer, genesis, body);
+        let body = KnockBody { origin: Origin::Replica(*me), to: self.peer };
+        let knock = sign_knock(&**signer, membership.genesis(), body);
         frames::write(&mut writer, &ToReplica::Knock(knock)).await?;
         let not_the_peer = |what: String| Err(Down::NotThePeer(what));
-        let challenge = match frames::read_to_client(&mut reader).await? {
+        let challenge = match frames::read_to_client(&mut reader).await?.0 {
             ToClient::Challenge(challenge) => challenge,
             ToClient::Farewell(word) => return Err(Down::Farewell(word)),
             _ => return not_the_peer("whoever listens there sent no challenge".to_owned()),
@@ -220,7 +247,7 @@ impl LinkTask {
                 challenge.version
             ));
         }
-        if challenge.genesis != *self.setup.membership.genesis() {
+        if challenge.genesis != *self.shell.membership.genesis() {
             return not_the_peer(format!("it belongs to cluster {}", challenge.genesis));
         }
         if challenge.replica != self.peer {
@@ -229,49 +256,166 @@ impl LinkTask {
         Ok((reader, writer, challenge))
     }
 
-    /// Says who we are.
+    /// Says who we are, and has the peer prove who it is.
     async fn greet(
         &self,
         mut reader: Reader,
         mut writer: Writer,
         challenge: Challenge,
     ) -> Result<(Reader, Writer), Down> {
-        let origin = Origin::Replica(self.setup.id);
-        let body = HelloBody { origin, to: self.peer, nonce: challenge.nonce };
-        let hello = sign_hello(&*self.setup.signer, self.setup.membership.genesis(), body);
+        let Shell { me, instance, membership, signer, .. } = &*self.shell;
+        let (origin, own_nonce) = (Origin::Replica(*me), rand::random());
+        let (nonce, instance) = (challenge.nonce, *instance);
+        let body = HelloBody { origin, to: self.peer, nonce, instance, own_nonce };
+        let hello = sign_hello(&**signer, membership.genesis(), body);
         frames::write(&mut writer, &ToReplica::Hello(hello)).await?;
-        match frames::read_to_client(&mut reader).await? {
-            ToClient::Welcome => Ok((reader, writer)),
-            ToClient::Farewell(word) => Err(Down::Farewell(word)),
-            _ => Err(Down::NotThePeer("it did not answer the hello".to_owned())),
+        let greeting = match frames::read_to_client(&mut reader).await?.0 {
+            ToClient::Greeting(greeting) => greeting,
+            ToClient::Farewell(word) => return Err(Down::Farewell(word)),
+            _ => return Err(Down::NotThePeer("it did not answer the hello".to_owned())),
+        };
+        let is_right = greeting.by == self.peer
+            && greeting.body == Greeting { to: *me, nonce: own_nonce }
+            && membership.open(greeting).is_ok();
+        match is_right {
+            true => Ok((reader, writer)),
+            false => Err(Down::NotThePeer("it did not prove who it is".to_owned())),
+        }
+    }
+}
+
+/// Waits for a connection that the peer dialled.
+async fn dialled_by_peer(back: &mut watch::Receiver<Option<Back>>) -> Back {
+    loop {
+        let newest = back.borrow_and_update().clone();
+        if let Some(back) = newest.filter(|back| !back.gone.is_cancelled()) {
+            return back;
+        }
+        if back.changed().await.is_err() {
+            // The replica is being stopped.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Takes in what a peer says on a connection that this replica dialled.
+async fn hear(shell: &Shell, peer: ReplicaId, mut reader: Reader) -> Down {
+    loop {
+        let (message, bytes) = match frames::read_to_client(&mut reader).await {
+            Ok((ToClient::Peer(message), bytes)) => (message, bytes),
+            Ok((ToClient::Farewell(word), _)) => return Down::Farewell(word),
+            Ok(_) => return Down::NotThePeer("it spoke out of turn".to_owned()),
+            Err(error) => return error.into(),
+        };
+        match take_in(shell, peer, message, bytes).await {
+            Ok(()) => {}
+            // What was decided is still sent.
+            Err(Farewell::Stopping) => std::future::pending().await,
+            Err(_) => return Down::NotThePeer("it sent what does not verify".to_owned()),
+        }
+    }
+}
+
+impl LinkTask {
+    /// Keeps the link up until the replica stops.
+    pub(crate) async fn run(mut self) {
+        let (stopping, dialling) = (self.stopping.clone(), Arc::clone(&self.dialling));
+        let mut own = Box::pin(Arc::clone(&dialling).until_up(0));
+        loop {
+            let (reader, writer, wait) = tokio::select! {
+                biased;
+                () = stopping.cancelled() => return,
+                dialled = &mut own => dialled,
+                back = dialled_by_peer(&mut self.back) => {
+                    // For as long as there is no connection of our own.
+                    tokio::select! {
+                        biased;
+                        dialled = &mut own => dialled,
+                        why = self.carry_back(&back) => {
+                            if self.went_down(&why) {
+                                return;
+                            }
+                            continue;
+                        }
+                    }
+                }
+            };
+            let since = Instant::now();
+            let why = self.carry(reader, writer).await;
+            if self.went_down(&why) {
+                return;
+            }
+            // A link that breaks as soon as it is up is not dialled in a tight loop.
+            let is_good = since.elapsed() >= Duration::from_millis(self.shell.limits.redial_max_ms);
+            let wait = if is_good { self.shell.limits.redial_min_ms } else { wait };
+            own.set(Arc::clone(&dialling).until_up(wait));
         }
     }
 
     /// Carries messages until the connection breaks or the replica stops.
-    async fn carry(&mut self, reader: Reader, writer: Writer) -> Down {
-        self.empty();
-        self.state.up.store(true, Ordering::Relaxed);
-        self.up.send_modify(|up| *up += 1);
-        self.counters.count(Counter::LinksUp);
-        tracing::info!(peer = %self.peer, address = self.dialler.address(), "link up");
-        let why = self.pump(reader, writer).await.err().unwrap_or(Down::Stopping);
-        self.state.up.store(false, Ordering::Relaxed);
-        self.up.send_modify(|up| *up -= 1);
-        self.empty();
+    async fn carry(&mut self, reader: Reader, mut writer: Writer) -> Down {
+        self.shell.counters.count(Counter::LinksUp);
+        tracing::info!(peer = %self.peer, address = self.dialling.dialler.address(), "link up");
+        self.goes_up();
+        let (shell, peer) = (Arc::clone(&self.shell), self.peer);
+        tokio::select! {
+            why = hear(&shell, peer, reader) => why,
+            pumped = self.pump(&mut writer, Over::Ours) => pumped.err().unwrap_or(Down::Stopping),
+        }
+    }
+
+    /// The same over a connection that the peer dialled. What it says there is heard elsewhere.
+    async fn carry_back(&mut self, back: &Back) -> Down {
+        let mut writer = back.writer.lock().await;
+        self.shell.counters.count(Counter::LinksBack);
+        tracing::info!(peer = %self.peer, "link up over the connection that the peer dialled");
+        self.goes_up();
+        let why = tokio::select! {
+            biased;
+            () = back.gone.cancelled() => Down::Gone,
+            pumped = self.pump(&mut writer, Over::Theirs) => {
+                pumped.err().unwrap_or(Down::Stopping)
+            }
+        };
+        // Where the replica stops, the peer is still told so over this connection.
+        if !matches!(why, Down::Stopping) {
+            back.gone.cancel();
+        }
         why
     }
 
-    async fn pump(&mut self, mut reader: Reader, mut writer: Writer) -> Result<(), Down> {
+    fn goes_up(&mut self) {
+        if !self.is_up {
+            self.is_up = true;
+            self.empty();
+            self.state.up.store(true, Ordering::Relaxed);
+            self.up.send_modify(|up| *up += 1);
+        }
+    }
+
+    /// Notes that the link is down; answers whether it is for good.
+    fn went_down(&mut self, why: &Down) -> bool {
+        if self.is_up {
+            self.is_up = false;
+            self.state.up.store(false, Ordering::Relaxed);
+            self.up.send_modify(|up| *up -= 1);
+            self.empty();
+        }
+        match why {
+            Down::Stopping => return true,
+            Down::Farewell(Farewell::SecondProcess) => {
+                self.shell.doubles.told_of(Origin::Replica(self.shell.me));
+            }
+            _ => {}
+        }
+        tracing::info!(peer = %self.peer, %why, "link down");
+        false
+    }
+
+    async fn pump(&mut self, writer: &mut Writer, over: Over) -> Result<(), Down> {
         let mut group = Vec::new();
         loop {
             tokio::select! {
-                // The peer says nothing here but why it closes.
-                read = frames::read_to_client(&mut reader) => {
-                    return Err(match read? {
-                        ToClient::Farewell(word) => Down::Farewell(word),
-                        _ => Down::NotThePeer("it spoke out of turn".to_owned()),
-                    });
-                }
                 taken = self.queue.recv_many(&mut group, GROUP) => {
                     if taken == 0 {
                         return Ok(());
@@ -282,28 +426,33 @@ impl LinkTask {
                     while let Ok(parcel) = self.queue.try_recv() {
                         group.push(parcel);
                     }
-                    return self.write(&mut writer, &mut group).await;
+                    return self.write(writer, over, &mut group).await;
                 }
             }
-            self.write(&mut writer, &mut group).await?;
+            self.write(writer, over, &mut group).await?;
         }
     }
 
-    async fn write(&self, writer: &mut Writer, group: &mut Vec<Arc<Parcel>>) -> Result<(), Down> {
-        let patience = Duration::from_millis(self.limits.write_timeout_ms);
+    async fn write(
+        &self,
+        writer: &mut Writer,
+        over: Over,
+        group: &mut Vec<Arc<Parcel>>,
+    ) -> Result<(), Down> {
+        let patience = self.shell.write_timeout();
         let too_slow = || {
             let why = format_args!("{} did not read in time", self.peer);
-            self.counters.warn(Counter::PeerTooSlow, why);
+            self.shell.counters.warn(Counter::PeerTooSlow, why);
             Down::TooSlow
         };
         let taken: usize = group.iter().map(|parcel| parcel.weight).sum();
         self.state.bytes.fetch_sub(taken, Ordering::Relaxed);
         for parcel in group.drain(..) {
-            match parcel.frame() {
+            match parcel.frame(over) {
                 Ok(frame) => timeout(patience, frames::feed(writer, frame))
                     .await
                     .map_err(|_| too_slow())??,
-                Err(error) => self.counters.warn(Counter::SendTooLarge, error),
+                Err(error) => self.shell.counters.warn(Counter::SendTooLarge, error),
             }
         }
         timeout(patience, frames::flush(writer)).await.map_err(|_| too_slow())??;
@@ -314,7 +463,7 @@ impl LinkTask {
     fn empty(&mut self) {
         while let Ok(parcel) = self.queue.try_recv() {
             self.state.bytes.fetch_sub(parcel.weight, Ordering::Relaxed);
-            self.counters.count(Counter::SendNotConnected);
+            self.shell.counters.count(Counter::SendNotConnected);
         }
     }
 }

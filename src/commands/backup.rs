@@ -21,6 +21,12 @@ pub fn backup(args: &cli::Backup) -> Outcome {
     } else {
         output::line(&format!("Wrote {}: {}.", args.out.display(), describe(&backup)));
     }
+    if let Some(last) = backup.final_beyond {
+        eprintln!(
+            "elea: slots up to {last} were final and are not in it: it was stopped before their state was \
+             certified; start it again and stop it when nothing is written for a second"
+        );
+    }
     Ok(())
 }
 
@@ -78,6 +84,7 @@ fn to_json(backup: &Backup) -> Json {
         "slot": backup.at.slot.0,
         "hash": backup.at.hash.to_string(),
         "state": backup.state.to_string(),
+        "final": backup.final_beyond.unwrap_or(backup.at.slot).0,
         "chunks": backup.chunks,
         "bytes": backup.bytes,
     })

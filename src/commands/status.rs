@@ -1,10 +1,12 @@
 //! `elea status`: what each replica says of itself.
 
+use std::collections::BTreeMap;
+
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{ContentArrangement, Table};
 use elea_protocol::cluster_file::ClusterFile;
 use elea_protocol::id::{Digest, ReplicaId, hex};
-use elea_protocol::message::{DiskHealth, NodeStatus, Standing, Transferring};
+use elea_protocol::message::{DiskHealth, NodeStatus, Origin, Standing, Transferring};
 use elea_protocol::quorum::Strength;
 use serde_json::{Map, Value as Json, json};
 
@@ -44,7 +46,9 @@ pub async fn run(args: &cli::Status) -> Outcome {
         return show_json(to_json(&file, &rows), outcome);
     }
     output::line(&to_table(&rows));
-    remarks(&rows).iter().for_each(|remark| output::line(remark));
+    remarks(&rows).iter().for_each(|remark| {
+        output::line(remark);
+    });
     outcome
 }
 
@@ -141,6 +145,7 @@ fn row_json(row: &Row) -> Json {
         },
         "transfer": transfer,
         "pieces_refused": refused,
+        "keys_in_two_places": status.doubled.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "counters": counters,
     })
 }
@@ -179,9 +184,27 @@ fn progress(fetched: &Transferring) -> String {
     }
 }
 
+/// Keys that are in use in two places, each once, and who says so.
+fn doubled(rows: &[Row]) -> Vec<String> {
+    let mut told = BTreeMap::<Origin, Vec<String>>::new();
+    for row in rows {
+        for origin in row.said.iter().flat_map(|status| &status.doubled) {
+            told.entry(*origin).or_default().push(row.id.to_string());
+        }
+    }
+    let remark = |(origin, by): (Origin, Vec<String>)| {
+        let advice = match origin {
+            Origin::Replica(_) => "two processes run with it: stop one of them",
+            Origin::Client(_) => "give each host a key of its own",
+        };
+        format!("the key of {origin} is in use in two places at once ({}): {advice}", by.join(", "))
+    };
+    told.into_iter().map(remark).collect()
+}
+
 /// What an operator should know of replicas that do not vote, or whose state was wrong.
 fn remarks(rows: &[Row]) -> Vec<String> {
-    let mut remarks = Vec::new();
+    let mut remarks = doubled(rows);
     for row in rows {
         let (id, Ok(status)) = (row.id, &row.said) else { continue };
         match status.standing {

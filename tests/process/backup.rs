@@ -29,17 +29,28 @@ fn restore(dir: &Path, id: u8, from: &Path) -> Answer {
 
 /// All keys with what they hold and when they were written.
 fn contents(town: &Town) -> Vec<Json> {
-    let mut all = Vec::new();
-    let mut from = String::from("key/");
-    loop {
-        let words = ["scan", "--from", &from, "--to", "key0", "--limit", "500", "--json"];
-        let page = town.patient(&words).succeeds().json();
-        all.extend(page["result"]["items"].as_array().expect("a list").clone());
-        match page["result"]["next"].as_str() {
-            Some(next) => from = next.to_owned(),
-            None => return all,
-        }
-    }
+    let shown = town.patient(&["scan", "--prefix", "key/", "--json"]).succeeds();
+    assert_eq!(shown.err, "");
+    let page = |line: &str| serde_json::from_str::<Json>(line).expect("an object a line");
+    let pages: Vec<Json> = shown.out.lines().map(page).collect();
+    assert!(pages.len() > 1 && pages.last().is_some_and(|page| page["result"]["next"].is_null()));
+    pages
+        .iter()
+        .flat_map(|page| page["result"]["items"].as_array().expect("a list").clone())
+        .collect()
+}
+
+/// A scan of more than a page that has a limit, and then the rest.
+fn is_cut_short_and_says_so(town: &Town) {
+    let limit = KEYS - 10;
+    let words = ["scan", "--prefix", "key/", "--limit", &limit.to_string()];
+    let cut = town.patient(&words).succeeds();
+    assert_eq!(cut.out.lines().count(), limit);
+    let next = format!("key/{limit:05}");
+    assert!(cut.err.contains("there is more") && cut.err.contains(&next), "{}", cut.err);
+    let rest = town.patient(&["scan", "--prefix", "key/", "--from", &next]).succeeds();
+    assert_eq!((rest.out.lines().count(), rest.err.as_str()), (10, ""));
+    assert!(rest.out.starts_with(&next));
 }
 
 /// Writes many keys, so that the state has several chunks.
@@ -56,14 +67,15 @@ fn fill(town: &Town) {
     town.patient(&["add", "set", "ada"]).succeeds();
 }
 
-/// What has the checkpoints come every few slots.
+/// What has the checkpoints come every few slots, and scans take several pages.
 fn often(settle: bool) -> impl FnMut(&Town) {
     move |town| {
         let file = town.path("cluster.toml");
         let text = fs::read_to_string(&file).expect("there");
         let bytes = if settle { 0 } else { 1 << 30 };
         let tuning = format!("[tuning]\ncheckpoint_interval = 4\nsettle_bytes = {bytes}\n");
-        fs::write(&file, format!("{text}\n{tuning}")).expect("ours");
+        let pages = "[application]\npage_items = 300\n";
+        fs::write(&file, format!("{text}\n{tuning}{pages}")).expect("ours");
     }
 }
 
@@ -92,6 +104,7 @@ fn begins_with_a_backup_and_goes_on(settle: bool) {
     becomes_stable(&old);
     let before = contents(&old);
     assert_eq!(before.len(), KEYS);
+    is_cut_short_and_says_so(&old);
 
     // The others go on while one is stopped.
     old.replica(3).signal(Signal::TERM);
@@ -190,8 +203,46 @@ fn spoiled_copies_are_refused(dir: &Path, out: &Path) {
 #[test]
 fn where_nothing_is_certified_there_is_nothing_to_back_up() {
     let mut town = Town::new(4);
-    town.patient(&["put", "k", "v"]).succeeds();
     town.kill(0);
     backup(&town, 0, &town.path("b")).fails(2, &["nothing to back up"]);
     assert!(!town.path("b").exists());
+}
+
+#[test]
+fn a_backup_of_a_cluster_that_has_only_just_begun_has_all_that_is_final() {
+    let mut town = Town::new(4);
+    for n in ["1", "2", "3"] {
+        town.patient(&["put", &format!("key/{n}"), n]).succeeds();
+    }
+    let head = town.agrees()["head"]["slot"].clone();
+    town.replica(2).signal(Signal::TERM);
+    assert_eq!(town.replica(2).ended(), Some(0));
+    town.kill(2);
+    let out = town.path("young.backup");
+    let made = backup(&town, 2, &out).succeeds().json();
+    assert_eq!((&made["slot"], &made["final"]), (&head, &head), "{made}");
+
+    // One that is killed has it a moment later, and one that starts again has it still.
+    town.restart(&[2]);
+    town.patient(&["put", "key/4", "4"]).succeeds();
+    let head = town.agrees()["head"]["slot"].clone();
+    until("the head is stable", || {
+        town.status().iter().all(|replica| replica["stable"] == head).then_some(())
+    });
+    town.kill(1);
+    town.restart(&[1]);
+    town.agrees();
+    town.kill(1);
+    let out = town.path("second.backup");
+    let made = backup(&town, 1, &out).succeeds().json();
+    assert_eq!(made["slot"], head, "{made}");
+
+    let new = Town::made(4, &["--from", text(&out)], |new| {
+        let dir = new.path("cluster.toml").parent().expect("a folder").to_owned();
+        (0..4).for_each(|id| drop(restore(&dir, id, &out).succeeds()));
+    });
+    for n in ["1", "2", "3", "4"] {
+        let found = new.patient(&["get", &format!("key/{n}")]).succeeds();
+        assert_eq!(found.out, format!("{n}\n"));
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -114,6 +115,21 @@ impl SessionFile {
         self.with(Book::unpin)
     }
 
+    /// A number that all who share this file have in common, on one host and until it boots again, and
+    /// that nobody else has: that of the lock file, which is never replaced.
+    pub(super) fn instance(&self) -> Result<u64, SessionError> {
+        let lock = self.lock()?;
+        let path = beside(&self.state, "lock");
+        let metadata = lock.metadata().map_err(|error| at(&path, error))?;
+        let boot = boot().unwrap_or_default();
+        let numbers = [metadata.dev().to_le_bytes(), metadata.ino().to_le_bytes()];
+        // FNV-1a: it is to tell apart, not to withstand anybody.
+        let bytes = boot.bytes().chain(numbers.into_iter().flatten());
+        Ok(bytes.fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        }))
+    }
+
     /// Does `change` to the book, under the lock, and writes it if it changed.
     pub(crate) fn with<T>(&self, change: impl FnOnce(&mut Book) -> T) -> Result<T, SessionError> {
         let _lock = self.lock()?;
@@ -170,9 +186,7 @@ impl SessionFile {
 
     /// Opens and locks a lease file; `None` where its holder lives.
     fn held(&self, path: &Path, create: bool) -> Result<Option<File>, SessionError> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(create).truncate(false);
-        let file = options.open(path).map_err(|error| at(path, error))?;
+        let file = options().create(create).open(path).map_err(|error| at(path, error))?;
         match file.try_lock() {
             Ok(()) => Ok(Some(file)),
             Err(TryLockError::WouldBlock) => Ok(None),
@@ -186,9 +200,7 @@ impl SessionFile {
 
     fn lock(&self) -> Result<File, SessionError> {
         let path = beside(&self.state, "lock");
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        let file = options.open(&path).map_err(|error| at(&path, error))?;
+        let file = options().open(&path).map_err(|error| at(&path, error))?;
         file.lock().map_err(|error| at(&path, error))?;
         Ok(file)
     }
@@ -231,7 +243,8 @@ impl SessionFile {
         let text = serde_json::to_vec_pretty(&stored)
             .map_err(|error| at(&self.state, io::Error::other(error)))?;
         let temporary = beside(&self.state, "new");
-        let written = File::create(&temporary).and_then(|mut file| {
+        let _ = fs::remove_file(&temporary);
+        let written = options().truncate(true).open(&temporary).and_then(|mut file| {
             file.write_all(&text)?;
             if force { file.sync_all() } else { Ok(()) }
         });
@@ -239,6 +252,13 @@ impl SessionFile {
             .and_then(|()| fs::rename(&temporary, &self.state))
             .map_err(|error| at(&self.state, error))
     }
+}
+
+/// How these files are opened, and made where they are not there: they are nobody else's business.
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    options
 }
 
 fn at(path: &Path, error: io::Error) -> SessionError {

@@ -85,6 +85,9 @@ type Books = Mutex<BTreeMap<(Digest, ClientId), Arc<Mutex<Book>>>>;
 /// do not retire each other's sessions.
 static BOOKS: LazyLock<Books> = LazyLock::new(Books::default);
 
+/// This process, for those who were given no file.
+static PROCESS: LazyLock<u64> = LazyLock::new(rand::random);
+
 impl Sessions {
     pub fn in_memory(genesis: Digest, client: ClientId) -> Self {
         let mut books = BOOKS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -101,6 +104,14 @@ impl Sessions {
             Self::Memory(book) => {
                 Ok(change(&mut book.lock().unwrap_or_else(PoisonError::into_inner)))
             }
+        }
+    }
+
+    /// A number that all who share these sessions have in common, and nobody else has.
+    pub fn instance(&self) -> Result<u64, SessionError> {
+        match self {
+            Self::File(file) => file.instance(),
+            Self::Memory(_) => Ok(*PROCESS),
         }
     }
 

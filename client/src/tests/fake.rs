@@ -233,6 +233,7 @@ impl Replica {
             disk: DiskHealth::Sound,
             transfer: None,
             refused: Vec::new(),
+            doubled: Vec::new(),
             counters: Vec::new(),
         };
         sign(&self.key, self.membership.genesis(), self.id, body).into_inner()

@@ -41,7 +41,8 @@ pub async fn greeted(at: &Where, key: &SecretKey, id: ReplicaId) -> io::Result<T
             return Err(io::Error::other("no challenge"));
         };
         let origin = Origin::Client(ClientId::from(key.public_key()));
-        let body = HelloBody { origin, to: id, nonce: challenge.nonce };
+        let (to, nonce) = (id, challenge.nonce);
+        let body = HelloBody { origin, to, nonce, instance: 1, own_nonce: [0; 32] };
         let hello = sign_hello(key, &challenge.genesis, body);
         stream.write_all(&frame(&ToReplica::Hello(hello))?).await?;
         match message(&mut stream).await? {

@@ -37,7 +37,7 @@ impl Bounds {
         // itself: as much as a suffix while somebody fetches a state.
         let retained = narrow(tuning.retained_slots).max(speculative);
         let slots = retained.saturating_mul(2).saturating_add(speculative);
-        let checkpoints = slots / narrow(tuning.rules.checkpoint_interval.max(1)) + 2;
+        let checkpoints = slots / narrow(tuning.rules.checkpoint_interval.max(1)) + 3;
         // Votes are kept for each sender apart, the newest of each.
         let votes = replicas * VOTES_KEPT;
         let limits = vec![

@@ -17,6 +17,7 @@ use super::machine::Machine;
 use super::scene::Scene;
 use crate::check::{Bounds, Checker};
 use crate::keys::Keyring;
+use crate::plan::NEVER_MS;
 use crate::rng::Rng;
 use crate::violation::Violation;
 
@@ -45,6 +46,7 @@ fn tuning() -> Tuning {
     Tuning {
         rules: Rules { checkpoint_interval: 2, max_speculative_slots: 8, ..Rules::default() },
         commit_delay_ms: 5,
+        checkpoint_delay_ms: NEVER_MS,
         status_interval_ms: 60,
         request_timeout_ms: 20,
         view_change_timeout_ms: 60,

@@ -6,7 +6,7 @@ use elea_protocol::quorum::{ClusterSize, Strength};
 use elea_protocol::tuning::{Rules, Tuning};
 
 use super::shape::{self, Shape};
-use super::{Component, Fault, MILLI, PatronPlan, Plan, Taste};
+use super::{Component, Fault, MILLI, NEVER_MS, PatronPlan, Plan, Taste};
 use crate::hostile;
 use crate::network::{Link, Machine, Party};
 use crate::rng::Rng;
@@ -18,6 +18,7 @@ const ROT: u64 = 0x0000_0207_0000;
 const FOUNDINGS: u64 = 0x00f0_0d1d_0000;
 const TURNS: u64 = 0x0000_7412_2000;
 const NEWER_VILLAINS: u64 = 0x0000_7e3e_4000;
+const QUIET: u64 = 0x0000_0901_e700;
 const FETCHING: u64 = 0x00fe_7c41_0000;
 
 /// The settings of simulated replicas: small limits, so that they are reached.
@@ -36,6 +37,7 @@ fn small_tuning(rng: &mut Rng) -> Tuning {
         },
         commit_interval: *rng.pick(&[1, 4, 8]),
         commit_delay_ms: rng.between(5, 30),
+        checkpoint_delay_ms: NEVER_MS,
         status_interval_ms: rng.between(100, 250),
         request_timeout_ms: rng.between(200, 600),
         view_change_timeout_ms: rng.between(300, 800),
@@ -58,6 +60,12 @@ fn small_tuning(rng: &mut Rng) -> Tuning {
         transfer_bytes_per_ms: 64,
         turn_slots: 256,
     }
+}
+
+/// In half of the worlds quiet heads are made stable.
+fn checkpoint_delay(world: u64) -> u64 {
+    let mut rng = Rng::new(world ^ QUIET);
+    if rng.one_in(2) { NEVER_MS } else { *rng.pick(&[5, 20, 100, 250]) }
 }
 
 /// How bad the network is while there are faults.
@@ -105,7 +113,10 @@ impl Draft {
             size,
             twins: Vec::new(),
             real_signatures: rng.one_in(24),
-            tuning: small_tuning(&mut rng),
+            tuning: Tuning {
+                checkpoint_delay_ms: checkpoint_delay(seed ^ (campaign << 48)),
+                ..small_tuning(&mut rng)
+            },
             link,
             special: Vec::new(),
             walls: Vec::new(),

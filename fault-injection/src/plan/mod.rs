@@ -168,6 +168,9 @@ pub struct Plan {
 
 const MILLI: u64 = 1000;
 
+/// Longer than any world lasts, in ms.
+pub const NEVER_MS: u64 = 3_600_000;
+
 impl Plan {
     /// All machines.
     pub fn machines(&self) -> impl Iterator<Item = Machine> + use<> {
@@ -210,7 +213,8 @@ impl Plan {
             size,
             twins: Vec::new(),
             real_signatures: false,
-            tuning: Tuning::default(),
+            // Pages that want checkpoints of quiet heads say so.
+            tuning: Tuning { checkpoint_delay_ms: NEVER_MS, ..Tuning::default() },
             link: Link::steady(MILLI),
             special: Vec::new(),
             walls: Vec::new(),

@@ -43,8 +43,8 @@ pub use view_change::{
     Campaign, NewView, NewViewHeader, Suspect, VIEW_MAX, ViewChange, changes_digest,
 };
 pub use wire::{
-    Challenge, DiskHealth, Farewell, Hello, HelloBody, Knock, KnockBody, NodeStatus, Origin,
-    ToClient, ToReplica, Transferring, WIRE_VERSION,
+    Challenge, DiskHealth, Farewell, Greeting, Hello, HelloBody, Knock, KnockBody, NodeStatus,
+    Origin, ToClient, ToReplica, Transferring, WIRE_VERSION,
 };
 
 use crate::evidence::Evidence;

@@ -43,17 +43,6 @@ pub enum Origin {
     Client(ClientId),
 }
 
-/// What the answer to a challenge signs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HelloBody {
-    /// Who dials.
-    pub origin: Origin,
-    /// Who was dialled.
-    pub to: ReplicaId,
-    /// From the challenge.
-    pub nonce: [u8; 32],
-}
-
 impl Origin {
     fn write(&self, to: &mut impl Sink) {
         match self {
@@ -69,11 +58,58 @@ impl Origin {
     }
 }
 
+impl std::fmt::Display for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Replica(id) => id.fmt(f),
+            Self::Client(id) => write!(f, "client {id}"),
+        }
+    }
+}
+
+/// What the answer to a challenge signs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HelloBody {
+    /// Who dials.
+    pub origin: Origin,
+    /// Who was dialled.
+    pub to: ReplicaId,
+    /// From the challenge.
+    pub nonce: [u8; 32],
+    /// Which process dials, or which host: drawn by a replica at each start, and the same for all
+    /// processes that share the sessions of a client's key. Two at one time are one key in two places.
+    pub instance: u64,
+    /// Random, for a replica that is dialled to sign in its [`Greeting`].
+    pub own_nonce: [u8; 32],
+}
+
 impl Canonical for HelloBody {
     const TAG: &'static str = "hello";
 
     fn write(&self, to: &mut impl Sink) {
         self.origin.write(to);
+        to.put_u8(self.to.0);
+        to.put(&self.nonce);
+        to.put_u64(self.instance);
+        to.put(&self.own_nonce);
+    }
+}
+
+/// Replica to a replica that dialled it: "you are let in, and it is me that you have reached". Without
+/// that nothing could be believed to come from there: whoever dials knows an address, and an address may
+/// have become somebody else's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Greeting {
+    /// Who dialled.
+    pub to: ReplicaId,
+    /// From its hello.
+    pub nonce: [u8; 32],
+}
+
+impl Canonical for Greeting {
+    const TAG: &'static str = "greeting";
+
+    fn write(&self, to: &mut impl Sink) {
         to.put_u8(self.to.0);
         to.put(&self.nonce);
     }
@@ -167,16 +203,22 @@ pub enum Farewell {
     /// The replica is going down.
     #[error("the replica is shutting down")]
     Stopping,
+    /// Two processes use the key of the replica that is told this.
+    #[error("another process uses this replica's key")]
+    SecondProcess,
 }
 
-/// What goes from a replica to whoever dialled it. Replicas send each other messages only on the
-/// connections they dialled themselves.
+/// What goes from a replica to whoever dialled it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToClient {
     /// The first frame.
     Challenge(Challenge),
-    /// The hello was good.
+    /// The hello of a client was good.
     Welcome,
+    /// That of a replica was.
+    Greeting(Signed<Greeting>),
+    /// To a replica that dialled and cannot be dialled itself: a link carries both ways.
+    Peer(Message),
     /// The connection closes after this.
     Farewell(Farewell),
     /// Answers to requests.
@@ -281,6 +323,8 @@ pub struct NodeStatus {
     pub transfer: Option<Transferring>,
     /// How many pieces of states were refused as not the certified ones, by who sent them.
     pub refused: Vec<(ReplicaId, u64)>,
+    /// Whose keys are in use in two places at once, by what this replica hears.
+    pub doubled: Vec<Origin>,
     /// What was dropped or refused since the start, by reason.
     pub counters: Vec<(String, u64)>,
 }
@@ -320,6 +364,8 @@ impl Canonical for NodeStatus {
             to.put_u8(by.0);
             to.put_u64(*pieces);
         }
+        to.put_len(self.doubled.len());
+        self.doubled.iter().for_each(|origin| origin.write(to));
         to.put_len(self.counters.len());
         for (name, count) in &self.counters {
             to.put_bytes(name.as_bytes());

@@ -345,6 +345,7 @@ impl<A: Application> Replica<A> {
         self.under_way.clear();
         self.divergent.clear();
         self.commit_at = None;
+        self.quiet_at = None;
         self.pending.forget_forwards(self.next_forward());
         self.end_campaign(view);
     }
@@ -462,6 +463,7 @@ impl<A: Application> Replica<A> {
         self.note_strong_slots();
         self.take_later();
         self.vote_commit();
+        self.expect_quiet();
         self.advance();
         self.note_behind();
     }

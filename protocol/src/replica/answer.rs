@@ -7,7 +7,7 @@ use super::{Action, Known, Mark, Replica};
 use crate::application::Application;
 use crate::id::{ClientId, ReplicaId, SessionId, Slot};
 use crate::message::{
-    DiskHealth, NodeStatus, Position, RefusalReason, Reply, ReplyKind, SessionReport,
+    DiskHealth, NodeStatus, Origin, Position, RefusalReason, Reply, ReplyKind, SessionReport,
     SignedRequest, ToClient,
 };
 use crate::seal::sign_replies;
@@ -167,6 +167,7 @@ impl<A: Application> Replica<A> {
         nonce: u64,
         of_driver: Vec<(String, u64)>,
         disk: DiskHealth,
+        doubled: Vec<Origin>,
     ) {
         // On a full disk nothing gets durable any more, and whoever looks after it should hear that.
         let after = if disk == DiskHealth::Full { Mark::NONE } else { self.appended };
@@ -202,6 +203,7 @@ impl<A: Application> Replica<A> {
             disk,
             transfer: self.transferring(),
             refused: self.peers.iter().filter_map(refused).collect(),
+            doubled,
             counters,
         };
         let signed = self.sign(body);

@@ -18,6 +18,46 @@ impl Vote for Checkpoint {
 }
 
 impl<A: Application> Replica<A> {
+    /// Where the head is certified and not stable, its state is voted for soon, unless something follows.
+    pub(super) fn expect_quiet(&mut self) {
+        let head = self.history.head().slot;
+        let is_due = head > self.stable() && self.certified() == head;
+        let delay = self.setup.tuning.checkpoint_delay_ms;
+        self.quiet_at = is_due.then(|| self.now.instant.after_ms(delay));
+    }
+
+    /// Whether all that this replica knows to be final is in a stable state, so that a backup has it.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.certified() <= self.stable()
+    }
+
+    /// A quiet cluster makes its head stable, whatever its slot: so a backup of it ends there.
+    pub(super) fn checkpoint_when_quiet(&mut self) {
+        if self.quiet_at.is_none_or(|at| at > self.now.instant) {
+            return;
+        }
+        self.quiet_at = None;
+        if self.certified() == self.history.head().slot {
+            self.take_head(self.certified());
+            self.vote_checkpoint();
+        }
+    }
+
+    /// Takes the state after `slot`, if it is the one that is here now.
+    pub(super) fn take_head(&mut self, slot: Slot) {
+        let head = self.history.head();
+        let is_here = head.slot == slot && slot > self.stable();
+        if !is_here || self.is_distrusted() || self.taken.contains_key(&slot) {
+            return;
+        }
+        // Beside the regular ones the newest is enough: what the others come to agree on is sent
+        // again, and the next one takes its place.
+        let interval = self.setup.tuning.rules.checkpoint_interval;
+        self.taken.retain(|taken, _| taken.0.is_multiple_of(interval));
+        self.take_checkpoint(head);
+    }
+
     /// Votes for the newest checkpoint slot that a certificate of the entered view covers.
     pub(super) fn vote_checkpoint(&mut self) {
         if self.is_adopting() {
@@ -83,7 +123,10 @@ impl<A: Application> Replica<A> {
             self.begin_transfer(from, proof);
             return;
         }
-        // Below all that is in memory there is nothing to compare with.
+        // The others may have been quiet here before this replica.
+        self.take_head(slot);
+        // Below all that is in memory, or where this replica has gone on, there is nothing to compare
+        // with. The next checkpoint will do.
         let Some(taken) = self.taken.get(&slot) else { return };
         if taken.digests.digest() != state {
             // Q replicas have another state here. Ours is not to be trusted, nor built upon.
@@ -94,6 +137,8 @@ impl<A: Application> Replica<A> {
             return;
         }
         self.counters.checkpoints_stable += 1;
+        let interval = self.setup.tuning.rules.checkpoint_interval;
+        self.counters.checkpoints_quiet += u64::from(!slot.0.is_multiple_of(interval));
         self.append(Record::Stable(Box::new(proof.clone())));
         self.stable = Some(proof);
         self.checkpoints.forget_through(slot);

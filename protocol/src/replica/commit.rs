@@ -45,6 +45,8 @@ impl<A: Application> Replica<A> {
 
     /// A slot was executed: vote if it is a commit point, else see to it that somebody votes soon.
     pub(super) fn after_execution(&mut self, slot: Slot, wants_commit: bool) {
+        // Before the vote, which may be the last one that a certificate lacks.
+        self.quiet_at = None;
         if wants_commit {
             self.note_strong();
         }
@@ -180,6 +182,7 @@ impl<A: Application> Replica<A> {
             self.answer_committed(before, commit.slot);
             self.note_certificate();
             self.vote_checkpoint();
+            self.expect_quiet();
         }
         self.renew_campaign();
         self.reconsider();

@@ -32,6 +32,8 @@ counters! {
     checkpoints_cast,
     /// Checkpoints that became stable.
     checkpoints_stable,
+    /// Those of them that a quiet head was made.
+    checkpoints_quiet,
     /// Fetches of missing slots sent.
     slot_fetches,
     /// Fetches of missing requests sent.

@@ -84,8 +84,8 @@ use crate::history::History;
 use crate::id::{ClientId, Digest, Instant, Now, ReplicaId, RequestName, SessionId, Slot, View};
 use crate::membership::Membership;
 use crate::message::{
-    Checkpoint, Commit, CommitCertificate, DiskHealth, Message, NewView, Position, SignedRequest,
-    StableProof, ToClient,
+    Checkpoint, Commit, CommitCertificate, DiskHealth, Message, NewView, Origin, Position,
+    SignedRequest, StableProof, ToClient,
 };
 use crate::quorum::ClusterSize;
 use crate::rows::{RowsView, Unreadable};
@@ -135,6 +135,8 @@ pub enum Event {
         counters: Vec<(String, u64)>,
         /// How the driver's disk is.
         disk: DiskHealth,
+        /// Whose keys it hears in two places at once.
+        doubled: Vec<Origin>,
     },
     /// Every record up to this mark is on disk.
     Synced(Mark),
@@ -268,6 +270,8 @@ pub struct Replica<A: Application> {
     appended: Mark,
     synced: Mark,
     commit_at: Option<Instant>,
+    /// When the state after a head that stays certified and alone is voted for.
+    quiet_at: Option<Instant>,
     status_at: Instant,
     last_stamp: u64,
     seeds_drawn: u64,
@@ -328,6 +332,7 @@ where
             appended,
             synced,
             commit_at,
+            quiet_at,
             status_at,
             last_stamp,
             seeds_drawn,
@@ -376,6 +381,7 @@ where
             .field("appended", appended)
             .field("synced", synced)
             .field("commit_at", commit_at)
+            .field("quiet_at", quiet_at)
             .field("status_at", status_at)
             .field("last_stamp", last_stamp)
             .field("seeds_drawn", seeds_drawn)
@@ -463,8 +469,8 @@ impl<A: Application> Replica<A> {
             Event::Peer { from, message } => self.on_message(from, message.into_inner()),
             Event::Request(request) => self.on_request(request.into_inner()),
             Event::AskSession { client, session } => self.answer_session(client, session),
-            Event::AskStatus { client, nonce, counters, disk } => {
-                self.answer_status(client, nonce, counters, disk);
+            Event::AskStatus { client, nonce, counters, disk, doubled } => {
+                self.answer_status(client, nonce, counters, disk, doubled);
             }
             Event::AskEvidence { client } => self.answer_evidence(client),
             Event::Synced(mark) => {
@@ -502,6 +508,7 @@ impl<A: Application> Replica<A> {
     fn on_tick(&mut self) {
         self.advance();
         self.commit_when_quiet();
+        self.checkpoint_when_quiet();
         self.forward_waiting();
         self.tend_patience();
         self.fetch_missing();
@@ -518,6 +525,7 @@ impl<A: Application> Replica<A> {
             self.turn.waits().then_some(self.now.instant),
             Some(self.status_at),
             self.commit_at,
+            self.quiet_at,
             self.order_at(),
             self.clock_allows_at(),
             self.forward_at(),

@@ -100,6 +100,7 @@ impl<A: Application> Replica<A> {
         if replica.history.head().slot > replica.certified() {
             replica.commit_at = Some(now.instant);
         }
+        replica.expect_quiet();
         replica.note_strong_slots();
         if let Some(incoming) = recovered.incoming {
             replica.resume_transfer(incoming);
@@ -156,6 +157,7 @@ impl<A: Application> Replica<A> {
             appended: Mark::NONE,
             synced: Mark::NONE,
             commit_at: None,
+            quiet_at: None,
             status_at: now.instant,
             last_stamp: 0,
             seeds_drawn: 0,
@@ -269,6 +271,9 @@ impl<A: Application> Replica<A> {
         if slot < stable && slot.0.is_multiple_of(self.setup.tuning.rules.checkpoint_interval) {
             self.taken.clear();
             self.give_up_through(slot);
+        }
+        if slot == stable {
+            self.take_head(slot);
         }
         Ok(())
     }

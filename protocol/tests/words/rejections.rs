@@ -71,7 +71,13 @@ fn a_weak_key_is_refused_wherever_a_key_is_loaded() {
     forged[0] = 1;
     let forged = Arc::new(SignedRequest::from_parts(body, Signature(forged)));
     assert_eq!(open.open_request(forged), Err(Rejection::WeakKey));
-    let body = HelloBody { origin: Origin::Client(weak), to: ReplicaId(0), nonce: [5; 32] };
+    let body = HelloBody {
+        origin: Origin::Client(weak),
+        to: ReplicaId(0),
+        nonce: [5; 32],
+        instance: 1,
+        own_nonce: [6; 32],
+    };
     let hello = sign_hello(&key(9), open.genesis(), body);
     assert_eq!(open.open_hello(hello, ReplicaId(0), &[5; 32]), Err(Rejection::WeakKey));
 }
@@ -228,7 +234,13 @@ fn a_forged_part_spoils_the_whole_message() {
 #[test]
 fn a_hello_is_for_one_connection_to_one_replica() {
     let here = cluster("here");
-    let body = HelloBody { origin: Origin::Client(client_id(9)), to: ReplicaId(1), nonce: [5; 32] };
+    let body = HelloBody {
+        origin: Origin::Client(client_id(9)),
+        to: ReplicaId(1),
+        nonce: [5; 32],
+        instance: 1,
+        own_nonce: [6; 32],
+    };
     let hello = sign_hello(&key(9), here.genesis(), body);
     assert!(here.open_hello(hello, ReplicaId(1), &[5; 32]).is_ok());
     for (me, nonce) in [(0, 5), (1, 6)] {

@@ -14,11 +14,11 @@ use elea_protocol::id::{
 };
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{
-    Batch, Checkpoint, Commit, CommitCertificate, DiskHealth, Enrol, Enrolled, Fetch, HelloBody,
-    KnockBody, Level, MismatchReport, NewView, NewViewHeader, NodeStatus, NonDeterminism,
-    OrderHeader, Origin, Position, Refusal, RefusalReason, Reply, ReplyKind, Request, Results,
-    SessionReport, SignedRequest, Standing, StateDigests, StatePart, Status, Suspect, Transferring,
-    ViewChange, Wanted, batch_digest, changes_digest,
+    Batch, Checkpoint, Commit, CommitCertificate, DiskHealth, Enrol, Enrolled, Fetch, Greeting,
+    HelloBody, KnockBody, Level, MismatchReport, NewView, NewViewHeader, NodeStatus,
+    NonDeterminism, OrderHeader, Origin, Position, Refusal, RefusalReason, Reply, ReplyKind,
+    Request, Results, SessionReport, SignedRequest, Standing, StateDigests, StatePart, Status,
+    Suspect, Transferring, ViewChange, Wanted, batch_digest, changes_digest,
 };
 use elea_protocol::seal::{Ed25519, PublicKey, SecretKey, Signer, sign, sign_replies};
 use expect_test::expect_file;
@@ -156,11 +156,14 @@ fn what_is_signed_and_hashed_never_changes() {
     line(&mut text, "enrolment", &genesis, &Enrol { life });
     line(&mut text, "enrolled", &genesis, &Enrolled { replica: ReplicaId(3), life });
     for origin in [Origin::Replica(ReplicaId(3)), Origin::Client(name.client)] {
-        let hello = HelloBody { origin, to: ReplicaId(1), nonce: [0xdd; 32] };
+        let (nonce, own_nonce) = ([0xdd; 32], [0xde; 32]);
+        let hello = HelloBody { origin, to: ReplicaId(1), nonce, instance: 7, own_nonce };
         line(&mut text, "hello", &genesis, &hello);
     }
     let knock = KnockBody { origin: Origin::Client(name.client), to: ReplicaId(1) };
     line(&mut text, "knock", &genesis, &knock);
+    let greeting = Greeting { to: ReplicaId(3), nonce: [0xde; 32] };
+    line(&mut text, "greeting", &genesis, &greeting);
     let mut node = NodeStatus {
         nonce: 1,
         standing: Standing::New,
@@ -184,6 +187,7 @@ fn what_is_signed_and_hashed_never_changes() {
         disk: DiskHealth::Damaged("a table".to_owned()),
         transfer: None,
         refused: vec![(ReplicaId(1), 7)],
+        doubled: vec![Origin::Replica(ReplicaId(2)), Origin::Client(name.client)],
         counters: vec![("busy".to_owned(), 6)],
     };
     line(&mut text, "node status", &genesis, &node);
@@ -236,6 +240,7 @@ fn no_two_kinds_of_statement_share_a_tag() {
         SessionReport::TAG,
         HelloBody::TAG,
         KnockBody::TAG,
+        Greeting::TAG,
         NodeStatus::TAG,
         Enrol::TAG,
         Enrolled::TAG,

@@ -1,7 +1,8 @@
 //! Making a store, and opening what is there.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File, Permissions, TryLockError};
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
@@ -40,15 +41,48 @@ pub(super) fn unusable(path: &Path, error: &io::Error) -> StoreError {
     StoreError::Unusable { path: path.into(), reason: error.to_string() }
 }
 
-/// Makes the folder and takes its lock.
+/// Makes the folder, closes it to all but its owner, and takes its lock.
 pub(super) fn lock(path: &Path) -> Result<File, StoreError> {
     fs::create_dir_all(path).map_err(|error| unusable(path, &error))?;
     let lock = File::create(path.join("lock")).map_err(|error| unusable(path, &error))?;
     match lock.try_lock() {
-        Ok(()) => Ok(lock),
+        Ok(()) => {
+            close_off(path);
+            Ok(lock)
+        }
         Err(TryLockError::WouldBlock) => Err(StoreError::InUse { path: path.into() }),
         Err(TryLockError::Error(error)) => Err(unusable(path, &error)),
     }
+}
+
+/// Takes away everybody else's access to a folder and what is in it: it holds all keys and values. What
+/// the store makes later is in here, and cannot be got at, whatever the mask of the process.
+///
+/// A volume may belong to somebody else, who decides about it; that is no reason not to start.
+fn close_off(path: &Path) {
+    if let Err(error) = close_below(path, true) {
+        tracing::warn!(path = %path.display(), %error, "the data folder cannot be closed to others");
+    }
+}
+
+fn close_below(path: &Path, is_folder: bool) -> io::Result<()> {
+    let mode = if is_folder { 0o700 } else { 0o600 };
+    let closed = match fs::metadata(path)?.permissions().mode() & 0o077 {
+        0 => Ok(()),
+        _ => fs::set_permissions(path, Permissions::from_mode(mode)),
+    };
+    let below = |entry: io::Result<fs::DirEntry>| {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        match kind.is_dir() || kind.is_file() {
+            true => close_below(&entry.path(), kind.is_dir()),
+            false => Ok(()),
+        }
+    };
+    // One that cannot be closed keeps none of the others from it.
+    let all: Vec<io::Result<()>> =
+        if is_folder { fs::read_dir(path)?.map(below).collect() } else { Vec::new() };
+    all.into_iter().fold(closed, |before, next| before.and(next))
 }
 
 /// Builds a store next to where it belongs, and moves it there when it is on disk. It is empty but

@@ -82,6 +82,8 @@ fn one_that_was_away_longer_than_the_others_remember_fetches_the_state_and_start
         cluster.tuning.rules.checkpoint_interval = 4;
         cluster.tuning.retained_slots = 1;
         cluster.tuning.batch_requests = 1;
+        // Or what is above the state would be in another one as soon as nothing follows.
+        cluster.tuning.checkpoint_delay_ms = 3_600_000;
         // Slots of its own, which the state then replaces on its disk.
         let mut nodes = cluster.start_all().await;
         for node in &nodes {

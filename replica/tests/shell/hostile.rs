@@ -94,7 +94,9 @@ fn a_hello_for_another_replica_or_an_older_connection_is_turned_away() {
             let (mut wire, challenge) = Wire::connect(cluster.address(0)).await;
             let mut nonce = challenge.nonce;
             nonce[31] ^= flip;
-            let body = HelloBody { origin: Origin::Client(client_id(0)), to: ReplicaId(to), nonce };
+            let origin = Origin::Client(client_id(0));
+            let body =
+                HelloBody { origin, to: ReplicaId(to), nonce, instance: 1, own_nonce: [0; 32] };
             let hello = sign_hello(&client_key(0), cluster.membership.genesis(), body);
             wire.send(&ToReplica::Hello(hello)).await;
             let word = Farewell::NotAdmitted;
@@ -295,6 +297,8 @@ fn a_client_that_never_reads_loses_its_connection_and_nobody_else_waits() {
             origin: Origin::Client(client_id(0)),
             to: ReplicaId(0),
             nonce: challenge.nonce,
+            instance: 1,
+            own_nonce: [0; 32],
         };
         let hello = sign_hello(&client_key(0), cluster.membership.genesis(), body);
         deaf.send(&ToReplica::Hello(hello)).await;

@@ -5,5 +5,6 @@
 
 mod cluster;
 mod hostile;
+mod links;
 mod strangers;
 mod support;

@@ -13,8 +13,8 @@ use elea_protocol::evidence::Evidence;
 use elea_protocol::id::{ClientId, Digest, ReplicaId, RequestNumber, SessionId, Slot};
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{
-    Challenge, Farewell, HelloBody, Level, NodeStatus, Origin, Reply, ReplyKind, Request, Results,
-    SignedRequest, ToClient, ToReplica,
+    Challenge, Farewell, Greeting, HelloBody, Level, NodeStatus, Origin, Reply, ReplyKind, Request,
+    Results, SignedRequest, ToClient, ToReplica,
 };
 use elea_protocol::quorum::Strength;
 use elea_protocol::replica::Setup;
@@ -210,6 +210,11 @@ impl Cluster {
         }
     }
 
+    /// The socket of a replica that is never started.
+    pub fn listener(&mut self, id: u8) -> std::net::TcpListener {
+        self.listeners[usize::from(id)].take().expect("it was not started")
+    }
+
     /// Starts a replica, on its first socket or, when it was stopped before, on its address.
     pub async fn start_with(&mut self, id: u8, limits: Limits) -> Result<Node, RunError> {
         let config = Config { limits, ..self.config(id) };
@@ -261,8 +266,20 @@ impl Wire {
         origin: Origin,
         key: &SecretKey,
     ) -> Self {
+        Self::say_hello_as(address, genesis, origin, key, 1).await
+    }
+
+    /// The same of one of several processes that use a key.
+    pub async fn say_hello_as(
+        address: &str,
+        genesis: &Digest,
+        origin: Origin,
+        key: &SecretKey,
+        instance: u64,
+    ) -> Self {
         let (mut wire, challenge) = Self::connect(address).await;
-        let body = HelloBody { origin, to: challenge.replica, nonce: challenge.nonce };
+        let (to, nonce) = (challenge.replica, challenge.nonce);
+        let body = HelloBody { origin, to, nonce, instance, own_nonce: [7; 32] };
         wire.send(&ToReplica::Hello(sign_hello(key, genesis, body))).await;
         wire
     }
@@ -278,11 +295,21 @@ impl Wire {
 
     /// A connection that pretends, with the right key, to be replica `from`.
     pub async fn peer(cluster: &Cluster, id: u8, from: u8) -> Self {
+        Self::peer_as(cluster, id, from, 1).await
+    }
+
+    /// The same of one of several processes that use its key.
+    pub async fn peer_as(cluster: &Cluster, id: u8, from: u8, instance: u64) -> Self {
         let genesis = cluster.membership.genesis();
         let origin = Origin::Replica(ReplicaId(from));
-        let key = cluster.key(from);
-        let mut wire = Self::say_hello(cluster.address(id), genesis, origin, key).await;
-        assert_eq!(wire.next().await, Some(ToClient::Welcome));
+        let (address, key) = (cluster.address(id), cluster.key(from));
+        let mut wire = Self::say_hello_as(address, genesis, origin, key, instance).await;
+        let Some(ToClient::Greeting(greeting)) = wire.next().await else {
+            panic!("it was not greeted")
+        };
+        assert_eq!(greeting.body, Greeting { to: ReplicaId(from), nonce: [7; 32] });
+        assert_eq!(greeting.by, ReplicaId(id));
+        cluster.membership.open(greeting).expect("signed");
         wire
     }
 

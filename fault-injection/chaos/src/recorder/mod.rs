@@ -311,6 +311,11 @@ impl Ear {
                 self.record.add("farewells", 1);
                 Ok(())
             }
+            ToClient::Greeting(greeting) => {
+                by(greeting.by, "a greeting")?;
+                self.membership.open(greeting).map(drop).map_err(bad("a greeting"))
+            }
+            ToClient::Peer(message) => self.peer(who, message, frame),
             ToClient::Welcome | ToClient::Busy(_) => Ok(()),
         }
     }

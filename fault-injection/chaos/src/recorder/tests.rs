@@ -226,6 +226,7 @@ fn an_accusation_is_a_violation() {
         disk: DiskHealth::Sound,
         transfer: None,
         refused: Vec::new(),
+        doubled: Vec::new(),
         counters: vec![("merges".into(), 2), ("message_bad_signature".into(), count)],
     };
     for (count, broken) in [(0, &[][..]), (1, &["honest"][..])] {
