@@ -9,14 +9,17 @@ use std::time::Duration;
 
 use elea_protocol::id::ReplicaId;
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, ChildStdin, Command};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 
 use crate::failure::Failure;
 
 /// The line on stdout by which a replica says that it takes requests.
 pub const READY: &str = "ready";
+
+/// How the line begins by which it says where it listens.
+pub const STARTED: &str = "listening";
 
 /// How long a replica may take to start; it may have much to read from its disk.
 const START_WAIT: Duration = Duration::from_secs(60);
@@ -56,6 +59,8 @@ pub struct Process {
     child: Child,
     /// Kept out of `child`, which closes it when it is waited for, and so would end the replica.
     _stdin: Option<ChildStdin>,
+    /// What it says; `None` once that was read to where it is ready.
+    lines: Option<Lines<BufReader<ChildStdout>>>,
     log: PathBuf,
     /// Where this run's words begin in the log, which earlier runs may have written to.
     log_start: u64,
@@ -94,7 +99,8 @@ impl Process {
             .spawn()
             .map_err(|error| failed("the process", error))?;
         let _stdin = child.stdin.take();
-        Ok(Self { id, child, _stdin, log: place.log.clone(), log_start })
+        let lines = child.stdout.take().map(|stdout| BufReader::new(stdout).lines());
+        Ok(Self { id, child, _stdin, lines, log: place.log.clone(), log_start })
     }
 
     /// Which replica it is.
@@ -107,13 +113,24 @@ impl Process {
         self.child.id()
     }
 
+    /// Waits until it says that it has started; it may still be alone.
+    pub async fn started(&mut self) -> Result<(), Failure> {
+        self.says(STARTED).await
+    }
+
     /// Waits until it says that it is ready.
     pub async fn ready(&mut self) -> Result<(), Failure> {
-        let Some(stdout) = self.child.stdout.take() else { return Ok(()) };
-        let mut lines = BufReader::new(stdout).lines();
+        self.says(READY).await?;
+        self.lines = None;
+        Ok(())
+    }
+
+    /// Waits for a line that begins so.
+    async fn says(&mut self, word: &str) -> Result<(), Failure> {
+        let Some(lines) = &mut self.lines else { return Ok(()) };
         let said = timeout(START_WAIT, async {
             while let Ok(Some(line)) = lines.next_line().await {
-                if line.trim() == READY {
+                if line.starts_with(word) {
                     return true;
                 }
             }
@@ -127,7 +144,7 @@ impl Process {
                 Err(self.death(status))
             }
             Err(_) => Err(Failure::unavailable(format!(
-                "replica {} was not ready after {} seconds: see {}",
+                "replica {} did not say `{word}` within {} seconds: see {}",
                 self.id.0,
                 START_WAIT.as_secs(),
                 self.log.display()

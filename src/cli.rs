@@ -112,7 +112,9 @@ pub enum Command {
     Members(OneKey),
     /// List keys and values in the order of the keys
     #[command(after_help = "Example: elea scan --prefix user/ --limit 20\nPrints KEY, a tab and \
-        VALUE a line. If there is more, stderr says where to go on.")]
+        VALUE a line, page after page; with --json one object a page. Each page is one request, so keys that\n\
+        change meanwhile may be shown as they were or as they are. Where --limit cuts it short, stderr says\n\
+        where to go on. With --receipt it ends after the page that the receipt is of.")]
     Scan(Scan),
     /// Compare, then do one list of operations or another, all at once
     #[command(
@@ -357,7 +359,7 @@ pub struct Incr {
 #[derive(Debug, Args)]
 pub struct Scan {
     /// Only keys that begin so
-    #[arg(long, default_value = "", hide_default_value = true, conflicts_with_all = ["from", "to"])]
+    #[arg(long, default_value = "", hide_default_value = true, conflicts_with = "to")]
     pub prefix: String,
     /// Only keys from this one on
     #[arg(long)]
@@ -365,9 +367,9 @@ pub struct Scan {
     /// Only keys before this one
     #[arg(long)]
     pub to: Option<String>,
-    /// At most so many
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
-    pub limit: u32,
+    /// At most so many; all, if not given
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit: Option<u32>,
     #[command(flatten)]
     pub asking: Asking,
 }

@@ -74,6 +74,12 @@ impl Failure {
         Self { kind, message: message.into(), told: false }
     }
 
+    /// The same with one more thing to know.
+    #[must_use]
+    pub fn with(self, more: &str) -> Self {
+        Self { message: format!("{}; {more}", self.message), ..self }
+    }
+
     /// The same, where the object on stdout shows it: there is one object for one command.
     #[must_use]
     pub fn told(self) -> Self {

@@ -2,12 +2,13 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use elea_protocol::cluster_file::ClusterFile;
 use elea_protocol::id::{hex, unhex};
 use elea_protocol::seal::SecretKey;
+use rustix::fs::Mode;
 
 use crate::failure::Failure;
 
@@ -78,10 +79,18 @@ pub fn key_text(key: &SecretKey) -> String {
     format!("{KEY_FILE_TAG} {}\n", hex(&key.to_bytes()))
 }
 
+/// From now on what this process makes is readable by its user alone, whatever the shell says: data,
+/// sessions, backups and receipts hold what is stored, and logs who asked for it.
+pub fn keep_private() {
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
+}
+
 /// Writes a file that must not be there yet, durably.
 pub fn write_new(path: &Path, text: &str, mode: u32) -> Result<(), Failure> {
     let write = || -> std::io::Result<()> {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+        // The shell's mask must not decide it.
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
         file.write_all(text.as_bytes())?;
         file.sync_all()
     };
@@ -122,8 +131,6 @@ fn read_small(path: &Path) -> std::io::Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use elea_protocol::seal::Signer as _;
 
     use super::*;

@@ -7,17 +7,16 @@ use base64::engine::general_purpose::STANDARD;
 use elea_kv::{Answer, Item, Outcome, Swap, TxnOutcome, Value};
 use serde_json::{Map, Value as Json, json};
 
-/// Prints a line. Whoever closed our stdout has read what he wanted.
-pub fn line(text: &str) {
-    bytes(text.as_bytes());
-    bytes(b"\n");
+/// Prints a line; says whether anybody reads. Whoever closed our stdout has read what he wanted.
+pub fn line(text: &str) -> bool {
+    bytes(format!("{text}\n").as_bytes())
 }
 
-/// Prints bytes as they are.
-pub fn bytes(bytes: &[u8]) {
+/// Prints bytes as they are, and says whether anybody reads them.
+pub fn bytes(bytes: &[u8]) -> bool {
     let mut out = io::stdout().lock();
     // `elea scan | head -1` closes the pipe: that is no failure of the scan.
-    let _ = out.write_all(bytes).and_then(|()| out.flush());
+    out.write_all(bytes).and_then(|()| out.flush()).is_ok()
 }
 
 /// Standard base64 with padding.

@@ -39,6 +39,65 @@ pub async fn run(operation: Result<Operation, Failure>, asking: &cli::Asking) ->
     no.map_or(Ok(()), |no| Err(no.told()))
 }
 
+/// `elea scan`: page after page, each shown as it comes.
+pub async fn scan(args: &cli::Scan) -> Outcome {
+    let first = first_page(args)?;
+    let access = &args.asking.access;
+    let file = commands::cluster(access.cluster.as_deref())?;
+    let (key, key_path) = commands::key(access.key_file.as_deref())?;
+    let cluster = Cluster::open(&file, key, key_path).await?;
+    let outcome = pages(&cluster, first, args).await;
+    cluster.close().await;
+    outcome
+}
+
+async fn pages(cluster: &Cluster, mut scan: Scan, args: &cli::Scan) -> Outcome {
+    let asking = &args.asking;
+    let mut left = args.limit;
+    let mut shown = 0_u64;
+    loop {
+        scan.limit = left.unwrap_or(u32::MAX);
+        let asked = cluster.ask(scan.clone().into(), wait(asking), asking.access.timeout).await;
+        let reply = asked.map_err(|failure| match shown {
+            0 => failure,
+            _ => failure
+                .with(&format!("{shown} keys were shown; go on with {}", resume(&scan.from, args))),
+        })?;
+        if let Some(path) = &asking.receipt {
+            commands::receipt::save(path, &reply.receipt)?;
+        }
+        if let Some(no) = output::refusal(&reply.answer) {
+            return Err(Failure::refused(no));
+        }
+        let is_open = show(&reply, asking);
+        let elea_kv::Answer::Step(elea_kv::Outcome::Scan(page)) = reply.answer else {
+            return Ok(());
+        };
+        let items = u32::try_from(page.items.len()).unwrap_or(u32::MAX);
+        shown += u64::from(items);
+        left = left.map(|left| left.saturating_sub(items));
+        let Some(next) = page.next.filter(|_| is_open) else { return Ok(()) };
+        // A receipt is of one answer.
+        if left == Some(0) || asking.receipt.is_some() {
+            eprintln!("elea: there is more: go on with {}", resume(&next, args));
+            return Ok(());
+        }
+        scan = scan.resume(next);
+    }
+}
+
+/// The words that go on from a key.
+fn resume(next: &[u8], args: &cli::Scan) -> String {
+    let from = match str::from_utf8(next) {
+        Ok(text) if !args.asking.base64 => format!("--from {text:?}"),
+        _ => format!("--base64 --from {}", output::base64(next)),
+    };
+    match args.prefix.is_empty() {
+        true => from,
+        false => format!("{from}, and the same --prefix"),
+    }
+}
+
 fn wait(asking: &cli::Asking) -> Wait {
     match (asking.weak, asking.final_) {
         (true, _) => Wait::Weak,
@@ -47,29 +106,21 @@ fn wait(asking: &cli::Asking) -> Wait {
     }
 }
 
-fn show(reply: &Reply, asking: &cli::Asking) {
+/// Shows an answer; says whether anybody is there to read more.
+fn show(reply: &Reply, asking: &cli::Asking) -> bool {
     if asking.access.json {
-        output::line(&to_json(reply, asking.base64).to_string());
-        return;
+        return output::line(&to_json(reply, asking.base64).to_string());
     }
     let style = match (asking.raw, asking.base64) {
         (true, _) => Style::Raw,
         (_, true) => Style::Base64,
         _ => Style::Lines,
     };
-    output::bytes(&output::plain(&reply.answer, style));
+    let is_open = output::bytes(&output::plain(&reply.answer, style));
     if reply.reordered {
         eprintln!("elea: the order changed when histories merged; this is the final result");
     }
-    if let elea_kv::Answer::Step(elea_kv::Outcome::Scan(page)) = &reply.answer
-        && let Some(next) = &page.next
-    {
-        let next = match str::from_utf8(next) {
-            Ok(text) if !asking.base64 => format!("--from {text:?}"),
-            _ => format!("--base64 --from {}", output::base64(next)),
-        };
-        eprintln!("elea: there is more: go on with {next}");
-    }
+    is_open
 }
 
 fn to_json(reply: &Reply, base64: bool) -> Json {
@@ -131,10 +182,10 @@ pub fn operation(command: &cli::Command) -> Option<(Result<Operation, Failure>, 
             (key.map(|key| Incr::new(key, args.by).into()), &args.asking)
         }
         Command::Cas(args) => (cas(args), &args.asking),
-        Command::Scan(args) => (scan(args), &args.asking),
         Command::Txn(args) => (txn(args), &args.asking),
         Command::Demo(_)
         | Command::Init(_)
+        | Command::Scan(_)
         | Command::Up(_)
         | Command::Replica(_)
         | Command::Backup(_)
@@ -189,10 +240,11 @@ fn cas(args: &cli::Cas) -> Result<Operation, Failure> {
     Ok(cas.into())
 }
 
-fn scan(args: &cli::Scan) -> Result<Operation, Failure> {
+/// Where a scan begins and ends.
+fn first_page(args: &cli::Scan) -> Result<Scan, Failure> {
     let from = args.from.as_ref().map(|from| word(from, &args.asking)).transpose()?;
     let to = args.to.as_ref().map(|to| word(to, &args.asking)).transpose()?;
-    let mut scan = match to {
+    Ok(match to {
         Some(to) => Scan::range(from.unwrap_or_default(), to),
         None => {
             let all = Scan::prefix(word(&args.prefix, &args.asking)?);
@@ -202,9 +254,7 @@ fn scan(args: &cli::Scan) -> Result<Operation, Failure> {
                 None => all,
             }
         }
-    };
-    scan.limit = args.limit;
-    Ok(scan.into())
+    })
 }
 
 fn txn(args: &cli::Txn) -> Result<Operation, Failure> {

@@ -66,6 +66,10 @@ fn sentence(error: &clap::Error) -> String {
 }
 
 fn run(command: Command) -> Outcome {
+    // The folder of a new cluster is its owner's to open to others; its keys are closed by themselves.
+    if !matches!(command, Command::Init(_)) {
+        files::keep_private();
+    }
     if let Some((operation, asking)) = data::operation(&command) {
         return on_one_thread(data::run(operation, asking));
     }
@@ -76,6 +80,7 @@ fn run(command: Command) -> Outcome {
         Command::Replica(args) => on_all_threads(replica::run(&args)),
         Command::Backup(args) => backup::backup(&args),
         Command::Restore(args) => backup::restore(&args),
+        Command::Scan(args) => on_one_thread(data::scan(&args)),
         Command::Status(args) => on_one_thread(status::run(&args)),
         Command::Evidence(args) => on_one_thread(evidence::run(&args)),
         Command::Bench(args) => on_all_threads(bench::run(&args)),

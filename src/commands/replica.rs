@@ -28,6 +28,9 @@ use crate::output;
 const OBSERVER: &str = "observer: this replica took part before and its data folder was lost; it \
                         follows, serves its peers and never votes (see docs/operations.md)";
 
+/// What is logged where `ELEA_LOG` says nothing: of the store's own workings only what went wrong.
+const LOGGED: &str = "info,fjall=warn,lsm_tree=warn,value_log=warn";
+
 /// How often, and after which pause, a replica that starts again in this process waits for the one
 /// before to let go of the folder.
 const IN_USE_TRIES: u32 = 100;
@@ -220,7 +223,7 @@ fn stdin_closed() -> oneshot::Receiver<()> {
 }
 
 fn log() {
-    let filter = EnvFilter::try_from_env("ELEA_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_env("ELEA_LOG").unwrap_or_else(|_| EnvFilter::new(LOGGED));
     // It fails only where there is a subscriber already, and this process has one main function.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)

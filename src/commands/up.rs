@@ -1,36 +1,32 @@
 //! `elea up`: all replicas of a directory as processes of this machine.
 
+use std::path::Path;
+
+use elea_protocol::cluster_file::ClusterFile;
 use elea_protocol::quorum::Strength;
-use futures::FutureExt;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::children::{Place, Process, start_all, stop_all};
+use crate::children::{Place, Process, stop_all};
 use crate::cli::Up;
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Failure, Kind, Outcome};
 use crate::files;
 use crate::output;
 
-/// Runs until Ctrl-C or SIGTERM. A replica that dies meanwhile is told of and not started again.
+/// Runs until Ctrl-C or SIGTERM. A replica that does not start, or dies meanwhile, is told of and not
+/// started again; the others serve without it, as they would in any other place.
 pub async fn run(args: &Up) -> Outcome {
     let file = files::load_cluster(&args.dir.join("cluster.toml"))?;
-    let size = file.membership.size();
     // Before the first child: a signal from now on is one to stop by.
     let mut stopping = Stopping::listen()?;
-    let places = size.members().map(|id| (id, Place::of(&args.dir, id)));
-    let mut processes = tokio::select! {
+    let started = tokio::select! {
         biased;
         () = stopping.wait() => return Ok(()),
-        started = start_all(places) => started?,
+        started = start(&args.dir, &file) => started?,
     };
-    output::line(&format!(
-        "ready: {} replicas of `{}` at {}; a weak answer needs {}, a strong one {}; Ctrl-C stops \
-         them",
-        size.replicas(),
-        file.membership.name(),
-        file.addresses.join(", "),
-        size.quorum(Strength::Weak),
-        size.quorum(Strength::Strong),
-    ));
+    output::line(&started.describe(&file));
+    let mut processes = started.processes;
     loop {
         let death = tokio::select! {
             biased;
@@ -46,6 +42,124 @@ pub async fn run(args: &Up) -> Outcome {
     }
     let failures = stop_all(processes).await;
     failures.into_iter().next().map_or(Ok(()), Err)
+}
+
+/// What could be started.
+struct Started {
+    processes: Vec<Process>,
+    /// Whether each of them has met enough others.
+    are_ready: bool,
+}
+
+/// Starts whatever can be started, and says what cannot. It fails where too few are left for any
+/// request.
+async fn start(dir: &Path, file: &ClusterFile) -> Result<Started, Failure> {
+    let size = file.membership.size();
+    let (mut processes, mut failures) = (Vec::new(), Vec::new());
+    for id in size.members() {
+        match Process::spawn(id, &Place::of(dir, id)) {
+            Ok(process) => processes.push(process),
+            Err(failure) => failures.push(failure),
+        }
+    }
+    let said = futures::future::join_all(processes.iter_mut().map(Process::started)).await;
+    failures.extend(keep_running(&mut processes, said).await);
+    let mut are_ready = false;
+    // With fewer nobody says that it is ready, and with a dead one among them perhaps, too.
+    while size.suffices(processes.len(), Strength::Strong) && !are_ready {
+        let running = processes.len();
+        let ready = processes.iter_mut().map(Process::ready);
+        let said = all_or_first_failure(ready).await;
+        let failed = keep_running(&mut processes, said).await;
+        are_ready = failed.is_empty();
+        failures.extend(failed);
+        if running == processes.len() {
+            break;
+        }
+    }
+    if !size.suffices(processes.len(), Strength::Weak) {
+        let left = processes.len();
+        stop_all(processes).await;
+        let why: Vec<_> = failures.iter().map(ToString::to_string).collect();
+        return Err(Failure::usage(format!(
+            "{left} of {} replicas can run, and it takes {} for anything to be answered: {}",
+            size.replicas(),
+            size.quorum(Strength::Weak),
+            why.join("; ")
+        )));
+    }
+    failures.iter().for_each(|failure| eprintln!("elea: {failure}"));
+    Ok(Started { processes, are_ready })
+}
+
+/// Waits until all are done, or one fails; those that are not done then count as if they were.
+async fn all_or_first_failure(
+    all: impl Iterator<Item = impl Future<Output = Result<(), Failure>>>,
+) -> Vec<Result<(), Failure>> {
+    let mut results = Vec::new();
+    let mut waiting = FuturesUnordered::new();
+    for (index, one) in all.enumerate() {
+        results.push(Ok(()));
+        waiting.push(async move { (index, one.await) });
+    }
+    while let Some((index, result)) = waiting.next().await {
+        let has_failed = result.is_err();
+        results[index] = result;
+        if has_failed {
+            break;
+        }
+    }
+    results
+}
+
+/// Ends those that failed, and keeps the others, and those that only take long.
+async fn keep_running(
+    processes: &mut Vec<Process>,
+    said: Vec<Result<(), Failure>>,
+) -> Vec<Failure> {
+    let mut failures = Vec::new();
+    for (mut process, said) in std::mem::take(processes).into_iter().zip(said) {
+        match said {
+            Ok(()) => processes.push(process),
+            Err(failure) => {
+                match failure.kind {
+                    Kind::Unavailable => processes.push(process),
+                    _ => process.kill().await,
+                }
+                failures.push(failure);
+            }
+        }
+    }
+    failures
+}
+
+impl Started {
+    /// One line that says who runs, and what for.
+    fn describe(&self, file: &ClusterFile) -> String {
+        let size = file.membership.size();
+        let running: Vec<_> = self.processes.iter().map(Process::id).collect();
+        let count = match running.len() == usize::from(size.replicas()) {
+            true => size.replicas().to_string(),
+            false => format!("{} of {}", running.len(), size.replicas()),
+        };
+        let word = if self.are_ready { "ready" } else { "started" };
+        let addresses = running.iter().filter_map(|id| file.addresses.get(usize::from(id.0)));
+        let addresses: Vec<_> = addresses.map(String::as_str).collect();
+        let strong = size.quorum(Strength::Strong);
+        let lack = match strong.saturating_sub(running.len()) {
+            0 => String::new(),
+            lack => format!(
+                "; for strong answers, and for the first start of a cluster, {lack} more must run"
+            ),
+        };
+        format!(
+            "{word}: {count} replicas of `{}` at {}; a weak answer needs {}, a strong one {strong}{lack}; \
+             Ctrl-C stops them",
+            file.membership.name(),
+            addresses.join(", "),
+            size.quorum(Strength::Weak),
+        )
+    }
 }
 
 async fn first_death(processes: &mut [Process]) -> (usize, Failure) {

@@ -107,16 +107,117 @@ fn command_lines_that_cannot_work_are_refused() {
 }
 
 #[test]
-fn an_address_in_use_is_said_so_by_the_replica_and_by_up() {
+fn up_starts_what_can_be_started_and_names_the_rest() {
     let dir = init(4);
-    let addresses = addresses(dir.path());
+    let dir = dir.path();
+    let addresses = addresses(dir);
     let _taken = TcpListener::bind(&addresses[0]).expect("it was free a moment ago");
-    run(&mut replica(dir.path())).fails(2, &[&addresses[0], "in use"]);
-    let up = run(elea().arg("up").arg(dir.path()));
-    up.fails(2, &["replica 0", &addresses[0], "in use"]);
-    // The others were stopped again.
-    for address in &addresses[1..] {
-        assert!(TcpStream::connect(address).is_err(), "{address} still answers");
+    run(&mut replica(dir)).fails(2, &[&addresses[0], "in use"]);
+    let mut up = Process::start(elea().arg("up").arg(dir), &dir.join("up.log"));
+    let ready = up.says("ready").unwrap_or_else(|| panic!("{}", up.log()));
+    assert!(ready.contains("3 of 4 replicas"), "{ready}");
+    assert!(up.log().contains("replica 0") && up.log().contains("in use"), "{}", up.log());
+    let ask = |words: &[&str]| {
+        let mut command = elea();
+        command.args(words).arg("--cluster").arg(dir.join("cluster.toml"));
+        run(command.arg("--key").arg(dir.join("client-0.key")).args(["--timeout", "60s"]))
+    };
+    ask(&["put", "k", "v"]).succeeds();
+    up.signal(Signal::TERM);
+    assert_eq!(up.ended(), Some(0), "{}", up.log());
+
+    // Two are enough for weak answers, in a cluster that has met before.
+    fs::write(dir.join("replica-1.key"), "spoilt").expect("ours");
+    let mut up = Process::start(elea().arg("up").arg(dir), &dir.join("up.log"));
+    let started = up.says("started").unwrap_or_else(|| panic!("{}", up.log()));
+    assert!(started.contains("2 of 4 replicas") && started.contains("1 more"), "{started}");
+    assert!(up.log().contains("replica 1") && up.log().contains("malformed"), "{}", up.log());
+    assert_eq!(ask(&["get", "k", "--weak"]).succeeds().out, "v\n");
+    up.signal(Signal::TERM);
+    assert_eq!(up.ended(), Some(0), "{}", up.log());
+
+    // One is not: it is stopped again, and all reasons are told.
+    fs::write(dir.join("replica-2.key"), "spoilt").expect("ours");
+    let up = run(elea().arg("up").arg(dir));
+    up.fails(2, &["1 of 4 replicas can run", "takes 2", "replica 0", "replica 1", "replica 2"]);
+    assert!(TcpStream::connect(&addresses[3]).is_err(), "r3 still answers");
+}
+
+/// All files and folders below a folder, itself included, with their modes.
+fn modes(path: &Path) -> Vec<(std::path::PathBuf, bool, u32)> {
+    let metadata = fs::symlink_metadata(path).expect("there");
+    let mut all = vec![(path.to_owned(), metadata.is_dir(), metadata.permissions().mode() & 0o777)];
+    if metadata.is_dir() {
+        for entry in fs::read_dir(path).expect("a folder") {
+            all.extend(modes(&entry.expect("readable").path()));
+        }
+    }
+    all
+}
+
+/// A command under this mask of the shell.
+fn under(mask: &str, command: &Command) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "umask \"$0\"; exec \"$@\"", mask]).arg(command.get_program());
+    shell.args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    shell
+}
+
+#[test]
+fn what_is_kept_is_closed_to_others_whatever_the_mask() {
+    for mask in ["000", "077"] {
+        let dir = init(1);
+        let dir = dir.path();
+        fs::remove_file(dir.join("client-0.key.sessions")).expect("init made it");
+        let mut up = Process::start(&mut under(mask, elea().arg("up").arg(dir)), &dir.join("log"));
+        assert!(up.says("ready").is_some(), "{}", up.log());
+        let mut put = elea();
+        put.args(["put", "k", "v", "--timeout", "60s", "--receipt"]).arg(dir.join("receipt"));
+        put.arg("--cluster").arg(dir.join("cluster.toml"));
+        put.arg("--key").arg(dir.join("client-0.key"));
+        run(&mut under(mask, &put)).succeeds();
+        up.signal(Signal::TERM);
+        assert_eq!(up.ended(), Some(0), "{}", up.log());
+        let mut backup = elea();
+        backup.arg("backup").arg("--cluster").arg(dir.join("cluster.toml"));
+        backup.arg("--data").arg(dir.join("replica-0.data")).arg("--out").arg(dir.join("backup"));
+        run(&mut under(mask, &backup)).succeeds();
+        for name in ["replica-0.data", "client-0.key.sessions", "receipt", "backup"] {
+            for (path, is_folder, mode) in modes(&dir.join(name)) {
+                let right = if is_folder { 0o700 } else { 0o600 };
+                assert_eq!(mode, right, "mask {mask}, {}: {mode:o}", path.display());
+            }
+        }
+        for (path, is_folder, mode) in modes(dir) {
+            let is_open = ["cluster.toml", "log"].iter().any(|name| path.ends_with(name));
+            assert!(is_open || is_folder || mode == 0o600, "mask {mask}, {}", path.display());
+        }
+        // A folder that stands open, as older versions made it, is closed at the next start.
+        let data = dir.join("replica-0.data");
+        fs::set_permissions(&data, fs::Permissions::from_mode(0o755)).expect("ours");
+        let mut up = Process::start(elea().arg("up").arg(dir), &dir.join("log"));
+        assert!(up.says("ready").is_some(), "{}", up.log());
+        assert_eq!(modes(&data)[0].2, 0o700);
+    }
+}
+
+#[test]
+fn logs_say_nothing_of_the_stores_insides_unless_they_are_asked() {
+    let dir = init(1);
+    let dir = dir.path();
+    let mut up = Process::start(elea().arg("up").arg(dir), &dir.join("up.log"));
+    assert!(up.says("ready").is_some(), "{}", up.log());
+    drop(up);
+    let log = fs::read_to_string(dir.join("replica-0.log")).expect("there");
+    assert!(log.contains("elea_replica"), "{log}");
+    for insides in ["fjall", "lsm_tree"] {
+        assert!(!log.contains(insides), "{log}");
     }
 }
 
