@@ -63,7 +63,6 @@ impl Loopback {
                     client,
                     session: SessionId(1),
                     number: RequestNumber(number),
-                    floor: SessionId(1),
                     level,
                     want_final: false,
                     operations: vec![Put::new(format!("key{number}"), "value").encode()],

@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Shared state for clusters whose members do not trust each other and whose network splits.
@@ -261,6 +262,13 @@ pub struct Access {
     /// The client's key file
     #[arg(long = "key", env = "ELEA_KEY", value_name = "FILE")]
     pub key_file: Option<PathBuf>,
+    /// The file that commands with one key share their sessions by, or `none`; beside the key where
+    /// it is not named, and none where that place is read-only
+    #[arg(long, env = "ELEA_SESSIONS", value_name = "FILE")]
+    pub sessions: Option<PathBuf>,
+    /// Accept a key file that a group of this user's may read, as mounted secrets have it
+    #[arg(long, env = "ELEA_GROUP_KEY", value_parser = FalseyValueParser::new())]
+    pub group_key: bool,
     /// How long to wait for enough replicas, for example 500ms, 5s or 1m
     #[arg(long, default_value = "5s", value_parser = duration)]
     pub timeout: Duration,
@@ -401,7 +409,7 @@ pub struct Status {
 #[derive(Debug, Args)]
 pub struct Bench {
     /// How many clients, each with connections and a session of its own
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub clients: u16,
     /// For how long
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]

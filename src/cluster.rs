@@ -1,13 +1,13 @@
 //! The cluster as commands see it: the client library with our words for what goes wrong.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use elea_client::sessions::SessionFile;
 use elea_client::{
-    Answer as Answered, Client, Command as _, Error, ErrorKind, Executed, Finality, ReplicaNote,
-    Shortfall,
+    Answer as Answered, Client, Command as _, Error, ErrorKind, Executed, Finality, Options,
+    ReplicaNote, Shortfall,
 };
 use elea_kv::{Answer, Operation};
 use elea_protocol::cluster_file::ClusterFile;
@@ -90,8 +90,8 @@ impl Promise {
     }
 }
 
-/// Connections to all replicas, in a session of its own. Every session comes from the state file
-/// beside the key, so that commands which run at the same time do not retire each other's.
+/// Connections to all replicas, in a session of its own. Commands that share a session file use sessions
+/// again that others gave back.
 #[derive(Clone, Debug)]
 pub struct Cluster {
     client: Client,
@@ -100,8 +100,14 @@ pub struct Cluster {
 
 impl Cluster {
     /// Begins to connect; requests wait until that is done.
-    pub async fn open(file: &ClusterFile, key: SecretKey, path: &Path) -> Result<Self, Failure> {
-        let client = Client::open(&file.into(), key, path).await.map_err(|e| other(&e))?;
+    pub async fn open(
+        file: &ClusterFile,
+        key: SecretKey,
+        sessions: Option<SessionFile>,
+    ) -> Result<Self, Failure> {
+        let options = Options { sessions: sessions.map(Arc::new), ..Options::default() };
+        let client = Client::with_options(&file.into(), key, options).await;
+        let client = client.map_err(|error| other(&error))?;
         Ok(Self { client, replicas: file.addresses.len() })
     }
 

@@ -32,8 +32,35 @@ pub fn load_cluster(path: &Path) -> Result<ClusterFile, Failure> {
     ClusterFile::parse(&text).map_err(|bad| Failure::usage(format!("{shown}, {bad}")))
 }
 
+/// Who may read a key file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readers {
+    /// Its owner alone.
+    Owner,
+    /// Its group as well, if this user is in it.
+    Group,
+}
+
+impl Readers {
+    /// Whether a file of this mode and group is read by nobody else.
+    fn allow(self, mode: u32, group: u32, groups: impl FnOnce() -> Vec<u32>) -> bool {
+        match self {
+            _ if mode & 0o077 == 0 => true,
+            Self::Owner => false,
+            Self::Group => mode & 0o037 == 0 && groups().contains(&group),
+        }
+    }
+}
+
+/// The groups of this process.
+fn own_groups() -> Vec<u32> {
+    let others = rustix::process::getgroups().unwrap_or_default();
+    let main = rustix::process::getegid();
+    others.into_iter().chain([main]).map(|group| group.as_raw()).collect()
+}
+
 /// Reads a key file. One that others may read is refused: its owner would not notice the theft.
-pub fn load_key(path: &Path) -> Result<SecretKey, Failure> {
+pub fn load_key(path: &Path, readers: Readers) -> Result<SecretKey, Failure> {
     let shown = path.display();
     let unreadable = |error: std::io::Error| match error.kind() {
         ErrorKind::NotFound => Failure::usage(format!(
@@ -51,11 +78,12 @@ pub fn load_key(path: &Path) -> Result<SecretKey, Failure> {
         return Err(Failure::usage(format!("{shown} is no file: name a key file")));
     }
     // Asked of the open file and not of the path, which may be exchanged in between.
-    if metadata.mode() & 0o077 != 0 {
+    let mode = metadata.mode() & 0o777;
+    if !readers.allow(mode, metadata.gid(), own_groups) {
         return Err(Failure::usage(format!(
-            "the key file {shown} may be read or changed by others (mode {:03o}): run `chmod 600 \
-             {shown}`, and replace the key if somebody may have read it",
-            metadata.mode() & 0o777
+            "the key file {shown} may be read or changed by others (mode {mode:03o}): run `chmod 600 \
+             {shown}`, and replace the key if somebody may have read it; where its group is meant to \
+             read it, and is yours, say --group-key"
         )));
     }
     let mut text = String::new();
@@ -143,22 +171,35 @@ mod tests {
         write_new(&path, &key_text(&key), 0o600).expect("written");
         let mode = fs::metadata(&path).expect("there").mode();
         assert_eq!(mode & 0o777, 0o600);
-        assert_eq!(load_key(&path).expect("sound").public_key(), key.public_key());
+        assert_eq!(load_key(&path, Readers::Owner).expect("sound").public_key(), key.public_key());
         assert!(write_new(&path, "x", 0o600).is_err_and(|e| e.message.contains("not overwritten")));
 
         for mode in [0o640, 0o604, 0o620, 0o610] {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("owned");
-            let failure = load_key(&path).expect_err("readable by others");
+            let failure = load_key(&path, Readers::Owner).expect_err("readable by others");
             assert!(failure.message.contains("chmod 600"), "{failure}");
         }
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("owned");
         for text in ["", "elea-key-1", "elea-key-2 00", "elea-key-1 0g", "\u{0}"] {
             fs::write(&path, text).expect("written");
-            let failure = load_key(&path).expect_err(text);
+            let failure = load_key(&path, Readers::Owner).expect_err(text);
             assert!(failure.message.contains("malformed"), "{failure}");
         }
-        let missing = load_key(&folder.path().join("b.key")).expect_err("missing");
+        let missing = load_key(&folder.path().join("b.key"), Readers::Owner).expect_err("missing");
         assert!(missing.message.contains("there is no key file"), "{missing}");
-        assert!(load_key(folder.path()).is_err());
+        assert!(load_key(folder.path(), Readers::Owner).is_err());
+    }
+
+    #[test]
+    fn a_group_may_read_a_key_where_that_was_said_and_the_user_is_in_it() {
+        let allows = |readers: Readers, mode| readers.allow(mode, 7, || vec![1, 7]);
+        assert!(allows(Readers::Owner, 0o400) && allows(Readers::Group, 0o400));
+        assert!(!allows(Readers::Owner, 0o440));
+        assert!(allows(Readers::Group, 0o440) && allows(Readers::Group, 0o640));
+        for mode in [0o660, 0o450, 0o444, 0o644, 0o404] {
+            assert!(!allows(Readers::Group, mode), "{mode:o}");
+        }
+        assert!(!Readers::Group.allow(0o440, 8, || vec![1, 7]), "another group");
+        assert!(own_groups().contains(&rustix::process::getegid().as_raw()));
     }
 }

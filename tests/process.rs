@@ -24,6 +24,8 @@ mod kill_all;
 mod liar;
 #[path = "process/links.rs"]
 mod links;
+#[path = "process/memoryless.rs"]
+mod memoryless;
 #[path = "process/one_shot.rs"]
 mod one_shot;
 #[path = "process/partition.rs"]

@@ -109,13 +109,12 @@ impl Error {
 
 fn advice(reason: RefusalReason, outcome: Outcome) -> String {
     let what = match reason {
-        RefusalReason::TooManySessions => {
-            "older sessions go once they are final, which takes a strong quorum of replicas; use \
-             one session file for all processes with this key"
+        RefusalReason::SessionRetired | RefusalReason::SessionTooFar => {
+            "very many sessions of this key were used meanwhile: let commands share a session file, \
+             or use several keys"
         }
-        RefusalReason::TooManyClients => "ask its operators to raise max_clients",
-        RefusalReason::SessionRetired | RefusalReason::NameUsed => {
-            "another process seems to use the same key without the same session file"
+        RefusalReason::NameUsed => {
+            "another process seems to use the same key and a copy of the same session file"
         }
         RefusalReason::WindowExceeded
         | RefusalReason::ResultForgotten

@@ -35,8 +35,8 @@ pub struct Options {
     pub timing: Timing,
     /// How many requests may be on their way before further ones are signed together.
     pub pipeline: usize,
-    /// The state file that processes with the same key share. `None`: this process is the only
-    /// one that uses the key.
+    /// The state file that processes with the same key share. `None`: nothing is kept between
+    /// them.
     pub sessions: Option<Arc<SessionFile>>,
 }
 
@@ -157,8 +157,9 @@ impl Drop for Guard {
 }
 
 impl Client {
-    /// Connects to a cluster with a key that **no other process uses**. Clients of this process
-    /// may share it. For a key that several processes of a host use see [`Client::open`].
+    /// Connects to a cluster. Nothing is kept when the process ends, and the next one takes a new session; other
+    /// processes may use the key at the same time. For a key that many processes of a host use see
+    /// [`Client::open`].
     ///
     /// It does not wait for any replica: operations do.
     ///
@@ -168,8 +169,9 @@ impl Client {
         Self::with_options(cluster, key, Options::default()).await
     }
 
-    /// Connects with a key that the processes of this host share by a state file beside the key
-    /// file; see [`sessions`](crate::sessions).
+    /// Connects with a key whose sessions the processes of this host share by a state file beside the
+    /// key file; see [`sessions`](crate::sessions). Where that place may not be written nothing is
+    /// kept, as with [`Client::connect`].
     ///
     /// # Errors
     /// The cluster, the key or the state file cannot be used.
@@ -178,8 +180,11 @@ impl Client {
         key: SecretKey,
         key_file: impl AsRef<Path>,
     ) -> Result<Self, Error> {
-        let file = SessionFile::open(key_file.as_ref(), cluster.membership.genesis())?;
-        let options = Options { sessions: Some(Arc::new(file)), ..Options::default() };
+        let sessions = match SessionFile::beside(key_file.as_ref(), cluster.membership.genesis()) {
+            Err(error) if error.is_read_only() => None,
+            file => Some(Arc::new(file?)),
+        };
+        let options = Options { sessions, ..Options::default() };
         Self::with_options(cluster, key, options).await
     }
 
@@ -243,7 +248,6 @@ impl Client {
             timing: options.timing,
             window: cluster.rules.session_window,
             pipeline: options.pipeline,
-            max_sessions: usize::try_from(cluster.rules.max_sessions).unwrap_or(usize::MAX),
         })
         .await?;
         let (commands, from_handles) = mpsc::unbounded_channel();
@@ -252,7 +256,6 @@ impl Client {
             commands,
             links,
             room: Arc::new(Semaphore::new(WAITING_MAX)),
-            // Ticket 0 is the owner's own.
             next_ticket: AtomicU64::new(1),
         });
         Ok(Self { shared, timeout: options.timeout })

@@ -29,11 +29,11 @@ mod error;
 mod handle;
 mod link;
 mod live;
+mod opening;
 mod owner;
 pub mod sessions;
 #[cfg(test)]
 mod tests;
-mod upkeep;
 
 use std::sync::Arc;
 
@@ -54,7 +54,7 @@ pub struct Cluster {
     pub membership: Arc<Membership>,
     /// `host:port` of each, in the order of their ids.
     pub addresses: Vec<String>,
-    /// The cluster's `session_window` and `max_sessions`, as in its tuning.
+    /// The cluster's `session_window`, as in its tuning.
     pub rules: elea_protocol::tuning::Rules,
 }
 

@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use elea_protocol::client::{
-    Action, Answer, Client as Core, Event, Failure, Finality, Outcome, Progress, Setup, Submission,
-    Ticket, Timing, Unusable,
+    Action, Answer, Client as Core, Event, Failure, Finality, Progress, Setup, Submission, Ticket,
+    Timing, Unusable,
 };
 use elea_protocol::codec;
 use elea_protocol::evidence::Evidence;
@@ -15,30 +15,24 @@ use elea_protocol::id::{
     Instant as CoreInstant, Now, ReplicaId, RequestNumber, SessionId, WallTime,
 };
 use elea_protocol::membership::Membership;
-use elea_protocol::message::{NodeStatus, RefusalReason, ToReplica};
+use elea_protocol::message::{Level, NodeStatus, ToReplica};
+use elea_protocol::quorum::Strength;
 use elea_protocol::seal::{Signer, Verified};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use crate::error::Error;
 use crate::link::{Awaited, Inbound, Links, Said};
-use crate::live::{Live, Settling};
+use crate::live::Live;
+use crate::opening::{Opening, Used};
 use crate::sessions::{SessionError, Sessions};
 
 /// The most sessions one client has in use at one time.
 pub(crate) const LIVE_MAX: usize = 8;
 /// The most submissions that are taken up together.
 const COMMANDS_AT_ONCE: usize = 2048;
-/// How often a client looks after the sessions of its key.
-const UPKEEP: Duration = Duration::from_secs(5);
-/// How long the first request waits for the cluster to be seen quiet when the session file is new
-/// or lost, and how long when so many sessions are in use that it might be refused.
-const HOLD_PINNED: Duration = Duration::from_millis(60);
-const HOLD_CROWDED: Duration = Duration::from_millis(1500);
-/// How long a parting client waits for reports on other sessions.
-const LINGER: Duration = Duration::from_millis(10);
-/// The ticket under which sessions are settled; submissions have others.
-pub(crate) const SETTLE: Ticket = Ticket(0);
+/// Nothing is due before this, where nothing is due at all.
+const FAR: Duration = Duration::from_secs(3600);
 
 /// What the handles ask for.
 pub(crate) enum Command {
@@ -74,14 +68,6 @@ pub(crate) struct Parts {
     pub timing: Timing,
     pub window: u64,
     pub pipeline: usize,
-    pub max_sessions: usize,
-}
-
-pub(crate) struct QuietCheck {
-    pub(crate) nonce: u64,
-    /// What it would settle.
-    pub(crate) before: Vec<(SessionId, RequestNumber)>,
-    pub(crate) statuses: BTreeMap<ReplicaId, NodeStatus>,
 }
 
 pub(crate) struct Owner {
@@ -89,46 +75,38 @@ pub(crate) struct Owner {
     pub(crate) start: Instant,
     pub(crate) live: BTreeMap<SessionId, Live>,
     pub(crate) serving: Option<SessionId>,
-    pub(crate) settling: Settling,
     pub(crate) waiters: HashMap<Ticket, (SessionId, Waiter)>,
-    /// Submissions that wait until the floor is better known.
+    /// Submissions that wait for a session.
     pub(crate) held: Vec<(Submission, Waiter)>,
-    pub(crate) hold_until: Option<Instant>,
-    pub(crate) quiet: Option<QuietCheck>,
+    pub(crate) opening: Option<Opening>,
     pub(crate) statuses: HashMap<u64, Answers<NodeStatus>>,
     pub(crate) proofs: Vec<Answers<Vec<Evidence>>>,
-    pub(crate) next_upkeep: Instant,
     pub(crate) closing: Option<Closing>,
 }
 
 pub(crate) struct Closing {
     /// Nothing is waited for beyond this.
     deadline: Instant,
-    /// Nor is anything that only helps others beyond this.
-    linger: Instant,
     done: Option<oneshot::Sender<()>>,
 }
 
 impl Owner {
-    /// An owner with its first session.
-    pub async fn start(parts: Parts) -> Result<Self, SessionError> {
+    /// An owner that begins to look for its first session.
+    pub async fn start(parts: Parts) -> Result<Self, Error> {
         let now = Instant::now();
         let mut owner = Self {
             parts,
             start: now,
             live: BTreeMap::new(),
             serving: None,
-            settling: Settling::default(),
             waiters: HashMap::new(),
             held: Vec::new(),
-            hold_until: None,
-            quiet: None,
+            opening: None,
             statuses: HashMap::new(),
             proofs: Vec::new(),
-            next_upkeep: now + UPKEEP,
             closing: None,
         };
-        owner.lease().await?;
+        owner.must_open().await?;
         Ok(owner)
     }
 
@@ -153,7 +131,7 @@ impl Owner {
                         self.close(Instant::now() + patience, None);
                     }
                 },
-                () = sleep_until(wake) => self.on_wake().await,
+                () = sleep_until(wake) => self.on_wake(),
             }
             self.after().await;
         }
@@ -166,51 +144,20 @@ impl Owner {
     }
 
     fn wake_at(&self) -> Instant {
-        let cores = self.live.values().map(|live| &live.core);
-        let settling = self.settling.cores.values().map(|(core, _)| core);
-        let due = cores.chain(settling).filter_map(Core::deadline).min();
+        let due = self.live.values().filter_map(|live| live.core.deadline()).min();
         let due = due.map(|at| self.start + Duration::from_micros(at.0));
-        let now = Instant::now();
-        let closing = self.closing.as_ref().map(|closing| {
-            if closing.linger > now {
-                closing.linger.min(closing.deadline)
-            } else {
-                closing.deadline
-            }
-        });
-        [due, self.hold_until, closing, Some(self.next_upkeep)]
-            .into_iter()
-            .flatten()
-            .min()
-            .unwrap_or(self.next_upkeep)
+        let opening = self.opening.as_ref().map(Opening::deadline);
+        let closing = self.closing.as_ref().map(|closing| closing.deadline);
+        let all = [due, opening, closing].into_iter().flatten().min();
+        all.unwrap_or_else(|| Instant::now() + FAR)
     }
 
-    /// Takes a session to serve from, and starts to settle what stands in its floor's way.
-    async fn lease(&mut self) -> Result<(), SessionError> {
-        let sessions = self.parts.sessions.clone();
-        let (now, random) = (wall(), rand::random());
-        let lease = blocking(move || sessions.lease(now, random)).await?;
-        let leased = lease.leased.clone();
-        let core = self.core(leased.session, leased.next, leased.floor);
-        self.serving = Some(leased.session);
-        self.live.insert(leased.session, Live::new(core, lease));
-        let crowded = leased.live * 4 >= self.parts.max_sessions * 3;
-        if leased.pinned || crowded {
-            let patience = if crowded { HOLD_CROWDED } else { HOLD_PINNED };
-            self.hold_until = Some(Instant::now() + patience);
-            self.check_quiet(leased.unsettled.clone());
-        }
-        self.settle(leased.unsettled);
-        Ok(())
-    }
-
-    pub(crate) fn core(&self, session: SessionId, next: RequestNumber, floor: SessionId) -> Core {
+    pub(crate) fn core(&self, session: SessionId, next: RequestNumber) -> Core {
         Core::new(Setup {
             membership: Arc::clone(&self.parts.membership),
             signer: Arc::clone(&self.parts.signer),
             session,
             next,
-            floor,
             timing: self.parts.timing,
             window: self.parts.window,
             pipeline: self.parts.pipeline,
@@ -264,7 +211,7 @@ impl Owner {
                 let session = self.waiters.get(&ticket).map(|(session, _)| *session);
                 let live = session.and_then(|session| self.live.get(&session));
                 let progress = live.and_then(|live| live.core.progress(ticket));
-                let _ = to.send(progress.unwrap_or_default());
+                let _ = to.send(progress.unwrap_or_else(|| self.progress_of_held(ticket)));
             }
             Command::Status { nonce, answers } => {
                 self.statuses.retain(|_, answers| !answers.is_closed());
@@ -280,36 +227,37 @@ impl Owner {
         }
     }
 
+    /// What waits for a session was not sent to anybody, but what it takes is known.
+    fn progress_of_held(&self, ticket: Ticket) -> Progress {
+        let held = self.held.iter().find(|(submission, _)| submission.ticket == ticket);
+        let strength = match held.map(|(submission, _)| submission.level) {
+            None => return Progress::default(),
+            Some(Level::Weak) => Strength::Weak,
+            Some(Level::Strong) => Strength::Strong,
+        };
+        let needed = self.parts.membership.size().quorum(strength);
+        Progress { needed, ..Progress::default() }
+    }
+
     fn close(&mut self, deadline: Instant, done: Option<oneshot::Sender<()>>) {
-        self.release_hold();
-        self.closing = Some(Closing { deadline, linger: Instant::now() + LINGER, done });
+        self.closing = Some(Closing { deadline, done });
     }
 
     async fn submit(&mut self, submissions: Vec<(Submission, Waiter)>) {
         if submissions.is_empty() {
             return;
         }
-        if self.hold_until.is_some() {
-            self.held.extend(submissions);
-            return;
-        }
-        if self.serving.is_none() {
-            // The one before went out of use.
-            let full = self.live.len() >= LIVE_MAX;
-            let failed = if full { None } else { self.lease().await.err() };
-            if full || failed.is_some() {
-                let error = || match &failed {
-                    None => Error::QueueFull,
-                    Some(error) => Error::Configuration(error.to_string()),
+        match self.must_open().await {
+            Ok(false) => {}
+            Ok(true) => return self.held.extend(submissions),
+            Err(error) => {
+                let error = || match &error {
+                    Error::QueueFull => Error::QueueFull,
+                    other => Error::Configuration(other.to_string()),
                 };
-                for (_, mut waiter) in submissions {
-                    fail(&mut waiter, error);
-                }
-                return;
-            }
-            if self.hold_until.is_some() {
-                self.held.extend(submissions);
-                return;
+                return submissions
+                    .into_iter()
+                    .for_each(|(_, mut waiter)| fail(&mut waiter, error));
             }
         }
         let Some(session) = self.serving else { return };
@@ -320,6 +268,9 @@ impl Owner {
                 self.waiters.insert(submission.ticket, (session, waiter));
                 batch.push(submission);
             }
+        }
+        if let Some(live) = self.live.get_mut(&session) {
+            live.used = Used::now();
         }
         self.handle(session, Event::Submit(batch));
     }
@@ -336,14 +287,6 @@ impl Owner {
         let mut actions = Vec::new();
         if let Some(live) = self.live.get_mut(&session) {
             live.core.handle(now, event, &mut actions);
-            // Written down before anybody hears of it.
-            if let Some(through) = live.core.unsettled()
-                && let Err(error) = live.lease.note_acknowledged(through)
-            {
-                tracing::warn!(%error, "an acknowledged weak request could not be written down");
-            }
-        } else if let Some((core, _)) = self.settling.cores.get_mut(&session) {
-            core.handle(now, event, &mut actions);
         }
         for action in actions {
             self.carry_out(session, action);
@@ -355,9 +298,6 @@ impl Owner {
             Action::Send { to, message } => self.broadcast(to, &message),
             Action::Awaits { number, what } => self.parts.awaited.set(session, number, what),
             Action::Answered { ticket, answer: given } => {
-                if let Some(live) = self.live.get_mut(&session) {
-                    live.note_executed(given.receipt.reply.name.number);
-                }
                 if let Some((_, waiter)) = self.waiters.get_mut(&ticket) {
                     answer(waiter, Ok(given));
                     if waiter.finality.is_none() {
@@ -377,7 +317,6 @@ impl Owner {
                     fail(&mut waiter, || failed(failure));
                 }
             }
-            Action::Settled { through, .. } => self.on_settled(session, through),
             Action::SessionUnusable { reason, unsent } => {
                 self.on_unusable(session, reason, unsent);
             }
@@ -392,24 +331,10 @@ impl Owner {
         if self.serving == Some(session) {
             self.serving = None;
         }
-        let hopeless = match reason {
-            Unusable::Refused(reason @ RefusalReason::TooManyClients) => Some(reason),
-            // Another session would be one more. Room comes when old ones are settled: those who
-            // ask again find out.
-            Unusable::Refused(reason @ RefusalReason::TooManySessions) => {
-                self.next_upkeep = Instant::now();
-                Some(reason)
-            }
-            _ => None,
-        };
         for submission in unsent {
-            let Some((_, mut waiter)) = self.waiters.remove(&submission.ticket) else { continue };
-            match hopeless {
-                Some(reason) => {
-                    fail(&mut waiter, || Error::Refused { reason, outcome: Outcome::NotExecuted })
-                }
-                // Never sent, so it may go on under another name; see `after`.
-                None => self.held.push((submission, waiter)),
+            // Never sent, so it may go on under another name; see `after`.
+            if let Some((_, waiter)) = self.waiters.remove(&submission.ticket) {
+                self.held.push((submission, waiter));
             }
         }
     }
@@ -427,18 +352,7 @@ impl Owner {
                 self.handle(refusal.body.name.session, Event::Refusal(refusal));
             }
             Said::Busy(name) => self.handle(name.session, Event::Busy { from, name }),
-            Said::Session(report) => {
-                let session = report.body.session;
-                self.handle(session, Event::Session(report));
-                // Retired already, by a floor that a process wrote down nowhere.
-                let known = self.settling.cores.get(&session);
-                if let Some((core, through)) = known
-                    && core.reported().floor > session
-                {
-                    let through = *through;
-                    self.on_settled(session, through);
-                }
-            }
+            Said::Session(report) => self.on_report(report),
             Said::Status(status) => self.on_status(from, status.into_inner().body),
             Said::Evidence(proofs) => {
                 self.on_evidence(from, proofs.into_iter().map(Verified::into_inner).collect());
@@ -446,30 +360,17 @@ impl Owner {
         }
     }
 
-    pub(crate) fn release_hold(&mut self) {
-        // What is held goes out in `after`.
-        self.hold_until = None;
-    }
-
-    async fn on_wake(&mut self) {
-        let now = Instant::now();
-        if self.hold_until.is_some_and(|until| until <= now) {
-            self.release_hold();
-        }
-        let sessions: Vec<_> =
-            self.live.keys().chain(self.settling.cores.keys()).copied().collect();
+    fn on_wake(&mut self) {
+        let sessions: Vec<_> = self.live.keys().copied().collect();
         for session in sessions {
             self.handle(session, Event::Tick);
-        }
-        if self.next_upkeep <= now {
-            self.next_upkeep = now + UPKEEP;
-            self.upkeep();
         }
     }
 
     /// What is to be done after every event: held submissions, and sessions that are done with.
     async fn after(&mut self) {
-        if self.hold_until.is_none() && !self.held.is_empty() {
+        self.go_on_opening().await;
+        if self.opening.is_none() && !self.held.is_empty() {
             let held = std::mem::take(&mut self.held);
             // A submission handed back by its session, or held from the start.
             self.submit(held).await;
@@ -482,8 +383,18 @@ impl Owner {
             .collect();
         for session in done {
             self.release(session).await;
-            self.next_upkeep = self.next_upkeep.min(Instant::now() + LINGER);
         }
+    }
+
+    fn on_status(&mut self, from: ReplicaId, status: NodeStatus) {
+        if let Some(answers) = self.statuses.get(&status.nonce) {
+            let _ = answers.send((from, status));
+        }
+    }
+
+    /// The answer has no name: it goes to all who wait for one.
+    fn on_evidence(&mut self, from: ReplicaId, proofs: Vec<Evidence>) {
+        self.proofs.retain(|answers| answers.send((from, proofs.clone())).is_ok());
     }
 
     async fn release(&mut self, session: SessionId) {
@@ -500,14 +411,14 @@ impl Owner {
         let now = Instant::now();
         let answered = self.held.is_empty()
             && self.live.values().all(|l| l.core.unanswered() == 0 && l.core.queued() == 0);
-        let helped = self.settling.cores.is_empty() || now >= closing.linger;
-        answered && helped || now >= closing.deadline
+        answered || now >= closing.deadline
     }
 
     async fn end(mut self) {
         for (_, (_, mut waiter)) in std::mem::take(&mut self.waiters) {
             fail(&mut waiter, || Error::Closed);
         }
+        self.stop_opening().await;
         let sessions: Vec<_> = self.live.keys().copied().collect();
         for session in sessions {
             self.release(session).await;
@@ -530,7 +441,7 @@ fn answer(waiter: &mut Waiter, with: Result<Answer, Error>) {
     }
 }
 
-fn fail(waiter: &mut Waiter, error: impl Fn() -> Error) {
+pub(crate) fn fail(waiter: &mut Waiter, error: impl Fn() -> Error) {
     if waiter.answer.is_some() {
         answer(waiter, Err(error()));
     } else if let Some(to) = waiter.finality.take() {
@@ -548,7 +459,7 @@ fn failed(failure: Failure) -> Error {
 }
 
 /// Files are locked and written on a thread that may wait.
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, SessionError> + Send + 'static,
 ) -> Result<T, SessionError> {
     match tokio::task::spawn_blocking(work).await {

@@ -38,7 +38,8 @@ impl Clients {
             .iter()
             .enumerate()
             .map(|(index, planned)| {
-                let (membership, signer) = (membership.clone(), keys.clients[index].clone());
+                let key = planned.key_of.map_or(index, usize::from);
+                let (membership, signer) = (membership.clone(), keys.clients[key].clone());
                 Patron::new(membership, signer, *planned, window, TIMING, rng.fork())
             })
             .collect();

@@ -17,7 +17,7 @@ pub const KINDS: &[(&str, &str)] = &[
     ("old-numbers", "executed numbers again, with the same and with other contents"),
     ("flood", "many requests at once, in one session"),
     ("many-sessions", "a new session for every request"),
-    ("floor-raiser", "retires its sessions and goes on using them"),
+    ("old-sessions", "more sessions than it may have, and what it sent in those that have left"),
     ("forger", "requests with bad signatures and in the names of others"),
     ("backups-only", "sends to one backup and to nobody else"),
 ];
@@ -66,7 +66,6 @@ impl Hostile {
             client: self.id(),
             session: self.session,
             number: RequestNumber(number),
-            floor: SessionId(0),
             level: if self.rng.one_in(4) { Level::Strong } else { Level::Weak },
             want_final: self.rng.one_in(2),
             operations: vec![Bytes::copy_from_slice(text.as_bytes())],
@@ -128,20 +127,20 @@ impl Hostile {
                 let request = self.request(1, "incr hostile 1");
                 self.everywhere(&request, &mut shots);
             }
-            "floor-raiser" => {
-                let old = self.request(number, "incr hostile 1");
-                if self.rng.one_in(3) {
-                    let mut body = old.body().clone();
-                    body.session = SessionId(self.session.0 + 1);
-                    body.number = RequestNumber(1);
-                    body.floor = body.session;
-                    let raised = SignedRequest::sign(&*self.signer, &self.genesis, body);
-                    self.everywhere(&raised, &mut shots);
-                }
-                self.everywhere(&old, &mut shots);
-                if self.rng.one_in(6) {
+            "old-sessions" => {
+                for _ in 0..self.rng.between(1, 6) {
                     self.session = SessionId(self.session.0 + 1);
-                    self.number = 1;
+                    let request = self.request(1, "incr hostile 1");
+                    self.everywhere(&request, &mut shots);
+                    self.sent.push(request);
+                }
+                for _ in 0..3 {
+                    let old = self.rng.pick(&self.sent).clone();
+                    self.everywhere(&old, &mut shots);
+                    let mut body = old.body().clone();
+                    body.number = RequestNumber(body.number.0 + 1);
+                    let next = SignedRequest::sign(&*self.signer, &self.genesis, body);
+                    self.everywhere(&next, &mut shots);
                 }
             }
             "forger" => {

@@ -5,12 +5,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use elea_protocol::client::{
-    Action, Answer, Client, Event, Failure, Finality, Follow, Setup, Submission, Ticket, Timing,
+    Action, Answer, Client, Event, Failure, Finality, Follow, Inquiry, Setup, Submission, Ticket,
+    Timing,
 };
 use elea_protocol::codec::encode;
 use elea_protocol::id::{ClientId, Digest, ReplicaId, RequestName, RequestNumber, SessionId, Slot};
 use elea_protocol::membership::Membership;
-use elea_protocol::message::{Level, ReplyKind, Request, SignedRequest, ToClient, ToReplica};
+use elea_protocol::message::{
+    Level, RefusalReason, ReplyKind, Request, SignedRequest, ToClient, ToReplica,
+};
 use elea_protocol::seal::{Signer, VerifiedRoots};
 
 use crate::check::Promise;
@@ -59,9 +62,24 @@ pub struct Story {
     pub answered: Option<Told>,
     /// The answer that was final.
     pub settled: Option<Told>,
-    /// When it was told that there will be none.
-    pub failed: Option<u64>,
 }
+
+/// A process that is started for one thing, keeps nothing of those before it, and so asks the cluster
+/// first where its session may lie.
+struct Visit {
+    inquiry: Inquiry,
+    /// What its question is told by.
+    asks_about: SessionId,
+    wants: Vec<(Level, Follow, Vec<Bytes>)>,
+    /// When it asks again, and how long it waits after that.
+    again: u64,
+    wait: u64,
+    /// When it no longer waits for more replicas to answer.
+    decide: Option<u64>,
+}
+
+/// How long a visit waits for more answers than it needs, in microseconds.
+const GRACE: u64 = 30_000;
 
 /// See the [module](self).
 pub struct Patron {
@@ -76,6 +94,9 @@ pub struct Patron {
     window: u64,
     timing: Timing,
     taste: Taste,
+    /// Whether each load is a process of its own.
+    one_shot: bool,
+    visits: Vec<Visit>,
     asked: BTreeMap<Ticket, Asked>,
     /// All that it ever asked for, in that order.
     pub stories: BTreeMap<Ticket, Story>,
@@ -118,6 +139,8 @@ impl Patron {
             window,
             timing,
             taste: planned.taste,
+            one_shot: planned.one_shot,
+            visits: Vec::new(),
             asked: BTreeMap::new(),
             stories: BTreeMap::new(),
             tickets: 0,
@@ -126,7 +149,7 @@ impl Patron {
             coverage: Coverage::default(),
             told: Vec::new(),
         };
-        (0..planned.sessions).for_each(|_| patron.open_session(0));
+        (0..planned.sessions).for_each(|_| patron.open_session());
         patron
     }
 
@@ -136,24 +159,27 @@ impl Patron {
         self.id
     }
 
-    fn open_session(&mut self, time: u64) {
-        // A process knows its own sessions: 16 random bits tell it from other processes only.
+    /// A session of a process that lives for long. Few are opened with one key, so that none ever
+    /// leaves and the cluster need not be asked where it may lie.
+    fn open_session(&mut self) {
+        self.usable.push(self.sessions.len());
+        self.open_session_in(SessionId::default());
+    }
+
+    /// A session in the generation that begins at `opening`.
+    fn open_session_in(&mut self, opening: SessionId) {
         let session = loop {
-            let random = u16::try_from(self.rng.between(0, u64::from(u16::MAX))).expect("16 bits");
-            let session = SessionId::new(self.clock.at(time).wall, random);
+            let random = u32::try_from(self.rng.between(0, u64::from(u16::MAX))).expect("16 bits");
+            let session = opening.told_apart_by(random);
             if self.sessions.iter().all(|known| known.session() != session) {
                 break session;
             }
         };
-        // Below all of its sessions: it never retires one.
-        let floor = SessionId::new(self.clock.at(0).wall, 0);
-        self.usable.push(self.sessions.len());
         self.sessions.push(Client::new(Setup {
             membership: self.membership.clone(),
             signer: self.signer.clone(),
             session,
             next: RequestNumber::FIRST,
-            floor,
             timing: self.timing,
             window: self.window,
             pipeline: 4,
@@ -171,7 +197,6 @@ impl Patron {
             client: self.id,
             session,
             number: RequestNumber(number),
-            floor: session,
             level: Level::Weak,
             want_final: false,
             operations,
@@ -183,7 +208,7 @@ impl Patron {
     /// Submissions that are not done with.
     #[must_use]
     pub fn open(&self) -> usize {
-        self.asked.len()
+        self.asked.len() + self.visits.len()
     }
 
     /// Submits operations of random levels, to one session or another.
@@ -208,8 +233,55 @@ impl Patron {
                 (0..self.rng.between(1, 3)).map(|_| operation(&mut self.rng)).collect();
             submissions.push((level, follow, operations));
         }
+        if self.one_shot {
+            submissions.truncate(1);
+            return Ok(self.visit(time, submissions));
+        }
         let session = *self.rng.pick(&self.usable);
         self.submit(time, session, submissions)
+    }
+
+    /// A new process with no memory asks where its session may lie.
+    fn visit(&mut self, time: u64, wants: Vec<(Level, Follow, Vec<Bytes>)>) -> Wants {
+        let asks_about = SessionId(u64::from_le_bytes(self.rng.bytes()));
+        let inquiry = Inquiry::new(self.id, asks_about, RequestNumber::FIRST);
+        let question = inquiry.question();
+        let wait = self.timing.first_retry_ms * 1000;
+        let again = time + wait;
+        self.visits.push(Visit { inquiry, asks_about, wants, again, wait, decide: None });
+        Wants { sends: vec![(None, question)], promises: Vec::new() }
+    }
+
+    /// Opens the sessions of the visits that know enough, and asks again for the others.
+    fn go_on_visiting(&mut self, time: u64, wants: &mut Wants) -> Result<(), Violation> {
+        let size = self.membership.size();
+        for mut visit in std::mem::take(&mut self.visits) {
+            let found = visit.inquiry.found(size);
+            let all = size.members().all(|replica| visit.inquiry.has_heard(replica));
+            if found.is_some() && visit.decide.is_none() {
+                visit.decide = Some(time + GRACE);
+            }
+            let is_due = all || visit.decide.is_some_and(|decide| decide <= time);
+            if let Some(found) = found.filter(|_| is_due) {
+                self.coverage.mark("client: came without memory");
+                if found.opening.generation() > 0 {
+                    self.coverage.mark("client: later generation");
+                }
+                self.open_session_in(found.opening);
+                let session = self.sessions.len() - 1;
+                let more = self.submit(time, session, visit.wants)?;
+                wants.sends.extend(more.sends);
+                wants.promises.extend(more.promises);
+                continue;
+            }
+            if visit.again <= time {
+                visit.wait = (visit.wait * 2).min(self.timing.max_retry_ms * 1000);
+                visit.again = time + visit.wait;
+                wants.sends.push((None, visit.inquiry.question()));
+            }
+            self.visits.push(visit);
+        }
+        Ok(())
     }
 
     /// Submits these to one of the sessions.
@@ -235,7 +307,6 @@ impl Patron {
                     operations: operations.clone(),
                     answered: None,
                     settled: None,
-                    failed: None,
                 };
                 self.stories.insert(ticket, story);
                 Submission { ticket, level, follow, operations, alone: false }
@@ -262,7 +333,7 @@ impl Patron {
         for action in actions {
             match action {
                 Action::Send { to, message } => wants.sends.push((to, message)),
-                Action::Awaits { .. } | Action::Settled { .. } => {}
+                Action::Awaits { .. } => {}
                 Action::Answered { ticket, answer } => {
                     let promise = self.promise(time, ticket, &answer, false)?;
                     wants.promises.push(promise);
@@ -288,12 +359,18 @@ impl Patron {
                     }
                     self.asked.remove(&ticket);
                 }
-                Action::Failed { ticket, failure } => self.failed(time, ticket, failure)?,
+                Action::Failed { ticket, failure } => self.failed(ticket, failure)?,
                 Action::SessionUnusable { reason, unsent } => {
                     self.coverage.mark("client: new session");
                     self.told.push(format!("session closed: {reason}"));
                     self.usable.retain(|usable| *usable != session);
-                    self.open_session(time);
+                    if self.one_shot {
+                        demand(unsent.is_empty(), "honest", || {
+                            "a process that wants one thing has something left to send".into()
+                        })?;
+                        continue;
+                    }
+                    self.open_session();
                     let next = self.sessions.len() - 1;
                     if !unsent.is_empty() {
                         self.tell(time, next, Event::Submit(unsent), wants)?;
@@ -308,17 +385,15 @@ impl Patron {
         self.asked.remove(&ticket);
     }
 
-    fn failed(&mut self, time: u64, ticket: Ticket, failure: Failure) -> Result<(), Violation> {
+    fn failed(&mut self, ticket: Ticket, failure: Failure) -> Result<(), Violation> {
         self.coverage.mark(&format!("client: failed, {failure:?}"));
         self.told.push(format!("failed: {failure}"));
         // Nothing else can happen to who keeps to the rules. Results are only kept for a while, and
-        // who was cut off for long comes too late for them.
-        demand(failure == Failure::ResultForgotten, "liveness", || {
-            format!("an honest client is told: {failure}")
-        })?;
-        if let Some(story) = self.stories.get_mut(&ticket) {
-            story.failed = Some(time);
-        }
+        // who was cut off for long comes too late for them; where very many came without memory, also
+        // for its session.
+        let has_left = failure == Failure::Refused(RefusalReason::SessionRetired);
+        let may_be = failure == Failure::ResultForgotten || (self.one_shot && has_left);
+        demand(may_be, "liveness", || format!("an honest client is told: {failure}"))?;
         demand(self.asked.remove(&ticket).is_some(), "honest", || {
             format!("the client core fails {ticket:?}, which is done with")
         })
@@ -435,8 +510,13 @@ impl Patron {
             }
             ToClient::Session(report) => {
                 if let Ok(report) = self.membership.open(report) {
-                    events.push((report.body.session, Event::Session(report)));
+                    let asked = report.body.session;
+                    let of = self.visits.iter_mut().find(|visit| visit.asks_about == asked);
+                    if let Some(visit) = of {
+                        visit.inquiry.hear(report);
+                    }
                 }
+                self.go_on_visiting(time, &mut wants)?;
             }
             ToClient::Challenge(_)
             | ToClient::Welcome
@@ -462,6 +542,13 @@ impl Patron {
             .filter_map(Client::deadline)
             .min()
             .map(|instant| self.clock.when(instant))
+            .into_iter()
+            .chain(
+                self.visits
+                    .iter()
+                    .map(|visit| visit.decide.map_or(visit.again, |at| at.min(visit.again))),
+            )
+            .min()
     }
 
     /// The time has come.
@@ -473,6 +560,7 @@ impl Patron {
         for session in 0..self.sessions.len() {
             self.tell(time, session, Event::Tick, &mut wants)?;
         }
+        self.go_on_visiting(time, &mut wants)?;
         Ok(wants)
     }
 

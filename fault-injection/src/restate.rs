@@ -26,7 +26,6 @@ pub fn request(request: &Request) -> Digest {
     hash.update(request.client.0);
     hash.update(request.session.0.to_le_bytes());
     hash.update(request.number.0.to_le_bytes());
-    hash.update(request.floor.0.to_le_bytes());
     hash.update([u8::from(request.level == Level::Strong), u8::from(request.want_final)]);
     hash.update((request.operations.len() as u64).to_le_bytes());
     for operation in &request.operations {

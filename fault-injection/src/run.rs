@@ -285,8 +285,9 @@ fn check_strong<S: Subject>(
                     place: Some((told.slot.0, told.index)),
                 });
             } else if level == Level::Strong {
-                let answered = story.failed;
-                let (results, place) = (None, None);
+                // Who is told that the results are no longer kept, or that the session has left, is
+                // not told that it is final: a merge may still move it, or bring it.
+                let (answered, results, place) = (None, None, None);
                 strong.push(StrongOp { client, asked, answered, operations, results, place });
             } else {
                 // Only where the first answer stands in the final history are its results those of

@@ -186,7 +186,12 @@ impl<S: Subject> World<S> {
         let bounds = Bounds::new(&plan.tuning, plan.size, parties.max(1));
         let honest = clients.patrons.iter().map(Patron::id).collect();
         let mut world = Self {
-            checker: Checker::new(membership.clone(), honest, bounds),
+            checker: Checker::new(
+                membership.clone(),
+                honest,
+                plan.tuning.rules.max_sessions,
+                bounds,
+            ),
             coverage: Coverage::default(),
             trace: Trace::new(verbose),
             now: 0,

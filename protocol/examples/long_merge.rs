@@ -143,7 +143,6 @@ impl Cluster {
             client: key(CLIENT).public_key().into(),
             session: SessionId(session),
             number: RequestNumber(number),
-            floor: SessionId(0),
             level: Level::Weak,
             want_final: false,
             operations: vec![Bytes::from_static(b"y")],

@@ -256,7 +256,9 @@ impl ClusterFile {
             put(format!("initial_state = \"{}\"", hex(&state.0)));
         }
         if self.clients.is_none() {
-            put(String::from("# Any key may use the cluster, up to `max_clients` of them."));
+            put(String::from(
+                "# Any key may use the cluster; `max_clients` of them are remembered.",
+            ));
             put(String::from("clients = \"open\""));
         }
         if self.durability == Durability::Os {

@@ -64,15 +64,38 @@ impl Slot {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ClientId(pub [u8; 32]);
 
-/// One run of a client, or of one of its processes: start time in ms and 16 random bits.
+/// One run of a client, or of one of its processes: a generation, which the cluster gives out, and
+/// 32 random bits, which tell apart what is opened at one time. Later sessions of a client have
+/// no lower generations.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SessionId(pub u64);
 
 impl SessionId {
-    /// A session that starts at `wall`, told apart from others of the same millisecond by `random`.
+    /// The last generation.
+    pub const GENERATION_MAX: u64 = u32::MAX as u64;
+
+    /// The lowest session of a generation, which is at most [`SessionId::GENERATION_MAX`].
     #[must_use]
-    pub fn new(wall: WallTime, random: u16) -> Self {
-        Self((wall.0 << 16) | u64::from(random))
+    pub fn first_of(generation: u64) -> Self {
+        Self(generation << 32)
+    }
+
+    /// A session of the same generation.
+    #[must_use]
+    pub fn told_apart_by(self, random: u32) -> Self {
+        Self(Self::first_of(self.generation()).0 | u64::from(random))
+    }
+
+    /// Its generation.
+    #[must_use]
+    pub fn generation(self) -> u64 {
+        self.0 >> 32
+    }
+
+    /// The session after this one.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
     }
 }
 

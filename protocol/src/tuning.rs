@@ -9,15 +9,18 @@ use crate::message::{BATCH_REQUESTS_MAX, REQUEST_BYTES_MAX};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Rules {
-    /// Sessions a client may have at one time.
+    /// Sessions remembered of a client, at most. Of more than that the one that was not used for longest leaves.
     pub max_sessions: u64,
-    /// Clients that may ever execute something in an open cluster.
+    /// Clients remembered, at most; likewise.
     pub max_clients: u64,
     /// How far a request's number may lie beyond the lowest one not executed, and how many
     /// results are kept for each session.
     pub session_window: u64,
     /// Results larger than this, in bytes for a request, are kept as their digest only.
     pub max_kept_result: u64,
+    /// The bytes of all results kept of a client, each counted with 1024 more. Of more than that those of the session that
+    /// was not used for longest go.
+    pub kept_bytes: u64,
     /// Every so many slots the state digest is taken and voted on.
     pub checkpoint_interval: u64,
     /// How many slots may be executed above the stable checkpoint.
@@ -30,10 +33,11 @@ pub struct Rules {
 impl Default for Rules {
     fn default() -> Self {
         Self {
-            max_sessions: 64,
-            max_clients: 4096,
+            max_sessions: 16_384,
+            max_clients: 16_384,
             session_window: 128,
             max_kept_result: 4096,
+            kept_bytes: 16 << 20,
             checkpoint_interval: 64,
             max_speculative_slots: 1 << 16,
             max_speculative_bytes: 256 << 20,
@@ -184,15 +188,17 @@ impl Tuning {
             max_clients,
             session_window,
             max_kept_result,
+            kept_bytes,
             checkpoint_interval,
             max_speculative_slots,
             max_speculative_bytes,
         } = self.rules;
-        let rows: [(&'static str, u64, u64, u64, &'static str); 31] = [
+        let rows: [(&'static str, u64, u64, u64, &'static str); 32] = [
             ("max_sessions", max_sessions, 1, 1 << 16, "1 to 65536"),
             ("max_clients", max_clients, 1, 1 << 24, "1 to 16777216"),
             ("session_window", session_window, 1, 1 << 12, "1 to 4096"),
             ("max_kept_result", max_kept_result, 64, 1 << 20, "64 to 1048576"),
+            ("kept_bytes", kept_bytes, 1 << 10, 1 << 40, "1024 to 1099511627776"),
             ("checkpoint_interval", checkpoint_interval, 1, 1 << 16, "1 to 65536"),
             ("commit_interval", self.commit_interval, 1, 1 << 12, "1 to 4096"),
             ("commit_delay_ms", self.commit_delay_ms, 1, MINUTE, "1 to 60000"),

@@ -70,8 +70,8 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections: 1024,
-            connections_per_client: 32,
+            connections: 2048,
+            connections_per_client: 2048,
             handshakes: 256,
             handshake_timeout_ms: 3_000,
             write_timeout_ms: 10_000,

@@ -33,7 +33,6 @@ fn request(tag: u64, bytes: usize) -> Arc<SignedRequest> {
         client: ClientId::from(key.public_key()),
         session: SessionId(1),
         number: RequestNumber(tag),
-        floor: SessionId(0),
         level: Level::Weak,
         want_final: false,
         operations: vec![Bytes::from(vec![7; bytes])],

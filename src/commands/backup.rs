@@ -33,7 +33,7 @@ pub fn backup(args: &cli::Backup) -> Outcome {
 /// `elea restore`
 pub fn restore(args: &cli::Restore) -> Outcome {
     let file = files::load_cluster(&args.cluster)?;
-    let key = files::load_key(&args.key)?;
+    let key = files::load_key(&args.key, files::Readers::Owner)?;
     let id = replica::owner(&file, &args.cluster, &key, &args.key)?;
     let store = replica::application(&file, &args.cluster)?;
     let backup = backup::restore(&args.from, &file, id, &store, &args.data).map_err(failure)?;

@@ -50,8 +50,7 @@ pub async fn run(args: &cli::Bench) -> Outcome {
     let file = commands::cluster(access.cluster.as_deref())?;
     let mut clients = Vec::new();
     for _ in 0..args.clients {
-        let (key, path) = commands::key(access.key_file.as_deref())?;
-        clients.push(Cluster::open(&file, key, path).await?);
+        clients.push(commands::connect(&file, access).await?);
     }
     let wait = match args.level {
         BenchLevel::Weak => Wait::Weak,

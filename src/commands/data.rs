@@ -20,8 +20,7 @@ pub async fn run(operation: Result<Operation, Failure>, asking: &cli::Asking) ->
     let operation = operation?;
     let access = &asking.access;
     let file = commands::cluster(access.cluster.as_deref())?;
-    let (key, key_path) = commands::key(access.key_file.as_deref())?;
-    let cluster = Cluster::open(&file, key, key_path).await?;
+    let cluster = commands::connect(&file, access).await?;
     let reply = cluster.ask(operation, wait(asking), access.timeout).await;
     // Also after a failure: the state file has to learn which numbers were used.
     cluster.close().await;
@@ -44,8 +43,7 @@ pub async fn scan(args: &cli::Scan) -> Outcome {
     let first = first_page(args)?;
     let access = &args.asking.access;
     let file = commands::cluster(access.cluster.as_deref())?;
-    let (key, key_path) = commands::key(access.key_file.as_deref())?;
-    let cluster = Cluster::open(&file, key, key_path).await?;
+    let cluster = commands::connect(&file, access).await?;
     let outcome = pages(&cluster, first, args).await;
     cluster.close().await;
     outcome

@@ -7,7 +7,7 @@ use elea_protocol::id::{ReplicaId, View};
 use serde_json::json;
 
 use crate::cli;
-use crate::cluster::{Cluster, by_reason};
+use crate::cluster::by_reason;
 use crate::commands;
 use crate::failure::{Failure, Outcome};
 use crate::output::line;
@@ -51,8 +51,7 @@ pub fn names(ids: &[ReplicaId]) -> String {
 pub async fn run(args: &cli::Status) -> Outcome {
     let access = &args.access;
     let file = commands::cluster(access.cluster.as_deref())?;
-    let (key, path) = commands::key(access.key_file.as_deref())?;
-    let cluster = Cluster::open(&file, key, path).await?;
+    let cluster = commands::connect(&file, access).await?;
     // Each proof is checked on its way in, so a replica cannot slander another one with this.
     let said = cluster.evidence(access.timeout).await;
     cluster.close().await;

@@ -5,7 +5,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use elea_client::sessions::SessionFile;
 use elea_protocol::address;
 use elea_protocol::cluster_file::{ClusterFile, Durability, ListedClient};
 use elea_protocol::id::ClientId;
@@ -144,12 +143,6 @@ pub fn write(dir: &Path, plan: &Plan) -> Result<ClusterFile, Failure> {
     }
     for (path, key) in keys {
         files::write_new(&path, &files::key_text(key), 0o600)?;
-    }
-    // A key that was never used: without this file the client library would have to assume that
-    // it was, somewhere else.
-    for (n, _) in (0..).zip(&clients) {
-        SessionFile::create(&named("client", n), file.membership.genesis())
-            .map_err(|error| Failure::usage(error.to_string()))?;
     }
     // Last, so that where there is a cluster file there are all its keys.
     files::write_new(&cluster, &text, 0o644)?;

@@ -16,12 +16,13 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::ErrorKind;
+use elea_client::sessions::SessionFile;
 use elea_protocol::cluster_file::ClusterFile;
-use elea_protocol::seal::SecretKey;
 
-use crate::cli::{Cli, Command};
+use crate::cli::{Access, Cli, Command};
+use crate::cluster::Cluster;
 use crate::failure::{Failure, Kind, Outcome};
-use crate::files;
+use crate::files::{self, Readers};
 
 /// Reads the command line, runs the command, and tells how it went.
 pub fn main() -> ExitCode {
@@ -116,9 +117,23 @@ pub fn cluster(path: Option<&Path>) -> Result<ClusterFile, Failure> {
     files::load_cluster(path)
 }
 
-/// The client's key, and where it is.
-pub fn key(path: Option<&Path>) -> Result<(SecretKey, &Path), Failure> {
-    let path =
-        path.ok_or_else(|| Failure::usage("which key? Name its file with --key FILE or ELEA_KEY"))?;
-    Ok((files::load_key(path)?, path))
+/// A client of the cluster, with the key and the session file that were named.
+pub async fn connect(file: &ClusterFile, access: &Access) -> Result<Cluster, Failure> {
+    let path = access
+        .key_file
+        .as_deref()
+        .ok_or_else(|| Failure::usage("which key? Name its file with --key FILE or ELEA_KEY"))?;
+    let readers = if access.group_key { Readers::Group } else { Readers::Owner };
+    let key = files::load_key(path, readers)?;
+    let genesis = file.membership.genesis();
+    let sessions = match access.sessions.as_deref() {
+        Some(none) if none == Path::new("none") => None,
+        Some(named) => Some(SessionFile::at(named.to_owned(), genesis)),
+        None => match SessionFile::beside(path, genesis) {
+            Err(error) if error.is_read_only() => None,
+            beside => Some(beside),
+        },
+    };
+    let sessions = sessions.transpose().map_err(|error| Failure::usage(error.to_string()))?;
+    Cluster::open(file, key, sessions).await
 }

@@ -21,7 +21,7 @@ use crate::children::READY;
 use crate::cli::Replica;
 use crate::commands::up::Stopping;
 use crate::failure::{Failure, Outcome};
-use crate::files;
+use crate::files::{self, Readers};
 use crate::output;
 
 /// The line on stdout by which a replica says that it may not vote.
@@ -50,7 +50,7 @@ const GOOD_WHILE: Duration = Duration::from_secs(60);
 pub async fn run(args: &Replica) -> Outcome {
     let mut stopping = Stopping::listen()?;
     let file = files::load_cluster(&args.cluster)?;
-    let key = files::load_key(&args.key)?;
+    let key = files::load_key(&args.key, Readers::Owner)?;
     let id = owner(&file, &args.cluster, &key, &args.key)?;
     let mut store = application(&file, &args.cluster)?;
     log();

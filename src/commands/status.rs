@@ -11,7 +11,7 @@ use elea_protocol::quorum::Strength;
 use serde_json::{Map, Value as Json, json};
 
 use crate::cli;
-use crate::cluster::{Cluster, by_reason};
+use crate::cluster::by_reason;
 use crate::commands;
 use crate::failure::{Failure, Outcome};
 use crate::output;
@@ -28,8 +28,7 @@ pub struct Row {
 
 /// Asks all replicas at the same time.
 pub async fn ask(file: &ClusterFile, access: &cli::Access) -> Result<Vec<Row>, Failure> {
-    let (key, path) = commands::key(access.key_file.as_deref())?;
-    let cluster = Cluster::open(file, key, path).await?;
+    let cluster = commands::connect(file, access).await?;
     let said = cluster.statuses(access.timeout).await;
     cluster.close().await;
     let members = file.membership.size().members();

@@ -63,6 +63,7 @@ impl Answer {
 pub fn elea() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_elea"));
     command.env_remove("ELEA_CLUSTER").env_remove("ELEA_KEY").env_remove("ELEA_LOG");
+    command.env_remove("ELEA_SESSIONS").env_remove("ELEA_GROUP_KEY");
     command
 }
 

@@ -48,5 +48,7 @@ fn one_shot_commands_count_right_and_leave_few_sessions() {
         "{acknowledged} acknowledged <= {value} <= {attempted} attempted"
     );
     let sessions = town.agrees()["sessions"].as_u64().expect("a number");
-    assert!(sessions <= 64, "{sessions} sessions after {attempted} commands");
+    // Those that were killed leave theirs, and the others use the same ones again.
+    let killed = u64::try_from(attempted / 5).expect("not negative");
+    assert!(sessions <= 64 + killed, "{sessions} sessions after {attempted} commands");
 }

@@ -1,18 +1,18 @@
 //! A [`Book`] shared by the processes of one host.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use elea_protocol::id::{Digest, RequestNumber, SessionId, WallTime};
+use elea_protocol::id::{Digest, SessionId};
 use serde::{Deserialize, Serialize};
 
 use super::book::{Book, Leased, Parting};
 
-/// The state file `<key>.sessions`, its lock `<key>.sessions.lock`, and one small file for each
-/// session in use, `<key>.sessions.<id>`, which its holder keeps locked.
+/// The state file, `<key>.sessions` as a rule, its lock `<file>.lock`, and one empty file for each session in
+/// use, `<file>.<id>`, which its holder keeps locked.
 #[derive(Debug)]
 pub struct SessionFile {
     state: PathBuf,
@@ -33,14 +33,26 @@ pub enum SessionError {
     },
     /// The key was used with another cluster.
     #[error(
-        "the session file {} is of another cluster: use one key for each cluster, or another copy \
-         of the key file",
+        "the session file {} is of another cluster: use one key for each cluster, or name another \
+         session file",
         .0.display()
     )]
     OtherCluster(PathBuf),
-    /// A new key's file was to be made where there is one.
-    #[error("the session file {} exists already", .0.display())]
-    Exists(PathBuf),
+}
+
+impl SessionError {
+    /// Whether the place of the files may not be written: one of secrets, say, that is mounted
+    /// read-only.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        match self {
+            Self::Io { error, .. } => matches!(
+                error.kind(),
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+            ),
+            Self::OtherCluster(_) => false,
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -51,7 +63,7 @@ struct Stored {
     book: Book,
 }
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Told apart from the next run of the host by this. Where nothing can tell, every write is forced
 /// to disk instead.
@@ -61,58 +73,31 @@ fn boot() -> Option<String> {
 }
 
 impl SessionFile {
-    fn at(key: &Path, genesis: &Digest) -> Self {
-        Self { state: beside(key, "sessions"), genesis: *genesis }
-    }
-
-    /// Makes the state file of a key that was never used, in whatever place.
+    /// Uses the state file beside a key.
     ///
     /// # Errors
-    /// There is one already, or it cannot be written.
-    pub fn create(key: &Path, genesis: &Digest) -> Result<Self, SessionError> {
-        let file = Self::at(key, genesis);
-        let _lock = file.lock()?;
-        if file.state.exists() {
-            return Err(SessionError::Exists(file.state.clone()));
-        }
-        file.write(&Book::fresh(genesis))?;
-        Ok(file)
+    /// It belongs to another cluster, or the folder cannot be written.
+    pub fn beside(key: &Path, genesis: &Digest) -> Result<Self, SessionError> {
+        Self::at(beside(key, "sessions"), genesis)
     }
 
-    /// Uses the state file beside a key. One that is missing or damaged counts as lost; see
+    /// Uses a state file in whatever place. One that is missing or damaged begins anew; see
     /// [`sessions`](super).
     ///
     /// # Errors
     /// It belongs to another cluster, or the folder cannot be written.
-    pub fn open(key: &Path, genesis: &Digest) -> Result<Self, SessionError> {
-        let file = Self::at(key, genesis);
+    pub fn at(state: PathBuf, genesis: &Digest) -> Result<Self, SessionError> {
+        let file = Self { state, genesis: *genesis };
         file.with(|_| ())?;
         Ok(file)
     }
 
-    /// How many sessions the cluster may know of this key.
+    /// How many sessions are free or in use.
     ///
     /// # Errors
     /// The file cannot be read.
-    pub fn live(&self) -> Result<usize, SessionError> {
-        self.with(|book| book.live())
-    }
-
-    /// Whether the file was lost once and older sessions may be unknown.
-    ///
-    /// # Errors
-    /// The file cannot be read.
-    pub fn is_pinned(&self) -> Result<bool, SessionError> {
-        self.with(|book| book.is_pinned())
-    }
-
-    /// An operator's word that whatever was acknowledged with this key before its file was lost is
-    /// final by now, or may be dropped.
-    ///
-    /// # Errors
-    /// The file cannot be written.
-    pub fn unpin(&self) -> Result<(), SessionError> {
-        self.with(Book::unpin)
+    pub fn known(&self) -> Result<usize, SessionError> {
+        self.with(|book| book.len())
     }
 
     /// A number that all who share this file have in common, on one host and until it boots again, and
@@ -131,7 +116,7 @@ impl SessionFile {
     }
 
     /// Does `change` to the book, under the lock, and writes it if it changed.
-    pub(crate) fn with<T>(&self, change: impl FnOnce(&mut Book) -> T) -> Result<T, SessionError> {
+    fn with<T>(&self, change: impl FnOnce(&mut Book) -> T) -> Result<T, SessionError> {
         let _lock = self.lock()?;
         let (mut book, stored) = self.read()?;
         self.reap(&mut book)?;
@@ -144,24 +129,22 @@ impl SessionFile {
 
     pub(super) fn lease(
         self: &Arc<Self>,
-        now: WallTime,
-        random: u16,
-    ) -> Result<(Leased, FileLease), SessionError> {
+        choose: impl FnOnce(&mut Book) -> Option<Leased>,
+    ) -> Result<Option<(Leased, FileLease)>, SessionError> {
         let _lock = self.lock()?;
         let (mut book, _) = self.read()?;
         self.reap(&mut book)?;
-        let leased = book.lease(now, random);
+        let Some(leased) = choose(&mut book) else { return Ok(None) };
         let path = self.lease_path(leased.session);
         // Locked before the book says "leased": whoever reads that finds the lock held.
-        let held = self.held(&path, true)?;
+        let held = self.held(&path)?;
         let Some(held) = held else {
             let error = io::Error::other("locked by somebody who was not given the session");
             return Err(SessionError::Io { path, error });
         };
         self.write(&book)?;
-        let mut lease = FileLease { file: Arc::clone(self), session: leased.session, held, path };
-        lease.note_acknowledged(RequestNumber(0))?;
-        Ok((leased, lease))
+        let session = leased.session;
+        Ok(Some((leased, FileLease { file: Arc::clone(self), session, held, path })))
     }
 
     /// Notices holders that were killed.
@@ -169,24 +152,16 @@ impl SessionFile {
         let leased: Vec<_> = book.leased().collect();
         for session in leased {
             let path = self.lease_path(session);
-            let Some(mut held) = self.held(&path, true)? else { continue };
-            let mut text = String::new();
-            held.read_to_string(&mut text).map_err(|error| at(&path, error))?;
-            // Damaged words cannot be told from large ones, so all of them may be acknowledged;
-            // an empty file was never written to.
-            let acknowledged = match text.trim() {
-                "" => 0,
-                number => number.parse().unwrap_or(u64::MAX),
-            };
-            book.holder_died(session, RequestNumber(acknowledged));
+            let Some(_held) = self.held(&path)? else { continue };
+            book.give_up(session);
             let _ = fs::remove_file(&path);
         }
         Ok(())
     }
 
     /// Opens and locks a lease file; `None` where its holder lives.
-    fn held(&self, path: &Path, create: bool) -> Result<Option<File>, SessionError> {
-        let file = options().create(create).open(path).map_err(|error| at(path, error))?;
+    fn held(&self, path: &Path) -> Result<Option<File>, SessionError> {
+        let file = options().open(path).map_err(|error| at(path, error))?;
         match file.try_lock() {
             Ok(()) => Ok(Some(file)),
             Err(TryLockError::WouldBlock) => Ok(None),
@@ -222,15 +197,16 @@ impl SessionFile {
             {
                 Ok((book.clone(), Some(book)))
             }
-            // The host went down: what was not forced to disk may be missing.
-            Some(Stored { version: VERSION, book, .. }) => Ok((book.into_lost(), None)),
-            _ => {
+            // The host went down, and what was not forced to disk may be missing; or another version
+            // wrote it.
+            Some(_) => Ok((Book::new(&self.genesis), None)),
+            None => {
                 if !text.is_empty() {
                     tracing::warn!(path = %self.state.display(), "the session file is damaged");
                     // Kept to be looked at; that it is lost is no reason to fail.
                     let _ = fs::rename(&self.state, beside(&self.state, "damaged"));
                 }
-                Ok((Book::lost(&self.genesis), None))
+                Ok((Book::new(&self.genesis), None))
             }
         }
     }
@@ -283,21 +259,6 @@ pub(super) struct FileLease {
 }
 
 impl FileLease {
-    #[cfg(test)]
-    pub fn file(&self) -> Arc<SessionFile> {
-        Arc::clone(&self.file)
-    }
-
-    /// See [`Lease::note_acknowledged`](super::Lease::note_acknowledged). Twenty digits always, so
-    /// that one write replaces the last.
-    pub fn note_acknowledged(&mut self, through: RequestNumber) -> Result<(), SessionError> {
-        let text = format!("{:020}\n", through.0);
-        self.held
-            .seek(SeekFrom::Start(0))
-            .and_then(|_| self.held.write_all(text.as_bytes()))
-            .map_err(|error| at(&self.path, error))
-    }
-
     pub fn release(self, parting: Parting) -> Result<(), SessionError> {
         let Self { file, session, held, path } = self;
         // The state changes, and the file goes, while the session is still locked: nobody takes

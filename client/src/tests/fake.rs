@@ -1,6 +1,6 @@
 //! Replicas that are played: real sockets and signatures, a history that is agreed by magic.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -54,8 +54,12 @@ pub struct History {
     /// Weak requests are committed, too, and moved by a merge before that.
     pub commits: bool,
     pub merges: bool,
-    /// Sessions seen and their floors.
-    pub floors: BTreeMap<SessionId, SessionId>,
+    /// Sessions seen.
+    pub sessions: BTreeSet<SessionId>,
+    /// Sessions that have left.
+    pub left: BTreeSet<SessionId>,
+    /// In which generation new ones lie.
+    pub generation: u64,
 }
 
 pub struct World {
@@ -187,10 +191,12 @@ impl Replica {
                 let body = SessionReport {
                     client: client_key().public_key().into(),
                     session,
-                    view: View(0),
                     executed_through: through,
-                    final_through: through,
-                    floor: SessionId(0),
+                    has_left: history.left.contains(&session),
+                    opening: SessionId::first_of(match self.manner {
+                        Manner::Liar => SessionId::GENERATION_MAX,
+                        _ => history.generation,
+                    }),
                 };
                 let signed = sign(&self.key, self.membership.genesis(), self.id, body);
                 vec![ToClient::Session(signed.into_inner())]
@@ -250,7 +256,7 @@ impl Replica {
         if is_new {
             history.requests += 1;
             history.operations += body.operations.len() as u64;
-            history.floors.insert(body.session, body.floor);
+            history.sessions.insert(body.session);
         }
         let lie = self.manner == Manner::Liar;
         let result = |prefix: &str, operation: &Bytes| {

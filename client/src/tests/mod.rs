@@ -8,7 +8,6 @@ use bytes::Bytes;
 use elea_protocol::application::Undecodable;
 use elea_protocol::client::Timing;
 use elea_protocol::receipt::Proven;
-use elea_protocol::seal::Signer as _;
 use fake::{Manner, World, client_key};
 
 use super::*;
@@ -216,7 +215,6 @@ async fn commands_with_one_key_file_one_after_another_share_a_session() {
     let world = World::start(&HONEST).await;
     let folder = tempfile::tempdir().expect("a folder");
     let key_file = folder.path().join("client-0.key");
-    SessionFile::create(&key_file, world.membership.genesis()).expect("new");
     for round in 0..6 {
         let client = Client::open(&world.cluster(), client_key(), &key_file).await.expect("opened");
         client.weak(Say("once")).await.expect("answered");
@@ -230,23 +228,77 @@ async fn commands_with_one_key_file_one_after_another_share_a_session() {
     }
     let history = world.history.lock().expect("no panic");
     assert_eq!(history.operations, 6);
-    assert_eq!(history.floors.len(), 2, "one for the one that was kept, one for all others");
-    let file = SessionFile::open(&key_file, world.membership.genesis()).expect("opened");
-    assert_eq!(file.live().expect("read"), 2);
+    assert_eq!(history.sessions.len(), 2, "one for the one that was kept, one for all others");
+    let file = SessionFile::beside(&key_file, world.membership.genesis()).expect("opened");
+    assert_eq!(file.known().expect("read"), 2);
 }
 
 #[tokio::test]
-async fn a_client_without_a_file_raises_its_floor_when_the_cluster_was_quiet() {
+async fn a_session_that_has_left_is_not_used_and_new_ones_lie_where_the_cluster_says() {
     let world = World::start(&HONEST).await;
-    let client = connect(&world).await;
-    let id = elea_protocol::id::ClientId::from(client_key().public_key());
-    let sessions = sessions::Sessions::in_memory(*world.membership.genesis(), id);
-    // It asks by itself, all four answer, and nothing is under way: the pin goes.
-    while sessions.with(|book| book.is_pinned()).expect("memory") {
-        tokio::task::yield_now().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let key_file = folder.path().join("client-0.key");
+    for generation in [3, 3, 9] {
+        {
+            let mut history = world.history.lock().expect("no panic");
+            history.generation = generation;
+            if generation == 9 {
+                history.left = history.sessions.clone();
+            }
+        }
+        let client = Client::open(&world.cluster(), client_key(), &key_file).await.expect("opened");
+        client.strong(Say("it")).await.expect("answered");
+        client.close().await;
     }
-    client.weak(Say("it")).await.expect("answered");
     let history = world.history.lock().expect("no panic");
-    let (session, floor) = history.floors.first_key_value().expect("one session");
-    assert_eq!(floor, session);
+    let generations: Vec<_> = history.sessions.iter().map(|id| id.generation()).collect();
+    assert_eq!(generations, [3, 9]);
+}
+
+#[tokio::test]
+async fn a_copy_of_a_session_file_uses_no_number_twice() {
+    let world = World::start(&HONEST).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let key_file = folder.path().join("client-0.key");
+    let once = async || {
+        let client = Client::open(&world.cluster(), client_key(), &key_file).await.expect("opened");
+        client.strong(Say("it")).await.expect("answered");
+        client.close().await;
+    };
+    once().await;
+    let state = folder.path().join("client-0.key.sessions");
+    let copy = std::fs::read(&state).expect("written");
+    for _ in 0..3 {
+        once().await;
+        std::fs::write(&state, &copy).expect("put back");
+    }
+    let history = world.history.lock().expect("no panic");
+    assert_eq!((history.operations, history.sessions.len()), (4, 3));
+}
+
+#[tokio::test]
+async fn one_liar_cannot_send_clients_to_the_last_generation() {
+    let mut manners = HONEST;
+    manners[1] = Manner::Liar;
+    let world = World::start(&manners).await;
+    let client = connect(&world).await;
+    client.strong(Say("it")).await.expect("answered");
+    let history = world.history.lock().expect("no panic");
+    assert!(history.sessions.iter().all(|id| id.generation() == 0), "{:?}", history.sessions);
+}
+
+#[tokio::test]
+async fn where_a_place_is_read_only_nothing_is_kept_and_a_named_place_must_be_writable() {
+    let world = World::start(&HONEST).await;
+    let error = |kind| {
+        let path = "place".into();
+        sessions::SessionError::Io { path, error: std::io::Error::from(kind) }
+    };
+    assert!(error(std::io::ErrorKind::PermissionDenied).is_read_only());
+    assert!(error(std::io::ErrorKind::ReadOnlyFilesystem).is_read_only());
+    assert!(!error(std::io::ErrorKind::NotFound).is_read_only());
+    // A place that nobody may write, whoever runs the test.
+    let key_file = std::path::Path::new("/proc/self/client-0.key");
+    let file = SessionFile::beside(key_file, world.membership.genesis());
+    assert!(file.is_err());
 }

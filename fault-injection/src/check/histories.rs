@@ -96,6 +96,9 @@ pub struct Histories {
     genesis: Digest,
     replicas: u8,
     honest: BTreeSet<ClientId>,
+    /// How many sessions a client may have; of more than that some leave, and what is sent in them then is
+    /// never executed.
+    max_sessions: u64,
     links: HashMap<Digest, Link>,
     /// Slots that replicas executed and gave up before anybody looked: they may have answered them.
     passed: HashMap<Digest, (Slot, Batch)>,
@@ -112,11 +115,17 @@ pub struct Histories {
 impl Histories {
     /// Nobody has a history yet. Requests of these clients must not be lost.
     #[must_use]
-    pub fn new(genesis: Digest, replicas: u8, honest: BTreeSet<ClientId>) -> Self {
+    pub fn new(
+        genesis: Digest,
+        replicas: u8,
+        honest: BTreeSet<ClientId>,
+        max_sessions: u64,
+    ) -> Self {
         Self {
             genesis,
             replicas,
             honest,
+            max_sessions,
             links: HashMap::new(),
             passed: HashMap::new(),
             mirrors: vec![Mirror::default(); usize::from(replicas)],
@@ -249,8 +258,13 @@ impl Histories {
     /// I5, as far as one replica can break it: what it executed for an honest client is in its
     /// history, or waits to be.
     fn nothing_is_lost(&mut self, who: ReplicaId, core: &dyn Look) -> Result<(), Violation> {
+        let max_sessions = self.max_sessions;
         let Mirror { names, orphans, .. } = &mut self.mirrors[usize::from(who.0)];
         orphans.retain(|name, _| !names.contains_key(name));
+        // Unless the session has left, which takes that many others.
+        orphans.retain(|name, _| {
+            core.waits(name) || !sessions_may_have_left(names.keys(), &name.client, max_sessions)
+        });
         for (name, hash) in orphans.iter() {
             demand(core.waits(name), "I5", || {
                 format!("{who} executed {name:?} in slot {hash:?}, and has it no more")
@@ -385,6 +399,17 @@ impl Histories {
     }
 }
 
+/// Whether a history that holds these requests has more sessions of a client than it may have.
+pub(super) fn sessions_may_have_left<'a>(
+    names: impl Iterator<Item = &'a RequestName>,
+    client: &ClientId,
+    max_sessions: u64,
+) -> bool {
+    let of_client = names.filter(|name| name.client == *client);
+    let sessions: BTreeSet<_> = of_client.map(|name| name.session).collect();
+    sessions.len() as u64 > max_sessions
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use elea_protocol::id::{RequestNumber, SessionId, WallTime};
@@ -457,7 +482,6 @@ pub(super) mod tests {
                 client: self.keys.client_id(0),
                 session: SessionId(1),
                 number: RequestNumber(number),
-                floor: SessionId(0),
                 level: Level::Weak,
                 want_final: false,
                 operations: vec!["incr x 1".into()],
@@ -492,7 +516,12 @@ pub(super) mod tests {
         }
 
         pub fn histories(&self) -> Histories {
-            Histories::new(*self.membership.genesis(), 4, BTreeSet::from([self.keys.client_id(0)]))
+            Histories::new(
+                *self.membership.genesis(),
+                4,
+                BTreeSet::from([self.keys.client_id(0)]),
+                8,
+            )
         }
     }
 
@@ -531,7 +560,7 @@ pub(super) mod tests {
         let whole = stage.chain(&[&[1], &[3], &[2]], 0);
         assert_eq!(histories.follow(ONE, &whole, &stage.membership), Ok(true));
         // Of a client that keeps to no rules, nothing is demanded.
-        let mut histories = Histories::new(*stage.membership.genesis(), 4, BTreeSet::new());
+        let mut histories = Histories::new(*stage.membership.genesis(), 4, BTreeSet::new(), 8);
         histories.follow(ONE, &first, &stage.membership).expect("sound");
         assert_eq!(histories.follow(ONE, &other, &stage.membership), Ok(true));
     }

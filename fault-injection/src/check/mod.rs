@@ -64,12 +64,17 @@ pub struct Checker {
 impl Checker {
     /// The checkers of a world of this cluster with these honest clients.
     #[must_use]
-    pub fn new(membership: Arc<Membership>, honest: BTreeSet<ClientId>, bounds: Bounds) -> Self {
+    pub fn new(
+        membership: Arc<Membership>,
+        honest: BTreeSet<ClientId>,
+        max_sessions: u64,
+        bounds: Bounds,
+    ) -> Self {
         let size = membership.size();
         Self {
-            histories: Histories::new(*membership.genesis(), size.replicas(), honest),
+            histories: Histories::new(*membership.genesis(), size.replicas(), honest, max_sessions),
             votes: Votes::new(size),
-            outcomes: Outcomes::default(),
+            outcomes: Outcomes { promises: Vec::new(), max_sessions },
             bounds,
             membership,
         }

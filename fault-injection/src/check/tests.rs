@@ -13,7 +13,7 @@ fn checker(stage: &Stage) -> Checker {
     let size = ClusterSize::new(4, 1).expect("a valid size");
     let bounds = Bounds::new(&Tuning::default(), size, 1);
     let honest = BTreeSet::from([stage.keys.client_id(0)]);
-    Checker::new(Arc::new(stage.membership.clone()), honest, bounds)
+    Checker::new(Arc::new(stage.membership.clone()), honest, 8, bounds)
 }
 
 /// A disk with these records, synced.

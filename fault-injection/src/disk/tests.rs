@@ -81,7 +81,6 @@ fn orphan(number: u64) -> Arc<SignedRequest> {
         client: elea_protocol::id::ClientId([1; 32]),
         session: SessionId(1),
         number: RequestNumber(number),
-        floor: SessionId(0),
         level: Level::Weak,
         want_final: false,
         operations: vec![Bytes::from_static(b"incr x 1")],

@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn with_the_liar_a_strong_quorum_is_final_and_contradicts_nothing() {
         let liars = BTreeSet::from([ReplicaId(3)]);
-        let histories = Histories::new(Digest([0; 32]), 4, BTreeSet::new());
+        let histories = Histories::new(Digest([0; 32]), 4, BTreeSet::new(), u64::MAX);
         let mut answers = Answers::default();
         let mut hear = |by: u8, reply: &Reply| {
             let heard = answers.hear(ReplicaId(by), reply, &liars, 3, &histories);

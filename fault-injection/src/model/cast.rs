@@ -91,7 +91,6 @@ impl Cast {
                 client: keys.client_id(0),
                 session: SessionId(1),
                 number: RequestNumber(number),
-                floor: SessionId(1),
                 level: *level,
                 want_final: false,
                 operations: vec![Bytes::from_static(operation.as_bytes())],
@@ -143,7 +142,7 @@ impl Cast {
     pub fn checker(&self) -> Checker {
         let honest: BTreeSet<ClientId> = [self.keys.client_id(0)].into();
         let bounds = Bounds::new(&self.tuning, self.size, honest.len());
-        Checker::new(self.membership.clone(), honest, bounds)
+        Checker::new(self.membership.clone(), honest, u64::MAX, bounds)
     }
 
     /// The machines of correct replicas.

@@ -20,6 +20,7 @@ const TURNS: u64 = 0x0000_7412_2000;
 const NEWER_VILLAINS: u64 = 0x0000_7e3e_4000;
 const QUIET: u64 = 0x0000_0901_e700;
 const FETCHING: u64 = 0x00fe_7c41_0000;
+const ONE_SHOTS: u64 = 0x0001_5407_0000;
 
 /// The settings of simulated replicas: small limits, so that they are reached.
 fn small_tuning(rng: &mut Rng) -> Tuning {
@@ -31,6 +32,7 @@ fn small_tuning(rng: &mut Rng) -> Tuning {
             max_clients: 64,
             session_window: rng.between(6, 24),
             max_kept_result: 4096,
+            kept_bytes: 1 << 20,
             checkpoint_interval,
             max_speculative_slots: 1024,
             max_speculative_bytes: 1 << 30,
@@ -179,8 +181,35 @@ impl Draft {
                 loads: self.rng.between(loads.min(3), loads),
                 late_loads: self.rng.between(0, 2),
                 taste: Taste::Mixed,
+                one_shot: false,
+                key_of: None,
             };
             self.plan.patrons.push(patron);
+        }
+        self.one_shots();
+    }
+
+    /// Now and then two places where processes with one key come and go and keep nothing, more of them than
+    /// a client may have sessions. Of its own randomness, so that worlds stay what they were.
+    fn one_shots(&mut self) {
+        let mut rng = Rng::new(self.plan.seed ^ ONE_SHOTS);
+        if !rng.one_in(3) {
+            return;
+        }
+        self.plan.shapes.push("one-shot clients");
+        // Few results, and in some worlds few sessions.
+        self.plan.tuning.rules.kept_bytes = rng.between(2, 24) * 1100;
+        let first = u16::try_from(self.plan.patrons.len()).expect("few clients");
+        let loads = *rng.pick(&[3, 8, 20]);
+        for key_of in [None, Some(first)] {
+            self.plan.patrons.push(PatronPlan {
+                sessions: 0,
+                loads: rng.between(2, loads),
+                late_loads: rng.between(0, 3),
+                taste: *rng.pick(&[Taste::Mixed, Taste::Mixed, Taste::Weak]),
+                one_shot: true,
+                key_of,
+            });
         }
     }
 
@@ -435,6 +464,8 @@ impl Draft {
             loads: if self.rng.one_in(2) { 0 } else { self.rng.between(1, 5) },
             late_loads: 0,
             taste,
+            one_shot: Rng::new(self.plan.seed ^ ONE_SHOTS ^ 1).one_in(3),
+            key_of: None,
         });
         self.plan.shapes.push(name);
         self.plan.component = Some(Component { members, bridges, client, level, loads });

@@ -80,13 +80,18 @@ pub struct PatronPlan {
     pub late_loads: u64,
     /// What it asks for.
     pub taste: Taste,
+    /// Whether it is a process of its own each time, without memory of those before.
+    pub one_shot: bool,
+    /// Whose key it uses, if not its own.
+    pub key_of: Option<u16>,
 }
 
 impl PatronPlan {
     /// A process with so many sessions that asks for nothing by itself.
     #[must_use]
     pub fn idle(sessions: usize) -> Self {
-        Self { sessions, loads: 0, late_loads: 0, taste: Taste::Mixed }
+        let taste = Taste::Mixed;
+        Self { sessions, loads: 0, late_loads: 0, taste, one_shot: false, key_of: None }
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use elea_protocol::codec::Canonical;
-use elea_protocol::id::{Digest, ReplicaId, View};
+use elea_protocol::id::{Digest, ReplicaId, SessionId, View};
 use elea_protocol::message::{
     Checkpoint, Commit, Message, NewView, NewViewHeader, NonDeterminism, Order, OrderHeader,
     Results, Suspect, ToClient, ViewChange, changes_digest,
@@ -190,7 +190,8 @@ impl Villain for FalseState {
     }
 }
 
-/// Answers clients with invented results, properly signed, and each answer twice.
+/// Answers clients with invented results, properly signed, and each answer twice; and tells those who
+/// ask where a new session may lie of the last place of all, or the first.
 #[derive(Default)]
 pub struct ForgedReplies;
 
@@ -200,6 +201,18 @@ impl Villain for ForgedReplies {
     }
 
     fn does(&mut self, lair: &mut Lair, action: Action, deeds: &mut Vec<Deed>) {
+        let action = match action {
+            Action::Answer { client, session, message: ToClient::Session(report), after } => {
+                let mut body = report.body;
+                body.has_left = body.session.0.is_multiple_of(3);
+                let last = body.session.0.is_multiple_of(2);
+                let generation = if last { SessionId::GENERATION_MAX } else { 0 };
+                body.opening = SessionId::first_of(generation);
+                let message = ToClient::Session(lair.sign(body));
+                Action::Answer { client, session, message, after }
+            }
+            action => action,
+        };
         let Action::Answer { client, session, message: ToClient::Replies(replies), after } = action
         else {
             return deeds.push(Deed::Act(action));

@@ -226,7 +226,7 @@ pub const ALL: &[(&str, &str, Worst, Maker)] = &[
     ("false-status", "heads, locks and views that it does not have", Anywhere, made::<FalseStatus>),
     (
         "forged-replies",
-        "answers clients with invented results, signed",
+        "answers clients with invented results and places for sessions, signed",
         Anywhere,
         made::<ForgedReplies>,
     ),

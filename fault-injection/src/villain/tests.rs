@@ -164,7 +164,6 @@ impl Mob {
                 client: self.client.public_key().into(),
                 session: SessionId(1 << 20),
                 number: RequestNumber(self.numbers),
-                floor: SessionId(0),
                 level: if self.rng.one_in(2) { Level::Strong } else { Level::Weak },
                 want_final: true,
                 operations: vec![Bytes::from(format!("incr k {}", self.rng.between(1, 9)))],

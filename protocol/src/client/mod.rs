@@ -20,35 +20,40 @@
 //! that was sent may execute later, whatever was refused**. So an operation that was sent is never
 //! submitted again under another name, since it might then happen twice.
 //!
-//! - [`WindowExceeded`](RefusalReason::WindowExceeded),
-//!   [`TooManySessions`](RefusalReason::TooManySessions) and
+//! - [`WindowExceeded`](RefusalReason::WindowExceeded) and
 //!   [`HistoryFull`](RefusalReason::HistoryFull) pass when something else changes: the request
-//!   stays open and is sent again until its caller loses patience. With the first two the session
+//!   stays open and is sent again until its caller loses patience. With the first the session
 //!   takes no new submissions; those that were never sent are handed back for another session
 //!   ([`Action::SessionUnusable`]).
 //! - [`SessionRetired`](RefusalReason::SessionRetired), [`NameUsed`](RefusalReason::NameUsed) and
-//!   [`TooManyClients`](RefusalReason::TooManyClients) do not pass: the caller is told, and that
+//!   [`SessionTooFar`](RefusalReason::SessionTooFar) do not pass: the caller is told, and that
 //!   the outcome is unknown.
 //! - [`ResultForgotten`](RefusalReason::ResultForgotten) says that it was executed.
 //!
 //! Each counts when a weak quorum gives the same reason: one of them is correct.
+//!
+//! # Before a session is used
+//!
+//! A cluster remembers only so many sessions of a client, and lets go of those that rested longest.
+//! So it is asked first where a new session may lie, or whether one that rested is still known: an
+//! [`Inquiry`].
 //!
 //! # Letting go
 //!
 //! A number, once used, must be executed: a gap would close the session's window for ever. So a
 //! request whose caller has gone is sent on until it is answered, and only then forgotten.
 
+mod inquiry;
 mod outstanding;
 mod queue;
 mod refusal;
-mod settle;
 mod state;
 #[cfg(test)]
 mod tests;
 mod words;
 
+pub use inquiry::{Found, Inquiry};
 pub use queue::{MERGED_MAX, QUEUED_BYTES_MAX, QUEUED_MAX};
-pub use settle::Reported;
 pub use state::Client;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,9 +63,7 @@ use bytes::Bytes;
 
 use crate::id::{Digest, ReplicaId, RequestName, RequestNumber, SessionId, Slot, View};
 use crate::membership::Membership;
-use crate::message::{
-    Level, Refusal, RefusalReason, ReplyKind, SessionReport, SignedReply, ToReplica,
-};
+use crate::message::{Level, Refusal, RefusalReason, ReplyKind, SignedReply, ToReplica};
 use crate::receipt::{Proven, Receipt};
 use crate::seal::{Signed, Signer, Verified};
 
@@ -99,8 +102,6 @@ pub struct Setup {
     pub session: SessionId,
     /// The first number of the session that was never used.
     pub next: RequestNumber,
-    /// The client's lowest session still in use; at most `session`.
-    pub floor: SessionId,
     /// See there.
     pub timing: Timing,
     /// The highest number sent is always less than this above the lowest one not answered. At
@@ -166,18 +167,6 @@ pub enum Event {
         /// For which request.
         name: RequestName,
     },
-    /// A replica told what became of the session.
-    Session(Verified<Signed<SessionReport>>),
-    /// Ask until all requests up to `through` are known to be final: [`Action::Settled`].
-    Settle {
-        /// What to call the question.
-        ticket: Ticket,
-        /// The highest number of interest.
-        through: RequestNumber,
-    },
-    /// Sessions below this one are no longer in use. It goes into requests signed from now on, and
-    /// never sinks.
-    SetFloor(SessionId),
     /// The [deadline](Client::deadline) has come, or some other time.
     Tick,
 }
@@ -231,7 +220,8 @@ pub enum Failure {
     /// still be.
     #[error("refused: {0}")]
     Refused(RefusalReason),
-    /// It was executed, but the results, being large or old, are kept nowhere any more.
+    /// It was executed, but the results, being large or old, are kept nowhere any more. A merge may
+    /// still move it, as with a weak answer.
     #[error("executed, but its results are no longer kept")]
     ResultForgotten,
 }
@@ -322,13 +312,6 @@ pub enum Action {
         ticket: Ticket,
         /// Why.
         failure: Failure,
-    },
-    /// All requests up to `through` are final.
-    Settled {
-        /// What the question was called.
-        ticket: Ticket,
-        /// The highest number known to be final with all below.
-        through: RequestNumber,
     },
     /// New submissions need another session. What was sent stays here and goes on. Once a session.
     SessionUnusable {

@@ -3,7 +3,7 @@
 use super::state::Client;
 use super::{Action, Failure, Unusable};
 use crate::id::{Instant, ReplicaId, RequestName, RequestNumber};
-use crate::message::{Level, Refusal, RefusalReason};
+use crate::message::{Refusal, RefusalReason};
 use crate::quorum::Strength;
 
 impl Client {
@@ -34,12 +34,12 @@ impl Client {
         }
         match reason {
             RefusalReason::HistoryFull => {}
-            RefusalReason::WindowExceeded | RefusalReason::TooManySessions => {
+            RefusalReason::WindowExceeded => {
                 self.retire(Unusable::Refused(reason), actions);
             }
             RefusalReason::SessionRetired
             | RefusalReason::NameUsed
-            | RefusalReason::TooManyClients => {
+            | RefusalReason::SessionTooFar => {
                 self.gave_up |= open.answered.is_none();
                 self.fail(number, Failure::Refused(reason), actions);
                 self.retire(Unusable::Refused(reason), actions);
@@ -50,11 +50,6 @@ impl Client {
 
     /// It was executed, but nobody has its results any more.
     pub(super) fn forgotten(&mut self, number: RequestNumber, actions: &mut Vec<Action>) {
-        let Some(open) = self.outstanding.get(&number) else { return };
-        if open.request.body().level == Level::Weak {
-            // Its caller learns that it was executed, which is an answer that must hold.
-            self.note_unsettled(number);
-        }
         self.fail(number, Failure::ResultForgotten, actions);
     }
 

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use super::outstanding::Outstanding;
 use super::queue::Queue;
-use super::settle::{Reported, Settlement};
 use super::words::{Accounts, Agreed, Heard};
 use super::{
     Action, Awaiting, Counters, Event, Failure, Follow, Progress, Setup, Submission, Ticket,
@@ -15,9 +14,6 @@ use crate::id::{ClientId, Instant, Now, ReplicaId, RequestName, RequestNumber, S
 use crate::message::{Level, Reply, ReplyKind, Request, SignedReply, SignedRequest, ToReplica};
 use crate::quorum::Strength;
 use crate::receipt::{Proven, Receipt};
-
-/// Weak answers that are not final are remembered one by one up to so many.
-const UNSETTLED_MAX: usize = 1024;
 
 /// One session of a client.
 pub struct Client {
@@ -37,11 +33,6 @@ pub struct Client {
     /// Since when the window has kept the queue from moving.
     pub(super) stalled_since: Option<Instant>,
     pub(super) unusable: Option<Unusable>,
-    pub(super) settlement: Settlement,
-    /// Answered weak requests of which nobody has proved that they are final.
-    pub(super) unsettled: BTreeSet<RequestNumber>,
-    /// All up to here may be such.
-    pub(super) unsettled_through: RequestNumber,
     /// Whether a number may never be executed: see [`Client::is_whole`].
     pub(super) gave_up: bool,
     pub(super) accounts: Accounts,
@@ -63,9 +54,6 @@ impl Client {
             queue: Queue::default(),
             stalled_since: None,
             unusable: None,
-            settlement: Settlement::default(),
-            unsettled: BTreeSet::new(),
-            unsettled_through: RequestNumber(0),
             gave_up: false,
             accounts: Accounts::default(),
             counters: Counters::default(),
@@ -85,19 +73,6 @@ impl Client {
                 self.on_refusal(signed.by, signed.body, actions);
             }
             Event::Busy { from, name } => self.on_busy(now, from, &name),
-            Event::Session(report) => {
-                let signed = report.into_inner();
-                if signed.body.client == self.id && signed.body.session == self.setup.session {
-                    self.settlement.hear(signed.by, signed.body, self.setup.membership.size());
-                    self.after_settlement(actions);
-                } else {
-                    self.counters.foreign += 1;
-                }
-            }
-            Event::Settle { ticket, through } => self.on_settle(now, ticket, through, actions),
-            Event::SetFloor(floor) => {
-                self.setup.floor = self.setup.floor.max(floor.min(self.setup.session));
-            }
             Event::Tick => self.on_tick(now, actions),
         }
         self.pump(now, actions);
@@ -109,20 +84,13 @@ impl Client {
     pub fn deadline(&self) -> Option<Instant> {
         let retry = self.timers.first().map(|(at, _)| *at);
         let stall = self.stalled_since.map(|since| since.after_ms(self.setup.timing.stall_ms));
-        let settle = self.settlement.timer.map(|(at, _)| at);
-        [retry, stall, settle].into_iter().flatten().min()
+        [retry, stall].into_iter().flatten().min()
     }
 
     /// Which session this is.
     #[must_use]
     pub fn session(&self) -> SessionId {
         self.setup.session
-    }
-
-    /// The floor that goes into new requests.
-    #[must_use]
-    pub fn floor(&self) -> SessionId {
-        self.setup.floor
     }
 
     /// Requests signed and not done with, those included that wait to be final.
@@ -149,14 +117,6 @@ impl Client {
         self.setup.next
     }
 
-    /// The highest number answered weakly and not known to be final, if there is one: what a
-    /// session must be [settled](Event::Settle) through before it may be retired.
-    #[must_use]
-    pub fn unsettled(&self) -> Option<RequestNumber> {
-        let many = (self.unsettled_through > RequestNumber(0)).then_some(self.unsettled_through);
-        self.unsettled.last().copied().max(many)
-    }
-
     /// Whether every number used has been executed, so that another process may go on with the
     /// next one.
     #[must_use]
@@ -168,12 +128,6 @@ impl Client {
     #[must_use]
     pub fn unusable(&self) -> Option<Unusable> {
         self.unusable
-    }
-
-    /// What the replicas report of the session, as far as they were asked.
-    #[must_use]
-    pub fn reported(&self) -> Reported {
-        self.settlement.reported(self.setup.membership.size())
     }
 
     /// Whether a reply of this kind to this request is worth verifying.
@@ -267,7 +221,6 @@ impl Client {
             client: self.id,
             session: self.setup.session,
             number,
-            floor: self.setup.floor,
             level,
             want_final,
             operations: batch.iter().flat_map(|one| one.operations.iter().cloned()).collect(),
@@ -315,10 +268,6 @@ impl Client {
     }
 
     fn on_cancel(&mut self, ticket: Ticket, actions: &mut Vec<Action>) {
-        self.settlement.cancel(ticket);
-        if self.settlement.is_idle() {
-            self.settlement.timer = None;
-        }
         if self.queue.remove(ticket).is_some() {
             return;
         }
@@ -450,11 +399,9 @@ impl Client {
                 let finality = open.finality(part, &answer);
                 actions.push(Action::Final { ticket: part.ticket, finality, answer });
             }
-            self.unsettled.remove(&number);
             self.close(number, actions);
             return;
         }
-        self.note_unsettled(number);
         self.unanswered.remove(&number);
         self.fresh.remove(&number);
         let Some(open) = self.outstanding.get_mut(&number) else { return };
@@ -465,52 +412,6 @@ impl Client {
             actions.push(Action::Awaits { number, what: Awaiting::Committed });
         }
         self.rest_or_close(number, actions);
-    }
-
-    pub(super) fn note_unsettled(&mut self, number: RequestNumber) {
-        if number <= self.settlement.settled() {
-            return;
-        }
-        self.unsettled.insert(number);
-        while self.unsettled.len() > UNSETTLED_MAX {
-            // From here on only a report on the whole session can settle them.
-            let lowest = self.unsettled.pop_first().unwrap_or_default();
-            self.unsettled_through = self.unsettled_through.max(lowest);
-        }
-    }
-
-    fn on_settle(
-        &mut self,
-        now: Instant,
-        ticket: Ticket,
-        through: RequestNumber,
-        actions: &mut Vec<Action>,
-    ) {
-        self.settlement.ask(ticket, through);
-        self.after_settlement(actions);
-        if !self.settlement.is_idle() && self.settlement.timer.is_none() {
-            self.ask_session(now, self.setup.timing.first_retry_ms, actions);
-        }
-    }
-
-    fn ask_session(&mut self, now: Instant, wait_ms: u64, actions: &mut Vec<Action>) {
-        self.settlement.timer = Some((now.after_ms(wait_ms), self.setup.timing.longer(wait_ms)));
-        let message = ToReplica::AskSession(self.setup.session);
-        actions.push(Action::Send { to: None, message });
-    }
-
-    fn after_settlement(&mut self, actions: &mut Vec<Action>) {
-        let through = self.settlement.settled();
-        self.unsettled = self.unsettled.split_off(&through.next());
-        if self.unsettled_through <= through {
-            self.unsettled_through = RequestNumber(0);
-        }
-        for ticket in self.settlement.take_answered() {
-            actions.push(Action::Settled { ticket, through });
-        }
-        if self.settlement.is_idle() {
-            self.settlement.timer = None;
-        }
     }
 
     fn on_tick(&mut self, now: Instant, actions: &mut Vec<Action>) {
@@ -528,11 +429,6 @@ impl Client {
                 self.counters.resent += 1;
                 self.send(now, number, actions);
             }
-        }
-        if let Some((at, wait_ms)) = self.settlement.timer
-            && at <= now
-        {
-            self.ask_session(now, wait_ms, actions);
         }
         let patience = self.setup.timing.stall_ms;
         if self.stalled_since.is_some_and(|since| since.after_ms(patience) <= now) {
@@ -560,12 +456,11 @@ impl Client {
     /// Our own bugs only: nothing that a replica sends can break these.
     #[track_caller]
     fn assert_invariants(&self) {
-        let Setup { next, session, floor, window, .. } = self.setup;
-        assert!(floor <= session, "C1: floor {floor} above session {session}");
+        let Setup { next, window, .. } = self.setup;
         let lowest = self.unanswered.first().copied().unwrap_or(next);
-        assert!(next.0 - lowest.0 <= window.max(1), "C2: {next} is too far beyond {lowest}");
-        assert!(self.fresh.len() <= self.unanswered.len(), "C3: answered requests in the pipeline");
-        assert!(self.unanswered.len() <= self.outstanding.len(), "C4: unanswered and forgotten");
+        assert!(next.0 - lowest.0 <= window.max(1), "C1: {next} is too far beyond {lowest}");
+        assert!(self.fresh.len() <= self.unanswered.len(), "C2: answered requests in the pipeline");
+        assert!(self.unanswered.len() <= self.outstanding.len(), "C3: unanswered and forgotten");
     }
 }
 

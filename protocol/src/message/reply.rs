@@ -226,18 +226,15 @@ pub struct SignedReply {
     thiserror::Error,
 )]
 pub enum RefusalReason {
-    /// The session lies below a floor that the client set.
-    #[error("the session was retired by its client")]
+    /// The session is not known, and lies where sessions have left that were not used for long.
+    #[error("the session was not used for so long that the cluster has forgotten it")]
     SessionRetired,
     /// Too far beyond the session's lowest request not yet executed.
     #[error("too many requests of the session are still open")]
     WindowExceeded,
-    /// The client has as many sessions as it may have.
-    #[error("the client has too many sessions in use")]
-    TooManySessions,
-    /// The cluster has as many clients as it may have.
-    #[error("the cluster has as many clients as it admits")]
-    TooManyClients,
+    /// The session lies far above those that are to be opened now.
+    #[error("the session has an id that the cluster does not give out yet")]
+    SessionTooFar,
     /// Another content was executed under this name.
     #[error("another request was executed under the same name")]
     NameUsed,
@@ -274,33 +271,30 @@ impl Canonical for Refusal {
         to.put_u8(match self.reason {
             RefusalReason::SessionRetired => 0,
             RefusalReason::WindowExceeded => 1,
-            RefusalReason::TooManySessions => 2,
-            RefusalReason::TooManyClients => 3,
-            RefusalReason::NameUsed => 4,
-            RefusalReason::ResultForgotten => 5,
-            RefusalReason::HistoryFull => 6,
+            RefusalReason::SessionTooFar => 2,
+            RefusalReason::NameUsed => 3,
+            RefusalReason::ResultForgotten => 4,
+            RefusalReason::HistoryFull => 5,
         });
     }
 }
 
-/// Replica to client: "this is what became of your session", for clients that want to retire it.
+/// Replica to client: "this I know of your session, and there a new one may lie".
 ///
-/// A session may be retired once all its requests are final, and they are up to the lowest
-/// `final_through` of a strong quorum of reports of one view.
+/// It is asked for before a session is used, the first time or after a rest. It speaks of the present
+/// state, and for one replica: of what replicas report a client takes the `f + 1`-th highest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionReport {
     /// The client.
     pub client: ClientId,
     /// The session asked for.
     pub session: SessionId,
-    /// The view the replica has entered.
-    pub view: View,
-    /// All requests with numbers up to this one have been executed (0: not even the first).
+    /// All its requests with numbers up to this one have been executed (0: not even the first).
     pub executed_through: RequestNumber,
-    /// And all up to this one lie under a commit certificate of `view` that the replica holds.
-    pub final_through: RequestNumber,
-    /// The client's floor: sessions below it are retired.
-    pub floor: SessionId,
+    /// Whether it has left the table, so that nothing is executed in it any more.
+    pub has_left: bool,
+    /// A new session of this client should lie in the generation that begins here.
+    pub opening: SessionId,
 }
 
 impl Canonical for SessionReport {
@@ -309,10 +303,9 @@ impl Canonical for SessionReport {
     fn write(&self, to: &mut impl Sink) {
         to.put_client(&self.client);
         to.put_u64(self.session.0);
-        to.put_u64(self.view.0);
         to.put_u64(self.executed_through.0);
-        to.put_u64(self.final_through.0);
-        to.put_u64(self.floor.0);
+        to.put_u8(u8::from(self.has_left));
+        to.put_u64(self.opening.0);
     }
 }
 

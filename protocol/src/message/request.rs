@@ -38,7 +38,7 @@ pub enum Level {
 ///
 /// Signed by the client. A receiver that may order, orders it; the others keep it until it is
 /// ordered, and pass it on where that takes too long. Bounds: [`OPERATIONS_MAX`],
-/// [`REQUEST_BYTES_MAX`], at least one operation, `number >= 1`, `floor <= session`.
+/// [`REQUEST_BYTES_MAX`], at least one operation, `number >= 1`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
     /// Who asks.
@@ -47,8 +47,6 @@ pub struct Request {
     pub session: SessionId,
     /// Counts up from 1 within the session.
     pub number: RequestNumber,
-    /// The client's lowest session still in use: executing the request drops those below.
-    pub floor: SessionId,
     /// Which answer the client waits for.
     pub level: Level,
     /// Whether a weak request's final result is to be sent, too.
@@ -97,8 +95,7 @@ impl Request {
         Malformed::unless(!self.operations.is_empty(), "a request without operations")?;
         Malformed::unless(self.operations.len() <= OPERATIONS_MAX, "too many operations")?;
         Malformed::unless(self.operation_bytes() <= REQUEST_BYTES_MAX, "a request too large")?;
-        Malformed::unless(self.number >= RequestNumber::FIRST, "request number 0")?;
-        Malformed::unless(self.floor <= self.session, "a floor above its own session")
+        Malformed::unless(self.number >= RequestNumber::FIRST, "request number 0")
     }
 }
 
@@ -109,7 +106,6 @@ impl Canonical for Request {
         to.put_client(&self.client);
         to.put_u64(self.session.0);
         to.put_u64(self.number.0);
-        to.put_u64(self.floor.0);
         to.put_u8(match self.level {
             Level::Weak => 0,
             Level::Strong => 1,

@@ -140,15 +140,14 @@ impl<A: Application> Replica<A> {
     }
 
     pub(super) fn answer_session(&mut self, client: ClientId, session: SessionId) {
-        let (executed_through, final_through) =
-            self.sessions().progress(&client, session, self.certified());
+        let sessions = self.sessions();
+        let executed_through = sessions.executed_through(&client, session);
         let report = self.cast(SessionReport {
             client,
             session,
-            view: self.entered,
-            executed_through,
-            final_through,
-            floor: self.sessions().floor(&client),
+            executed_through: executed_through.unwrap_or_default(),
+            has_left: executed_through.is_none() && session < sessions.floor(&client),
+            opening: sessions.opening(&client),
         });
         if let Some(report) = report {
             self.answer(client, session, ToClient::Session(report));

@@ -46,6 +46,8 @@ counters! {
     requests_forwarded,
     /// Requests answered from the session table.
     answered_from_cache,
+    /// Sessions that left the table, being more than a client may have, since others were used later.
+    sessions_left,
     /// Requests refused, with a word to the client.
     refused_requests,
     /// Requests dropped for want of room.

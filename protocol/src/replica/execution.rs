@@ -50,6 +50,8 @@ impl Undone {
 pub struct Execution<A> {
     application: A,
     sessions: Sessions,
+    /// How many sessions have left the table, each as often as its slot was executed.
+    sessions_left: u64,
     /// The sessions after each slot that can be gone back to, the permanent one first.
     versions: VecDeque<(Slot, Sessions)>,
 }
@@ -59,7 +61,7 @@ impl<A: Application> Execution<A> {
     pub fn new(application: A, rules: Rules) -> Self {
         let sessions = Sessions::new(rules);
         let versions = VecDeque::from([(Slot::GENESIS, sessions.clone())]);
-        Self { application, sessions, versions }
+        Self { application, sessions, sessions_left: 0, versions }
     }
 
     /// The application, as it is after the last slot.
@@ -75,6 +77,11 @@ impl<A: Application> Execution<A> {
     /// The sessions, as they are after the last slot.
     pub fn sessions(&self) -> &Sessions {
         &self.sessions
+    }
+
+    /// How many sessions have left the table, each as often as its slot was executed.
+    pub fn sessions_left(&self) -> u64 {
+        self.sessions_left
     }
 
     /// The last slot executed.
@@ -138,6 +145,7 @@ impl<A: Application> Execution<A> {
             })
             .collect();
         self.application.end_slot(at.slot);
+        self.sessions_left += self.sessions.end_slot();
         self.versions.push_back((at.slot, self.sessions.clone()));
         results
     }

@@ -9,7 +9,7 @@
 //! |---|---|
 //! | `ordering` | the primary's batches; a backup's checks of orders; acceptance of a slot |
 //! | `execution` | application and sessions, slot by slot, with the way back |
-//! | `sessions` | names, windows, floors; what makes a request execute once |
+//! | `sessions` | names, windows, what is forgotten; what makes a request execute once |
 //! | `pending` | requests that wait to be ordered, and their passing on |
 //! | `orphans` | those of them that were executed in an abandoned history |
 //! | `commit` | commit points, votes, certificates, the lock, committed replies |

@@ -264,14 +264,10 @@ impl<A: Application> Replica<A> {
                 self.refuse(&request, reason);
             }
         }
-        sort_within_sessions(&mut requests);
-        // A floor that a request sets counts for those behind it, so the order they were admitted
-        // in is not the order that counts. What does not fit now waits for the next slot.
-        let mut admission = self.execution.sessions().admission();
-        requests.retain(|request| admission.admit(request.body()).is_ok());
         if requests.is_empty() {
             return None;
         }
+        sort_within_sessions(&mut requests);
         let time = self.now.wall.max(self.history.time());
         let choices = NonDeterminism { time, seed: self.draw_seed() };
         Some(Batch { choices, requests })
@@ -504,6 +500,7 @@ impl<A: Application> Replica<A> {
         let at = Position { slot, hash };
         let results = self.execution.execute(at, batch, &mut self.undone);
         self.counters.results_reordered = self.undone.changed;
+        self.counters.sessions_left = self.execution.sessions_left();
         self.counters.executed_slots += 1;
         self.counters.executed_requests += batch.requests.len() as u64;
         self.history.keep_results(slot, results);

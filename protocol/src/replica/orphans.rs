@@ -1,9 +1,9 @@
 //! Orphans: requests of abandoned slots that wait to be executed again.
 //!
 //! They come before everything else that waits, in their old order, and nothing but their own client
-//! can make one superfluous: by a second content under the name, or by a floor above the session. So
-//! those two reasons let an orphan go. Every other reason may pass: a window moves, a session retires,
-//! a merge undoes what was in the way. What is refused for such a reason is *parked*. It costs
+//! can make one superfluous, by a second content under the name, or by so many other sessions that this one
+//! has left. So those two reasons let an orphan go. Every other reason may pass: a window moves, later generations of
+//! sessions begin, a merge undoes what was in the way. What is refused for such a reason is *parked*. It costs
 //! memory, and no work while it waits: no order and no event looks at all of what is parked. It
 //! is looked at again where its client's sessions change, a few in turn with every slot, and all
 //! at once when slots are undone; and it is passed on ever more rarely.

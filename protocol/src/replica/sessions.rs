@@ -4,18 +4,40 @@
 //! The table is a persistent map: a copy of the whole costs as much as a copy of a pointer, which
 //! is how a slot's effect on it is undone. Its digest is that of a tree over its
 //! [parts](self::part), and costs what changed.
+//!
+//! # What is forgotten, and when
+//!
+//! No client says when a session may go: the table does, by rule, from nothing but the history.
+//!
+//! - *Results* first. Of each session the newest `session_window` are kept, and of each client as
+//!   many as come to `kept_bytes`: those of the session that has rested longest leave first. What was
+//!   executed is still known.
+//! - *Sessions* of which a client has more than `max_sessions` leave at the end of a slot, the one
+//!   that has rested longest first, and *clients* beyond `max_clients` likewise.
+//! - What remains of those is a *floor*: a session that is not in the table is new if its id lies
+//!   at or above the floor, and refused as retired below it. The floor lies above every session
+//!   that ever left, so that nothing is executed twice.
+//! - New sessions are numbered from what the table says ([`Sessions::opening`]), with ids that grow
+//!   as sessions are opened. So a floor lies well below whatever was opened lately, here or in
+//!   another part of the network.
 
+mod admission;
+mod client;
+mod executed;
+mod openings;
 mod part;
 #[cfg_attr(not(test), expect(dead_code, reason = "state transfer is not wired up yet"))]
 mod transfer;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 
-use self::part::{Page, PartName};
+pub use self::admission::Admission;
+use self::client::{Client, Session};
+use self::openings::Openings;
+use self::part::PartName;
 pub(crate) use self::transfer::{FrozenSessions, SessionsRestore};
 use crate::codec::Canonical;
 use crate::id::{ClientId, Digest, RequestName, RequestNumber, SessionId, Slot};
@@ -36,61 +58,10 @@ pub struct Kept {
     pub results: Results,
 }
 
-/// The numbers executed, as intervals with both ends included, ascending and apart.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Executed(BTreeMap<u64, u64>);
-
-impl Executed {
-    fn contains(&self, number: RequestNumber) -> bool {
-        self.0.range(..=number.0).next_back().is_some_and(|(_, end)| number.0 <= *end)
-    }
-
-    fn insert(&mut self, number: RequestNumber) {
-        if self.contains(number) {
-            return;
-        }
-        let number = number.0;
-        let mut start = number;
-        let mut end = number;
-        if let Some((before, before_end)) = self.0.range(..number).next_back()
-            && before_end.saturating_add(1) >= number
-        {
-            start = *before;
-            end = end.max(*before_end);
-        }
-        if let Some(after_end) = number.checked_add(1).and_then(|next| self.0.remove(&next)) {
-            end = end.max(after_end);
-        }
-        self.0.insert(start, end);
-    }
-
-    /// The lowest number not executed.
-    fn lowest_open(&self) -> RequestNumber {
-        match self.0.first_key_value() {
-            Some((&1, &end)) => RequestNumber(end.saturating_add(1)),
-            Some(_) | None => RequestNumber::FIRST,
-        }
-    }
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Session {
-    executed: Executed,
-    kept: OrdMap<RequestNumber, Arc<Kept>>,
-    /// The highest slot of a request whose results are no longer kept.
-    forgotten: Slot,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Client {
-    floor: SessionId,
-    sessions: BTreeMap<SessionId, Arc<Session>>,
-}
-
 /// Whether a name was executed, and what is still known of it.
 #[derive(Clone, Debug)]
 pub enum Known {
-    /// Not in this history.
+    /// Not in this history, or in a session that has left the table.
     Open,
     /// Executed, and this came out.
     Kept(Arc<Kept>),
@@ -103,6 +74,11 @@ pub enum Known {
 pub struct Sessions {
     rules: Rules,
     clients: OrdMap<ClientId, Arc<Client>>,
+    /// All clients, the one that has rested longest first.
+    resting: OrdSet<(Slot, ClientId)>,
+    openings: Openings,
+    /// Whose sessions have become more in the slot that is being executed.
+    opened_by: OrdSet<ClientId>,
     /// Over the parts of the table, except that those in `touched` are as they were.
     tree: MerkleTrie<PartName>,
     /// What changed, came or went since the tree was last brought up to date.
@@ -117,6 +93,9 @@ impl Sessions {
         Self {
             rules,
             clients: OrdMap::new(),
+            resting: OrdSet::new(),
+            openings: Openings::default(),
+            opened_by: OrdSet::new(),
             tree: MerkleTrie::default(),
             touched: OrdSet::new(),
             count: 0,
@@ -139,24 +118,23 @@ impl Sessions {
         self.clients.get(client)?.sessions.get(&id).map(|session| &**session)
     }
 
-    /// The client, which there is from now on.
-    fn client_mut(&mut self, id: ClientId) -> &mut Client {
-        Arc::make_mut(self.clients.entry(id).or_default())
-    }
-
-    /// The session, which there is from now on.
-    fn session_mut(&mut self, client: ClientId, id: SessionId) -> &mut Session {
-        let client = Arc::make_mut(self.clients.entry(client).or_default());
-        Arc::make_mut(client.sessions.entry(id).or_insert_with(|| {
-            self.count += 1;
-            Arc::default()
-        }))
-    }
-
-    /// The client's floor: its sessions below are retired.
+    /// A session of this client that lies below and is not in the table has left it.
     #[must_use]
     pub fn floor(&self, client: &ClientId) -> SessionId {
-        self.clients.get(client).map_or(SessionId::default(), |client| client.floor)
+        self.clients.get(client).map_or(self.openings.horizon, |client| client.floor)
+    }
+
+    /// From where on new sessions of this client are to lie.
+    #[must_use]
+    pub fn opening(&self, client: &ClientId) -> SessionId {
+        self.openings.opening(self.floor(client))
+    }
+
+    /// All requests of a session up to this one have been executed; `None` for a session that is
+    /// not in the table.
+    #[must_use]
+    pub fn executed_through(&self, client: &ClientId, id: SessionId) -> Option<RequestNumber> {
+        Some(RequestNumber(self.session(client, id)?.executed.lowest_open().0 - 1))
     }
 
     /// What is known of a name.
@@ -170,10 +148,19 @@ impl Sessions {
         }
     }
 
+    /// Whether nothing was executed under a name: it is not known, and its session has not left.
+    #[must_use]
+    pub fn may_be_new(&self, name: &RequestName) -> bool {
+        match self.session(&name.client, name.session) {
+            Some(session) => !session.executed.contains(name.number),
+            None => name.session >= self.floor(&name.client),
+        }
+    }
+
     /// A check of the requests of one slot.
     #[must_use]
     pub fn admission(&self) -> Admission<'_> {
-        Admission { sessions: self, clients: BTreeMap::new(), new_clients: 0 }
+        Admission::new(self)
     }
 
     /// Why this request could not stand in the next slot, if it could not.
@@ -182,56 +169,69 @@ impl Sessions {
         self.admission().admit(request).err()
     }
 
-    /// Enters an executed request. The caller has made sure that its name is not executed yet.
+    /// Enters an executed request. The caller has made sure that it may be executed.
     ///
     /// # Panics
-    /// I4: where it is.
+    /// I4: where its name is executed already, or lies in a session that has left.
     pub(crate) fn execute(&mut self, request: &Request, kept: Kept) {
-        let rules = self.rules;
-        let window = usize::try_from(rules.session_window).unwrap_or(usize::MAX);
-        let max_kept = usize::try_from(rules.max_kept_result).unwrap_or(usize::MAX);
-        let (client, id) = (request.client, request.session);
-        if self.clients.get(&client).is_none_or(|known| request.floor > known.floor) {
-            self.raise_floor(client, request.floor);
+        let (name, slot) = (request.name(), kept.at.slot);
+        let id = name.client;
+        let floor = self.floor(&id);
+        let client = self.clients.entry(id).or_insert_with(|| {
+            self.touched.insert(PartName::Client(id));
+            Arc::new(Client::new(floor))
+        });
+        let client = Arc::make_mut(client);
+        let before = client.used();
+        let changed = client.execute(&name, kept, &self.rules);
+        self.resting.remove(&(before, id));
+        self.resting.insert((slot, id));
+        if changed.opened {
+            self.count += 1;
+            self.openings.note(&self.rules);
+            self.opened_by.insert(id);
+            self.touched.insert(PartName::Openings);
         }
-        let session = self.session_mut(client, id);
-        assert!(
-            !session.executed.contains(request.number),
-            "I4: {:?} executed twice",
-            request.name()
-        );
-        session.executed.insert(request.number);
-        let kept = if kept.results.size() > max_kept {
-            Kept { results: Results::Forgotten(kept.results.digest()), ..kept }
-        } else {
-            kept
-        };
-        session.kept.insert(request.number, Arc::new(kept));
-        let mut pages = BTreeSet::from([Page::of(request.number, &rules)]);
-        while session.kept.len() > window
-            && let Some((lowest, oldest)) = session.kept.get_min()
-        {
-            let (lowest, slot) = (*lowest, oldest.at.slot);
-            session.kept.remove(&lowest);
-            session.forgotten = session.forgotten.max(slot);
-            pages.insert(Page::of(lowest, &rules));
-        }
-        self.touched.insert(PartName::Session(client, id));
-        self.touched.extend(pages.into_iter().map(|page| PartName::Results(client, id, page)));
+        self.touched.insert(PartName::Session(id, name.session));
+        let pages = changed.pages.into_iter();
+        self.touched.extend(pages.map(|(session, page)| PartName::Results(id, session, page)));
     }
 
-    /// Sets the floor of a client, which may be new, and drops its sessions below.
-    fn raise_floor(&mut self, id: ClientId, floor: SessionId) {
-        let client = self.client_mut(id);
-        client.floor = floor;
-        let live = client.sessions.split_off(&floor);
-        let retired = std::mem::replace(&mut client.sessions, live);
-        self.count -= retired.len() as u64;
-        self.touched.insert(PartName::Client(id));
-        for (session, content) in retired {
-            let pages = Page::all(&content, &self.rules).into_iter();
-            self.touched.insert(PartName::Session(id, session));
-            self.touched.extend(pages.map(|page| PartName::Results(id, session, page)));
+    /// All requests of a slot have been entered: what there is too much of leaves.
+    ///
+    /// Not before, since the requests of one slot are admitted against the state before it: a
+    /// session that leaves in the middle of a slot might be used in the rest of it. Answers how many
+    /// sessions left.
+    pub(crate) fn end_slot(&mut self) -> u64 {
+        let before = self.count;
+        for id in std::mem::take(&mut self.opened_by) {
+            self.retire_sessions(id);
+        }
+        while self.clients.len() as u64 > self.rules.max_clients
+            && let Some((_, rested)) = self.resting.remove_min()
+        {
+            self.retire_client(rested);
+        }
+        before - self.count
+    }
+
+    fn retire_sessions(&mut self, id: ClientId) {
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        let client = Arc::make_mut(client);
+        while let Some((session, content)) = client.retire_one(&self.rules) {
+            self.count -= 1;
+            self.touched.insert(PartName::Client(id));
+            self.touched.extend(part::of_session(id, session, &content, &self.rules));
+        }
+    }
+
+    fn retire_client(&mut self, id: ClientId) {
+        let client = self.clients.remove(&id).expect("every client rests");
+        self.count -= client.sessions.len() as u64;
+        self.openings.horizon = self.openings.horizon.max(client.horizon());
+        self.touched.extend([PartName::Openings, PartName::Client(id)]);
+        for (session, content) in &client.sessions {
+            self.touched.extend(part::of_session(id, *session, content, &self.rules));
         }
     }
 
@@ -245,100 +245,6 @@ impl Sessions {
             };
         }
         self.tree.digest()
-    }
-
-    /// How far a session's requests have been executed, and up to which number all of them lie at
-    /// or below `certified`.
-    #[must_use]
-    pub fn progress(
-        &self,
-        client: &ClientId,
-        id: SessionId,
-        certified: Slot,
-    ) -> (RequestNumber, RequestNumber) {
-        let Some(session) = self.session(client, id) else {
-            return (RequestNumber::default(), RequestNumber::default());
-        };
-        let executed = RequestNumber(session.executed.lowest_open().0 - 1);
-        if session.forgotten > certified {
-            // Something that is no longer kept is not final, and which number it has is unknown.
-            return (executed, RequestNumber::default());
-        }
-        let not_final = session.kept.iter().find(|(_, kept)| kept.at.slot > certified);
-        let before = not_final.map_or(executed, |(number, _)| RequestNumber(number.0 - 1));
-        (executed, executed.min(before))
-    }
-}
-
-#[derive(Default)]
-struct Overlay {
-    floor: SessionId,
-    new_sessions: BTreeSet<SessionId>,
-    names: BTreeSet<(SessionId, RequestNumber)>,
-}
-
-/// Checks the requests of one slot, one after the other, against the state before the slot and
-/// against each other.
-///
-/// The window is that of the state before the slot, which is a little stricter than request by
-/// request and spares the check an execution.
-pub struct Admission<'a> {
-    sessions: &'a Sessions,
-    clients: BTreeMap<ClientId, Overlay>,
-    new_clients: u64,
-}
-
-impl Admission<'_> {
-    /// Whether the request may come next in the slot; if so, it counts for those that follow.
-    ///
-    /// # Errors
-    /// Why it may not.
-    pub fn admit(&mut self, request: &Request) -> Result<(), RefusalReason> {
-        let rules = &self.sessions.rules;
-        let known = self.sessions.clients.get(&request.client);
-        let overlay = self.clients.get(&request.client);
-        if known.is_none()
-            && overlay.is_none()
-            && self.sessions.clients.len() as u64 + self.new_clients >= rules.max_clients
-        {
-            return Err(RefusalReason::TooManyClients);
-        }
-        let floor = known
-            .map_or(SessionId::default(), |client| client.floor)
-            .max(overlay.map_or(SessionId::default(), |overlay| overlay.floor));
-        if request.session < floor {
-            return Err(RefusalReason::SessionRetired);
-        }
-        let session = known.and_then(|client| client.sessions.get(&request.session));
-        let repeated = overlay
-            .is_some_and(|overlay| overlay.names.contains(&(request.session, request.number)));
-        if repeated || session.is_some_and(|session| session.executed.contains(request.number)) {
-            return Err(RefusalReason::NameUsed);
-        }
-        let lowest = session.map_or(RequestNumber::FIRST, |session| session.executed.lowest_open());
-        if request.number.0 - lowest.0.min(request.number.0) >= rules.session_window {
-            return Err(RefusalReason::WindowExceeded);
-        }
-        let new_floor = floor.max(request.floor);
-        let is_new = session.is_none()
-            && overlay.is_none_or(|overlay| !overlay.new_sessions.contains(&request.session));
-        if is_new {
-            let old = known.map_or(0, |client| client.sessions.range(new_floor..).count());
-            let new = overlay.map_or(0, |overlay| overlay.new_sessions.range(new_floor..).count());
-            if (old + new) as u64 >= rules.max_sessions {
-                return Err(RefusalReason::TooManySessions);
-            }
-        }
-        if known.is_none() && overlay.is_none() {
-            self.new_clients += 1;
-        }
-        let overlay = self.clients.entry(request.client).or_default();
-        overlay.floor = new_floor;
-        overlay.names.insert((request.session, request.number));
-        if is_new {
-            overlay.new_sessions.insert(request.session);
-        }
-        Ok(())
     }
 }
 

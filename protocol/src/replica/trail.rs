@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 
 use super::branch::Footing;
-use super::sessions::{Kept, Known, Sessions};
+use super::sessions::{Kept, Sessions};
 use crate::id::{Digest, ReplicaId, Slot, WallTime};
 use crate::message::{Batch, Position, Results};
 
@@ -85,7 +85,7 @@ impl Checked {
         self.time = batch.choices.time;
         self.through = at.slot;
         for request in &batch.requests {
-            if !matches!(self.sessions.known(&request.body().name()), Known::Open) {
+            if !self.sessions.may_be_new(&request.body().name()) {
                 self.repeats = true;
                 return;
             }
@@ -93,6 +93,7 @@ impl Checked {
             let kept = Kept { at, index: 0, request: request.digest(), results };
             self.sessions.execute(request.body(), kept);
         }
+        self.sessions.end_slot();
     }
 }
 

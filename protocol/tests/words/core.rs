@@ -138,7 +138,6 @@ impl Bench {
             client: client.public_key().into(),
             session: SessionId(7),
             number: RequestNumber(number),
-            floor: SessionId(0),
             level: Level::Weak,
             want_final: false,
             operations: vec![Bytes::from_static(operation)],
@@ -446,20 +445,16 @@ fn who_stands_still_far_below_in_the_same_view_is_sent_the_new_view_for_there_ma
 
 #[test]
 fn a_primary_never_orders_what_its_backups_would_refuse() {
-    // The session's own order puts the request with the floor first, and the floor retires the
-    // session of another request of the same slot.
+    // A session's own order puts its requests into other places than those in which they came.
     let mut bench = Bench::of(ReplicaId(0));
-    let of = |session, number, floor| {
+    let of = |session, number| {
         let client = key(9);
-        let body = Request {
-            session: SessionId(session),
-            floor: SessionId(floor),
-            ..bench.request(number, b"x").body().clone()
-        };
+        let body =
+            Request { session: SessionId(session), ..bench.request(number, b"x").body().clone() };
         SignedRequest::sign(&client, bench.membership.genesis(), body)
     };
-    let (first, x, y, z) = (of(1, 1, 0), of(10, 2, 0), of(5, 1, 0), of(10, 1, 10));
-    let second = of(1, 2, 0);
+    let (first, x, y, z) = (of(1, 1), of(10, 2), of(5, 1), of(10, 1));
+    let second = of(1, 2);
     let mut orders = Vec::new();
     let mut mark = 0;
     for request in [&first, &second, &x, &y, &z] {

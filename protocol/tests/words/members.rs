@@ -38,7 +38,6 @@ pub fn request(operations: Vec<Bytes>) -> Request {
         client: client_id(9),
         session: SessionId(7),
         number: RequestNumber(1),
-        floor: SessionId(7),
         level: Level::Weak,
         want_final: false,
         operations,

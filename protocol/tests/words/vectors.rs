@@ -35,7 +35,6 @@ fn request() -> Request {
         client: ClientId(SecretKey::from_bytes(&[9; 32]).public_key().0),
         session: SessionId(0x1122_3344_5566_7788),
         number: RequestNumber(3),
-        floor: SessionId(5),
         level: Level::Strong,
         want_final: true,
         operations: vec![Bytes::from_static(b"one"), Bytes::new(), Bytes::from_static(b"three")],
@@ -146,10 +145,9 @@ fn what_is_signed_and_hashed_never_changes() {
     let report = SessionReport {
         client: name.client,
         session: name.session,
-        view: View(2),
         executed_through: RequestNumber(9),
-        final_through: RequestNumber(8),
-        floor: SessionId(5),
+        has_left: true,
+        opening: SessionId(5),
     };
     line(&mut text, "session report", &genesis, &report);
     let life = Life([6; 16]);

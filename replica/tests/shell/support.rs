@@ -402,7 +402,6 @@ pub fn request(
         client: client_id(client),
         session: SessionId(1 << 16),
         number: RequestNumber(number),
-        floor: SessionId(0),
         level,
         want_final: false,
         operations: vec![Bytes::copy_from_slice(add)],

@@ -15,7 +15,7 @@ use crate::children::{Place, Process, start_all, stop_all};
 use crate::cluster::Cluster;
 use crate::commands::init::{self, Plan};
 use crate::failure::{Failure, Outcome};
-use crate::files;
+use crate::files::{self, Readers};
 use crate::proxy::Proxy;
 
 const REPLICAS: u8 = 4;
@@ -138,7 +138,7 @@ impl Town {
 
     /// The key file that the demo made for a replica.
     pub fn key_of(&self, id: ReplicaId) -> Result<SecretKey, Failure> {
-        files::load_key(&self.place(id).key)
+        files::load_key(&self.place(id).key, Readers::Owner)
     }
 
     /// A client that reaches all replicas, whatever happens to the network.
@@ -158,7 +158,7 @@ impl Town {
 
     async fn connect(&self, file: &ClusterFile, key: u8) -> Result<Cluster, Failure> {
         let path = self.dir.join(format!("client-{key}.key"));
-        Cluster::open(file, files::load_key(&path)?, &path).await
+        Cluster::open(file, files::load_key(&path, Readers::Owner)?, None).await
     }
 
     /// Splits the network in two halves.

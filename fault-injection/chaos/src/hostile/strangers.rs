@@ -2,11 +2,11 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use elea_client::{Command as _, Level};
 use elea_kv::{Get, Put};
-use elea_protocol::id::{ClientId, ReplicaId, RequestNumber, SessionId, WallTime};
+use elea_protocol::id::{ClientId, ReplicaId, RequestNumber, SessionId};
 use elea_protocol::message::{Request, SignedRequest, ToReplica};
 use elea_protocol::seal::Signer as _;
 use futures::future::join_all;
@@ -164,9 +164,7 @@ async fn session(target: &Target) -> (SessionId, u64) {
         let (session, number) = weak.name();
         return (session, number + 1);
     }
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let wall = WallTime(u64::try_from(since.as_millis()).unwrap_or_default());
-    (SessionId::new(wall, 0), 1)
+    (SessionId(rand::random::<u32>().into()), 1)
 }
 
 async fn ask_on(
@@ -183,7 +181,6 @@ async fn ask_on(
             client: ClientId::from(target.key.public_key()),
             session,
             number: RequestNumber(*number),
-            floor: session,
             level: Level::Weak,
             want_final: false,
             operations: vec![Get::new("hostile/unread").encode()],

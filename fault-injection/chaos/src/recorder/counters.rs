@@ -64,8 +64,7 @@ pub(super) fn refusal_kind(reason: RefusalReason) -> &'static str {
     match reason {
         RefusalReason::SessionRetired => "refused_session_retired",
         RefusalReason::WindowExceeded => "refused_window_exceeded",
-        RefusalReason::TooManySessions => "refused_too_many_sessions",
-        RefusalReason::TooManyClients => "refused_too_many_clients",
+        RefusalReason::SessionTooFar => "refused_session_too_far",
         RefusalReason::NameUsed => "refused_name_used",
         RefusalReason::ResultForgotten => "refused_result_forgotten",
         RefusalReason::HistoryFull => "refused_history_full",

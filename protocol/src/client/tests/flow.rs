@@ -168,22 +168,21 @@ fn a_refusal_takes_f_plus_one_of_one_reason() {
 
 #[test]
 fn a_refusal_that_may_pass_keeps_what_was_sent_and_hands_back_what_was_not() {
-    for reason in [RefusalReason::WindowExceeded, RefusalReason::TooManySessions] {
-        let mut world = World::of(4, 1, |setup| setup.window = 1);
-        let (sent_one, requests) = world.submit(Level::Weak, Follow::No);
-        let (queued, _) = world.submit(Level::Weak, Follow::No);
-        world.refuse(0, &requests[0], reason);
-        let actions = world.refuse(1, &requests[0], reason);
-        assert_eq!(unusable(&actions), Some((Unusable::Refused(reason), vec![queued])));
-        assert!(failures(&actions).is_empty());
-        let progress = world.client.progress(sent_one).expect("still under way");
-        assert_eq!(progress.refused.len(), 2);
-        assert_eq!(sent(&world.wake().1), requests, "it may execute yet");
-        for by in 0..2 {
-            world.hear(by, &requests[0], &Says::speculative("yes"));
-        }
-        assert!(world.client.is_whole());
+    let reason = RefusalReason::WindowExceeded;
+    let mut world = World::of(4, 1, |setup| setup.window = 1);
+    let (sent_one, requests) = world.submit(Level::Weak, Follow::No);
+    let (queued, _) = world.submit(Level::Weak, Follow::No);
+    world.refuse(0, &requests[0], reason);
+    let actions = world.refuse(1, &requests[0], reason);
+    assert_eq!(unusable(&actions), Some((Unusable::Refused(reason), vec![queued])));
+    assert!(failures(&actions).is_empty());
+    let progress = world.client.progress(sent_one).expect("still under way");
+    assert_eq!(progress.refused.len(), 2);
+    assert_eq!(sent(&world.wake().1), requests, "it may execute yet");
+    for by in 0..2 {
+        world.hear(by, &requests[0], &Says::speculative("yes"));
     }
+    assert!(world.client.is_whole());
 }
 
 #[test]
@@ -206,7 +205,6 @@ fn what_was_executed_long_ago_is_reported_as_executed() {
     let actions = world.refuse(1, &requests[0], RefusalReason::ResultForgotten);
     assert_eq!(failures(&actions), [(ticket, Failure::ResultForgotten)]);
     assert!(world.client.is_whole());
-    assert_eq!(world.client.unsettled(), Some(RequestNumber(1)));
 }
 
 #[test]
@@ -222,50 +220,35 @@ fn a_request_whose_caller_has_gone_is_sent_until_it_is_executed() {
         assert!(answers(&world.hear(by, &requests[0], &Says::speculative("yes"))).is_empty());
     }
     assert_eq!((world.client.in_flight(), world.client.deadline()), (0, None));
-    assert_eq!(world.client.unsettled(), Some(RequestNumber(1)), "it may have been answered");
 }
 
 #[test]
-fn a_session_is_settled_by_a_strong_quorum_of_reports_of_one_view() {
-    let mut world = World::new();
-    for _ in 0..3 {
-        let (_, requests) = world.submit(Level::Weak, Follow::No);
-        for by in 0..2 {
-            world.hear(by, &requests[0], &Says::speculative("yes"));
+fn new_sessions_lie_where_neither_liars_nor_stragglers_alone_say() {
+    let world = World::new();
+    let size = world.membership.size();
+    let (client, old) = (world.client_id(), SessionId::first_of(7));
+    let ask = |words: &[(u8, bool, u64)], next| {
+        let mut inquiry = Inquiry::new(client, old, RequestNumber(next));
+        assert!(matches!(inquiry.question(), ToReplica::AskSession(session) if session == old));
+        for (by, has_left, generation) in words {
+            inquiry.hear(world.report(*by, old, *has_left, *generation));
+            assert!(inquiry.has_heard(ReplicaId(*by)));
         }
-    }
-    let settled = |actions: &[Action]| {
-        actions.iter().find_map(|action| match action {
-            Action::Settled { through, .. } => Some(*through),
-            _ => None,
-        })
+        inquiry.found(size).map(|found| (found.may_go_on, found.opening.generation()))
     };
-    let question = Event::Settle { ticket: Ticket(50), through: RequestNumber(2) };
-    let actions = world.handle(question);
-    assert!(matches!(
-        actions[..],
-        [Action::Send { to: None, message: ToReplica::AskSession(SESSION) }]
-    ));
-    assert_eq!(settled(&world.report(0, 0, 3, 3)), None);
-    assert_eq!(settled(&world.report(1, 0, 3, 1)), None);
-    assert_eq!(settled(&world.report(2, 0, 3, 2)), None, "all three cover number 1 only");
-    let (waited, again) = world.wake();
-    assert_eq!((waited, again.len()), (100, 1), "asked again");
-    assert_eq!(settled(&world.report(3, 1, 3, 3)), None, "another view counts for itself");
-    assert_eq!(world.client.reported().executed_through, RequestNumber(3));
-    assert_eq!(settled(&world.report(1, 0, 3, 2)), Some(RequestNumber(2)));
-    assert_eq!(world.client.unsettled(), Some(RequestNumber(3)));
-    assert_eq!(world.client.deadline(), None);
-}
-
-#[test]
-fn the_floor_goes_into_new_requests_and_never_sinks_nor_passes_the_session() {
-    let mut world = World::new();
-    for (set, is) in [(5, 5), (3, 5), (u64::MAX, SESSION.0)] {
-        world.handle(Event::SetFloor(SessionId(set)));
-        let (_, requests) = world.submit(Level::Weak, Follow::No);
-        assert_eq!(requests[0].body().floor, SessionId(is));
-        let opened = world.membership.open_request(Arc::clone(&requests[0]));
-        assert!(opened.is_ok(), "a correct client's request is always let in");
+    assert_eq!(ask(&[], 4), None);
+    assert_eq!(ask(&[(3, false, 9)], 4), None, "one may lie");
+    assert_eq!(ask(&[(3, false, 9), (3, false, 8)], 4), None, "and twice");
+    assert_eq!(ask(&[(3, false, 9), (2, false, 8)], 4), Some((true, 8)));
+    let highest = SessionId::GENERATION_MAX;
+    assert_eq!(ask(&[(0, false, highest), (1, false, 4), (2, false, 5)], 4), Some((true, 5)));
+    assert_eq!(ask(&[(0, false, 0), (1, false, 4), (2, false, 5)], 4), Some((true, 4)));
+    assert_eq!(ask(&[(0, true, 4), (1, false, 4), (2, false, 4)], 4), Some((false, 4)));
+    // All of them have executed number 3.
+    assert_eq!(ask(&[(0, false, 4), (1, false, 4)], 3), Some((false, 4)), "somebody used it");
+    let mut inquiry = Inquiry::new(client, SessionId(1), RequestNumber::FIRST);
+    for by in 0..3 {
+        inquiry.hear(world.report(by, old, false, 5));
     }
+    assert_eq!(inquiry.found(size), None, "reports on another session");
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::id::{ClientId, Instant, Now, WallTime};
-use crate::message::{Reply, Results, SignedRequest};
+use crate::message::{Reply, Results, SessionReport, SignedRequest};
 use crate::seal::{Ed25519, SecretKey, sign, sign_replies};
 
 const SESSION: SessionId = SessionId(70_000);
@@ -70,7 +70,6 @@ impl World {
             signer: Arc::new(SecretKey::from_bytes(&[99; 32])),
             session: SESSION,
             next: RequestNumber::FIRST,
-            floor: SessionId(0),
             timing: Timing { first_retry_ms: 100, max_retry_ms: 400, stall_ms: 1000 },
             window: 8,
             pipeline: 8,
@@ -136,18 +135,22 @@ impl World {
         self.handle(Event::Refusal(signed))
     }
 
-    fn report(&mut self, by: u8, view: u64, executed: u64, finally: u64) -> Vec<Action> {
+    fn report(
+        &self,
+        by: u8,
+        session: SessionId,
+        has_left: bool,
+        generation: u64,
+    ) -> Verified<Signed<SessionReport>> {
         let body = SessionReport {
             client: self.client_id(),
-            session: SESSION,
-            view: View(view),
-            executed_through: RequestNumber(executed),
-            final_through: RequestNumber(finally),
-            floor: SessionId(0),
+            session,
+            executed_through: RequestNumber(3),
+            has_left,
+            opening: SessionId::first_of(generation),
         };
         let key = &self.keys[usize::from(by)];
-        let signed = sign(key, self.membership.genesis(), ReplicaId(by), body);
-        self.handle(Event::Session(signed))
+        sign(key, self.membership.genesis(), ReplicaId(by), body)
     }
 
     fn client_id(&self) -> ClientId {

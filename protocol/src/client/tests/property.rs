@@ -22,7 +22,7 @@ fn word(replicas: u8, faulty: u8) -> impl Strategy<Value = Word> {
         4 => (0..faulty, any::<bool>(), 0..3u64, 1..3u64, 0..3u8).prop_map(
             |(by, committed, view, slot, result)| Word::Lie { by, committed, view, slot, result }
         ),
-        1 => (0..faulty, 0..7u8).prop_map(|(by, reason)| Word::Refusal { by, reason }),
+        1 => (0..faulty, 0..6u8).prop_map(|(by, reason)| Word::Refusal { by, reason }),
         1 => (0..replicas).prop_map(|by| Word::Busy { by }),
         1 => Just(Word::Wake),
     ]
@@ -32,8 +32,7 @@ fn reason(number: u8) -> RefusalReason {
     [
         RefusalReason::SessionRetired,
         RefusalReason::WindowExceeded,
-        RefusalReason::TooManySessions,
-        RefusalReason::TooManyClients,
+        RefusalReason::SessionTooFar,
         RefusalReason::NameUsed,
         RefusalReason::ResultForgotten,
         RefusalReason::HistoryFull,

@@ -3,7 +3,8 @@
 //! A client can fill its sessions with more results than a frame holds, so that neither a client
 //! nor a session can be the unit that is sent. A part is a client without its sessions, a session
 //! without its results, or the results of one *page* of a session: of as many consecutive request
-//! numbers as are sure to fit a chunk. Parts know nothing of each other. Which there are, and that
+//! numbers as are sure to fit a chunk. One more tells of all sessions that were ever opened. Parts know nothing of
+//! each other. Which there are, and that
 //! they fit together, is for the digest of the whole tree to say.
 
 use std::collections::BTreeSet;
@@ -11,7 +12,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Kept, Session, Sessions};
+use super::client::Session;
+use super::openings::Openings;
+use super::{Kept, Sessions};
 use crate::codec::{Canonical, Sink};
 use crate::id::{ClientId, RequestNumber, SessionId, Slot};
 use crate::message::{OPERATIONS_MAX, Results};
@@ -20,6 +23,8 @@ use crate::tuning::Rules;
 
 /// More than a part takes to be sent without its intervals and results.
 const PART_WEIGHT: usize = 64;
+/// What the openings take.
+const OPENINGS_WEIGHT: usize = 32;
 /// What an interval takes.
 const INTERVAL_WEIGHT: usize = 16;
 /// What a kept request takes without its results.
@@ -30,6 +35,7 @@ const LENGTH_WEIGHT: usize = 8;
 /// Which part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum PartName {
+    Openings,
     Client(ClientId),
     Session(ClientId, SessionId),
     Results(ClientId, SessionId, Page),
@@ -55,6 +61,7 @@ impl Canonical for PartName {
                 to.put_u64(session.0);
                 to.put_u64(page.0);
             }
+            Self::Openings => to.put_u8(3),
         }
     }
 }
@@ -105,16 +112,21 @@ pub(super) enum Part {
     Session {
         client: ClientId,
         session: SessionId,
-        /// See [`Executed`](super::Executed).
+        /// See [`Executed`](super::executed::Executed).
         executed: Vec<(u64, u64)>,
-        /// See [`Session::forgotten`].
-        forgotten: Slot,
+        /// See [`Session::used`].
+        used: Slot,
     },
     Results {
         client: ClientId,
         session: SessionId,
         page: Page,
         kept: Vec<(RequestNumber, Arc<Kept>)>,
+    },
+    Openings {
+        generation: u64,
+        opened: u64,
+        horizon: SessionId,
     },
 }
 
@@ -128,9 +140,9 @@ impl Canonical for Part {
                 to.put_u8(0);
                 to.put_u64(floor.0);
             }
-            Self::Session { executed, forgotten, .. } => {
+            Self::Session { executed, used, .. } => {
                 to.put_u8(1);
-                to.put_u64(forgotten.0);
+                to.put_u64(used.0);
                 to.put_len(executed.len());
                 for (start, end) in executed {
                     to.put_u64(*start);
@@ -159,6 +171,12 @@ impl Canonical for Part {
                     to.put_digest(&results.digest());
                 }
             }
+            Self::Openings { generation, opened, horizon } => {
+                to.put_u8(3);
+                to.put_u64(*generation);
+                to.put_u64(*opened);
+                to.put_u64(horizon.0);
+            }
         }
     }
 }
@@ -171,6 +189,7 @@ impl Part {
             Self::Results { client, session, page, .. } => {
                 PartName::Results(*client, *session, *page)
             }
+            Self::Openings { .. } => PartName::Openings,
         }
     }
 
@@ -178,6 +197,7 @@ impl Part {
     pub(super) fn weight(&self) -> u32 {
         let bytes = match self {
             Self::Client { .. } => PART_WEIGHT,
+            Self::Openings { .. } => OPENINGS_WEIGHT,
             Self::Session { executed, .. } => PART_WEIGHT + INTERVAL_WEIGHT * executed.len(),
             Self::Results { kept, .. } => {
                 let each = |kept: &Kept| {
@@ -198,6 +218,18 @@ impl Part {
     }
 }
 
+/// The parts that a session makes.
+pub(super) fn of_session(
+    client: ClientId,
+    id: SessionId,
+    session: &Session,
+    rules: &Rules,
+) -> impl Iterator<Item = PartName> {
+    let pages = Page::all(session, rules).into_iter();
+    std::iter::once(PartName::Session(client, id))
+        .chain(pages.map(move |page| PartName::Results(client, id, page)))
+}
+
 impl Sessions {
     /// One part of the table; `None` where the table has none of this name.
     pub(super) fn part(&self, name: &PartName) -> Option<Part> {
@@ -207,13 +239,17 @@ impl Sessions {
                 Some(Part::Client { client, floor })
             }
             PartName::Session(client, session) => {
-                let Session { executed, forgotten, kept: _ } = self.session(&client, session)?;
-                let executed = executed.0.iter().map(|(start, end)| (*start, *end)).collect();
-                Some(Part::Session { client, session, executed, forgotten: *forgotten })
+                let Session { executed, used, kept: _ } = self.session(&client, session)?;
+                Some(Part::Session { client, session, executed: executed.intervals(), used: *used })
             }
             PartName::Results(client, session, page) => {
                 let kept = page.kept(self.session(&client, session)?, &self.rules);
                 (!kept.is_empty()).then_some(Part::Results { client, session, page, kept })
+            }
+            PartName::Openings => {
+                let Openings { generation, opened, horizon } = self.openings;
+                let is_new = self.openings == Openings::default();
+                (!is_new).then_some(Part::Openings { generation, opened, horizon })
             }
         }
     }

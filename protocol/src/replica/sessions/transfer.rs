@@ -7,14 +7,19 @@
 //! intervals are apart, that limits hold, that a session has a client is what a strong quorum
 //! signed.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::Sessions;
+use super::client::{Client, Session};
+use super::executed::Executed;
+use super::openings::Openings;
 use super::part::{Part, PartName};
-use super::{Executed, Sessions};
 use crate::application::BadChunk;
 use crate::codec::{self, Canonical};
-use crate::id::Digest;
+use crate::id::{ClientId, Digest, SessionId};
 use crate::trie::{Assembly, Proof};
 use crate::tuning::Rules;
 
@@ -45,15 +50,38 @@ impl Sessions {
     /// Takes in a part that was proven.
     fn put(&mut self, part: Part) {
         match part {
-            Part::Client { client, floor } => self.client_mut(client).floor = floor,
-            Part::Session { client, session, executed, forgotten } => {
-                let session = self.session_mut(client, session);
-                session.executed = Executed(executed.into_iter().collect());
-                session.forgotten = forgotten;
+            Part::Client { client, floor } => self.client_to_fill(client).floor = floor,
+            Part::Session { client, session, executed, used } => {
+                let session = self.session_to_fill(client, session);
+                session.executed = Executed::of(executed);
+                session.used = used;
             }
             Part::Results { client, session, page: _, kept } => {
-                self.session_mut(client, session).kept.extend(kept);
+                self.session_to_fill(client, session).kept.extend(kept);
             }
+            Part::Openings { generation, opened, horizon } => {
+                self.openings = Openings { generation, opened, horizon };
+            }
+        }
+    }
+
+    fn client_to_fill(&mut self, client: ClientId) -> &mut Client {
+        Arc::make_mut(self.clients.entry(client).or_default())
+    }
+
+    fn session_to_fill(&mut self, client: ClientId, session: SessionId) -> &mut Session {
+        Arc::make_mut(self.client_to_fill(client).sessions.entry(session).or_default())
+    }
+
+    /// Works out what no part says, since it follows from the others.
+    fn put_in_order(&mut self) {
+        let clients: Vec<ClientId> = self.clients.keys().copied().collect();
+        for id in clients {
+            let client = self.client_to_fill(id);
+            client.put_in_order();
+            let (used, sessions) = (client.used(), client.sessions.len() as u64);
+            self.count += sessions;
+            self.resting.insert((used, id));
         }
     }
 }
@@ -125,7 +153,9 @@ impl SessionsRestore {
 
     /// The table, if no chunk is missing.
     pub(crate) fn finish(self) -> Option<Sessions> {
-        Some(Sessions { tree: self.assembly.finish()?, ..self.sessions })
+        let mut sessions = Sessions { tree: self.assembly.finish()?, ..self.sessions };
+        sessions.put_in_order();
+        Some(sessions)
     }
 }
 

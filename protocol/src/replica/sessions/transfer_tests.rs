@@ -6,7 +6,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use sha2::{Digest as _, Sha256};
 
-use super::super::part::Page;
+use super::super::part::{Page, of_session};
 use super::super::tests::request;
 use super::super::{Kept, Known};
 use super::*;
@@ -20,6 +20,7 @@ const RULES: Rules = Rules {
     max_clients: 6,
     session_window: 5,
     max_kept_result: 300_000,
+    kept_bytes: 3 << 20,
     checkpoint_interval: 4,
     max_speculative_slots: 8,
     max_speculative_bytes: 1 << 20,
@@ -31,23 +32,14 @@ struct Step {
     client: u8,
     session: u64,
     number: u64,
-    floor: u64,
     results: Vec<usize>,
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let size =
         prop_oneof![4 => 0..100usize, 2 => 100_000..290_000usize, 1 => 290_000..320_000usize];
-    let floor = prop_oneof![3 => Just(0u64), 1 => 0..6u64];
-    (0..7u8, 1..6u64, 1..20u64, floor, prop::collection::vec(size, 1..3)).prop_map(
-        |(client, session, number, floor, results)| Step {
-            client,
-            session,
-            number,
-            floor,
-            results,
-        },
-    )
+    (0..7u8, 1..6u64, 1..20u64, prop::collection::vec(size, 1..3))
+        .prop_map(|(client, session, number, results)| Step { client, session, number, results })
 }
 
 fn steps(most: usize) -> impl Strategy<Value = Vec<Step>> {
@@ -78,11 +70,12 @@ fn kept(slot: u64, sizes: &[usize]) -> Kept {
 fn execute(sessions: &mut Sessions, from: u64, steps: &[Step]) -> Vec<bool> {
     let mut admitted = Vec::new();
     for (slot, step) in (from..).zip(steps) {
-        let request = request(step.client, step.session, step.number, step.floor);
+        let request = request(step.client, step.session, step.number);
         let admits = sessions.refusal(&request).is_none();
         admitted.push(admits);
         if admits {
             sessions.execute(&request, kept(slot, &step.results));
+            sessions.end_slot();
         }
     }
     admitted
@@ -104,7 +97,7 @@ fn sample() -> FrozenSessions {
             for number in [1, 2, 4, 5, 6, 7, 8] {
                 slot += 1;
                 let sizes = [usize::from(client) * 20_000, 7];
-                sessions.execute(&request(client, session, number, 1), kept(slot, &sizes));
+                sessions.execute(&request(client, session, number), kept(slot, &sizes));
             }
         }
     }
@@ -139,14 +132,11 @@ fn answers(sessions: &Sessions) -> Vec<String> {
     let mut answers = vec![format!("{} {}", sessions.len(), sessions.is_empty())];
     for client in 0..7 {
         let id = ClientId([client; 32]);
-        answers.push(format!("{}", sessions.floor(&id)));
+        answers.push(format!("{} {}", sessions.floor(&id), sessions.opening(&id)));
         for session in 1..6 {
-            for certified in [0, 3, 10, 30, 99] {
-                let progress = sessions.progress(&id, SessionId(session), Slot(certified));
-                answers.push(format!("{progress:?}"));
-            }
+            answers.push(format!("{:?}", sessions.executed_through(&id, SessionId(session))));
             for number in 1..22 {
-                let request = request(client, session, number, 0);
+                let request = request(client, session, number);
                 answers.push(match sessions.known(&request.name()) {
                     Known::Open => "open".to_owned(),
                     Known::Kept(kept) => format!("{:?} {}", kept.at, kept.results.size()),
@@ -220,12 +210,13 @@ proptest! {
         execute(&mut sessions, 1 + before.len() as u64, &after);
         let _ = sessions.digest();
         let mut names = BTreeSet::new();
+        if !sessions.is_empty() {
+            names.insert(PartName::Openings);
+        }
         for (client, content) in &sessions.clients {
             names.insert(PartName::Client(*client));
             for (session, content) in &content.sessions {
-                names.insert(PartName::Session(*client, *session));
-                let pages = Page::all(content, &rules).into_iter();
-                names.extend(pages.map(|page| PartName::Results(*client, *session, page)));
+                names.extend(of_session(*client, *session, content, &rules));
             }
         }
         let in_tree: BTreeSet<_> = sessions.tree.iter().map(|(_, leaf)| leaf.value).collect();
@@ -257,7 +248,7 @@ proptest! {
     #[test]
     fn bytes_that_are_no_chunk_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         let mut sessions = Sessions::new(RULES);
-        sessions.execute(&request(0, 1, 1, 0), kept(1, &[3]));
+        sessions.execute(&request(0, 1, 1), kept(1, &[3]));
         prop_assert_eq!(verdict(&sessions.freeze(), 0, &bytes), Err(BadChunk));
     }
 }
@@ -289,7 +280,7 @@ fn a_chunk_with_any_byte_changed_left_out_or_added_is_refused() {
 fn a_chunk_is_refused_under_another_number_and_for_another_table() {
     let frozen = sample();
     let mut other = frozen.sessions.clone();
-    other.execute(&request(0, 2, 3, 1), kept(99, &[1]));
+    other.execute(&request(0, 2, 3), kept(99, &[1]));
     let other = other.freeze();
     for index in 0..frozen.chunks() {
         let chunk = frozen.chunk(index).expect("within the table");
@@ -327,14 +318,14 @@ fn add(parts: &mut Vec<Part>, more: impl IntoIterator<Item = Part>) -> bool {
 fn intervals(parts: &mut [Part]) -> Option<&mut Vec<(u64, u64)>> {
     parts.iter_mut().find_map(|part| match part {
         Part::Session { executed, .. } => Some(executed),
-        Part::Client { .. } | Part::Results { .. } => None,
+        Part::Client { .. } | Part::Results { .. } | Part::Openings { .. } => None,
     })
 }
 
 fn page(parts: &mut [Part]) -> Option<&mut Vec<(RequestNumber, Arc<Kept>)>> {
     parts.iter_mut().find_map(|part| match part {
         Part::Results { kept, .. } => Some(kept),
-        Part::Client { .. } | Part::Session { .. } => None,
+        Part::Client { .. } | Part::Session { .. } | Part::Openings { .. } => None,
     })
 }
 
@@ -397,7 +388,7 @@ fn every_lie_about_which_parts_there_are_is_found() {
         client,
         session: SessionId(id),
         executed: vec![(1, 1)],
-        forgotten: Slot(0),
+        used: Slot(0),
     };
     refuses("one session more", |parts| add(parts, [session(3)]));
     refuses("more sessions than a client may have", |parts| add(parts, (3..20).map(session)));
@@ -419,16 +410,25 @@ fn every_lie_about_which_parts_there_are_is_found() {
                 floor.0 += 1;
                 true
             }
-            Part::Session { .. } | Part::Results { .. } => false,
+            Part::Session { .. } | Part::Results { .. } | Part::Openings { .. } => false,
         })
     });
-    refuses("another slot forgotten", |parts| {
+    refuses("another last use", |parts| {
         parts.iter_mut().any(|part| match part {
-            Part::Session { forgotten, .. } => {
-                forgotten.0 -= 1;
+            Part::Session { used, .. } => {
+                used.0 -= 1;
                 true
             }
-            Part::Client { .. } | Part::Results { .. } => false,
+            Part::Client { .. } | Part::Results { .. } | Part::Openings { .. } => false,
+        })
+    });
+    refuses("other openings", |parts| {
+        parts.iter_mut().any(|part| match part {
+            Part::Openings { opened, .. } => {
+                *opened += 1;
+                true
+            }
+            Part::Client { .. } | Part::Session { .. } | Part::Results { .. } => false,
         })
     });
 }
@@ -473,14 +473,15 @@ fn the_empty_table_is_one_chunk() {
 /// One client of a cluster with the widest limits, whose results no frame could hold together.
 #[test]
 fn a_client_that_keeps_more_than_a_frame_holds_can_be_sent() {
-    let rules = Rules { session_window: 4096, max_kept_result: 1 << 20, ..RULES };
+    let rules =
+        Rules { session_window: 4096, max_kept_result: 1 << 20, kept_bytes: 1 << 30, ..RULES };
     let mut sessions = Sessions::new(rules);
     for number in 1..=12 {
-        sessions.execute(&request(0, 1, number, 0), kept(number, &[1 << 20]));
+        sessions.execute(&request(0, 1, number), kept(number, &[1 << 20]));
     }
     let many_empty = [0; OPERATIONS_MAX];
     for number in 13..=1200 {
-        sessions.execute(&request(0, 1, number, 0), kept(number, &many_empty));
+        sessions.execute(&request(0, 1, number), kept(number, &many_empty));
     }
     let frozen = sessions.freeze();
     let chunks: Vec<_> = (0..frozen.chunks()).filter_map(|index| frozen.chunk(index)).collect();
@@ -512,7 +513,7 @@ fn a_full_page_fits_a_chunk_unless_it_is_of_one_number() {
 fn whether_results_are_still_there_is_part_of_the_digest() {
     let digest = |results: Results| {
         let mut sessions = Sessions::new(RULES);
-        sessions.execute(&request(0, 1, 1, 0), Kept { results, ..kept(1, &[]) });
+        sessions.execute(&request(0, 1, 1), Kept { results, ..kept(1, &[]) });
         sessions.digest()
     };
     // Of the same weight, so that it is not the weight that tells them apart.
@@ -525,12 +526,12 @@ fn a_digest_and_a_chunk_are_the_same_in_every_release() {
     let mut sessions = Sessions::new(RULES);
     for (slot, number) in [(1, 1), (2, 2), (3, 4), (4, 5), (5, 6), (6, 7)] {
         let sizes: &[usize] = if number == 5 { &[400_000] } else { &[3, 0] };
-        sessions.execute(&request(0, 2, number, 2), kept(slot, sizes));
+        sessions.execute(&request(0, 2, number), kept(slot, sizes));
     }
     let frozen = sessions.freeze();
     let chunk = frozen.chunk(0).expect("the first");
-    expect_test::expect!["f4f570f3c77524ecd85d514fc80849049d4386cc8a8294cd33c5268634ef6008"]
+    expect_test::expect!["5c757f7969543765c0e77b74fd0b43985de21c8c3c4b30b8d6cab03acb375e55"]
         .assert_eq(&frozen.digest().to_string());
-    expect_test::expect!["68aaf6fac0dfe402f946a4db68cc005602c695597aa1862520a6c53a6d5d4427"]
+    expect_test::expect!["c4356689cbbb9b3464c35aee18556e1b6feecc1d6d74b114edb6d50ca953b618"]
         .assert_eq(&Digest(Sha256::digest(&chunk).into()).to_string());
 }
