@@ -1,5 +1,7 @@
 //! What was counted, by reason: everything dropped is in here, and what campaigns must have seen.
 
+use std::fmt;
+
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// How often things happened since the start.
@@ -15,6 +17,17 @@ macro_rules! counters {
             }
         }
     };
+}
+
+/// How often something happened, where that decides nothing: two that differ in it alone behave the same, so it
+/// is not shown among what a replica is.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Tally(pub(super) u64);
+
+impl fmt::Debug for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("_")
+    }
 }
 
 counters! {

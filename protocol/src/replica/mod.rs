@@ -459,6 +459,7 @@ impl<A: Application> Replica<A> {
         }
         self.tend_standing();
         self.order_pending();
+        self.turn.end();
         self.counters.turn_steps = self.turn.done();
         self.assert_invariants();
         actions.append(&mut self.out);

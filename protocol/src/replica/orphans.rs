@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
+use super::counters::Tally;
 use crate::id::{ClientId, Digest, Instant, RequestName, RequestNumber, SessionId};
 use crate::message::{Request, SignedRequest};
 
@@ -54,7 +55,7 @@ pub(crate) struct Orphans {
     /// Those that left since this was last asked for.
     settled: Vec<Digest>,
     /// How often one was looked at, to see whether it can be ordered.
-    looks: u64,
+    looks: Tally,
 }
 
 impl Orphans {
@@ -193,12 +194,12 @@ impl Orphans {
 
     /// How often one was looked at since the start.
     pub(crate) fn looks(&self) -> u64 {
-        self.looks
+        self.looks.0
     }
 
     /// So many were looked at by somebody else.
     pub(crate) fn count_looks(&mut self, looks: usize) {
-        self.looks += looks as u64;
+        self.looks.0 += looks as u64;
     }
 
     /// Looks at a few parked sessions in their turn.
@@ -234,8 +235,11 @@ impl Orphans {
         while let Some((name, digest)) =
             self.parked.range((after, Bound::Unbounded)).next().copied()
             && (name.client, name.session) == (client, session)
-            && self.get(&digest).is_some_and(|request| !is_refused(request.body()))
         {
+            self.looks.0 += 1;
+            if self.get(&digest).is_none_or(|request| is_refused(request.body())) {
+                return;
+            }
             after = Bound::Excluded((name, digest));
             self.unpark(&digest);
         }

@@ -5,13 +5,15 @@
 //! ([`Replica::deadline`](super::Replica::deadline)), so a short merge is done within the event that made it possible,
 //! and a long one delays nobody by more than a turn.
 
+use super::counters::Tally;
+
 /// What may still be done in this event, and whether something waits for the next.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Turn {
     left: u64,
     waits: bool,
     /// Steps done since the start.
-    done: u64,
+    done: Tally,
 }
 
 impl Turn {
@@ -19,6 +21,11 @@ impl Turn {
     pub(super) fn begin(&mut self, steps: u64) -> bool {
         self.left = steps;
         std::mem::take(&mut self.waits)
+    }
+
+    /// The event is over, and what room is left in it is of no use.
+    pub(super) fn end(&mut self) {
+        self.left = 0;
     }
 
     /// Takes one step, if there is room.
@@ -34,7 +41,7 @@ impl Turn {
     /// Takes so many steps, more than there is room for, if it must be.
     pub(super) fn spend(&mut self, steps: u64) {
         self.left = self.left.saturating_sub(steps);
-        self.done += steps;
+        self.done.0 += steps;
     }
 
     /// How many steps there is room for.
@@ -64,6 +71,6 @@ impl Turn {
 
     /// Steps done since the start.
     pub(super) fn done(&self) -> u64 {
-        self.done
+        self.done.0
     }
 }
