@@ -57,6 +57,10 @@ impl Liar<'_> {
         let body = HelloBody { origin, to, nonce, instance: 1, own_nonce: [0; 32] };
         let hello = sign_hello(self.key, self.membership.genesis(), body);
         send(&mut stream, &ToReplica::Hello(hello)).await?;
+        let ToClient::Terms(terms) = receive(&mut stream).await? else {
+            return Err(io::Error::other("the hello was not welcome"));
+        };
+        send(&mut stream, &ToReplica::Terms(terms)).await?;
         match receive(&mut stream).await? {
             ToClient::Greeting(_) => Ok(stream),
             _ => Err(io::Error::other("the hello was not welcome")),

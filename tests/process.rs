@@ -8,6 +8,8 @@
 mod addresses;
 #[path = "process/backup.rs"]
 mod backup;
+#[path = "process/clocks.rs"]
+mod clocks;
 #[path = "process/configuration.rs"]
 mod configuration;
 #[path = "process/data.rs"]
@@ -34,6 +36,8 @@ mod partition;
 mod proxy;
 #[path = "process/receipts.rs"]
 mod receipts;
+#[path = "process/settings.rs"]
+mod settings;
 #[path = "process/standing.rs"]
 mod standing;
 #[path = "process/strangers.rs"]

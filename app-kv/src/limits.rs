@@ -85,24 +85,34 @@ impl Limits {
     /// # Errors
     /// The first one that is not.
     pub fn validate(&self) -> Result<(), BadLimits> {
-        let most = Self::default();
+        self.named()
+            .into_iter()
+            .zip(Self::default().named())
+            .map(|((name, value), (_, most))| (name, value, most))
+            .find(|(_, value, most)| !(1..=*most).contains(value))
+            .map_or(Ok(()), |(name, value, most)| Err(BadLimits { name, value, most }))
+    }
+
+    fn named(&self) -> [(&'static str, usize); 12] {
         [
-            ("key_bytes", self.key_bytes, most.key_bytes),
-            ("value_bytes", self.value_bytes, most.value_bytes),
-            ("member_bytes", self.member_bytes, most.member_bytes),
-            ("set_bytes", self.set_bytes, most.set_bytes),
-            ("txn_compares", self.txn_compares, most.txn_compares),
-            ("txn_steps", self.txn_steps, most.txn_steps),
-            ("txn_result_bytes", self.txn_result_bytes, most.txn_result_bytes),
-            ("page_items", self.page_items, most.page_items),
-            ("page_bytes", self.page_bytes, most.page_bytes),
-            ("request_steps", self.request_steps, most.request_steps),
-            ("request_read_bytes", self.request_read_bytes, most.request_read_bytes),
-            ("request_kept_bytes", self.request_kept_bytes, most.request_kept_bytes),
+            ("key_bytes", self.key_bytes),
+            ("value_bytes", self.value_bytes),
+            ("member_bytes", self.member_bytes),
+            ("set_bytes", self.set_bytes),
+            ("txn_compares", self.txn_compares),
+            ("txn_steps", self.txn_steps),
+            ("txn_result_bytes", self.txn_result_bytes),
+            ("page_items", self.page_items),
+            ("page_bytes", self.page_bytes),
+            ("request_steps", self.request_steps),
+            ("request_read_bytes", self.request_read_bytes),
+            ("request_kept_bytes", self.request_kept_bytes),
         ]
-        .into_iter()
-        .find(|(_, value, most)| !(1..=*most).contains(value))
-        .map_or(Ok(()), |(name, value, most)| Err(BadLimits { name, value, most }))
+    }
+
+    /// All of them, by name: they decide results, so all replicas must have the same.
+    pub(crate) fn settings(&self) -> impl Iterator<Item = (String, String)> + use<> {
+        self.named().into_iter().map(|(name, value)| (name.to_owned(), value.to_string()))
     }
 
     /// Whether the sizes that a step names itself are within the limits. What it makes of the

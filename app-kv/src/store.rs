@@ -17,6 +17,9 @@ use crate::outcome::{self, Answer, Reason, Refused};
 use crate::snapshot::{StateRestore, StateSnapshot};
 use crate::state::{self, Base, Desk, Log, State, Writing};
 
+/// The version of what operations come to and of how the state is kept: it changes with either.
+const STATE_VERSION: &str = "elea-kv 1";
+
 /// The replicated key-value store.
 ///
 /// What is permanent lies on disk, and in memory is what differs from it, with what every slot that may
@@ -114,6 +117,11 @@ impl Default for KeyValueStore {
 impl Application for KeyValueStore {
     type Snapshot = StateSnapshot;
     type Restore = StateRestore;
+
+    fn settings(&self) -> Vec<(String, String)> {
+        let version = (String::from("application"), String::from(STATE_VERSION));
+        std::iter::once(version).chain(self.limits.settings()).collect()
+    }
 
     fn execute(&mut self, context: &Context, operation: &Bytes) -> Bytes {
         let version = outcome::Version { slot: context.slot, index: context.index };

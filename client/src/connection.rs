@@ -228,6 +228,7 @@ impl Connection {
         let others = Lost::Misbehaves("it speaks for another replica");
         Ok(match message {
             ToClient::Challenge(_)
+            | ToClient::Terms(_)
             | ToClient::Welcome
             | ToClient::Greeting(_)
             | ToClient::Peer(_) => {

@@ -113,6 +113,10 @@ fn advice(reason: RefusalReason, outcome: Outcome) -> String {
             "very many sessions of this key were used meanwhile: let commands share a session file, \
              or use several keys"
         }
+        RefusalReason::UnknownClient => {
+            "ask the operators to list its key: a weak request takes f + 1 of them and a strong one \
+             2f + 1; `elea status` shows whose lists differ"
+        }
         RefusalReason::NameUsed => {
             "another process seems to use the same key and a copy of the same session file"
         }

@@ -51,6 +51,7 @@ struct Contents {
     standing: Standing,
     lives: BTreeMap<ReplicaId, Life>,
     mismatches: Vec<Mismatch>,
+    stamps: u64,
     /// The highest slot of a history that a state was put in place of.
     replaced: Slot,
     /// The hash of every slot that ever was part of the stored history. Only looked up in.
@@ -226,6 +227,7 @@ impl Contents {
             Record::Standing(standing) => self.standing = standing,
             Record::Lives(lives) => self.lives = lives,
             Record::Mismatches(mismatches) => self.mismatches = mismatches,
+            Record::Stamps(stamps) => self.stamps = stamps,
         }
         Ok(None)
     }
@@ -534,6 +536,7 @@ impl Disk {
             standing: contents.standing,
             lives: contents.lives.clone(),
             mismatches: contents.mismatches.clone(),
+            stamps: contents.stamps,
         }
     }
 

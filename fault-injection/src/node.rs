@@ -34,17 +34,33 @@ pub const EPOCH_MICROS: u64 = 1_700_000_000_000_000;
 /// The clocks of one machine.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
-    /// How far the wall clock is off, in microseconds.
+    /// How far the wall clock was off when it was last set, in microseconds.
     pub skew: i64,
+    /// When that was.
+    pub set_at: u64,
+    /// How fast it runs, in thousandths.
+    pub rate: u32,
     /// What the monotonic clock shows when the world begins.
     pub start: u64,
 }
 
 impl Clock {
+    /// One that is off by so much when the world begins, and runs as it should.
+    #[must_use]
+    pub fn off_by(skew: i64, start: u64) -> Self {
+        Self { skew, set_at: 0, rate: 1000, start }
+    }
+
+    /// Somebody sets the wall clock, and makes it run at this rate from then on.
+    pub fn set(&mut self, time: u64, skew: i64, rate: u32) {
+        (self.skew, self.set_at, self.rate) = (skew, time, rate);
+    }
+
     /// What it shows at `time` of the world.
     #[must_use]
     pub fn at(&self, time: u64) -> Now {
-        let wall = (EPOCH_MICROS + time).saturating_add_signed(self.skew) / 1000;
+        let gone = time.saturating_sub(self.set_at) * u64::from(self.rate) / 1000;
+        let wall = (EPOCH_MICROS + self.set_at + gone).saturating_add_signed(self.skew) / 1000;
         Now { instant: Instant(self.start + time), wall: WallTime(wall) }
     }
 
@@ -204,6 +220,18 @@ impl<S: Subject> Node<S> {
             held: VecDeque::new(),
             passing: Vec::new(),
         }
+    }
+
+    /// The cluster as this replica knows it.
+    #[must_use]
+    pub fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
+    /// From the next start on it is one of this cluster, with another list of clients.
+    pub fn list_clients(&mut self, membership: Arc<Membership>) {
+        self.membership = membership.clone();
+        self.lair.membership = membership;
     }
 
     /// Whether no villain has it in hand, nobody else is the same replica, and its disk lasts.

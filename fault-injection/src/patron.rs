@@ -133,7 +133,7 @@ impl Patron {
             id: signer.public_key().into(),
             membership,
             signer,
-            clock: Clock { skew: 0, start: 0 },
+            clock: Clock::off_by(0, 0),
             sessions: Vec::new(),
             usable: Vec::new(),
             window,
@@ -390,9 +390,12 @@ impl Patron {
         self.told.push(format!("failed: {failure}"));
         // Nothing else can happen to who keeps to the rules. Results are only kept for a while, and
         // who was cut off for long comes too late for them; where very many came without memory, also
-        // for its session.
+        // for its session; and a client that is being added is turned away as long as too few list it.
+        // What it sent may have been executed, all the same.
         let has_left = failure == Failure::Refused(RefusalReason::SessionRetired);
-        let may_be = failure == Failure::ResultForgotten || (self.one_shot && has_left);
+        let is_stranger = failure == Failure::Refused(RefusalReason::UnknownClient);
+        let may_be =
+            failure == Failure::ResultForgotten || (self.one_shot && has_left) || is_stranger;
         demand(may_be, "liveness", || format!("an honest client is told: {failure}"))?;
         demand(self.asked.remove(&ticket).is_some(), "honest", || {
             format!("the client core fails {ticket:?}, which is done with")
@@ -519,6 +522,7 @@ impl Patron {
                 self.go_on_visiting(time, &mut wants)?;
             }
             ToClient::Challenge(_)
+            | ToClient::Terms(_)
             | ToClient::Welcome
             | ToClient::Greeting(_)
             | ToClient::Peer(_)

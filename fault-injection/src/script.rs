@@ -11,6 +11,7 @@
 //! | ...`villain=(0,equivocator)` | and a replica is Byzantine |
 //! | ...`twin=0` | and a replica is two machines with one key, `r0` and `r0b`: both hear and are heard by everybody, as far as nothing is cut, except by each other |
 //! | ...`first_start` | and the replicas do not know yet whether they may vote |
+//! | ...`lists` | and replicas list the clients, and do not take everybody |
 //! | ...`careless=3` | and the disk of a replica will be lost: it counts among the faulty ones |
 //! | ...`skew=(0,0,-500,0)` | and wall clocks are off by so many ms |
 //! | ...`checkpoint_interval=4` | and any setting of `tuning::Tuning`, by its name |
@@ -25,6 +26,9 @@
 //! | `crash r=3`, `restart r=3` | as they say |
 //! | `lose r=3` | the power goes, and the disk is empty when it comes back |
 //! | `scrub r=3` | finds, while it runs, that its stored state is damaged |
+//! | `list r=(2,3) without=c1` | starts replicas anew, one at a time, with a list of all clients but these |
+//! | `clock r=(0,1) ms=3600000 rate=500` | sets wall clocks so many ms off, which run at half speed then; of all replicas if none is named |
+//! | `clocks` | how far clocks are ahead of the one agreed on, in ms, as each replica sees it |
 //! | `status`, `state`, `disk`, `evidence` | prints a line for all replicas of which the same is true |
 //! | `mismatches` | the same of certified states that were not the own ones |
 //! | `counters of=(merges,orphans) r=2` | the same of what cores count; of all replicas if none is named |
@@ -149,6 +153,9 @@ impl Script {
             "restart" => page.inflict(given, Fault::Restart),
             "lose" => page.lose(given),
             "scrub" => page.scrub(given),
+            "clock" => page.set_clocks(given),
+            "list" => page.list(given),
+            "clocks" => Ok(page.lines(clocks)),
             "status" => Ok(page.status()),
             "state" => Ok(page.lines(|node| Some(node.core.as_ref()?.application().describe()))),
             "disk" => Ok(page.lines(|node| Some(on_disk(&node.disk)))),
@@ -222,6 +229,7 @@ impl Page {
             plan.villains.push((id, name.ok_or("no such villain")?));
         }
         plan.is_first_start = given.flag("first_start");
+        plan.lists_clients = given.flag("lists");
         plan.careless = given.numbers("careless")?.into_iter().map(ReplicaId).collect();
         let villains = plan.villains.iter().map(|(id, _)| id);
         let faulty = plan.twins.iter().chain(villains).chain(&plan.careless);
@@ -365,6 +373,36 @@ impl Page {
     fn scrub(&mut self, given: &mut Given) -> Result<String, String> {
         let machine = self.machine(given)?.ok_or("`r` is missing")?;
         self.world.scrub(machine).map_err(spoken)?;
+        Ok(String::new())
+    }
+
+    fn list(&mut self, given: &mut Given) -> Result<String, String> {
+        let named = self.parties(given, "r")?;
+        let without = self.parties(given, "without")?;
+        let clients = without.iter().filter_map(|party| match party {
+            Party::Client(index) => Some(*index),
+            Party::Replica(_) => None,
+        });
+        let without: Vec<u16> = clients.collect();
+        for machine in self.world.plan.machines() {
+            if named.contains(&machine.party()) {
+                let fault = Fault::Lists { machine, without: without.clone() };
+                self.world.inflict(&fault).map_err(spoken)?;
+            }
+        }
+        Ok(String::new())
+    }
+
+    fn set_clocks(&mut self, given: &mut Given) -> Result<String, String> {
+        let skew = given.number::<i64>("ms")?.ok_or("`ms` is missing")? * 1000;
+        let rate = given.number("rate")?.unwrap_or(1000);
+        let named = self.parties(given, "r")?;
+        for machine in self.world.plan.machines() {
+            if named.is_empty() || named.contains(&machine.party()) {
+                let fault = Fault::SetClock { machine, skew, rate };
+                self.world.inflict(&fault).map_err(spoken)?;
+            }
+        }
         Ok(String::new())
     }
 
@@ -563,6 +601,12 @@ fn mismatches(node: &Node<JournalWorld>) -> Option<String> {
         })
         .collect();
     Some(if all.is_empty() { "none".into() } else { all.join("; ") })
+}
+
+fn clocks(node: &Node<JournalWorld>) -> Option<String> {
+    let clocks = node.core.as_ref()?.clocks();
+    let words: Vec<String> = clocks.iter().map(|(id, ahead)| format!("{id}:{ahead:+}")).collect();
+    Some(if words.is_empty() { "none".into() } else { words.join(" ") })
 }
 
 fn evidence(node: &Node<JournalWorld>) -> Option<String> {

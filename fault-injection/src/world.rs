@@ -7,7 +7,7 @@
 mod faults;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -108,6 +108,8 @@ pub struct World<S: Subject> {
     pub clients: Clients,
     /// The state that the cluster begins with, if it does.
     pub founding: Option<Arc<Founding>>,
+    /// Which machines do not list which clients.
+    unlisted: BTreeSet<(Machine, u16)>,
     /// Who is to crash while it fetches a state: when so many pieces are there, and for how long.
     ambushes: BTreeMap<Machine, (usize, u64)>,
     now: u64,
@@ -160,10 +162,7 @@ impl<S: Subject> World<S> {
                     membership: membership.clone(),
                     signer: keys.replicas[usize::from(id.0)].clone(),
                     tuning: plan.tuning,
-                    clock: Clock {
-                        skew: plan.skews[machine.index()],
-                        start: rng.between(0, 1 << 40),
-                    },
+                    clock: Clock::off_by(plan.skews[machine.index()], rng.between(0, 1 << 40)),
                     villain: name.map(|(_, name)| villain::named(name).expect("a known villain")),
                     is_twin: plan.twins.contains(&id),
                     is_careless: plan.careless.contains(&id),
@@ -210,9 +209,23 @@ impl<S: Subject> World<S> {
             clients,
             founding,
             ambushes: BTreeMap::new(),
+            unlisted: BTreeSet::new(),
         };
+        if world.plan.lists_clients {
+            let membership = world.listing(&[]);
+            world.nodes.iter_mut().for_each(|node| node.list_clients(membership.clone()));
+        }
         world.begin()?;
         Ok(world)
+    }
+
+    /// The cluster, with a list of all clients but these.
+    fn listing(&self, without: &[u16]) -> Arc<Membership> {
+        let clients = self.plan.patrons.len() + self.plan.hostiles.len();
+        let clients = (0..u16::try_from(clients).expect("few clients"))
+            .filter(|client| !without.contains(client))
+            .map(|client| self.clients.id_of(client));
+        Arc::new(self.membership.listing(clients.collect()))
     }
 
     fn begin(&mut self) -> Result<(), Violation> {
@@ -639,7 +652,8 @@ impl<S: Subject> World<S> {
         };
         let event = match (from, words) {
             (Party::Replica(machine), ToReplica::Peer(message)) => {
-                match self.membership.open_message(message) {
+                // By its own list of clients, as far as that is asked.
+                match self.nodes[to.index()].membership().open_message(message) {
                     Ok(message) => {
                         if is_correct {
                             self.checker.message_arrives(&message)?;
@@ -651,6 +665,10 @@ impl<S: Subject> World<S> {
                         return self.refused_from(from, &error.to_string());
                     }
                 }
+            }
+            (Party::Client(index), _) if self.unlisted.contains(&(to, index)) => {
+                self.coverage.mark("client not let in");
+                return Ok(());
             }
             (Party::Client(_), ToReplica::Request(request)) => {
                 if is_correct && self.checker.histories.holds(id, &request.body().name()) {
@@ -668,6 +686,7 @@ impl<S: Subject> World<S> {
                 Event::AskSession { client: self.clients.id_of(index), session }
             }
             (Party::Client(index), ToReplica::AskStatus(nonce)) => Event::AskStatus {
+                disagreements: Vec::new(),
                 client: self.clients.id_of(index),
                 nonce,
                 counters: Vec::new(),

@@ -134,6 +134,13 @@ pub trait Application: Send {
         None
     }
 
+    /// The settings that decide what it makes of operations, with their values, and the version of its
+    /// state: replicas of which one differs do not speak to each other. See
+    /// [`Terms`](crate::message::Terms) for the bounds.
+    fn settings(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
+
     /// An operation was executed anew after a merge and its result changed.
     fn reordered(&mut self, _context: &Context, _before: &Bytes, _after: &Bytes) {}
 }

@@ -211,6 +211,11 @@ impl ClusterFile {
                 BadMembership::SharedKey(_, second) => {
                     (replica(*second), ": one key must not vote twice, make another")
                 }
+                BadMembership::Clients(_) => {
+                    let last = listed.iter().flatten().next_back();
+                    let span = last.map_or(0..0, |(_, span)| span.clone());
+                    (span, ": list those who need it, or set `clients = \"open\"`")
+                }
                 BadMembership::WeakClientKey(weak) => {
                     let span = listed.iter().flatten().find(|(client, _)| client.id == *weak);
                     let span = span.map_or(0..0, |(_, span)| span.clone());

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::codec::{Canonical, Sink};
 use crate::id::{ClientId, Digest, ReplicaId};
+use crate::message::CLIENTS_MAX;
 use crate::quorum::{BadSize, ClusterSize};
 use crate::seal::{PublicKey, Scheme};
 
@@ -27,6 +28,7 @@ pub struct Membership {
     size: ClusterSize,
     replicas: Vec<PublicKey>,
     clients: Option<BTreeSet<ClientId>>,
+    client_list: Digest,
     initial_state: Option<Digest>,
     genesis: Digest,
     scheme: Arc<dyn Scheme>,
@@ -47,6 +49,9 @@ pub enum BadMembership {
     /// The same of a client.
     #[error("the client key {0} is weak or not a key")]
     WeakClientKey(ClientId),
+    /// More than [`CLIENTS_MAX`].
+    #[error("{0} clients are listed; there may be {CLIENTS_MAX}")]
+    Clients(usize),
     /// One key would vote twice.
     #[error("replicas {0} and {1} have the same public key")]
     SharedKey(ReplicaId, ReplicaId),
@@ -71,6 +76,24 @@ impl Canonical for Genesis<'_> {
         // is of known length, and so the two cannot be taken for each other.
         if let Some(state) = self.initial_state {
             to.put_digest(state);
+        }
+    }
+}
+
+/// Who may use a cluster, by the keys in their order; `None` is everybody.
+pub(crate) struct ClientList<'a>(pub(crate) Option<&'a BTreeSet<ClientId>>);
+
+impl Canonical for ClientList<'_> {
+    const TAG: &'static str = "client-list";
+
+    fn write(&self, to: &mut impl Sink) {
+        match self.0 {
+            None => to.put_u8(0),
+            Some(clients) => {
+                to.put_u8(1);
+                to.put_len(clients.len());
+                clients.iter().for_each(|client| to.put_client(client));
+            }
         }
     }
 }
@@ -104,14 +127,19 @@ impl Membership {
                 return Err(BadMembership::SharedKey(other, id));
             }
         }
+        if let Some(count) = clients.as_ref().map(BTreeSet::len).filter(|n| *n > CLIENTS_MAX) {
+            return Err(BadMembership::Clients(count));
+        }
         if let Some(weak) =
             clients.iter().flatten().find(|client| !scheme.is_sound(&PublicKey::from(**client)))
         {
             return Err(BadMembership::WeakClientKey(*weak));
         }
         let initial_state = None;
-        let genesis = Genesis { name: &name, faulty, replicas: &replicas, initial_state }.digest();
-        Ok(Self { name, size, replicas, clients, initial_state: None, genesis, scheme })
+        let genesis =
+            Genesis { name: &name, faulty, replicas: &replicas, initial_state: None }.digest();
+        let client_list = ClientList(clients.as_ref()).digest();
+        Ok(Self { name, size, replicas, clients, client_list, initial_state, genesis, scheme })
     }
 
     /// The cluster of the same members that begins with the application's state of this digest: a
@@ -164,6 +192,18 @@ impl Membership {
         self.size.members().zip(&self.replicas).find(|(_, k)| *k == key).map(|(id, _)| id)
     }
 
+    /// The digest of the list of clients. It is no part of the [genesis digest](Self::genesis).
+    #[must_use]
+    pub fn client_list(&self) -> &Digest {
+        &self.client_list
+    }
+
+    /// The clients listed; `None` where anybody may speak.
+    #[must_use]
+    pub fn clients(&self) -> Option<&BTreeSet<ClientId>> {
+        self.clients.as_ref()
+    }
+
     /// Whether any client may speak.
     #[must_use]
     pub fn is_open(&self) -> bool {
@@ -174,6 +214,13 @@ impl Membership {
     #[must_use]
     pub fn admits(&self, client: &ClientId) -> bool {
         self.clients.as_ref().is_none_or(|clients| clients.contains(client))
+    }
+
+    /// The same cluster, with this list of clients, of which none may be weak.
+    #[must_use]
+    pub fn listing(&self, clients: BTreeSet<ClientId>) -> Self {
+        let client_list = ClientList(Some(&clients)).digest();
+        Self { clients: Some(clients), client_list, ..self.clone() }
     }
 
     /// The same cluster, whose signatures are checked by what `wrap` makes of the present scheme: a

@@ -135,7 +135,9 @@ async fn receive(
             (ToReplica::AskStatus(nonce), _) => {
                 let (counters, disk) = (shell.counters.all(), shell.files.health());
                 let doubled = shell.doubles.told();
-                let question = Event::AskStatus { client, nonce, counters, disk, doubled };
+                let disagreements = shell.agreement.disagreements();
+                let question =
+                    Event::AskStatus { client, nonce, counters, disk, doubled, disagreements };
                 if !shell.inbox.put_question(question) {
                     shell.counters.count(Counter::QuestionBusy);
                 }
@@ -146,7 +148,13 @@ async fn receive(
             (ToReplica::AskSession(_) | ToReplica::AskEvidence, None) => {
                 shell.counters.count(Counter::QuestionBusy);
             }
-            (ToReplica::Knock(_) | ToReplica::Hello(_) | ToReplica::Peer(_), _) => {
+            (
+                ToReplica::Knock(_)
+                | ToReplica::Hello(_)
+                | ToReplica::Terms(_)
+                | ToReplica::Peer(_),
+                _,
+            ) => {
                 let what = &"sent what only a replica, or a new connection, sends";
                 return misbehaved(Counter::MessageMisplaced, what);
             }

@@ -1,10 +1,12 @@
 //! The thread that owns the core. It waits for events and the core's deadline, and for nothing
 //! else: what the core wants done goes into queues that take it at once.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use elea_protocol::application::Application;
+use elea_protocol::id::{self, Now, ReplicaId};
 use elea_protocol::message::Standing;
 use elea_protocol::replica::{Action, Doubt, Event, Quarantine, Replica};
 use tokio::sync::watch;
@@ -70,6 +72,7 @@ pub(crate) fn run<A: Application>(
     let mut actions = Vec::new();
     let mut not_before = Instant::now();
     let mut doubted = false;
+    let mut wrong_clocks = WrongClocks::default();
     explain(replica.standing());
     loop {
         let deadline = replica.deadline().and_then(|at| clock.at(at));
@@ -100,6 +103,7 @@ pub(crate) fn run<A: Application>(
             doubted = !doubted;
             explain_doubt(replica.in_quarantine());
         }
+        wrong_clocks.look(&replica, clock.now());
         if let Some(lock) = replica.lock().filter(|lock| lock.commit.view == replica.entered()) {
             router.certified.tell(lock.commit.view, lock.commit.slot);
         }
@@ -107,6 +111,48 @@ pub(crate) fn run<A: Application>(
             replica.handle(clock.now(), Event::Tick, &mut actions);
             actions.drain(..).for_each(|action| router.carry_out(action));
             not_before = Instant::now() + IDLE;
+        }
+    }
+}
+
+/// How often it is looked for clocks that are wrong, and how often one that stays so is told again.
+const CLOCKS_EVERY_MS: u64 = 1000;
+const CLOCKS_TOLD_EVERY_MS: u64 = 60_000;
+
+/// Whose clocks are known to be wrong, and when that was told.
+#[derive(Default)]
+struct WrongClocks {
+    looked: Option<id::Instant>,
+    told: BTreeMap<ReplicaId, id::Instant>,
+}
+
+impl WrongClocks {
+    /// Tells of clocks that have become wrong, now and then of those that stay so, and when one is right.
+    fn look<A: Application>(&mut self, replica: &Replica<A>, now: Now) {
+        let now = now.instant;
+        if self.looked.is_some_and(|looked| now < looked.after_ms(CLOCKS_EVERY_MS)) {
+            return;
+        }
+        self.looked = Some(now);
+        let tolerance = replica.clock_tolerance_ms();
+        for (peer, ahead) in replica.clocks() {
+            if ahead.unsigned_abs() <= tolerance {
+                if self.told.remove(&peer).is_some() {
+                    tracing::info!(replica = %peer, "the clock is right again");
+                }
+                continue;
+            }
+            let known = self.told.get(&peer);
+            if known.is_none_or(|told| told.after_ms(CLOCKS_TOLD_EVERY_MS) <= now) {
+                self.told.insert(peer, now);
+                let own =
+                    if peer == replica.id() { "the own clock, that of" } else { "the clock of" };
+                let seconds = Duration::from_millis(ahead.unsigned_abs()).as_secs_f64();
+                let way = if ahead > 0 { "ahead of" } else { "behind" };
+                tracing::warn!(
+                    "CLOCK: {own} {peer} is {seconds:.1} s {way} what the others' show; set it right"
+                );
+            }
         }
     }
 }

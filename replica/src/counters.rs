@@ -49,6 +49,8 @@ counters! {
     HelloBadSignature = "hello_bad_signature",
     /// The hello names nobody this cluster knows, or a weak key.
     HelloUnknownSigner = "hello_unknown_signer",
+    /// A peer has other settings, and what comes of operations would differ.
+    SettingsDiffer = "settings_differ",
     /// As many client connections are open as there may be.
     ConnectionsFull = "connections_full",
     /// A connection of the client with the most had to make room for one of a client with fewer.

@@ -28,6 +28,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use elea_protocol::id::ReplicaId;
 use elea_protocol::message::{
     Challenge, Farewell, HelloBody, Knock, Origin, ToClient, ToReplica, WIRE_VERSION,
 };
@@ -36,6 +37,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::counters::{Counter, Counters};
 use crate::frames::{self, FrameError, Reader, Writer};
+use crate::limits::TERMS_FRAME_MAX;
 use crate::listener::Shell;
 
 /// Connections of one peer that have knocked and not yet proved who they are. A peer has one under way
@@ -209,8 +211,33 @@ pub(crate) async fn challenge(
         Ok(hello) if hello.body.origin == Origin::Replica(shell.me) => {
             Err((Counter::HelloUnknownSigner, Some(Farewell::NotAdmitted)))
         }
-        Ok(hello) => Ok(hello.body),
+        Ok(hello) => {
+            if let Origin::Replica(peer) = hello.body.origin {
+                compare_terms(shell, peer, reader, writer).await?;
+            }
+            Ok(hello.body)
+        }
         Err(rejection) => Err(refused(rejection)),
+    }
+}
+
+/// Tells a peer on which terms it may come in, and hears its own.
+async fn compare_terms(
+    shell: &Shell,
+    peer: ReplicaId,
+    reader: &mut Reader,
+    writer: &mut Writer,
+) -> Result<(), Refused> {
+    let own = ToClient::Terms(shell.agreement.own().clone());
+    frames::write(writer, &own).await.map_err(|_| GONE)?;
+    reader.decoder_mut().set_max_frame_length(TERMS_FRAME_MAX);
+    match read(reader).await? {
+        ToReplica::Terms(theirs) if theirs.check().is_ok() => {
+            let agreed = shell.agreement.compare(peer, &theirs);
+            let refused = || (Counter::SettingsDiffer, Some(Farewell::SettingsDiffer));
+            agreed.then_some(()).ok_or_else(refused)
+        }
+        _ => Err((Counter::HelloMalformed, Some(Farewell::Misbehaviour))),
     }
 }
 

@@ -42,6 +42,7 @@ mod peer_link;
 mod scrub;
 mod store;
 mod store_thread;
+mod terms;
 mod verified_cache;
 mod weight;
 

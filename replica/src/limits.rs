@@ -1,11 +1,14 @@
 //! How much of everything a replica takes: every queue, connection and wait has a bound here.
 
 use elea_protocol::codec::FRAME_MAX;
-use elea_protocol::message::{OPERATIONS_MAX, REQUEST_BYTES_MAX};
+use elea_protocol::message::{OPERATIONS_MAX, REQUEST_BYTES_MAX, SETTING_BYTES_MAX, TERMS_MAX};
 use serde::{Deserialize, Serialize};
 
 /// The largest frame of somebody who has not yet proved who they are.
 pub(crate) const HELLO_FRAME_MAX: usize = 1024;
+
+/// The largest frame that a peer may send before its terms are compared: as many settings as there may be.
+pub(crate) const TERMS_FRAME_MAX: usize = TERMS_MAX * 2 * (SETTING_BYTES_MAX + 16) + 64;
 
 /// The largest frame of a client: a request of the largest size with all around it.
 pub(crate) const CLIENT_FRAME_MAX: usize =

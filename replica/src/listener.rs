@@ -26,6 +26,7 @@ use crate::inbox::Inbox;
 use crate::limits::{CLIENT_FRAME_MAX, HELLO_FRAME_MAX, Limits};
 use crate::peer_link::Back;
 use crate::store::Files;
+use crate::terms::Agreement;
 use crate::{client_connection, frames, peer_connection};
 
 /// When the system has no more descriptors, it helps to wait until some are closed.
@@ -37,6 +38,7 @@ pub(crate) struct Shell {
     pub(crate) membership: Arc<Membership>,
     pub(crate) limits: Limits,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) agreement: Arc<Agreement>,
     pub(crate) files: Files,
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) certified: Arc<Certified>,
@@ -144,7 +146,11 @@ async fn serve(shell: Arc<Shell>, stream: TcpStream, from: IpAddr) {
             }
         }
         Err((counter, word)) => {
-            shell.counters.warn(counter, "a connection was not let in");
+            match counter {
+                // That was told when it became known.
+                Counter::SettingsDiffer => shell.counters.count(counter),
+                _ => shell.counters.warn(counter, "a connection was not let in"),
+            }
             let Some(word) = word else { return };
             tokio::select! {
                 () = evicted.cancelled() => {}

@@ -14,7 +14,7 @@ use elea_net::Listening;
 use elea_protocol::application::Application;
 use elea_protocol::id::ReplicaId;
 use elea_protocol::membership::Membership;
-use elea_protocol::message::Standing;
+use elea_protocol::message::{Standing, Terms};
 use elea_protocol::quorum::Strength;
 use elea_protocol::replica::{Replica, Setup, StartError};
 use tokio::net::TcpListener;
@@ -40,6 +40,7 @@ use crate::peer_link::{LinkTask, link};
 use crate::scrub::Scrub;
 use crate::store::Store;
 use crate::store_thread::store_queue;
+use crate::terms::Agreement;
 use crate::verified_cache::VerifiedCache;
 
 /// How long a stop waits for the state of the head to be certified.
@@ -131,6 +132,8 @@ impl Node {
         limits.handshakes = descriptors.handshakes;
         let (me, membership) = (setup.id, Arc::clone(&setup.membership));
         let clock = Clock::start();
+        let terms = Terms::of(&setup.tuning.rules, application.settings());
+        let agreement = Arc::new(Agreement::new(terms));
 
         let for_core = setup.clone();
         let recovery = spawn_blocking(move || {
@@ -166,6 +169,7 @@ impl Node {
             membership,
             limits,
             counters: Arc::clone(&counters),
+            agreement: Arc::clone(&agreement),
             files: store.files(),
             inbox: Arc::new(inbox),
             certified: Arc::clone(&certified),

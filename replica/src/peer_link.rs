@@ -146,6 +146,8 @@ enum Down {
     NotThePeer(String),
     #[error("the peer turned us away: {0}")]
     Farewell(Farewell),
+    #[error("its settings are not the ones here")]
+    SettingsDiffer,
     #[error("the peer did not read in time")]
     TooSlow,
     #[error("the peer closed the connection that it had dialled")]
@@ -242,6 +244,7 @@ impl Dialling {
             _ => return not_the_peer("whoever listens there sent no challenge".to_owned()),
         };
         if challenge.version != WIRE_VERSION {
+            self.shell.agreement.note_version(self.peer, challenge.version);
             return not_the_peer(format!(
                 "it speaks version {} of the protocol, this replica {WIRE_VERSION}",
                 challenge.version
@@ -269,6 +272,17 @@ impl Dialling {
         let body = HelloBody { origin, to: self.peer, nonce, instance, own_nonce };
         let hello = sign_hello(&**signer, membership.genesis(), body);
         frames::write(&mut writer, &ToReplica::Hello(hello)).await?;
+        let theirs = match frames::read_to_client(&mut reader).await?.0 {
+            ToClient::Terms(theirs) if theirs.check().is_ok() => theirs,
+            ToClient::Farewell(word) => return Err(Down::Farewell(word)),
+            _ => return Err(Down::NotThePeer("it did not say on which terms".to_owned())),
+        };
+        // Also where they differ: it shall know why.
+        let agreement = &self.shell.agreement;
+        frames::write(&mut writer, &ToReplica::Terms(agreement.own().clone())).await?;
+        if !agreement.compare(self.peer, &theirs) {
+            return Err(Down::SettingsDiffer);
+        }
         let greeting = match frames::read_to_client(&mut reader).await?.0 {
             ToClient::Greeting(greeting) => greeting,
             ToClient::Farewell(word) => return Err(Down::Farewell(word)),

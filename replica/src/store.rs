@@ -139,6 +139,7 @@ const META_GROUP: &[u8] = b"group";
 const META_STANDING: &[u8] = b"standing";
 const META_LIVES: &[u8] = b"lives";
 const META_MISMATCHES: &[u8] = b"mismatches";
+const META_STAMPS: &[u8] = b"stamps";
 
 /// The open store. Whoever has it is the only writer.
 pub(crate) struct Store {
@@ -622,6 +623,7 @@ impl Store {
             standing: self.standing()?,
             lives: self.read_meta(META_LIVES)?.unwrap_or_default(),
             mismatches: self.read_meta(META_MISMATCHES)?.unwrap_or_default(),
+            stamps: self.read_meta(META_STAMPS)?.unwrap_or_default(),
         })
     }
 

@@ -55,6 +55,7 @@ struct Model {
     standing: Option<Standing>,
     lives: BTreeMap<ReplicaId, Life>,
     mismatches: Vec<Mismatch>,
+    stamps: u64,
 }
 
 impl Model {
@@ -119,6 +120,7 @@ impl Model {
             Record::Standing(standing) => self.standing = Some(standing),
             Record::Lives(lives) => self.lives = lives,
             Record::Mismatches(mismatches) => self.mismatches = mismatches,
+            Record::Stamps(stamps) => self.stamps = stamps,
         }
     }
 
@@ -160,6 +162,7 @@ impl Model {
             standing: self.standing.unwrap_or(Standing::New),
             lives: self.lives.clone(),
             mismatches: self.mismatches.clone(),
+            stamps: self.stamps,
         }
     }
 
@@ -280,6 +283,7 @@ impl Scribe {
                 lives.insert(ReplicaId(tag), Life([self.dice.below(9) as u8; 16]));
                 Record::Lives(lives)
             }
+            _ if self.dice.below(2) == 0 => Record::Stamps(self.dice.between(1, 1 << 50)),
             _ => {
                 let (slot, tag) = (self.dice.between(1, 9), self.dice.below(9));
                 let own = StateDigests { application: hash(tag), sessions: hash(tag + 1) };

@@ -160,6 +160,7 @@ fn assert_same(found: Recovered, expected: Recovered) {
         standing,
         lives,
         mismatches,
+        stamps,
     } = found;
     assert_eq!(entered, expected.entered);
     assert!(state.is_none() && incoming.is_none(), "looked at one by one");
@@ -172,6 +173,7 @@ fn assert_same(found: Recovered, expected: Recovered) {
     assert_eq!(standing, expected.standing);
     assert_eq!(lives, expected.lives);
     assert_eq!(mismatches, expected.mismatches);
+    assert_eq!(stamps, expected.stamps);
 }
 
 /// Closes the store and opens it again; what is known of it without reading must be the same.

@@ -115,7 +115,7 @@ pub(crate) fn record(record: &Record) -> usize {
                 stable(&settled.head.stable) + pieces.sum::<usize>() + rows
             }
             Record::Evidence(evidence) => proof(evidence),
-            Record::Standing(_) => 0,
+            Record::Standing(_) | Record::Stamps(_) => 0,
             Record::Lives(lives) => DIGEST * lives.len(),
             Record::Mismatches(mismatches) => {
                 mismatches.iter().map(|mismatch| stable(&mismatch.certified)).sum()

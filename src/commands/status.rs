@@ -1,12 +1,15 @@
 //! `elea status`: what each replica says of itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{ContentArrangement, Table};
 use elea_protocol::cluster_file::ClusterFile;
-use elea_protocol::id::{Digest, ReplicaId, hex};
-use elea_protocol::message::{DiskHealth, NodeStatus, Origin, Standing, Transferring};
+use elea_protocol::id::{ClientId, Digest, ReplicaId, hex};
+use elea_protocol::message::{
+    Difference, Disagreement, DiskHealth, NodeStatus, Origin, OtherList, Standing, Transferring,
+};
 use elea_protocol::quorum::Strength;
 use serde_json::{Map, Value as Json, json};
 
@@ -116,6 +119,10 @@ fn row_json(row: &Row) -> Json {
             "bytes": fetched.bytes,
         })
     });
+    let clocks: Map<_, _> =
+        status.clocks.iter().map(|(id, ahead)| (id.to_string(), (*ahead).into())).collect();
+    let settings: Vec<_> = status.disagreements.iter().map(settings_json).collect();
+    let lists: Vec<_> = status.other_lists.iter().map(list_json).collect();
     let refused: Map<_, _> =
         status.refused.iter().map(|(by, pieces)| (by.to_string(), (*pieces).into())).collect();
     let counters: Map<_, _> =
@@ -142,10 +149,32 @@ fn row_json(row: &Row) -> Json {
             DiskHealth::Damaged(what) => Some(what),
             DiskHealth::Sound | DiskHealth::Full => None,
         },
+        "clocks_ahead_ms": clocks,
+        "settings_differ": settings,
+        "client_lists_differ": lists,
         "transfer": transfer,
         "pieces_refused": refused,
         "keys_in_two_places": status.doubled.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "counters": counters,
+    })
+}
+
+/// In what a replica has other settings than the one that tells of it.
+fn settings_json(other: &Disagreement) -> Json {
+    let settings = other.settings.iter().map(|Difference { name, here, there }| {
+        let value = json!({ "here": here, "there": there });
+        (name.clone(), value)
+    });
+    json!({ "replica": other.replica.0, "settings": settings.collect::<Map<_, _>>() })
+}
+
+/// In what a replica's list of clients is another one.
+fn list_json(other: &OtherList) -> Json {
+    let names = |clients: &[ClientId]| clients.iter().map(ToString::to_string).collect::<Vec<_>>();
+    json!({
+        "replica": other.replica.0,
+        "not_there": names(&other.not_there),
+        "not_here": names(&other.not_here),
     })
 }
 
@@ -201,9 +230,94 @@ fn doubled(rows: &[Row]) -> Vec<String> {
     told.into_iter().map(remark).collect()
 }
 
+/// Of each replica how far its clock is ahead of what the others agree on, in ms: the median of what
+/// they say, so that no liar among them moves it. Its own word is heard only where there is no other.
+fn clocks(rows: &[Row]) -> Vec<(ReplicaId, i64)> {
+    let said = || rows.iter().filter_map(|row| Some((row.id, row.said.as_ref().ok()?)));
+    let ahead = |id: ReplicaId, own: bool| {
+        let of_id = said().filter(|(by, _)| (*by == id) == own);
+        let words = of_id.flat_map(|(_, status)| &status.clocks).filter(|(of, _)| *of == id);
+        let mut words: Vec<i64> = words.map(|(_, ahead)| *ahead).collect();
+        words.sort_unstable();
+        let middle = words.len().checked_sub(1)? / 2;
+        words.get(middle).copied()
+    };
+    let each = rows.iter().filter_map(|row| {
+        let known = ahead(row.id, false).or_else(|| ahead(row.id, true))?;
+        Some((row.id, known))
+    });
+    each.collect()
+}
+
+fn clock_remarks(rows: &[Row]) -> Vec<String> {
+    let tolerances = rows.iter().filter_map(|row| Some(row.said.as_ref().ok()?.clock_tolerance_ms));
+    let tolerance = tolerances.max().unwrap_or(u64::MAX);
+    let wrong = clocks(rows).into_iter().filter(|(_, ahead)| ahead.unsigned_abs() > tolerance);
+    let told = wrong.map(|(id, ahead)| {
+        let seconds = Duration::from_millis(ahead.unsigned_abs()).as_secs_f64();
+        let way = if ahead > 0 { "ahead of" } else { "behind" };
+        format!("the clock of {id} is {seconds:.1} s {way} those of the others: set it right")
+    });
+    told.collect()
+}
+
+/// Where settings or lists of clients differ. Two that differ both say so: one of them is enough.
+fn difference_remarks(rows: &[Row]) -> Vec<String> {
+    let mut remarks = Vec::new();
+    let mut told = BTreeSet::new();
+    for row in rows {
+        let (id, Ok(status)) = (row.id, &row.said) else { continue };
+        for other in &status.disagreements {
+            if !told.insert((id.min(other.replica), id.max(other.replica))) {
+                continue;
+            }
+            let shown = |value: &Option<String>| match value {
+                Some(value) => value.escape_debug().to_string(),
+                None => String::from("nothing"),
+            };
+            let settings: Vec<String> = other
+                .settings
+                .iter()
+                .map(|Difference { name, here, there }| {
+                    let (name, here, there) = (name.escape_debug(), shown(here), shown(there));
+                    format!("{name} = {there}, {id} {here}")
+                })
+                .collect();
+            remarks.push(format!(
+                "{} has {}: they do not speak to each other until both have the same",
+                other.replica,
+                settings.join("; ")
+            ));
+        }
+    }
+    let lists = |row: &Row| row.said.as_ref().ok().map(|status| status.other_lists.clone());
+    let mut lacking: BTreeMap<ClientId, BTreeSet<ReplicaId>> = BTreeMap::new();
+    for row in rows {
+        for other in lists(row).into_iter().flatten() {
+            let there = other.not_there.iter().map(|client| (*client, other.replica));
+            let here = other.not_here.iter().map(|client| (*client, row.id));
+            for (client, id) in there.chain(here) {
+                lacking.entry(client).or_default().insert(id);
+            }
+        }
+    }
+    remarks.extend(lacking.into_iter().map(|(client, by)| {
+        let by: Vec<String> = by.iter().map(ToString::to_string).collect();
+        format!("{} not list the client {client}", does(&by))
+    }));
+    remarks
+}
+
+fn does(names: &[String]) -> String {
+    let verb = if names.len() == 1 { "does" } else { "do" };
+    format!("{} {verb}", names.join(", "))
+}
+
 /// What an operator should know of replicas that do not vote, or whose state was wrong.
 fn remarks(rows: &[Row]) -> Vec<String> {
     let mut remarks = doubled(rows);
+    remarks.extend(clock_remarks(rows));
+    remarks.extend(difference_remarks(rows));
     for row in rows {
         let (id, Ok(status)) = (row.id, &row.said) else { continue };
         match status.standing {
@@ -243,7 +357,7 @@ fn remarks(rows: &[Row]) -> Vec<String> {
             let short = |digest: &Digest| hex(&digest.0[..4]);
             format!(
                 "{id} had the state {} after slot {}, where {} was certified: its memory or disk \
-                 is bad",
+                 is bad, or it executed slots with other settings or another program",
                 short(&known.own),
                 known.slot,
                 short(&known.certified),

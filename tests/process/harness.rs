@@ -8,7 +8,9 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use elea_chaos::clock::{Clocks, Setting};
 use elea_protocol::cluster_file::ClusterFile;
+use elea_protocol::id::ReplicaId;
 use rand::RngExt as _;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value as Json;
@@ -222,11 +224,36 @@ impl Town {
         panic!("no free ports");
     }
 
+    /// The same as [`Self::new`], with clocks that can be set, and are set so. `None` where they cannot.
+    pub fn with_clocks(count: u8, setting: Setting) -> Option<Self> {
+        let can = Clocks::kept_in(Path::new("")).is_some();
+        let set = |town: &Self| (0..count).for_each(|id| town.set_clock(id, setting));
+        can.then(|| Self::prepared(count, set))
+    }
+
+    fn clocks(&self) -> Option<Clocks> {
+        Clocks::kept_in(self.dir.path())
+    }
+
+    /// Sets the clock of a replica.
+    pub fn set_clock(&self, id: u8, setting: Setting) {
+        let clocks = self.clocks().expect("clocks can be set");
+        clocks.set(ReplicaId(id), &setting).expect("a file can be written");
+    }
+
+    /// Starts a replica and does not wait until it is ready.
+    pub fn launch(&mut self, id: u8) {
+        self.spawn(id);
+    }
+
     fn spawn(&mut self, id: u8) {
         let path = |kind: &str| self.path(&format!("replica-{id}.{kind}"));
         let mut command = self.open_files.map_or_else(elea, elea_with_open_files);
         command.arg("replica").arg("--cluster").arg(self.cluster_of(id));
         command.arg("--key").arg(path("key")).arg("--data").arg(path("data"));
+        if let Some(clocks) = self.clocks().filter(|clocks| clocks.file(ReplicaId(id)).exists()) {
+            command.envs(clocks.environment(ReplicaId(id)));
+        }
         let process = Process::start(command.args(self.words), &path("log"));
         self.replicas[usize::from(id)] = Some(process);
     }

@@ -177,6 +177,7 @@ impl Replica {
 
     fn answer(&self, message: ToReplica) -> Vec<ToClient> {
         match message {
+            ToReplica::Terms(_) => panic!("a client has no terms"),
             ToReplica::Request(request) => {
                 let answers = self.replies(&request);
                 self.taken.send_modify(|taken| *taken += 1);
@@ -238,6 +239,10 @@ impl Replica {
             evidence: 0,
             disk: DiskHealth::Sound,
             transfer: None,
+            clocks: Vec::new(),
+            clock_tolerance_ms: 5000,
+            disagreements: Vec::new(),
+            other_lists: Vec::new(),
             refused: Vec::new(),
             doubled: Vec::new(),
             counters: Vec::new(),

@@ -19,6 +19,7 @@
 pub mod bulky;
 pub mod cell;
 pub mod chart;
+pub mod clock;
 pub mod condition;
 pub mod contest;
 pub mod disk;

@@ -331,6 +331,7 @@ fn gather<'a>(
         | Message::Status(_)
         | Message::Fetch(_)
         | Message::Requests(_)
+        | Message::Clients(_)
         | Message::State(_)
         | Message::Suspect(_)
         | Message::Enrol(_)

@@ -21,6 +21,11 @@ const NEWER_VILLAINS: u64 = 0x0000_7e3e_4000;
 const QUIET: u64 = 0x0000_0901_e700;
 const FETCHING: u64 = 0x00fe_7c41_0000;
 const ONE_SHOTS: u64 = 0x0001_5407_0000;
+const LISTS: u64 = 0x0000_1157_0000;
+const CLOCKS: u64 = 0x0000_c10c_0000;
+
+/// In microseconds.
+const HOUR: u64 = 3_600_000_000;
 
 /// The settings of simulated replicas: small limits, so that they are reached.
 fn small_tuning(rng: &mut Rng) -> Tuning {
@@ -128,6 +133,7 @@ impl Draft {
             // Of its own randomness, like everything about lost disks: so worlds stay what they were.
             is_first_start: Rng::new(seed ^ (campaign << 48) ^ FIRST_STARTS).one_in(2),
             begins_with_state: Rng::new(seed ^ (campaign << 48) ^ FOUNDINGS).one_in(4),
+            lists_clients: false,
             careless: Vec::new(),
             villains: Vec::new(),
             skews: (0..machines).map(|_| rng.between(0, 300) as i64 * 1000 - 150_000).collect(),
@@ -298,6 +304,95 @@ impl Draft {
     pub fn lost_clock(&mut self) {
         let Some(machine) = self.spoil() else { return };
         self.plan.skews[machine.index()] = if self.rng.one_in(2) { -700_000 } else { 700_000 };
+    }
+
+    /// In a third of the worlds clocks are set, run too slow or too fast, or jump to and fro. Some stay
+    /// wrong when the network heals. Of its own randomness, so that worlds stay what they were.
+    pub fn clocks(&mut self) {
+        let mut rng = Rng::new(self.plan.seed ^ CLOCKS);
+        // A component of just enough may have to wait for a clock: see the known limits.
+        if !rng.one_in(3) || self.plan.component.is_some() {
+            return;
+        }
+        let mut machines = self.machines();
+        rng.shuffle(&mut machines);
+        let (name, machines) = match rng.between(0, 4) {
+            0 => {
+                self.all_clocks_ahead(&mut rng, &machines);
+                return;
+            }
+            1 => ("clock: one strobes", &machines[..1]),
+            2 => ("clock: half strobe", &machines[..machines.len() / 2]),
+            3 => ("clock: all strobe", &machines[..]),
+            _ => {
+                self.site_off(&mut rng, &machines[..machines.len() / 2]);
+                return;
+            }
+        };
+        self.plan.shapes.push(name);
+        for machine in machines {
+            for _ in 0..rng.between(1, 8) {
+                let at = rng.between(0, self.plan.heal_at);
+                let fault = set_clock(&mut rng, *machine);
+                self.fault(at, fault);
+            }
+            // Who is not among few stays as wrong as it is.
+            if machines.len() > 1 {
+                self.clock_right(self.plan.heal_at, *machine);
+            }
+        }
+    }
+
+    /// In a sixth of the worlds a client is being added: some replicas do not list it at first, and are
+    /// started anew with it one after the other. Of its own randomness, so that worlds stay what they
+    /// were.
+    pub fn client_rolled_out(&mut self) {
+        let mut rng = Rng::new(self.plan.seed ^ LISTS);
+        if !rng.one_in(6) || self.plan.patrons.is_empty() {
+            return;
+        }
+        self.plan.lists_clients = true;
+        self.plan.shapes.push("client rolled out");
+        let client = u16::try_from(rng.index(self.plan.patrons.len())).expect("few clients");
+        for machine in self.machines() {
+            if rng.one_in(2) {
+                self.fault(0, Fault::Lists { machine, without: vec![client] });
+                let listed_at = rng.between(0, self.plan.heal_at);
+                self.fault(listed_at, Fault::Lists { machine, without: Vec::new() });
+            }
+        }
+    }
+
+    fn clock_right(&mut self, at: u64, machine: Machine) {
+        self.fault(at, Fault::SetClock { machine, skew: 0, rate: 1000 });
+    }
+
+    /// All clocks are ahead, and at some moment they are set right.
+    fn all_clocks_ahead(&mut self, rng: &mut Rng, machines: &[Machine]) {
+        self.plan.shapes.push("clock: all ahead, then right");
+        let skew = i64::try_from(rng.between(HOUR / 60, HOUR)).expect("an hour");
+        let right_at = rng.between(0, self.plan.heal_at);
+        for machine in machines {
+            self.fault(0, Fault::SetClock { machine: *machine, skew, rate: 1000 });
+            let later = rng.between(0, 300) * MILLI;
+            self.clock_right(right_at + later, *machine);
+        }
+    }
+
+    /// The clocks of up to half of the machines are off by the same from some moment on, and in some
+    /// worlds right again later.
+    fn site_off(&mut self, rng: &mut Rng, machines: &[Machine]) {
+        self.plan.shapes.push("clock: a site is off");
+        let far = i64::try_from(rng.between(HOUR / 3600, HOUR)).expect("an hour");
+        let skew = if rng.one_in(2) { far } else { -far };
+        let at = rng.between(0, self.plan.heal_at);
+        let right_at = rng.one_in(2).then(|| rng.between(at, self.plan.heal_at));
+        for machine in machines {
+            self.fault(at, Fault::SetClock { machine: *machine, skew, rate: 1000 });
+            if let Some(right_at) = right_at {
+                self.clock_right(right_at, *machine);
+            }
+        }
     }
 
     /// Up to `count` replicas that exist twice. The two machines reach different parts of the
@@ -482,6 +577,20 @@ impl Draft {
             self.plan.shapes.push("light suffix");
         }
     }
+}
+
+/// A clock is set anywhere from 1970 to the year 9000, mostly nearer; and sometimes to another speed.
+fn set_clock(rng: &mut Rng, machine: Machine) -> Fault {
+    let most = *rng.pick(&[MILLI * 500, HOUR / 360, HOUR, HOUR]);
+    let far = i64::try_from(rng.between(0, most)).expect("an hour");
+    let skew = match rng.between(0, 19) {
+        0 => -1_700_000_000_000_000,
+        1 => 220_000_000_000_000_000,
+        2..=10 => far,
+        _ => -far,
+    };
+    let rate = *rng.pick(&[1000, 1000, 500, 2000]);
+    Fault::SetClock { machine, skew, rate }
 }
 
 /// How long a sync takes on one machine: nothing on some, long on others.

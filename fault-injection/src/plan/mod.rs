@@ -56,6 +56,22 @@ pub enum Fault {
     Split(Vec<(Party, Party)>),
     /// All cuts end.
     Join,
+    /// A replica is started anew with a list of all clients but these.
+    Lists {
+        /// Which machine.
+        machine: Machine,
+        /// The clients that are not on it.
+        without: Vec<u16>,
+    },
+    /// The wall clock of a machine is set.
+    SetClock {
+        /// Which.
+        machine: Machine,
+        /// How far it is off then, in microseconds.
+        skew: i64,
+        /// How fast it runs from then on, in thousandths.
+        rate: u32,
+    },
 }
 
 /// What an honest client asks for.
@@ -155,6 +171,8 @@ pub struct Plan {
     pub is_first_start: bool,
     /// Whether the cluster begins with a state, as one does that was made of a backup.
     pub begins_with_state: bool,
+    /// Whether replicas list the clients, all of them at first, and do not take everybody.
+    pub lists_clients: bool,
     /// Whose disks will be lost: they count among the faulty ones from the beginning.
     pub careless: Vec<ReplicaId>,
     /// Who is Byzantine, and how.
@@ -228,6 +246,7 @@ impl Plan {
             component: None,
             is_first_start: false,
             begins_with_state: false,
+            lists_clients: false,
             careless: Vec::new(),
             villains: Vec::new(),
             skews: vec![0; usize::from(replicas)],

@@ -39,5 +39,7 @@ pub fn plan(seed: u64) -> Plan {
     }
     draft.rot();
     draft.crashes_while_fetching();
+    draft.clocks();
+    draft.client_rolled_out();
     draft.done()
 }

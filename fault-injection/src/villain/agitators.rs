@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use elea_protocol::id::{ReplicaId, Slot, View};
+use elea_protocol::id::{ReplicaId, Slot, View, WallTime};
 use elea_protocol::message::{
     Campaign, Message, NewView, NewViewHeader, Position, Status, Suspect, VIEW_MAX, ViewChange,
     changes_digest,
@@ -26,14 +26,36 @@ pub struct FalseStatus {
 }
 
 impl FalseStatus {
+    /// What its clock shows, as it says: mostly something else.
+    fn wall(&self, lair: &mut Lair) -> WallTime {
+        let own = lair.now.wall.0;
+        WallTime(match lair.rng.between(0, 4) {
+            0 => own,
+            1 => 0,
+            2 => u64::MAX,
+            3 => own.saturating_sub(lair.rng.between(0, 3_600_000)),
+            _ => own.saturating_add(lair.rng.between(0, 3_600_000)),
+        })
+    }
+
     fn lie(&mut self, lair: &mut Lair) -> Status {
         let entered = self.notes.entered();
         let stable = self.notes.stable_slot();
         let head = self.notes.head(lair);
         let lock = self.notes.lock().map(|lock| lock.at());
         let stamp = self.stamps.next(lair);
-        let mut status =
-            Status { entered, campaign: None, head, lock, stable, convicted: 0, stamp };
+        let (clients, wall) = (*lair.membership.client_list(), self.wall(lair));
+        let mut status = Status {
+            entered,
+            campaign: None,
+            head,
+            lock,
+            stable,
+            convicted: 0,
+            clients,
+            wall,
+            stamp,
+        };
         for _ in 0..lair.rng.between(1, 2) {
             let far = *lair.rng.pick(&[1, 4, 100, 1 << 50]);
             match lair.rng.between(0, 6) {

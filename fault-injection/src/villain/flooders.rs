@@ -44,7 +44,7 @@ impl FutureFlooder {
             }
             2 => {
                 let lock = Some((view, head));
-                let stamp = self.stamps.next(lair);
+                let (stamp, clients) = (self.stamps.next(lair), lair.invented());
                 Message::Status(lair.sign(Status {
                     entered: view,
                     campaign: None,
@@ -52,6 +52,8 @@ impl FutureFlooder {
                     lock,
                     stable: slot,
                     convicted: 0,
+                    clients,
+                    wall: lair.now.wall,
                     stamp,
                 }))
             }

@@ -123,7 +123,7 @@ impl Villain for StaleHistorian {
             let answer = match wanted {
                 Wanted::Slots { from } => self.slots(lair, from),
                 Wanted::Branch { head, .. } => self.branch(lair, head),
-                Wanted::Requests { .. } | Wanted::State { .. } => None,
+                Wanted::Requests { .. } | Wanted::State { .. } | Wanted::Clients => None,
             };
             answer.into_iter().for_each(|answer| tell(&[Party::Replica(by.0)], answer, deeds));
         }

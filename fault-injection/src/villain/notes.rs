@@ -68,6 +68,7 @@ impl Notes {
                 }
             }
             Record::Orphans { .. }
+            | Record::Stamps(_)
             | Record::Fetching(_)
             | Record::Piece { .. }
             | Record::Rows { .. }

@@ -57,7 +57,9 @@ impl SlotShifter {
         let head = Self::shifted(lair, head);
         let stamp = self.stamps.next(lair);
         let (lock, stable, convicted) = (None, Slot::GENESIS, 0);
-        Some(Status { entered, campaign: None, head, lock, stable, convicted, stamp })
+        let (clients, wall) = (*lair.membership.client_list(), lair.now.wall);
+        let campaign = None;
+        Some(Status { entered, campaign, head, lock, stable, convicted, clients, wall, stamp })
     }
 
     fn link(&self, lair: &Lair, at: Position) -> Option<Linked> {

@@ -55,6 +55,21 @@ impl<S: Subject> World<S> {
                 self.network.split(cuts);
             }
             Fault::Join => self.network.join(),
+            Fault::Lists { machine, without } => {
+                self.crash(*machine)?;
+                self.unlisted.retain(|(of, _)| of != machine);
+                self.unlisted.extend(without.iter().map(|client| (*machine, *client)));
+                let membership = self.listing(without);
+                self.nodes[machine.index()].list_clients(membership);
+                self.restart(*machine)?;
+            }
+            Fault::SetClock { machine, skew, rate } => {
+                self.coverage.mark("clock set");
+                if *rate != 1000 {
+                    self.coverage.mark("clock at another speed");
+                }
+                self.nodes[machine.index()].clock.set(self.now, *skew, *rate);
+            }
         }
         Ok(())
     }

@@ -39,6 +39,7 @@ impl Client {
             }
             RefusalReason::SessionRetired
             | RefusalReason::NameUsed
+            | RefusalReason::UnknownClient
             | RefusalReason::SessionTooFar => {
                 self.gave_up |= open.answered.is_none();
                 self.fail(number, Failure::Refused(reason), actions);

@@ -9,7 +9,7 @@ use super::{
     CommitCertificate, Malformed, NonDeterminism, Order, Position, SignedRequest, StableProof,
 };
 use crate::codec::{Canonical, FRAME_MAX, Sink};
-use crate::id::{Digest, Slot};
+use crate::id::{ClientId, Digest, Slot};
 use crate::seal::Signed;
 
 /// The most request digests one fetch may name.
@@ -64,6 +64,23 @@ pub enum Wanted {
         /// Which piece.
         part: StatePart,
     },
+    /// The list of clients.
+    Clients,
+}
+
+/// The most clients that a list may have: it fits one frame.
+pub const CLIENTS_MAX: usize = 1 << 14;
+
+/// A replica's list of clients. Bounds: [`CLIENTS_MAX`], in the order of their keys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Clients(pub Vec<ClientId>);
+
+impl Clients {
+    pub(crate) fn check(&self) -> Result<(), Malformed> {
+        Malformed::unless(self.0.len() <= CLIENTS_MAX, "a list of too many clients")?;
+        let sorted = self.0.is_sorted_by(|a, b| a < b);
+        Malformed::unless(sorted, "a list of clients out of order")
+    }
 }
 
 /// The most positions of a locator: enough for every power of two.
@@ -105,6 +122,7 @@ impl Fetch {
                 Malformed::unless(head.slot > Slot::GENESIS, "a fetch of slot 0")?;
                 Malformed::unless(known.len() <= LOCATOR_MAX, "a locator that is too long")
             }
+            Wanted::Clients => Ok(()),
             Wanted::State { at, .. } => {
                 Malformed::unless(at.slot > Slot::GENESIS, "a fetch of the state before slot 1")
             }
@@ -133,6 +151,7 @@ impl Canonical for Fetch {
                 to.put_len(known.len());
                 known.iter().for_each(|position| position.write(to));
             }
+            Wanted::Clients => to.put_u8(4),
             Wanted::State { at, part } => {
                 to.put_u8(3);
                 at.write(to);

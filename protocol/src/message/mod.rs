@@ -13,6 +13,7 @@ mod reply;
 mod request;
 mod standing;
 mod status;
+mod terms;
 mod view_change;
 mod wire;
 
@@ -22,8 +23,9 @@ pub use checkpoint::{Checkpoint, CheckpointCertificate, StableProof};
 pub use commit::{Commit, CommitCertificate};
 pub use enrol::{Enrol, Enrolled};
 pub use fetch::{
-    ANSWER_BYTES_MAX, Branch, FETCH_DIGESTS_MAX, Fetch, LOCATOR_MAX, LastSlot, Linked, Requests,
-    SLOTS_MAX, SlotEntry, Slots, StateChunk, StateDigests, StatePart, Wanted,
+    ANSWER_BYTES_MAX, Branch, CLIENTS_MAX, Clients, FETCH_DIGESTS_MAX, Fetch, LOCATOR_MAX,
+    LastSlot, Linked, Requests, SLOTS_MAX, SlotEntry, Slots, StateChunk, StateDigests, StatePart,
+    Wanted,
 };
 pub use order::{
     BATCH_BYTES_MAX, BATCH_REQUESTS_MAX, BATCH_WEIGHT_MAX, Batch, NonDeterminism, Order,
@@ -39,12 +41,13 @@ pub use request::{
 };
 pub use standing::{Mismatch, MismatchReport, Standing};
 pub use status::{Position, Status};
+pub use terms::{Difference, SETTING_BYTES_MAX, TERMS_MAX, Terms};
 pub use view_change::{
     Campaign, NewView, NewViewHeader, Suspect, VIEW_MAX, ViewChange, changes_digest,
 };
 pub use wire::{
-    Challenge, DiskHealth, Farewell, Greeting, Hello, HelloBody, Knock, KnockBody, NodeStatus,
-    Origin, ToClient, ToReplica, Transferring, WIRE_VERSION,
+    Challenge, Disagreement, DiskHealth, Farewell, Greeting, Hello, HelloBody, Knock, KnockBody,
+    NodeStatus, Origin, OtherList, ToClient, ToReplica, Transferring, WIRE_VERSION,
 };
 
 use crate::evidence::Evidence;
@@ -81,6 +84,8 @@ pub enum Message {
     Fetch(Signed<Fetch>),
     /// Requests, passed on or asked for. The clients' signatures are all they need.
     Requests(Requests),
+    /// Whom the sender lists as clients, asked for. It is checked by its digest.
+    Clients(Clients),
     /// A stretch of history, asked for. It is checked by chain, orders and certificate.
     Slots(Slots),
     /// The end of a history, asked for. It is checked by its hash.
@@ -114,6 +119,7 @@ impl Message {
             Self::Status(_) => "status",
             Self::Fetch(_) => "fetch",
             Self::Requests(_) => "requests",
+            Self::Clients(_) => "clients",
             Self::Slots(_) => "slots",
             Self::Branch(_) => "branch",
             Self::State(_) => "state",

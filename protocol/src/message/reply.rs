@@ -245,6 +245,9 @@ pub enum RefusalReason {
     /// The history above the stable checkpoint is as long as it may be: too few replicas are
     /// connected, and have been for long, for anything to become final.
     HistoryFull,
+    /// Too few replicas list the client.
+    #[error("too few replicas list this client")]
+    UnknownClient,
 }
 
 /// Replica to client: "in my present state I will not execute this request".
@@ -275,6 +278,7 @@ impl Canonical for Refusal {
             RefusalReason::NameUsed => 3,
             RefusalReason::ResultForgotten => 4,
             RefusalReason::HistoryFull => 5,
+            RefusalReason::UnknownClient => 6,
         });
     }
 }

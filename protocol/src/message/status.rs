@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Malformed;
 use crate::codec::{Canonical, Sink};
-use crate::id::{Digest, Slot, View};
+use crate::id::{Digest, Slot, View, WallTime};
 
 /// The end of a history: it names the whole prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -53,6 +53,10 @@ pub struct Status {
     pub stable: Slot,
     /// Whom the sender holds a proof against: bit `i` is set for replica `i`.
     pub convicted: u32,
+    /// Who may use the cluster, by the sender's [list](crate::membership::Membership::client_list).
+    pub clients: Digest,
+    /// What the sender's wall clock shows.
+    pub wall: WallTime,
     /// Wall time of the sender in microseconds, pushed up to grow always.
     pub stamp: u64,
 }
@@ -83,6 +87,8 @@ impl Canonical for Status {
         write_lock(self.lock.as_ref(), to);
         to.put_u64(self.stable.0);
         to.put_u64(u64::from(self.convicted));
+        to.put_digest(&self.clients);
+        to.put_u64(self.wall.0);
         to.put_u64(self.stamp);
     }
 }

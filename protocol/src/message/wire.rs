@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::status::write_lock;
 use super::{
-    Message, MismatchReport, Position, Refusal, SessionReport, SignedReply, SignedRequest, Standing,
+    Difference, Message, MismatchReport, Position, Refusal, SessionReport, SignedReply,
+    SignedRequest, Standing, Terms,
 };
 use crate::codec::{Canonical, Sink};
 use crate::evidence::Evidence;
@@ -158,6 +159,8 @@ pub struct Knock {
 pub enum ToReplica {
     /// The answer to the challenge, from either.
     Hello(Hello),
+    /// From a replica, after the other's own terms.
+    Terms(Terms),
     /// From a replica.
     Peer(Message),
     /// From a client.
@@ -200,6 +203,9 @@ pub enum Farewell {
     /// It did not read what was sent to it.
     #[error("replies were not read in time")]
     TooSlow,
+    /// Other settings decide there what comes of operations.
+    #[error("its settings are not the ones here")]
+    SettingsDiffer,
     /// The replica is going down.
     #[error("the replica is shutting down")]
     Stopping,
@@ -213,6 +219,8 @@ pub enum Farewell {
 pub enum ToClient {
     /// The first frame.
     Challenge(Challenge),
+    /// To a replica whose hello was good: on which terms it may come in.
+    Terms(Terms),
     /// The hello of a client was good.
     Welcome,
     /// That of a replica was.
@@ -256,6 +264,50 @@ impl DiskHealth {
                 to.put_u8(2);
                 to.put_bytes(what.as_bytes());
             }
+        }
+    }
+}
+
+/// A replica that this one does not speak to, since its settings are others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disagreement {
+    /// Which.
+    pub replica: ReplicaId,
+    /// In what they differ; `there` is its value.
+    pub settings: Vec<Difference>,
+}
+
+impl Disagreement {
+    fn write(&self, to: &mut impl Sink) {
+        to.put_u8(self.replica.0);
+        to.put_len(self.settings.len());
+        for Difference { name, here, there } in &self.settings {
+            to.put_bytes(name.as_bytes());
+            for value in [here, there] {
+                to.put_u8(u8::from(value.is_some()));
+                to.put_bytes(value.as_deref().unwrap_or_default().as_bytes());
+            }
+        }
+    }
+}
+
+/// A replica whose list of clients is another than the own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OtherList {
+    /// Which.
+    pub replica: ReplicaId,
+    /// Clients that are listed here and not there, as far as that is known yet.
+    pub not_there: Vec<ClientId>,
+    /// Clients that are listed there and not here.
+    pub not_here: Vec<ClientId>,
+}
+
+impl OtherList {
+    fn write(&self, to: &mut impl Sink) {
+        to.put_u8(self.replica.0);
+        for clients in [&self.not_there, &self.not_here] {
+            to.put_len(clients.len());
+            clients.iter().for_each(|client| to.put_client(client));
         }
     }
 }
@@ -325,6 +377,15 @@ pub struct NodeStatus {
     pub refused: Vec<(ReplicaId, u64)>,
     /// Whose keys are in use in two places at once, by what this replica hears.
     pub doubled: Vec<Origin>,
+    /// How far the clocks that it knows, its own among them, are ahead of the one that replicas can agree
+    /// on, in ms.
+    pub clocks: Vec<(ReplicaId, i64)>,
+    /// From how much on that matters.
+    pub clock_tolerance_ms: u64,
+    /// Whom it does not speak to for their settings.
+    pub disagreements: Vec<Disagreement>,
+    /// Whose lists of clients are other ones.
+    pub other_lists: Vec<OtherList>,
     /// What was dropped or refused since the start, by reason.
     pub counters: Vec<(String, u64)>,
 }
@@ -366,6 +427,16 @@ impl Canonical for NodeStatus {
         }
         to.put_len(self.doubled.len());
         self.doubled.iter().for_each(|origin| origin.write(to));
+        to.put_len(self.clocks.len());
+        for (id, ahead) in &self.clocks {
+            to.put_u8(id.0);
+            to.put_u64(ahead.cast_unsigned());
+        }
+        to.put_u64(self.clock_tolerance_ms);
+        to.put_len(self.disagreements.len());
+        self.disagreements.iter().for_each(|other| other.write(to));
+        to.put_len(self.other_lists.len());
+        self.other_lists.iter().for_each(|other| other.write(to));
         to.put_len(self.counters.len());
         for (name, count) in &self.counters {
             to.put_bytes(name.as_bytes());

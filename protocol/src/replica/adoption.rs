@@ -500,6 +500,7 @@ impl<A: Application> Replica<A> {
             | Message::Certificate(_)
             | Message::Checkpoint(_)
             | Message::Stable(_)
+            | Message::Clients(_)
             | Message::Slots(_)
             | Message::Branch(_) => {}
             Message::Status(_)
@@ -519,6 +520,10 @@ impl<A: Application> Replica<A> {
     fn keep_unseen(&mut self, requests: Requests) {
         let forward_at = self.next_forward();
         for request in requests.0 {
+            if !self.may_be_ordered(&request.body().client) {
+                self.counters.strangers += 1;
+                continue;
+            }
             if self
                 .adopting
                 .as_ref()

@@ -7,8 +7,8 @@ use super::{Action, Known, Mark, Replica};
 use crate::application::Application;
 use crate::id::{ClientId, ReplicaId, SessionId, Slot};
 use crate::message::{
-    DiskHealth, NodeStatus, Origin, Position, RefusalReason, Reply, ReplyKind, SessionReport,
-    SignedRequest, ToClient,
+    Disagreement, DiskHealth, NodeStatus, Origin, Position, RefusalReason, Reply, ReplyKind,
+    SessionReport, SignedRequest, ToClient,
 };
 use crate::seal::sign_replies;
 
@@ -167,6 +167,7 @@ impl<A: Application> Replica<A> {
         of_driver: Vec<(String, u64)>,
         disk: DiskHealth,
         doubled: Vec<Origin>,
+        disagreements: Vec<Disagreement>,
     ) {
         // On a full disk nothing gets durable any more, and whoever looks after it should hear that.
         let after = if disk == DiskHealth::Full { Mark::NONE } else { self.appended };
@@ -203,6 +204,10 @@ impl<A: Application> Replica<A> {
             transfer: self.transferring(),
             refused: self.peers.iter().filter_map(refused).collect(),
             doubled,
+            clocks: self.clocks(),
+            clock_tolerance_ms: self.clock_tolerance_ms(),
+            disagreements,
+            other_lists: self.other_lists(),
             counters,
         };
         let signed = self.sign(body);

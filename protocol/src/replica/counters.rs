@@ -81,6 +81,10 @@ counters! {
     order_breaks_rules,
     /// Orders that waited for the own clock.
     order_ahead_of_clock,
+    /// Orders that waited until enough replicas are known to list a client.
+    order_of_stranger,
+    /// Requests passed on of clients that too few replicas list.
+    strangers,
     /// Two statements of one replica that contradict each other.
     contradictions,
     /// Votes for a history that is not the own.

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Replica, Target};
+use super::{Action, Replica, Target};
 use crate::application::Application;
 use crate::history::extend;
-use crate::id::{Digest, Instant, ReplicaId, Slot};
+use crate::id::{ClientId, Digest, Instant, ReplicaId, Slot};
 use crate::message::{
     ANSWER_BYTES_MAX, Batch, Branch, CommitCertificate, Fetch, Message, Order, Requests, SLOTS_MAX,
     SignedRequest, SlotEntry, Slots, Wanted,
@@ -166,7 +166,8 @@ impl<A: Application> Replica<A> {
         let Some(to) = to else { return };
         let stamp = self.next_stamp();
         let fetch = self.sign(Fetch { wanted, stamp });
-        self.send_at_once(Target::One(to), Message::Fetch(fetch));
+        let after = self.stamps_after;
+        self.out.push(Action::Send { to: Target::One(to), message: Message::Fetch(fetch), after });
     }
 
     /// Whom to ask in this turn: the primary first, then everybody, those first who said that
@@ -189,8 +190,9 @@ impl<A: Application> Replica<A> {
         let to = fetch.by;
         let now = self.now.instant;
         let peer = self.peers.entry(to).or_default();
-        if fetch.body.stamp <= peer.fetch_stamp {
+        if let Some(behind) = peer.fetch_stamp.checked_sub(fetch.body.stamp) {
             self.counters.stale_stamp += 1;
+            self.show_newest_status(to, behind);
             return;
         }
         peer.fetch_stamp = fetch.body.stamp;
@@ -203,6 +205,7 @@ impl<A: Application> Replica<A> {
             Wanted::Slots { from } => self.serve_slots(to, *from),
             Wanted::Branch { head, known } => self.serve_branch(to, *head, known),
             Wanted::State { at, part } => self.serve_state(to, *at, *part),
+            Wanted::Clients => self.serve_clients(to),
         };
         self.peers.entry(to).or_default().budget.spend(spent);
     }
@@ -235,6 +238,13 @@ impl<A: Application> Replica<A> {
         }
         // To look through a large slot is work also where little of it is asked for.
         bytes.max(of_slot.len() * LOOK_BYTES)
+    }
+
+    fn serve_clients(&mut self, to: ReplicaId) -> usize {
+        let Some(clients) = self.list_to_serve() else { return 0 };
+        let bytes = clients.0.len() * size_of::<ClientId>();
+        self.send_at_once(Target::One(to), Message::Clients(clients));
+        bytes
     }
 
     fn serve_slots(&mut self, to: ReplicaId, from: Slot) -> usize {

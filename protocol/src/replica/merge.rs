@@ -10,9 +10,10 @@ use super::branch::{Footing, Path, Reach};
 use super::trail::Checked;
 use crate::application::Application;
 use crate::evidence::{Evidence, FORK_LINKS_MAX, Fork};
-use crate::id::{ReplicaId, Slot, View};
+use crate::id::{ClientId, ReplicaId, Slot, View, WallTime};
 use crate::message::{CommitCertificate, Message, NewView, Position};
 use crate::replica::ordering::header_of;
+use crate::replica::status::Peer;
 use crate::seal::Signed;
 
 /// Requests of a slot that are looked through in one step of a turn, beside the slot itself.
@@ -31,7 +32,8 @@ pub(super) enum Entrance {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sound {
     Yes,
-    /// Its time is ahead of the own clock, or not all of it has been looked through.
+    /// Its time is ahead of the clock, too few are known to list a client, or not all of it has been looked
+    /// through.
     NotYet,
     No,
 }
@@ -113,16 +115,45 @@ impl<A: Application> Replica<A> {
         if !path.goes_on() {
             return Sound::Yes;
         }
-        let limit = self.clock_limit();
         let Some(checked) = self.look_through(path) else { return Sound::NotYet };
-        let is_early = path.top() > certified && checked.time > limit;
         if checked.repeats || checked.broken.is_some_and(|slot| slot > certified) {
-            Sound::No
-        } else if is_early {
-            Sound::NotYet
-        } else {
-            Sound::Yes
+            return Sound::No;
         }
+        let waits = self.waits_for_others(path, certified);
+        if waits { Sound::NotYet } else { Sound::Yes }
+    }
+
+    /// Whether a history, which was looked through, has slots above `certified` that are too early or of
+    /// clients that too few are known to list, and that too few others are known to stand on.
+    fn waits_for_others(&self, path: &Path, certified: Slot) -> bool {
+        let trail = self.branches.trail(path.end);
+        let Some(checked) = trail.and_then(|trail| trail.checked.as_ref()) else { return true };
+        let borne_out = self.borne_out(|id| self.slot_shown_on(path, id));
+        let judged = certified.max(borne_out).max(path.footing.slot());
+        // Time never decreases, so where any slot above is early, that is the last one's time.
+        let before = self.time_on(path, judged).unwrap_or_default();
+        let is_early = judged < path.top() && self.is_early(checked.time, before);
+        let is_strange =
+            |(client, slot): (&ClientId, &Slot)| *slot > judged && !self.is_admitted(client);
+        is_early || checked.unlisted.iter().any(is_strange)
+    }
+
+    /// The time of a slot at the footing of a history or above it.
+    fn time_on(&self, path: &Path, slot: Slot) -> Option<WallTime> {
+        if slot > path.footing.slot() {
+            return self.batch_on(path, slot).map(|batch| batch.choices.time);
+        }
+        match path.footing {
+            Footing::Common(slot) => self.history.time_at(slot),
+            Footing::State(_) => self.ready.as_ref().map(|whole| whole.last.choices.time),
+        }
+    }
+
+    /// The highest slot on a history that a replica has said to be the head of its own.
+    fn slot_shown_on(&self, path: &Path, id: ReplicaId) -> Option<Slot> {
+        let by_status = self.peers.get(&id).and_then(Peer::head);
+        let heads = by_status.into_iter().chain(self.heads_asked_with(id));
+        heads.filter(|head| self.passes(path, *head)).map(|head| head.slot).max()
     }
 
     /// Looks through the slots of a history, as far as there is room in this turn, and remembers how far it
@@ -139,7 +170,8 @@ impl<A: Application> Replica<A> {
             let Some((at, side)) = at.and_then(|at| Some((at, self.branches.get(at)?))) else {
                 break;
             };
-            checked.add(at, &side.batch, self.fit_one_slot(&side.batch.requests));
+            let fits = self.fit_one_slot(&side.batch.requests);
+            checked.add(at, &side.batch, fits, &self.setup.membership);
             self.turn.spend(side.batch.requests.len() as u64 / REQUESTS_A_STEP);
         }
         trail.checked = checked;

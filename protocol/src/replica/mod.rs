@@ -23,15 +23,19 @@
 //! | `transfer` | a checkpoint's state instead of the slots that led to it |
 //! | `settle` | the same on the disk |
 //! | `fetch` | what is missing of the own history: asking, answering, being answered |
+//! | `admission` | which clients are admitted, where replicas list different ones |
+//! | `clocks` | what time it is, and which clock is wrong |
 //! | `status` | where the others stand, and sending again what may have been lost |
 //! | `standing` | whether this replica may vote; first starts, lost disks, quarantine |
 //! | `record`, `start` | what is on disk, and starting from it |
 //! | `invariant` | what is asserted after every event |
 
+mod admission;
 mod adoption;
 mod answer;
 mod branch;
 mod checkpoint;
+mod clocks;
 mod commit;
 mod counters;
 mod execution;
@@ -84,8 +88,8 @@ use crate::history::History;
 use crate::id::{ClientId, Digest, Instant, Now, ReplicaId, RequestName, SessionId, Slot, View};
 use crate::membership::Membership;
 use crate::message::{
-    Checkpoint, Commit, CommitCertificate, DiskHealth, Message, NewView, Origin, Position,
-    SignedRequest, StableProof, ToClient,
+    Checkpoint, Commit, CommitCertificate, Disagreement, DiskHealth, Message, NewView, Origin,
+    Position, SignedRequest, StableProof, ToClient,
 };
 use crate::quorum::ClusterSize;
 use crate::rows::{RowsView, Unreadable};
@@ -137,6 +141,8 @@ pub enum Event {
         disk: DiskHealth,
         /// Whose keys it hears in two places at once.
         doubled: Vec<Origin>,
+        /// Whom the driver does not speak to, for their settings.
+        disagreements: Vec<Disagreement>,
     },
     /// Every record up to this mark is on disk.
     Synced(Mark),
@@ -274,6 +280,9 @@ pub struct Replica<A: Application> {
     quiet_at: Option<Instant>,
     status_at: Instant,
     last_stamp: u64,
+    /// Up to where stamps may be used, and the record that says so.
+    stamps_reserved: u64,
+    stamps_after: Mark,
     seeds_drawn: u64,
     evidence: Vec<Evidence>,
     counters: Counters,
@@ -335,6 +344,8 @@ where
             quiet_at,
             status_at,
             last_stamp,
+            stamps_reserved,
+            stamps_after,
             seeds_drawn,
             evidence,
             counters: _,
@@ -384,6 +395,8 @@ where
             .field("quiet_at", quiet_at)
             .field("status_at", status_at)
             .field("last_stamp", last_stamp)
+            .field("stamps_reserved", stamps_reserved)
+            .field("stamps_after", stamps_after)
             .field("seeds_drawn", seeds_drawn)
             .field("evidence", evidence)
             .finish_non_exhaustive()
@@ -470,8 +483,8 @@ impl<A: Application> Replica<A> {
             Event::Peer { from, message } => self.on_message(from, message.into_inner()),
             Event::Request(request) => self.on_request(request.into_inner()),
             Event::AskSession { client, session } => self.answer_session(client, session),
-            Event::AskStatus { client, nonce, counters, disk, doubled } => {
-                self.answer_status(client, nonce, counters, disk, doubled);
+            Event::AskStatus { client, nonce, counters, disk, doubled, disagreements } => {
+                self.answer_status(client, nonce, counters, disk, doubled, disagreements);
             }
             Event::AskEvidence { client } => self.answer_evidence(client),
             Event::Synced(mark) => {
@@ -494,6 +507,7 @@ impl<A: Application> Replica<A> {
             Message::Status(status) => self.on_status(&status),
             Message::Fetch(fetch) => self.on_fetch(&fetch),
             Message::Requests(requests) => self.on_requests(requests),
+            Message::Clients(clients) => self.on_clients(from, clients),
             Message::Slots(slots) => self.on_slots(from, slots),
             Message::Branch(branch) => self.on_branch(from, branch),
             Message::State(chunk) => self.on_state(from, chunk),
@@ -626,7 +640,7 @@ impl<A: Application> Replica<A> {
     #[must_use]
     pub fn orderable(&self) -> usize {
         let requests = self.pending.all();
-        requests.filter(|(_, request)| self.sessions().refusal(request.body()).is_none()).count()
+        requests.filter(|(_, request)| self.not_orderable(request).is_none()).count()
     }
 
     /// The stable checkpoint, with what proves it.

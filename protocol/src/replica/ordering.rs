@@ -11,7 +11,7 @@ use super::{Known, Mark, Record, Replica, Target};
 use crate::application::Application;
 use crate::evidence::Evidence;
 use crate::history::{Entry, extend};
-use crate::id::{Digest, Instant, RequestNumber, SessionId, Slot, WallTime};
+use crate::id::{Digest, Instant, RequestNumber, SessionId, Slot};
 use crate::message::{
     Batch, FETCH_DIGESTS_MAX, Message, NonDeterminism, Order, OrderHeader, Position, Refusal,
     RefusalReason, Requests, SignedRequest, StableProof, ToClient, batch_digest, fit_one_slot,
@@ -48,6 +48,8 @@ enum Obstacle {
     Early,
     /// The history may not grow.
     Full,
+    /// Too few are known to list a client.
+    Stranger,
     /// It does not extend the history.
     OffChain,
     /// It breaks a rule.
@@ -63,6 +65,10 @@ impl<A: Application> Replica<A> {
         }
         let body = request.body();
         if let Some(reason) = self.sessions().refusal(body) {
+            self.refuse(&request, reason);
+            return;
+        }
+        if let Some(reason) = self.refused_as_stranger(body) {
             self.refuse(&request, reason);
             return;
         }
@@ -89,6 +95,10 @@ impl<A: Application> Replica<A> {
         for request in requests.0 {
             let body = request.body();
             let is_wanted = wanted.contains(&request.digest());
+            if !is_wanted && !self.may_be_ordered(&body.client) {
+                self.counters.strangers += 1;
+                continue;
+            }
             if !is_wanted && self.sessions().refusal(body).is_some() {
                 // Executed, or of no use now. Its client hears of it when it asks.
                 continue;
@@ -127,7 +137,7 @@ impl<A: Application> Replica<A> {
         let orphans =
             turn.iter().filter(|request| self.pending.is_orphan(&request.digest())).count();
         self.pending.orphans_mut().count_looks(orphans);
-        turn.retain(|request| match self.sessions().refusal(request.body()) {
+        turn.retain(|request| match self.not_orderable(request) {
             None => {
                 self.pending.orphans_mut().unpark(&request.digest());
                 true
@@ -238,7 +248,11 @@ impl<A: Application> Replica<A> {
             if full {
                 break;
             }
-            match admission.admit(request.body()) {
+            let listed = match self.may_be_ordered(&request.body().client) {
+                true => Ok(()),
+                false => Err(RefusalReason::UnknownClient),
+            };
+            match listed.and_then(|()| admission.admit(request.body())) {
                 Ok(()) => {
                     weight += more;
                     requests.push(request.clone());
@@ -268,7 +282,7 @@ impl<A: Application> Replica<A> {
             return None;
         }
         sort_within_sessions(&mut requests);
-        let time = self.now.wall.max(self.history.time());
+        let time = self.time_to_order();
         let choices = NonDeterminism { time, seed: self.draw_seed() };
         Some(Batch { choices, requests })
     }
@@ -369,6 +383,10 @@ impl<A: Application> Replica<A> {
                     self.counters.order_ahead_of_clock += 1;
                     break;
                 }
+                Err(Obstacle::Stranger) => {
+                    self.counters.order_of_stranger += 1;
+                    break;
+                }
                 Err(obstacle @ (Obstacle::OffChain | Obstacle::Never)) => {
                     match obstacle {
                         Obstacle::OffChain => {
@@ -398,7 +416,8 @@ impl<A: Application> Replica<A> {
         if order.choices.time < self.history.time() {
             return Err(Obstacle::Never);
         }
-        if order.choices.time > self.clock_limit() {
+        let before = self.history.time();
+        if self.is_early(order.choices.time, before) && !self.next_is_borne_out() {
             return Err(Obstacle::Early);
         }
         if self.is_full() {
@@ -426,20 +445,34 @@ impl<A: Application> Replica<A> {
         if !admitted {
             return Err(Obstacle::Never);
         }
+        if !self.admits_all(&requests) && !self.next_is_borne_out() {
+            return Err(Obstacle::Stranger);
+        }
         Ok(requests)
     }
 
-    /// How far the time of a slot may be ahead.
-    pub(super) fn clock_limit(&self) -> WallTime {
-        WallTime(self.now.wall.0.saturating_add(self.setup.tuning.max_clock_drift_ms))
+    /// Whether all of these are of clients that are admitted.
+    pub(super) fn admits_all(&self, requests: &[Arc<SignedRequest>]) -> bool {
+        requests.iter().all(|request| self.is_admitted(&request.body().client))
+    }
+
+    /// Why a request that waits cannot be ordered now, if it cannot.
+    pub(super) fn not_orderable(&self, request: &SignedRequest) -> Option<RefusalReason> {
+        let body = request.body();
+        let is_stranger = !self.may_be_ordered(&body.client);
+        self.sessions()
+            .refusal(body)
+            .or_else(|| is_stranger.then_some(RefusalReason::UnknownClient))
     }
 
     /// When the own clock allows the next order, where it is only that which it waits for.
     pub(super) fn clock_allows_at(&self) -> Option<Instant> {
         let next = self.ahead.get(&self.history.head().slot.next())?;
-        let early = next.order.body.choices.time.0.checked_sub(self.clock_limit().0)?;
-        // Looked at once a second at least: the wall clock may be set.
-        (early > 0).then(|| self.now.instant.after_ms(early.min(1000)))
+        let time = next.order.body.choices.time;
+        let early = time.0.saturating_sub(self.clock_limit().0);
+        // Looked at once a second at least: a clock may be set.
+        let waits = self.is_early(time, self.history.time());
+        waits.then(|| self.now.instant.after_ms(early.min(1000)))
     }
 
     /// The requests that the order at the head lacks.
@@ -450,9 +483,13 @@ impl<A: Application> Replica<A> {
         match self.check(&ahead.order.body) {
             Err(Obstacle::Missing(digests)) => digests,
             Ok(_)
-            | Err(Obstacle::Early | Obstacle::Full | Obstacle::OffChain | Obstacle::Never) => {
-                Vec::new()
-            }
+            | Err(
+                Obstacle::Early
+                | Obstacle::Full
+                | Obstacle::Stranger
+                | Obstacle::OffChain
+                | Obstacle::Never,
+            ) => Vec::new(),
         }
     }
 

@@ -90,6 +90,8 @@ pub enum Record {
     Lives(BTreeMap<ReplicaId, Life>),
     /// The checkpoints whose certified state was not the own one. Replaces those before.
     Mismatches(Vec<Mismatch>),
+    /// No stamp above this one was used so far. Replaces the one before.
+    Stamps(u64),
 }
 
 /// A slot of another history than the own.
@@ -204,4 +206,6 @@ pub struct Recovered {
     pub lives: BTreeMap<ReplicaId, Life>,
     /// The checkpoints whose certified state was not the own one, oldest first.
     pub mismatches: Vec<Mismatch>,
+    /// No stamp above this one was used.
+    pub stamps: u64,
 }

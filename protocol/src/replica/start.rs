@@ -72,6 +72,8 @@ impl<A: Application> Replica<A> {
             replica.entry_slot = entered.entry_slot;
             replica.new_view = Some(entered.new_view);
         }
+        replica.last_stamp = recovered.stamps;
+        replica.stamps_reserved = recovered.stamps;
         replica.voted_commit = recovered.voted;
         replica.voted_floor = recovered.voted;
         for evidence in replica.evidence.clone() {
@@ -160,6 +162,8 @@ impl<A: Application> Replica<A> {
             quiet_at: None,
             status_at: now.instant,
             last_stamp: 0,
+            stamps_reserved: 0,
+            stamps_after: Mark::NONE,
             seeds_drawn: 0,
             evidence,
             counters: Counters::default(),

@@ -3,15 +3,23 @@
 //! Nothing but status is sent on a schedule. Everything else is sent once, and again to a peer
 //! whose status shows twice in a row that it lacks it.
 
+use super::admission::PeerClients;
 use super::branch::Credit;
+use super::clocks::ClockHeard;
 use super::fetch::Budget;
-use super::{Replica, Target};
+use super::{Record, Replica, Target};
 use crate::application::Application;
 use crate::codec;
 use crate::evidence::Evidence;
 use crate::id::{Instant, ReplicaId, Slot, View};
 use crate::message::{Checkpoint, Commit, Message, Position, Status};
 use crate::seal::Signed;
+
+/// A sender that is so many stamps behind its own words, those of ten seconds, is told.
+const FAR_BEHIND: u64 = 10_000_000;
+
+/// So many stamps are reserved on disk at a time: those of ten minutes.
+const STAMPS_RESERVED: u64 = 600_000_000;
 
 /// What is known of another replica.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +37,12 @@ pub(super) struct Peer {
     pub(super) pursued: Option<Position>,
     /// What may be fetched on its word.
     pub(super) credit: Credit,
+    /// When it was last shown its own newest status.
+    shown: Option<Instant>,
+    /// What its wall clock showed.
+    pub(super) clock: Option<ClockHeard>,
+    /// What is known of its list of clients.
+    pub(super) clients: PeerClients,
     /// The stamp of its newest fetch.
     pub(super) fetch_stamp: u64,
     pub(super) budget: Budget,
@@ -46,6 +60,11 @@ impl Peer {
     pub(super) fn position_in(&self, view: View) -> Option<Position> {
         let status = self.status.as_ref().map(|status| status.body);
         status.filter(|status| status.entered == view).map(|status| status.head)
+    }
+
+    /// The head of its history, by its newest status.
+    pub(super) fn head(&self) -> Option<Position> {
+        self.status.as_ref().map(|status| status.body.head)
     }
 
     /// Its newest status, to be passed on.
@@ -83,10 +102,17 @@ fn lock_in(status: &Status, view: View) -> Slot {
 }
 
 impl<A: Application> Replica<A> {
-    /// A number above all before it, also across restarts, as far as the clock is not set back.
+    /// A number above all before it, also across restarts, wherever the clock is set to. What carries
+    /// it must not leave before the record that [reserves](Record::Stamps) it is on disk. It follows the
+    /// clock, so that a replica that lost its disk is heard as well.
     pub(super) fn next_stamp(&mut self) -> u64 {
         let wall = self.now.wall.0.saturating_mul(1000);
-        self.last_stamp = wall.max(self.last_stamp + 1);
+        self.last_stamp = wall.max(self.last_stamp.saturating_add(1));
+        if self.stamps_reserved.saturating_sub(self.last_stamp) < STAMPS_RESERVED / 2 {
+            self.stamps_reserved = self.last_stamp.saturating_add(STAMPS_RESERVED);
+            self.append(Record::Stamps(self.stamps_reserved));
+            self.stamps_after = self.appended;
+        }
         self.last_stamp
     }
 
@@ -108,6 +134,8 @@ impl<A: Application> Replica<A> {
             lock,
             stable: self.stable(),
             convicted: self.convicted(),
+            clients: *self.setup.membership.client_list(),
+            wall: self.now.wall,
             stamp,
         });
         // It speaks of the head and the lock: a peer that relies on it must find them again.
@@ -119,23 +147,27 @@ impl<A: Application> Replica<A> {
         let from = signed.by;
         let status = signed.body;
         if from == self.setup.id {
-            // An old one of ours, played back.
-            self.counters.stale_stamp += 1;
+            self.hear_own_status(&status);
             return;
         }
         let peer = self.peers.entry(from).or_default();
-        if peer.status.as_ref().is_some_and(|known| known.body.stamp >= status.stamp) {
+        if let Some(known) = peer.status.as_ref().map(|known| known.body.stamp)
+            && known >= status.stamp
+        {
             self.counters.stale_stamp += 1;
+            self.show_newest_status(from, known - status.stamp);
             return;
         }
         peer.before = peer.status.replace(signed.clone()).map(|before| before.body);
         peer.heard = Some(self.now.instant);
+        peer.clock = Some(ClockHeard { wall: status.wall, at: self.now.instant });
         if status.stamp > peer.word {
             peer.word = status.stamp;
             peer.entered = Some(status.entered);
             peer.campaign = status.campaign;
         }
         let before = peer.before;
+        self.hear_of_list(from, status.clients);
         if status.entered < self.entered {
             self.send_new_view(from);
         }
@@ -149,6 +181,33 @@ impl<A: Application> Replica<A> {
             self.send_again(from, &before, &status);
         }
         self.reconsider();
+    }
+
+    /// An own status, played back. One that is newer than all that is known of here was sent in a life
+    /// before this one, whose disk is lost: to be heard again, the stamps go on from there.
+    fn hear_own_status(&mut self, status: &Status) {
+        self.counters.stale_stamp += 1;
+        if status.stamp > self.last_stamp {
+            // Fetches and view changes after that status had stamps of their own.
+            self.last_stamp = status.stamp.saturating_add(STAMPS_RESERVED);
+        }
+    }
+
+    /// A peer is behind its own words, by so many stamps. Perhaps an old one was played back; but if it
+    /// has lost its disk, and with it the stamps it used, only others can tell it. Who is little behind
+    /// is past that soon.
+    pub(super) fn show_newest_status(&mut self, to: ReplicaId, behind: u64) {
+        if behind < FAR_BEHIND {
+            return;
+        }
+        let now = self.now.instant;
+        let interval = self.setup.tuning.status_interval_ms;
+        let Some(peer) = self.peers.get_mut(&to) else { return };
+        let Some(status) = peer.status.clone() else { return };
+        if peer.shown.is_none_or(|shown| shown.after_ms(interval) <= now) {
+            peer.shown = Some(now);
+            self.send_at_once(Target::One(to), Message::Status(status));
+        }
     }
 
     /// Whom there is a proof against, as bits.

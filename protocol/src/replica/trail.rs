@@ -6,11 +6,12 @@
 //! below it, so that is found by halving, and nothing has to be undone when the own history grows.
 //! When the own history is cut, all trails go.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::branch::Footing;
 use super::sessions::{Kept, Sessions};
-use crate::id::{Digest, ReplicaId, Slot, WallTime};
+use crate::id::{ClientId, Digest, ReplicaId, Slot, WallTime};
+use crate::membership::Membership;
 use crate::message::{Batch, Position, Results};
 
 /// What the slots of a trail take.
@@ -56,12 +57,15 @@ pub(super) struct Checked {
     pub(super) broken: Option<Slot>,
     /// Whether a name is executed twice, which nothing excuses.
     pub(super) repeats: bool,
+    /// The highest slot of each client that is not on the own list.
+    pub(super) unlisted: BTreeMap<ClientId, Slot>,
 }
 
 impl Checked {
     pub(super) fn begin(footing: Footing, sessions: Sessions, time: WallTime) -> Self {
         let through = footing.slot();
-        Self { footing, through, sessions, time, broken: None, repeats: false }
+        let unlisted = BTreeMap::new();
+        Self { footing, through, sessions, time, broken: None, repeats: false, unlisted }
     }
 
     /// Whether what was found holds for the same history on this footing. The own history may have
@@ -74,7 +78,7 @@ impl Checked {
     }
 
     /// Looks at the next slot, which is not larger than it may be, if it `fits`.
-    pub(super) fn add(&mut self, at: Position, batch: &Batch, fits: bool) {
+    pub(super) fn add(&mut self, at: Position, batch: &Batch, fits: bool, own: &Membership) {
         let mut admission = self.sessions.admission();
         let admitted = batch.requests.iter().all(|request| admission.admit(request.body()).is_ok());
         let keeps_rules =
@@ -85,6 +89,10 @@ impl Checked {
         self.time = batch.choices.time;
         self.through = at.slot;
         for request in &batch.requests {
+            let client = request.body().client;
+            if !own.admits(&client) {
+                self.unlisted.insert(client, at.slot);
+            }
             if !self.sessions.may_be_new(&request.body().name()) {
                 self.repeats = true;
                 return;

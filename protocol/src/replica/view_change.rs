@@ -216,6 +216,15 @@ impl<A: Application> Replica<A> {
         }
     }
 
+    /// The heads that a replica has named when it asked for views, as far as these words are kept.
+    pub(super) fn heads_asked_with(&self, id: ReplicaId) -> impl Iterator<Item = Position> + '_ {
+        let own = self.changing.changes.get(&id).into_iter().flatten().map(|(_, change)| change);
+        let offered = self.changing.offered.values().flat_map(|offer| &offer.body.changes);
+        let newest = self.changing.newest.get(&id);
+        let all = own.chain(newest).chain(offered).filter(move |change| change.by == id);
+        all.map(|change| change.body.head)
+    }
+
     fn keep_change(&mut self, change: Signed<ViewChange>) {
         let kept = self.changing.changes.entry(change.by).or_default();
         let view = change.body.view;

@@ -1,5 +1,6 @@
 //! One replica, fed by hand: what a lying primary, peer or client cannot make it do.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use bytes::Bytes;
 use elea_protocol::application::{Application, BadChunk, Context, Restore, Snapshot};
 use elea_protocol::history::extend;
 use elea_protocol::id::{
-    Digest, Instant, Now, ReplicaId, RequestNumber, SessionId, Slot, View, WallTime,
+    ClientId, Digest, Instant, Now, ReplicaId, RequestNumber, SessionId, Slot, View, WallTime,
 };
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{
@@ -99,8 +100,17 @@ impl Bench {
         Self::tuned(id, Tuning::default())
     }
 
+    /// One that lists these clients.
+    pub(crate) fn listing(id: ReplicaId, clients: BTreeSet<ClientId>) -> Self {
+        Self::made(id, Tuning::default(), cluster("bench").listing(clients))
+    }
+
     pub(crate) fn tuned(id: ReplicaId, tuning: Tuning) -> Self {
-        let membership = Arc::new(cluster("bench"));
+        Self::made(id, tuning, cluster("bench"))
+    }
+
+    fn made(id: ReplicaId, tuning: Tuning, membership: Membership) -> Self {
+        let membership = Arc::new(membership);
         let now = Now { instant: Instant(1), wall: WallTime(WALL) };
         let setup = Setup {
             id,
@@ -123,8 +133,12 @@ impl Bench {
     }
 
     pub(crate) fn hear(&mut self, message: Message) -> Vec<Action> {
+        self.hear_from(0, message)
+    }
+
+    pub(crate) fn hear_from(&mut self, from: u8, message: Message) -> Vec<Action> {
         let message = self.membership.open_message(message).expect("signed and within bounds");
-        self.handle(Event::Peer { from: ReplicaId(0), message })
+        self.handle(Event::Peer { from: ReplicaId(from), message })
     }
 
     pub(crate) fn ask(&mut self, request: &Arc<SignedRequest>) -> Vec<Action> {
@@ -172,7 +186,7 @@ impl Bench {
     }
 }
 
-fn refusals(actions: &[Action]) -> Vec<RefusalReason> {
+pub(crate) fn refusals(actions: &[Action]) -> Vec<RefusalReason> {
     actions
         .iter()
         .filter_map(|action| match action {
@@ -394,8 +408,7 @@ fn a_status_that_lies_costs_a_question_now_and_then() {
     let head = Position { slot: Slot(u64::MAX), hash: Digest([1; 32]) };
     for stamp in [u64::MAX, 5, u64::MAX] {
         let (entered, stable) = (View(0), Slot(0));
-        let body =
-            Status { entered, campaign: None, head, lock: None, stable, convicted: 0, stamp };
+        let body = standing_at(entered, head, stable, stamp);
         bench.hear(Message::Status(say(&bench.membership, 2, body)));
     }
     assert_eq!(bench.counters().stale_stamp, 2);
@@ -407,6 +420,20 @@ fn a_status_that_lies_costs_a_question_now_and_then() {
     }
     let asked = bench.counters().slot_fetches;
     assert!((1..=60).contains(&asked), "{asked} questions in ten seconds");
+}
+
+fn standing_at(entered: View, head: Position, stable: Slot, stamp: u64) -> Status {
+    Status {
+        entered,
+        campaign: None,
+        head,
+        lock: None,
+        stable,
+        convicted: 0,
+        clients: Digest::default(),
+        wall: WallTime(0),
+        stamp,
+    }
 }
 
 #[test]
@@ -424,8 +451,7 @@ fn who_stands_still_far_below_in_the_same_view_is_sent_the_new_view_for_there_ma
         stamp += 1;
         let head = Position { slot: Slot(slot), hash: Digest([9; 32]) };
         let (entered, stable) = (View(2), Slot(0));
-        let body =
-            Status { entered, campaign: None, head, lock: None, stable, convicted: 0, stamp };
+        let body = standing_at(entered, head, stable, stamp);
         let actions = bench.hear(Message::Status(say(&bench.membership, 3, body)));
         let is_new_view = |action: &Action| {
             matches!(

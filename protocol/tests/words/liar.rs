@@ -85,6 +85,8 @@ fn status(bench: &mut Bench, by: u8, entered: u64, head: Position, stamp: u64) -
         lock: None,
         stable: Slot(0),
         convicted: 0,
+        clients: *bench.membership.client_list(),
+        wall: bench.now.wall,
         stamp,
     };
     let message = Message::Status(say(&bench.membership, by, body));

@@ -1,5 +1,6 @@
 //! The protocol from outside: what is signed, what is let in, and what a replica cannot be made to do.
 
+mod admission;
 mod core;
 mod liar;
 mod members;

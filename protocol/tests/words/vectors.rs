@@ -14,11 +14,11 @@ use elea_protocol::id::{
 };
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{
-    Batch, Checkpoint, Commit, CommitCertificate, DiskHealth, Enrol, Enrolled, Fetch, Greeting,
-    HelloBody, KnockBody, Level, MismatchReport, NewView, NewViewHeader, NodeStatus,
-    NonDeterminism, OrderHeader, Origin, Position, Refusal, RefusalReason, Reply, ReplyKind,
-    Request, Results, SessionReport, SignedRequest, Standing, StateDigests, StatePart, Status,
-    Suspect, Transferring, ViewChange, Wanted, batch_digest, changes_digest,
+    Batch, Checkpoint, Commit, CommitCertificate, Difference, Disagreement, DiskHealth, Enrol,
+    Enrolled, Fetch, Greeting, HelloBody, KnockBody, Level, MismatchReport, NewView, NewViewHeader,
+    NodeStatus, NonDeterminism, OrderHeader, Origin, OtherList, Position, Refusal, RefusalReason,
+    Reply, ReplyKind, Request, Results, SessionReport, SignedRequest, Standing, StateDigests,
+    StatePart, Status, Suspect, Transferring, ViewChange, Wanted, batch_digest, changes_digest,
 };
 use elea_protocol::seal::{Ed25519, PublicKey, SecretKey, Signer, sign, sign_replies};
 use expect_test::expect_file;
@@ -93,6 +93,8 @@ fn what_is_signed_and_hashed_never_changes() {
         lock: None,
         stable: Slot(3),
         convicted: 0b101,
+        clients: Digest([0xdd; 32]),
+        wall: WallTime(1_700_000_000_000),
         stamp: 99,
     };
     line(&mut text, "status without a lock", &genesis, &status);
@@ -184,6 +186,21 @@ fn what_is_signed_and_hashed_never_changes() {
         evidence: 1,
         disk: DiskHealth::Damaged("a table".to_owned()),
         transfer: None,
+        clocks: vec![(ReplicaId(0), -3_600_000), (ReplicaId(1), 12)],
+        clock_tolerance_ms: 5000,
+        disagreements: vec![Disagreement {
+            replica: ReplicaId(3),
+            settings: vec![Difference {
+                name: "value_bytes".to_owned(),
+                here: Some("1024".to_owned()),
+                there: None,
+            }],
+        }],
+        other_lists: vec![OtherList {
+            replica: ReplicaId(2),
+            not_there: vec![name.client],
+            not_here: Vec::new(),
+        }],
         refused: vec![(ReplicaId(1), 7)],
         doubled: vec![Origin::Replica(ReplicaId(2)), Origin::Client(name.client)],
         counters: vec![("busy".to_owned(), 6)],

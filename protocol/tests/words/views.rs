@@ -2,7 +2,7 @@
 
 use elea_protocol::codec::Canonical;
 use elea_protocol::evidence::Evidence;
-use elea_protocol::id::{Digest, Life, ReplicaId, Slot, View};
+use elea_protocol::id::{Digest, Life, ReplicaId, Slot, View, WallTime};
 use elea_protocol::message::{
     Campaign, Commit, CommitCertificate, Enrol, Enrolled, Message, NewView, NewViewHeader,
     Position, Status, Suspect, VIEW_MAX, ViewChange, changes_digest,
@@ -100,6 +100,8 @@ fn a_status_keeps_its_bounds() {
         lock: None,
         stable: Slot(5),
         convicted: 0,
+        clients: Digest::default(),
+        wall: WallTime(0),
         stamp: 1,
     };
     let asks = |entered, campaign| Status { entered, campaign, ..good };

@@ -12,9 +12,9 @@ use serde::Serialize;
 
 use super::{
     ASIDE, EVIDENCE, HISTORY, Index, META, META_ENTERED, META_ERA, META_GENERATION, META_INCOMING,
-    META_LIVES, META_LOCK, META_MISMATCHES, META_STABLE, META_STANDING, META_STATE, META_VOTED,
-    ORPHANS, Place, PlacedHead, STATE, Settling, Store, StoreError, Stored, piece_key, place, rows,
-    seal, slot_key, unseal,
+    META_LIVES, META_LOCK, META_MISMATCHES, META_STABLE, META_STAMPS, META_STANDING, META_STATE,
+    META_VOTED, ORPHANS, Place, PlacedHead, STATE, Settling, Store, StoreError, Stored, piece_key,
+    place, rows, seal, slot_key, unseal,
 };
 
 /// What becomes of one key: a value, or nothing.
@@ -152,6 +152,7 @@ impl<'a> Group<'a> {
             Record::Standing(standing) => self.put_meta(META_STANDING, standing),
             Record::Lives(lives) => self.put_meta(META_LIVES, lives),
             Record::Mismatches(mismatches) => self.put_meta(META_MISMATCHES, mismatches),
+            Record::Stamps(stamps) => self.put_meta(META_STAMPS, stamps),
         }
     }
 

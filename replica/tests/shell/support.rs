@@ -304,6 +304,8 @@ impl Wire {
         let origin = Origin::Replica(ReplicaId(from));
         let (address, key) = (cluster.address(id), cluster.key(from));
         let mut wire = Self::say_hello_as(address, genesis, origin, key, instance).await;
+        let Some(ToClient::Terms(terms)) = wire.next().await else { panic!("no terms") };
+        wire.send(&ToReplica::Terms(terms)).await;
         let Some(ToClient::Greeting(greeting)) = wire.next().await else {
             panic!("it was not greeted")
         };

@@ -68,5 +68,6 @@ pub(super) fn refusal_kind(reason: RefusalReason) -> &'static str {
         RefusalReason::NameUsed => "refused_name_used",
         RefusalReason::ResultForgotten => "refused_result_forgotten",
         RefusalReason::HistoryFull => "refused_history_full",
+        RefusalReason::UnknownClient => "refused_unknown_client",
     }
 }

@@ -266,9 +266,13 @@ impl Ear {
                 let opened = self.membership.open_request(request);
                 opened.map(drop).map_err(|why| unsigned(wire, true, "a request", why))
             }
-            (ToReplica::AskSession(_) | ToReplica::AskStatus(_) | ToReplica::AskEvidence, _) => {
-                Ok(())
-            }
+            (
+                ToReplica::AskSession(_)
+                | ToReplica::AskStatus(_)
+                | ToReplica::AskEvidence
+                | ToReplica::Terms(_),
+                _,
+            ) => Ok(()),
         }
     }
 
@@ -316,7 +320,7 @@ impl Ear {
                 self.membership.open(greeting).map(drop).map_err(bad("a greeting"))
             }
             ToClient::Peer(message) => self.peer(who, message, frame),
-            ToClient::Welcome | ToClient::Busy(_) => Ok(()),
+            ToClient::Terms(_) | ToClient::Welcome | ToClient::Busy(_) => Ok(()),
         }
     }
 

@@ -8,7 +8,7 @@ use elea_fault_injection::rng::Rng;
 use elea_protocol::codec::{self, Canonical};
 use elea_protocol::history::extend;
 use elea_protocol::id::{
-    ClientId, Digest, ReplicaId, RequestName, RequestNumber, SessionId, Slot, View,
+    ClientId, Digest, ReplicaId, RequestName, RequestNumber, SessionId, Slot, View, WallTime,
 };
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{
@@ -72,6 +72,8 @@ impl Stage {
             lock: None,
             stable: Slot(0),
             convicted: 0,
+            clients: Digest::default(),
+            wall: WallTime(0),
             stamp,
         };
         let status = self.signed(by, status);
@@ -225,6 +227,10 @@ fn an_accusation_is_a_violation() {
         evidence: 0,
         disk: DiskHealth::Sound,
         transfer: None,
+        clocks: Vec::new(),
+        clock_tolerance_ms: 5000,
+        disagreements: Vec::new(),
+        other_lists: Vec::new(),
         refused: Vec::new(),
         doubled: Vec::new(),
         counters: vec![("merges".into(), 2), ("message_bad_signature".into(), count)],

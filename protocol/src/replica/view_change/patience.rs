@@ -85,11 +85,10 @@ impl<A: Application> Replica<A> {
         if self.is_primary() || self.changing.fair_at.is_none_or(|at| at > now) {
             return;
         }
-        let sessions = self.sessions();
         let oldest = self
             .pending
             .forwarded_since()
-            .filter(|(_, request)| sessions.refusal(request.body()).is_none())
+            .filter(|(_, request)| self.not_orderable(request).is_none())
             .map(|(since, _)| since)
             .min();
         let patience = self.fair_patience();
@@ -128,9 +127,8 @@ impl<A: Application> Replica<A> {
         }
         if self.order_patience_at().is_some_and(|at| at <= now) && !self.is_primary() {
             // What nobody may order now is nobody's fault either.
-            let sessions = self.sessions();
             let orderable =
-                self.pending.forwarded().any(|request| sessions.refusal(request.body()).is_none());
+                self.pending.forwarded().any(|request| self.not_orderable(request).is_none());
             if orderable {
                 self.changing.impatience += 1;
                 self.suspect();

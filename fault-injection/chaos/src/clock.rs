@@ -1,0 +1,145 @@
+//! The wall clocks of replicas, which can be set while these run.
+//!
+//! The machine has one wall clock, and it is not for a test to set. libfaketime stands between a
+//! process and its clock instead: it reads from a file, again and again, how far the clock is off and how
+//! fast it runs. The monotonic clock is left alone.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use elea_fault_injection::rng::Rng;
+use elea_protocol::id::ReplicaId;
+
+/// Where it is looked for: as Debian, Fedora and Arch have it.
+const PLACES: &[&str] = &[
+    "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",
+    "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1",
+    "/usr/lib64/faketime/libfaketime.so.1",
+    "/usr/lib/faketime/libfaketime.so.1",
+];
+
+/// Why clocks are left alone where it is not there.
+pub const MISSING: &str =
+    "libfaketime is not installed (Debian: apt-get install faketime), so no clock can be set";
+
+/// The clocks of all replicas of a cluster.
+#[derive(Clone, Debug)]
+pub struct Clocks {
+    library: PathBuf,
+    folder: PathBuf,
+}
+
+impl Clocks {
+    /// Clocks that are right, of so many replicas, kept in this folder. `None` where there is no
+    /// libfaketime.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn new(folder: &Path, replicas: u8) -> io::Result<Option<Self>> {
+        let Some(clocks) = Self::kept_in(folder) else { return Ok(None) };
+        (0..replicas).try_for_each(|id| clocks.set(ReplicaId(id), &Setting::RIGHT))?;
+        Ok(Some(clocks))
+    }
+
+    /// Those that are kept in this folder already.
+    #[must_use]
+    pub fn kept_in(folder: &Path) -> Option<Self> {
+        let library = PLACES.iter().map(PathBuf::from).find(|place| place.exists())?;
+        Some(Self { library, folder: folder.to_owned() })
+    }
+
+    /// Where a replica's clock is kept.
+    #[must_use]
+    pub fn file(&self, id: ReplicaId) -> PathBuf {
+        self.folder.join(format!("clock-of-{}", id.0))
+    }
+
+    /// Sets a clock, whether its replica runs or not.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn set(&self, id: ReplicaId, setting: &Setting) -> io::Result<()> {
+        // A reader must not find half of it.
+        let next = self.folder.join(format!("clock-of-{}.next", id.0));
+        fs::write(&next, setting.to_text())?;
+        fs::rename(next, self.file(id))
+    }
+
+    /// What a replica's process must find in its environment.
+    #[must_use]
+    pub fn environment(&self, id: ReplicaId) -> Vec<(&'static str, OsString)> {
+        vec![
+            ("LD_PRELOAD", self.library.clone().into()),
+            ("FAKETIME_TIMESTAMP_FILE", self.file(id).into()),
+            ("FAKETIME_CACHE_DURATION", "1".into()),
+            ("DONT_FAKE_MONOTONIC", "1".into()),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()),
+        ]
+    }
+}
+
+/// How a clock is set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// How far it is off, in seconds.
+    seconds: i64,
+    /// How fast it runs from the start of its process on, in thousandths.
+    rate: u32,
+}
+
+impl Setting {
+    /// One that is right.
+    pub const RIGHT: Self = Self { seconds: 0, rate: 1000 };
+
+    /// One that is off by so many seconds.
+    #[must_use]
+    pub fn off_by(seconds: i64) -> Self {
+        Self { seconds, rate: 1000 }
+    }
+
+    /// One that is wrong: by some seconds, by days, or at another speed.
+    pub fn wrong(rng: &mut Rng) -> Self {
+        let most = *rng.pick(&[20, 3600, 30 * 86_400]);
+        let far = i64::try_from(rng.between(6, most)).expect("a month");
+        let seconds = if rng.between(0, 1) == 0 { far } else { -far };
+        match rng.between(0, 3) {
+            0 => Self { seconds: 0, rate: *rng.pick(&[500, 2000]) },
+            _ => Self { seconds, rate: 1000 },
+        }
+    }
+
+    /// In words, for the report.
+    #[must_use]
+    pub fn words(&self) -> String {
+        match self.rate {
+            1000 => format!("{:+} s", self.seconds),
+            rate => format!("{:.1} times as fast", f64::from(rate) / 1000.0),
+        }
+    }
+
+    fn to_text(self) -> String {
+        match self.rate {
+            1000 => format!("{:+}\n", self.seconds),
+            rate => format!("{:+} x{:.3}\n", self.seconds, f64::from(rate) / 1000.0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks_are_set_in_the_words_of_libfaketime() {
+        assert_eq!(Setting::RIGHT.to_text(), "+0\n");
+        assert_eq!(Setting { seconds: -3600, rate: 1000 }.to_text(), "-3600\n");
+        assert_eq!(Setting { seconds: 0, rate: 500 }.to_text(), "+0 x0.500\n");
+        let mut rng = Rng::new(1);
+        let wrong: Vec<Setting> = (0..64).map(|_| Setting::wrong(&mut rng)).collect();
+        assert!(wrong.iter().all(|setting| *setting != Setting::RIGHT));
+        assert!(wrong.iter().any(|setting| setting.rate != 1000));
+        assert!(wrong.iter().any(|setting| setting.seconds < 0));
+    }
+}
