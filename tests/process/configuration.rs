@@ -174,7 +174,6 @@ fn what_is_kept_is_closed_to_others_whatever_the_mask() {
     for mask in ["000", "077"] {
         let dir = init(1);
         let dir = dir.path();
-        fs::remove_file(dir.join("client-0.key.sessions")).expect("init made it");
         let mut up = Process::start(&mut under(mask, elea().arg("up").arg(dir)), &dir.join("log"));
         assert!(up.says("ready").is_some(), "{}", up.log());
         let mut put = elea();
