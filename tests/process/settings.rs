@@ -98,6 +98,16 @@ fn a_client_that_is_being_added_is_served_by_those_who_list_it_and_disturbs_nobo
         run(command.env("ELEA_KEY", town.path("client-1.key")).args(["--timeout", "60s"]))
     };
     until_told(&town, "r2, r3 do not list the client ");
+    // Whoever lists it knows who does not: before that a strong request may be let in, and waits.
+    until("both that list the client know of both others", || {
+        let knows = |replica: &Json| {
+            let lists = replica["client_lists_differ"].as_array().expect("a list");
+            let names_it =
+                |list: &&Json| list["not_there"].as_array().is_some_and(|n| !n.is_empty());
+            lists.iter().filter(names_it).count() == 2
+        };
+        town.status()[..2].iter().all(knows).then_some(())
+    });
     new_client(&town, &["put", "a", "1", "--weak"]).succeeds();
     let refused = new_client(&town, &["put", "a", "2", "--strong"]);
     assert_ne!(refused.code, 0, "{refused:?}");
