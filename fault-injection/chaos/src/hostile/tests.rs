@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use elea_protocol::codec;
+use elea_protocol::id::{Digest, ReplicaId, RequestNumber, SessionId};
 use elea_protocol::membership::Membership;
-use elea_protocol::message::{Challenge, ToClient, WIRE_VERSION};
-use elea_protocol::seal::{Ed25519, Signer as _};
+use elea_protocol::message::{Challenge, SessionReport, ToClient, ToReplica, WIRE_VERSION};
+use elea_protocol::seal::{Ed25519, Signer as _, sign};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -23,24 +24,63 @@ async fn say(stream: &mut TcpStream, word: &ToClient) -> std::io::Result<()> {
     stream.write_all(&body).await
 }
 
-/// Greets whoever comes, and answers nothing.
-async fn serve(mut stream: TcpStream, challenge: Challenge, seen: Seen) -> std::io::Result<()> {
-    seen.send_modify(|(connections, _)| *connections += 1);
-    say(&mut stream, &ToClient::Challenge(challenge)).await?;
-    if let Ok(hello) = raw::body(&mut stream).await {
-        seen.send_modify(|(_, bytes)| *bytes += hello.len() as u64);
-        say(&mut stream, &ToClient::Welcome).await?;
+/// One of those who listen.
+struct Host {
+    id: ReplicaId,
+    key: SecretKey,
+    genesis: Digest,
+    seen: Seen,
+}
+
+impl Host {
+    /// What it knows of a session: nothing, so that it may be used.
+    fn report(&self, session: SessionId) -> ToClient {
+        let body = SessionReport {
+            client: guest().public_key().into(),
+            session,
+            executed_through: RequestNumber(0),
+            has_left: false,
+            opening: SessionId::first_of(1),
+        };
+        ToClient::Session(sign(&self.key, &self.genesis, self.id, body).into_inner())
     }
-    let mut buffer = [0; 1 << 14];
-    while let Ok(read @ 1..) = stream.read(&mut buffer).await {
-        seen.send_modify(|(_, bytes)| *bytes += read as u64);
+
+    /// Greets whoever comes, says what it knows of sessions, and answers nothing else.
+    async fn serve(&self, mut stream: TcpStream) -> std::io::Result<()> {
+        self.seen.send_modify(|(connections, _)| *connections += 1);
+        let (genesis, replica, nonce) = (self.genesis, self.id, rand::random());
+        let challenge = Challenge { version: WIRE_VERSION, genesis, replica, nonce };
+        say(&mut stream, &ToClient::Challenge(challenge)).await?;
+        while let Ok(body) = raw::body(&mut stream).await {
+            self.seen.send_modify(|(_, bytes)| *bytes += body.len() as u64);
+            match codec::decode(&body) {
+                Ok(ToReplica::Hello(_)) => say(&mut stream, &ToClient::Welcome).await?,
+                Ok(ToReplica::AskSession(session)) => {
+                    say(&mut stream, &self.report(session)).await?;
+                }
+                Ok(_) | Err(_) => {}
+            }
+        }
+        // What has no length that could be right.
+        let mut buffer = [0; 1 << 14];
+        while let Ok(read @ 1..) = stream.read(&mut buffer).await {
+            self.seen.send_modify(|(_, bytes)| *bytes += read as u64);
+        }
+        Ok(())
     }
-    Ok(())
+}
+
+fn key(number: u8) -> SecretKey {
+    SecretKey::from_bytes(&[number; 32])
+}
+
+/// The key of the hostile client.
+fn guest() -> SecretKey {
+    key(9)
 }
 
 /// Four of those.
 async fn stage() -> (Target, Seen) {
-    let key = |number: u8| SecretKey::from_bytes(&[number; 32]);
     let keys = (1..=4).map(|number| key(number).public_key()).collect();
     let membership = Membership::new("stage", 1, keys, None, Arc::new(Ed25519::default()));
     let membership = Arc::new(membership.expect("a cluster"));
@@ -50,11 +90,11 @@ async fn stage() -> (Target, Seen) {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         at.push(listener.local_addr().expect("bound"));
         let (seen, genesis) = (Arc::clone(&seen), *membership.genesis());
+        let host = Arc::new(Host { id: replica, key: key(replica.0 + 1), genesis, seen });
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let nonce = rand::random();
-                let challenge = Challenge { version: WIRE_VERSION, genesis, replica, nonce };
-                tokio::spawn(serve(stream, challenge, Arc::clone(&seen)));
+                let host = Arc::clone(&host);
+                tokio::spawn(async move { host.serve(stream).await });
             }
         });
     }
@@ -62,7 +102,7 @@ async fn stage() -> (Target, Seen) {
     let target = Target {
         cluster: Cluster::new(membership, addresses),
         at: Arc::new(move |id| at.get(usize::from(id.0)).copied()),
-        key: Arc::new(key(9)),
+        key: Arc::new(guest()),
         tally: Arc::default(),
         rng: Rng::new(1),
     };
