@@ -7,13 +7,14 @@
 //! | `s` … `r`, `s` … `t` and a path | of the [trie](elea_protocol::trie) of its members |
 //! | `m` … and the hashed member | the member |
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
+use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use elea_protocol::codec::{Canonical, Sink};
 use elea_protocol::id::Digest;
-use elea_protocol::rows::{Changes, Rows, Under, Unreadable};
+use elea_protocol::rows::{Changes, Row, Rows, Under, Unreadable};
 use elea_protocol::trie::{Leaf, MerkleTrie};
 
 use crate::outcome::Value;
@@ -49,6 +50,33 @@ fn member_row(set: &Digest, member: &Digest) -> Bytes {
 /// The rows of the trie of a set with this hashed key.
 fn trie_rows<'a>(rows: &'a dyn Rows, set: &Digest) -> Under<'a> {
     Under::new(rows, [&[TRIE], &set.0[..]].concat())
+}
+
+/// Rows of which each is read once, however often it is asked for.
+#[derive(Debug)]
+struct ReadOnce<'a> {
+    rows: &'a Under<'a>,
+    read: Mutex<BTreeMap<Bytes, Option<Bytes>>>,
+}
+
+impl Rows for ReadOnce<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Unreadable> {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(row) = read.get(key) {
+            return Ok(row.clone());
+        }
+        let row = self.rows.get(key)?;
+        read.insert(Bytes::copy_from_slice(key), row.clone());
+        Ok(row)
+    }
+
+    fn range<'a>(
+        &'a self,
+        from: &[u8],
+        to: Bound<&[u8]>,
+    ) -> Box<dyn Iterator<Item = Result<Row, Unreadable>> + 'a> {
+        self.rows.range(from, to)
+    }
 }
 
 impl Set {
@@ -135,6 +163,7 @@ impl Set {
         if list.len() < self.len() {
             let under = Under::new(rows, [&[MEMBER], &set.0[..]].concat());
             let trie = trie_rows(rows, set);
+            let trie = ReadOnce { rows: &trie, read: Mutex::default() };
             for row in under.range(&[], Bound::Excluded(&[u8::MAX; 33])) {
                 let (name, member) = row?;
                 let name = name[..].try_into().map(Digest);

@@ -99,7 +99,7 @@ mod tests {
             }
         }
         let all = Descriptors::divide(1 << 20, 3, &limits);
-        assert_eq!((all.handshakes, all.clients), (256, 1024));
+        assert_eq!((all.handshakes, all.clients), (256, 2048));
         let few = Limits { connections: 3, handshakes: 2, ..limits };
         let divided = Descriptors::divide(1024, 3, &few);
         assert_eq!((divided.handshakes, divided.clients), (2, 3));

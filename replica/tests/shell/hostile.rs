@@ -116,7 +116,8 @@ fn bytes_that_are_no_message_close_the_connection() {
     let announced = |length: usize| u32::try_from(length).expect("small").to_be_bytes().to_vec();
     // An operation that says it has 2^64 - 1 bytes.
     let mut absurd = codec::encode(&ToReplica::AskStatus(1)).expect("small").to_vec();
-    absurd[0] = 2;
+    // The tag of a request.
+    absurd[0] = 3;
     absurd.extend_from_slice(&[0xff; 200]);
     let cases = [
         ("garbage", frame(&[0xa5; 300]), false, Counter::FrameMalformed),

@@ -4,10 +4,11 @@
 use elea_protocol::codec;
 use elea_protocol::id::{Digest, ReplicaId, Slot, View};
 use elea_protocol::message::{
-    Challenge, Commit, Farewell, Greeting, Message, NodeStatus, Origin, ToClient, ToReplica,
+    Challenge, Commit, Farewell, Greeting, Message, NodeStatus, Origin, Terms, ToClient, ToReplica,
     WIRE_VERSION,
 };
 use elea_protocol::seal::sign;
+use elea_protocol::tuning::Rules;
 use elea_replica::{Counter, Limits};
 use futures::{SinkExt, StreamExt};
 use tokio::net::TcpListener;
@@ -63,6 +64,13 @@ async fn play(cluster: &Cluster, listener: &TcpListener, by: u8) {
             break hello;
         }
     };
+    let terms = Terms::of(&Rules::default(), []);
+    wire.send(words(&ToClient::Terms(terms))).await.expect("it listens");
+    while let Some(Ok(frame)) = wire.next().await {
+        if matches!(codec::decode(&frame), Ok(ToReplica::Terms(_))) {
+            break;
+        }
+    }
     let greeting = Greeting { to: ReplicaId(0), nonce: hello.body.own_nonce };
     let signed = sign(cluster.key(by), &genesis, ReplicaId(1), greeting).into_inner();
     // It may close at any moment.

@@ -49,7 +49,7 @@ fn whoever_knocks_is_let_in_beside_any_number_of_strangers() {
         for (origin, key) in [client, peer] {
             let mut wire = answers_late(&cluster, true, origin, &key).await;
             let word = wire.next().await;
-            let is_in = matches!(word, Some(ToClient::Welcome | ToClient::Greeting(_)));
+            let is_in = matches!(word, Some(ToClient::Welcome | ToClient::Terms(_)));
             assert!(is_in, "{origin:?}: {word:?}");
         }
         assert!(node.counters().get(Counter::HandshakeEvicted) > 0);
