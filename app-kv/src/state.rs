@@ -4,7 +4,7 @@
 //! that in whole nodes of the maps, some kilobytes for a key, so states are frozen at checkpoints
 //! only, and the slots between are undone with a [log](Log), which has one entry for a key and slot at
 //! most. Long values and sets are themselves made of parts, which their versions share: see
-//! [`text`](crate::text) and [`set`](crate::set). On disk are these rows:
+//! `text` and `set`. On disk are these rows:
 //!
 //! | key | value |
 //! |---|---|

@@ -58,7 +58,7 @@ impl<A: Application> Replica<A> {
         enough.then(|| agreed(clocks, usize::from(self.size.faulty()))).flatten()
     }
 
-    /// How far each clock that is known is ahead of the [agreed](agreed) one, in ms; the own one is
+    /// How far each clock that is known is ahead of the agreed one, in ms; the own one is
     /// among them. Empty where fewer than a weak quorum are heard.
     #[must_use]
     pub fn clocks(&self) -> Vec<(ReplicaId, i64)> {
@@ -70,7 +70,7 @@ impl<A: Application> Replica<A> {
         self.known_clocks().into_iter().map(|(id, at)| (id, ahead(at))).collect()
     }
 
-    /// By how much a clock may differ from the [agreed](agreed) one, in ms, before that is told.
+    /// By how much a clock may differ from the agreed one, in ms, before that is told.
     #[must_use]
     pub fn clock_tolerance_ms(&self) -> u64 {
         self.setup.tuning.max_clock_drift_ms / 2

@@ -1,6 +1,6 @@
 //! What does the damage, and undoes it.
 //!
-//! A fault that [runs](Running) is what it made wrong, as [`Ill`]s, and what has to be done about it later.
+//! A fault that runs is what it made wrong, as [`Ill`]s, and what has to be done about it later.
 //! All that is wrong at a time is told to the network and to the [timeline](Timeline) at once: before
 //! anything gets worse, and after it got better.
 
