@@ -475,7 +475,9 @@ impl Membership {
     /// The key of whoever dials, if they may speak here.
     fn key_of(&self, origin: &Origin) -> Result<PublicKey, Rejection> {
         let key = match *origin {
-            Origin::Replica(id) => *self.replica_key(id).ok_or(Rejection::UnknownSigner)?,
+            Origin::Replica(id) | Origin::Bulk(id) => {
+                *self.replica_key(id).ok_or(Rejection::UnknownSigner)?
+            }
             Origin::Client(id) if self.admits(&id) => id.into(),
             Origin::Client(_) => return Err(Rejection::UnknownSigner),
         };
@@ -511,6 +513,8 @@ impl Membership {
                 requests.check()?;
                 requests.0.iter().try_for_each(|request| self.check_request(request))?;
             }
+            // What it names is checked when it comes.
+            Message::Waiting(waiting) => waiting.check()?,
             Message::Slots(slots) => self.check_slots(slots)?,
             Message::Branch(branch) => self.check_branch(branch)?,
             // Checked against the certified digest by whoever asked for it.

@@ -16,8 +16,9 @@ use crate::limits::Limits;
 /// The standard streams, the runtime, the socket that listens, journals, folders and locks.
 const OWN: usize = 24;
 
-/// For each peer: a link there and one from there, and those that are about to take their place.
-const PER_PEER: usize = 2 + PEER_PLACES;
+/// For each peer and each of the two lanes: a link there, one from there, and those that are about to take
+/// their place, of which two rarely come at the same time.
+const PER_PEER: usize = 2 * (2 + PEER_PLACES) - 2;
 
 /// Tables that the store keeps open to read from them.
 const TABLES_MAX: usize = 128;

@@ -11,7 +11,7 @@
 //! | who | places | who makes room |
 //! |---|---|---|
 //! | strangers: nobody that could be told from others | as many as the descriptors allow | the oldest from the address with the most |
-//! | a peer that knocked | [`PEER_PLACES`] for each | its own oldest, from the address with the most |
+//! | a peer that knocked | [`PEER_PLACES`] for each of its two connections | its own oldest, from the address with the most |
 //! | a client that knocked | a quarter of as many as strangers have, for each | as above; where those of all clients are used up, that of the client with the most |
 //!
 //! So a connection is a stranger's for as long as it takes to read what came with it, wherever its owner
@@ -38,9 +38,9 @@ use crate::counters::{Counter, Counters};
 use crate::frames::{self, FrameError, Reader, Writer};
 use crate::listener::Shell;
 
-/// Connections of one peer that have knocked and not yet proved who they are. A peer has one under way
-/// for each of its lanes, and may have given up as many that are not closed here yet.
-pub(crate) const PEER_PLACES: usize = 4;
+/// Connections of one peer and lane that have knocked and not yet proved who they are. A peer has one under
+/// way, and may have given up as many that are not closed here yet.
+pub(crate) const PEER_PLACES: usize = 3;
 
 /// A connection that has not yet proved who it is.
 struct Place {
@@ -145,7 +145,7 @@ impl Turn {
         let mut open = waiting.open();
         let Some(place) = open.strangers.0.remove(&self.id) else { return };
         let (most, crowded) = match origin {
-            Origin::Replica(_) => (PEER_PLACES, None),
+            Origin::Replica(_) | Origin::Bulk(_) => (PEER_PLACES, None),
             Origin::Client(_) => ((waiting.max / 4).max(1), open.crowded(waiting.max)),
         };
         if let Some(places) = crowded.and_then(|crowded| open.known.get_mut(&crowded)) {
@@ -197,7 +197,7 @@ pub(crate) async fn challenge(
     let mut said = read(reader).await?;
     if let ToReplica::Knock(knock) = said {
         let origin = open_knock(shell, knock)?;
-        if matches!(origin, Origin::Replica(_)) || !shell.membership.is_open() {
+        if origin.replica().is_some() || !shell.membership.is_open() {
             turn.knock(origin);
         }
         said = read(reader).await?;
@@ -206,7 +206,7 @@ pub(crate) async fn challenge(
         return Err((Counter::HelloMalformed, Some(Farewell::Misbehaviour)));
     };
     match shell.membership.open_hello(hello, shell.me, &nonce) {
-        Ok(hello) if hello.body.origin == Origin::Replica(shell.me) => {
+        Ok(hello) if hello.body.origin.replica() == Some(shell.me) => {
             Err((Counter::HelloUnknownSigner, Some(Farewell::NotAdmitted)))
         }
         Ok(hello) => Ok(hello.body.origin),

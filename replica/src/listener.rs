@@ -1,6 +1,6 @@
 //! Accepts connections, finds out whose they are, and hands them on.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -37,8 +37,8 @@ pub(crate) struct Shell {
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) certified: Arc<Certified>,
     pub(crate) clients: Arc<Clients>,
-    /// By peer: cancelled when it dials anew.
-    pub(crate) peers: Mutex<HashMap<ReplicaId, CancellationToken>>,
+    /// By peer and lane: cancelled when it dials anew.
+    pub(crate) peers: Mutex<BTreeMap<Origin, CancellationToken>>,
     pub(crate) waiting: Arc<Waiting>,
     /// No connection is accepted any more.
     pub(crate) no_more: CancellationToken,
@@ -55,7 +55,7 @@ impl Shell {
         Duration::from_millis(self.limits.write_timeout_ms)
     }
 
-    pub(crate) fn peers(&self) -> MutexGuard<'_, HashMap<ReplicaId, CancellationToken>> {
+    pub(crate) fn peers(&self) -> MutexGuard<'_, BTreeMap<Origin, CancellationToken>> {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -110,10 +110,10 @@ async fn serve(shell: Arc<Shell>, stream: TcpStream, from: IpAddr) {
         ) => answered.unwrap_or(Err((Counter::HandshakeTimeout, Some(Farewell::NotAdmitted)))),
     };
     match answered {
-        Ok(Origin::Replica(peer)) => {
+        Ok(origin @ (Origin::Replica(peer) | Origin::Bulk(peer))) => {
             drop(turn);
             reader.decoder_mut().set_max_frame_length(FRAME_MAX);
-            peer_connection::serve(&shell, peer, reader, writer).await;
+            peer_connection::serve(&shell, peer, origin, reader, writer).await;
         }
         Ok(Origin::Client(client)) => {
             reader.decoder_mut().set_max_frame_length(CLIENT_FRAME_MAX);

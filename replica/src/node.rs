@@ -2,7 +2,6 @@
 //! them apart again in the order that loses nothing.
 
 use std::any::Any;
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
@@ -34,12 +33,13 @@ use crate::first_start;
 use crate::handshake::Waiting;
 use crate::inbox::Inbox;
 use crate::listener::{self, Shell};
-use crate::outbound::Outbound;
+use crate::outbound::{Links, Outbound};
 use crate::peer_link::{LinkTask, link};
 use crate::scrub::Scrub;
 use crate::store::Store;
 use crate::store_thread::store_queue;
 use crate::verified_cache::VerifiedCache;
+use crate::weight::Lane;
 
 /// Runs a replica until `shutdown` comes or it cannot go on.
 ///
@@ -154,7 +154,7 @@ impl Node {
             .map_err(|error| RunError::Panicked(format!("during the start: {error}")))??;
 
         let replicas = membership.size().replicas();
-        let inbox = Inbox::new(replicas, limits.peer_intake_bytes, limits.client_intake_bytes);
+        let inbox = Inbox::new(replicas, &limits);
         let certified = Arc::<Certified>::default();
         let shell = Arc::new(Shell {
             me,
@@ -165,7 +165,7 @@ impl Node {
             inbox: Arc::new(inbox),
             certified: Arc::clone(&certified),
             clients: Clients::new(limits, Arc::clone(&counters)),
-            peers: Mutex::new(HashMap::new()),
+            peers: Mutex::default(),
             waiting: Waiting::new(limits.handshakes, Arc::clone(&counters)),
             no_more: CancellationToken::new(),
             stopping: CancellationToken::new(),
@@ -175,12 +175,14 @@ impl Node {
         let links = others(&setup, addresses)
             .map(|other| {
                 let (peer, address) = other?;
-                let (setup, up) = (setup.clone(), up.clone());
-                let counters = Arc::clone(&counters);
-                let (link, task) =
-                    link(setup, peer, address, limits, counters, up, links_end.clone());
-                tasks.push(task);
-                Some(link)
+                let mut link = |lane| {
+                    let (setup, address, up) = (setup.clone(), address.clone(), up.clone());
+                    let (counters, end) = (Arc::clone(&counters), links_end.clone());
+                    let (link, task) = link(setup, peer, lane, address, limits, counters, up, end);
+                    tasks.push(task);
+                    link
+                };
+                Some(Links { control: link(Lane::Control), bulk: link(Lane::Bulk) })
             })
             .collect();
         let clients = Arc::clone(&shell.clients);

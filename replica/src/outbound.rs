@@ -11,7 +11,7 @@ use elea_protocol::replica::Target;
 
 use crate::clients::Clients;
 use crate::peer_link::{Link, Parcel};
-use crate::weight;
+use crate::weight::{self, Lane};
 
 /// Something on its way out.
 #[derive(Debug)]
@@ -31,10 +31,25 @@ impl Outgoing {
     }
 }
 
+/// The two ways to one peer.
+pub(crate) struct Links {
+    pub(crate) control: Link,
+    pub(crate) bulk: Link,
+}
+
+impl Links {
+    fn send(&self, lane: Lane, parcel: &Arc<Parcel>) {
+        match lane {
+            Lane::Control => self.control.send(parcel),
+            Lane::Bulk => self.bulk.send(parcel),
+        }
+    }
+}
+
 /// All ways out.
 pub(crate) struct Outbound {
     /// By replica id; `None` at the own.
-    pub(crate) links: Vec<Option<Link>>,
+    pub(crate) links: Vec<Option<Links>>,
     pub(crate) clients: Arc<Clients>,
 }
 
@@ -44,16 +59,16 @@ impl Outbound {
         match outgoing {
             Outgoing::ToPeers { to, message } => {
                 tracing::trace!(kind = message.kind(), ?to, "send");
-                let weight = weight::message(&message);
+                let (weight, lane) = (weight::message(&message), Lane::of(&message));
                 let parcel = Arc::new(Parcel::new(ToReplica::Peer(message), weight));
                 match to {
                     Target::Others => {
-                        self.links.iter().flatten().for_each(|link| link.send(&parcel));
+                        self.links.iter().flatten().for_each(|links| links.send(lane, &parcel));
                     }
                     Target::One(id) => {
                         // The core has no reason to send to itself or to nobody.
-                        if let Some(Some(link)) = self.links.get(usize::from(id.0)) {
-                            link.send(&parcel);
+                        if let Some(Some(links)) = self.links.get(usize::from(id.0)) {
+                            links.send(lane, &parcel);
                         }
                     }
                 }

@@ -12,7 +12,7 @@ use elea_protocol::evidence::Evidence;
 use elea_protocol::id::ReplicaId;
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{
-    Farewell, Message, SlotEntry, StableProof, ToClient, ToReplica, ViewChange,
+    Farewell, Message, Origin, SlotEntry, StableProof, ToClient, ToReplica, ViewChange,
 };
 use elea_protocol::replica::Event;
 use elea_protocol::seal::{Rejection, Verified};
@@ -25,15 +25,22 @@ use crate::frames::{self, FrameError, Reader, Writer};
 use crate::handshake::{frame_counter, rejection_counter};
 use crate::limits::OVERHEAD;
 use crate::listener::Shell;
+use crate::weight::Lane;
 
 /// More signatures than this are checked elsewhere: at 40 µs each they take longer than a task
 /// should keep its thread.
 const INLINE_SIGNATURES: usize = 32;
 
 /// Serves a peer until it closes, misbehaves, dials anew or the replica stops.
-pub(crate) async fn serve(shell: &Shell, peer: ReplicaId, mut reader: Reader, mut writer: Writer) {
+pub(crate) async fn serve(
+    shell: &Shell,
+    peer: ReplicaId,
+    origin: Origin,
+    mut reader: Reader,
+    mut writer: Writer,
+) {
     let replaced = CancellationToken::new();
-    take_over(shell, peer, &replaced);
+    take_over(shell, origin, &replaced);
     shell.counters.count(Counter::PeersAdmitted);
     tracing::info!(%peer, "peer connected");
     let welcomed = timeout(shell.write_timeout(), frames::write(&mut writer, &ToClient::Welcome));
@@ -46,18 +53,18 @@ pub(crate) async fn serve(shell: &Shell, peer: ReplicaId, mut reader: Reader, mu
         },
         Ok(Err(_)) | Err(_) => None,
     };
-    forget(shell, peer, &replaced);
+    forget(shell, origin, &replaced);
     tracing::info!(%peer, farewell = ?word, "peer disconnected");
     if let Some(word) = word {
         frames::farewell(reader, writer, word).await;
     }
 }
 
-/// Closes the peer's older connection. A peer dials anew when it believes the old connection dead,
+/// Closes the peer's older connection of this lane. A peer dials anew when it believes the old connection dead,
 /// and often it is the only one of the two to know.
-fn take_over(shell: &Shell, peer: ReplicaId, replaced: &CancellationToken) {
+fn take_over(shell: &Shell, origin: Origin, replaced: &CancellationToken) {
     let mut peers = shell.peers();
-    if let Some(older) = peers.insert(peer, replaced.clone()) {
+    if let Some(older) = peers.insert(origin, replaced.clone()) {
         older.cancel();
         shell.counters.count(Counter::PeerReplaced);
     }
@@ -65,10 +72,10 @@ fn take_over(shell: &Shell, peer: ReplicaId, replaced: &CancellationToken) {
 
 /// Removes the peer's entry, unless a newer connection has taken it over. Who takes over cancels the
 /// older one under the same lock.
-fn forget(shell: &Shell, peer: ReplicaId, replaced: &CancellationToken) {
+fn forget(shell: &Shell, origin: Origin, replaced: &CancellationToken) {
     let mut peers = shell.peers();
     if !replaced.is_cancelled() {
-        peers.remove(&peer);
+        peers.remove(&origin);
     }
 }
 
@@ -97,14 +104,15 @@ async fn receive(shell: &Shell, peer: ReplicaId, reader: &mut Reader) -> Option<
             continue;
         }
         // Room comes first: a peer that sends faster than the core takes is not worth checking.
-        let Some(room) = shell.inbox.peer_room(peer, bytes + OVERHEAD).await else {
+        let lane = Lane::of(&message);
+        let Some(room) = shell.inbox.peer_room(peer, lane, bytes + OVERHEAD).await else {
             return Some(Farewell::Stopping);
         };
         let kind = message.kind();
         tracing::trace!(%peer, kind, bytes, "received");
         match open(&shell.membership, message).await {
             Ok(message) => {
-                shell.inbox.put_peer(peer, Event::Peer { from: peer, message }, room);
+                shell.inbox.put_peer(peer, lane, Event::Peer { from: peer, message }, room);
             }
             // Replicas may know different clients: who passes on what we refuse is no liar.
             Err(rejection @ (Rejection::UnknownSigner | Rejection::WeakKey)) => {

@@ -1,6 +1,12 @@
 //! The way to one peer: a connection that this replica dials and keeps alive.
 //!
-//! It carries what this replica says; what the peer says comes over the peer's own link. While the
+//! It carries what this replica says; what the peer says comes over the peer's own link.
+//!
+//! There are two to each peer, of the same kind: one for what is small and waited for, one for what is
+//! large ([`Lane`]). On one connection a vote would stand behind megabytes that somebody has fetched: in
+//! the queue, in the system's buffers on both sides, and at the receiver, who has to stop reading when it has no room for more.
+//! Frames cut small would help against the first of these only. Two connections are two flows, of which
+//! neither can hold up the other, and between which the network shares a line fairly by itself. While the
 //! peer is away, or when it reads too slowly, messages are dropped and counted: old ones would tell
 //! it nothing, and what it lacks it asks for.
 
@@ -26,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 use crate::counters::{Counter, Counters};
 use crate::frames::{self, FrameError, Reader, Writer};
 use crate::limits::Limits;
+use crate::weight::Lane;
 
 /// So many messages are taken from the queue at a time.
 const GROUP: usize = 256;
@@ -83,7 +90,8 @@ pub(crate) struct LinkTask {
     dialler: Dialler,
     pub(crate) limits: Limits,
     pub(crate) counters: Arc<Counters>,
-    /// How many links are up.
+    lane: Lane,
+    /// How many links are up, of those for what is small.
     pub(crate) up: watch::Sender<usize>,
     pub(crate) stopping: CancellationToken,
     queue: mpsc::Receiver<Arc<Parcel>>,
@@ -119,9 +127,11 @@ impl From<std::io::Error> for Down {
 }
 
 /// A link and the task that keeps it.
+#[expect(clippy::too_many_arguments, reason = "each is a part of the task")]
 pub(crate) fn link(
     setup: Setup,
     peer: ReplicaId,
+    lane: Lane,
     address: String,
     limits: Limits,
     counters: Arc<Counters>,
@@ -137,7 +147,7 @@ pub(crate) fn link(
         counters: Arc::clone(&counters),
     };
     let dialler = Dialler::new(address);
-    (link, LinkTask { setup, peer, dialler, limits, counters, up, stopping, queue, state })
+    (link, LinkTask { setup, peer, dialler, limits, counters, lane, up, stopping, queue, state })
 }
 
 impl LinkTask {
@@ -203,9 +213,9 @@ impl LinkTask {
     async fn open_challenge(&self, stream: TcpStream) -> Result<(Reader, Writer, Challenge), Down> {
         let patience = Duration::from_millis(self.limits.write_timeout_ms);
         let (mut reader, mut writer) = frames::split(stream, FRAME_MAX, patience)?;
-        let (genesis, origin) = (self.setup.membership.genesis(), Origin::Replica(self.setup.id));
+        let genesis = self.setup.membership.genesis();
         // At once: a peer that is flooded with connections keeps this one.
-        let body = KnockBody { origin, to: self.peer };
+        let body = KnockBody { origin: self.origin(), to: self.peer };
         let knock = sign_knock(&*self.setup.signer, genesis, body);
         frames::write(&mut writer, &ToReplica::Knock(knock)).await?;
         let not_the_peer = |what: String| Err(Down::NotThePeer(what));
@@ -229,6 +239,19 @@ impl LinkTask {
         Ok((reader, writer, challenge))
     }
 
+    fn origin(&self) -> Origin {
+        match self.lane {
+            Lane::Control => Origin::Replica(self.setup.id),
+            Lane::Bulk => Origin::Bulk(self.setup.id),
+        }
+    }
+
+    fn count_up(&self, change: impl FnOnce(&mut usize)) {
+        if self.lane == Lane::Control {
+            self.up.send_modify(change);
+        }
+    }
+
     /// Says who we are.
     async fn greet(
         &self,
@@ -236,8 +259,7 @@ impl LinkTask {
         mut writer: Writer,
         challenge: Challenge,
     ) -> Result<(Reader, Writer), Down> {
-        let origin = Origin::Replica(self.setup.id);
-        let body = HelloBody { origin, to: self.peer, nonce: challenge.nonce };
+        let body = HelloBody { origin: self.origin(), to: self.peer, nonce: challenge.nonce };
         let hello = sign_hello(&*self.setup.signer, self.setup.membership.genesis(), body);
         frames::write(&mut writer, &ToReplica::Hello(hello)).await?;
         match frames::read_to_client(&mut reader).await? {
@@ -251,12 +273,12 @@ impl LinkTask {
     async fn carry(&mut self, reader: Reader, writer: Writer) -> Down {
         self.empty();
         self.state.up.store(true, Ordering::Relaxed);
-        self.up.send_modify(|up| *up += 1);
+        self.count_up(|up| *up += 1);
         self.counters.count(Counter::LinksUp);
         tracing::info!(peer = %self.peer, address = self.dialler.address(), "link up");
         let why = self.pump(reader, writer).await.err().unwrap_or(Down::Stopping);
         self.state.up.store(false, Ordering::Relaxed);
-        self.up.send_modify(|up| *up -= 1);
+        self.count_up(|up| *up -= 1);
         self.empty();
         why
     }

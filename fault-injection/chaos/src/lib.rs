@@ -21,6 +21,7 @@ pub mod contest;
 pub mod disk;
 pub mod faults;
 pub mod fleet;
+pub mod greedy;
 pub mod havoc;
 pub mod kill_all;
 pub mod large;

@@ -326,6 +326,7 @@ fn gather<'a>(
         | Message::Status(_)
         | Message::Fetch(_)
         | Message::Requests(_)
+        | Message::Waiting(_)
         | Message::State(_)
         | Message::Suspect(_)
         | Message::Enrol(_)

@@ -37,6 +37,7 @@ pub fn message_leaves(
         | Message::Status(_)
         | Message::Fetch(_)
         | Message::Requests(_)
+        | Message::Waiting(_)
         | Message::Slots(_)
         | Message::Branch(_)
         | Message::State(_)

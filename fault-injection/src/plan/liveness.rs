@@ -49,6 +49,7 @@ pub fn plan(seed: u64) -> Plan {
     if draft.plan.component.is_none() && draft.rng.one_in(4) {
         draft.short_suffix();
     }
+    draft.passes_on();
     draft.done()
 }
 

@@ -14,6 +14,7 @@ mod request;
 mod standing;
 mod status;
 mod view_change;
+mod waiting;
 mod wire;
 
 use serde::{Deserialize, Serialize};
@@ -42,6 +43,7 @@ pub use status::{Position, Status};
 pub use view_change::{
     Campaign, NewView, NewViewHeader, Suspect, VIEW_MAX, ViewChange, changes_digest,
 };
+pub use waiting::{WAITING_MAX, Waiting, WaitingRequest};
 pub use wire::{
     Challenge, DiskHealth, Farewell, Hello, HelloBody, Knock, KnockBody, NodeStatus, Origin,
     ToClient, ToReplica, Transferring, WIRE_VERSION,
@@ -99,6 +101,8 @@ pub enum Message {
     Enrol(Signed<Enrol>),
     /// Which life of the receiver the sender heard of first.
     Enrolled(Signed<Enrolled>),
+    /// Requests that wait at the sender, by name.
+    Waiting(Waiting),
 }
 
 impl Message {
@@ -123,6 +127,7 @@ impl Message {
             Self::Evidence(_) => "evidence",
             Self::Enrol(_) => "enrol",
             Self::Enrolled(_) => "enrolled",
+            Self::Waiting(_) => "waiting",
         }
     }
 }

@@ -41,6 +41,8 @@ pub enum Origin {
     Replica(ReplicaId),
     /// A client, or an operator's tool that holds a client's key.
     Client(ClientId),
+    /// A member, on its second connection: for what is large and can wait.
+    Bulk(ReplicaId),
 }
 
 /// What the answer to a challenge signs.
@@ -65,6 +67,19 @@ impl Origin {
                 to.put_u8(1);
                 to.put_client(id);
             }
+            Self::Bulk(id) => {
+                to.put_u8(2);
+                to.put_u8(id.0);
+            }
+        }
+    }
+
+    /// The member, where it is one.
+    #[must_use]
+    pub fn replica(&self) -> Option<ReplicaId> {
+        match self {
+            Self::Replica(id) | Self::Bulk(id) => Some(*id),
+            Self::Client(_) => None,
         }
     }
 }

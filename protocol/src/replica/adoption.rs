@@ -499,7 +499,9 @@ impl<A: Application> Replica<A> {
             | Message::Checkpoint(_)
             | Message::Stable(_)
             | Message::Slots(_)
-            | Message::Branch(_) => {}
+            | Message::Branch(_)
+            // It is named again.
+            | Message::Waiting(_) => {}
             Message::Status(_)
             | Message::Fetch(_)
             | Message::State(_)

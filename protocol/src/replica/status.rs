@@ -10,7 +10,7 @@ use crate::application::Application;
 use crate::codec;
 use crate::evidence::Evidence;
 use crate::id::{Instant, ReplicaId, Slot, View};
-use crate::message::{Checkpoint, Commit, Message, Position, Status};
+use crate::message::{Checkpoint, Commit, Message, Position, Status, WaitingRequest};
 use crate::seal::Signed;
 
 /// What is known of another replica.
@@ -31,6 +31,8 @@ pub(super) struct Peer {
     pub(super) credit: Credit,
     /// The stamp of its newest fetch.
     pub(super) fetch_stamp: u64,
+    /// What waits there, as it said last.
+    pub(super) waiting: Vec<WaitingRequest>,
     pub(super) budget: Budget,
     /// Pieces of states that it sent and that were not of the certified state.
     pub(super) pieces_refused: u64,

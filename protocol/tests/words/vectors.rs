@@ -155,7 +155,9 @@ fn what_is_signed_and_hashed_never_changes() {
     let life = Life([6; 16]);
     line(&mut text, "enrolment", &genesis, &Enrol { life });
     line(&mut text, "enrolled", &genesis, &Enrolled { replica: ReplicaId(3), life });
-    for origin in [Origin::Replica(ReplicaId(3)), Origin::Client(name.client)] {
+    let origins =
+        [Origin::Replica(ReplicaId(3)), Origin::Client(name.client), Origin::Bulk(ReplicaId(3))];
+    for origin in origins {
         let hello = HelloBody { origin, to: ReplicaId(1), nonce: [0xdd; 32] };
         line(&mut text, "hello", &genesis, &hello);
     }

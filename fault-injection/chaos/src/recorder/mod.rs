@@ -244,7 +244,7 @@ impl Ear {
             }
             (ToReplica::Hello(hello), from) => {
                 let named = match (hello.body.origin, from) {
-                    (Origin::Replica(id), Party::Replica(who)) => id == who,
+                    (Origin::Replica(id) | Origin::Bulk(id), Party::Replica(who)) => id == who,
                     (Origin::Client(_), Party::Client(_)) => true,
                     _ => false,
                 };

@@ -42,6 +42,7 @@ impl Ear {
             // Evidence never comes here: that there is any is a violation.
             Message::Fetch(_)
             | Message::Requests(_)
+            | Message::Waiting(_)
             | Message::State(_)
             | Message::Enrol(_)
             | Message::Evidence(_) => Ok(()),
