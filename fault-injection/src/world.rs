@@ -250,6 +250,18 @@ impl<S: Subject> World<S> {
         }
     }
 
+    /// A load of each honest client every `pause`, from now on and before `until`.
+    pub fn load_evenly(&mut self, until: u64, pause: u64) {
+        for index in 0..u16::try_from(self.plan.patrons.len()).expect("few clients") {
+            let mut at = self.now;
+            while at < until {
+                self.loads_left += 1;
+                self.push(at, Happening::Load { index });
+                at += pause;
+            }
+        }
+    }
+
     fn mark_plan(&mut self) {
         if self.plan.is_first_start {
             self.coverage.mark("first start");
@@ -575,7 +587,7 @@ impl<S: Subject> World<S> {
 
     /// Puts bytes on a link.
     pub fn transmit(&mut self, from: Party, to: Party, bytes: &Bytes, kind: &'static str) {
-        let arrivals = self.network.arrivals(from, to, kind);
+        let arrivals = self.network.arrivals(self.now, from, to, kind, bytes.len());
         match arrivals.len() {
             0 => self.coverage.mark("message lost"),
             1 => {}

@@ -1,6 +1,7 @@
 //! `elea status`: what each replica says of itself.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{ContentArrangement, Table};
@@ -15,6 +16,9 @@ use crate::cluster::by_reason;
 use crate::commands;
 use crate::failure::{Failure, Outcome};
 use crate::output;
+
+/// A disk that takes so many microseconds for a write is named.
+const SLOW_SYNC: u64 = 250_000;
 
 /// What became of asking one replica.
 pub struct Row {
@@ -118,6 +122,12 @@ fn row_json(row: &Row) -> Json {
     });
     let refused: Map<_, _> =
         status.refused.iter().map(|(by, pieces)| (by.to_string(), (*pieces).into())).collect();
+    let round_trips: Map<_, _> = status
+        .pace
+        .others
+        .iter()
+        .map(|other| (other.of.to_string(), other.round_trip.map(millis).into()))
+        .collect();
     let counters: Map<_, _> =
         status.counters.iter().map(|(name, count)| (name.clone(), (*count).into())).collect();
     json!({
@@ -142,11 +152,18 @@ fn row_json(row: &Row) -> Json {
             DiskHealth::Damaged(what) => Some(what),
             DiskHealth::Sound | DiskHealth::Full => None,
         },
+        "sync_ms": status.pace.sync.map(millis),
+        "patience_ms": status.pace.patience,
+        "round_trips_ms": round_trips,
         "transfer": transfer,
         "pieces_refused": refused,
         "keys_in_two_places": status.doubled.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "counters": counters,
     })
+}
+
+fn millis(micros: u64) -> f64 {
+    Duration::from_micros(micros).as_secs_f64() * 1000.0
 }
 
 /// Whether it votes, in a word.
@@ -233,6 +250,10 @@ fn remarks(rows: &[Row]) -> Vec<String> {
             DiskHealth::Damaged(what) => {
                 remarks.push(format!("{id} has a damaged disk: {}", what.escape_debug()));
             }
+        }
+        if let Some(sync) = status.pace.sync.filter(|sync| *sync >= SLOW_SYNC) {
+            let seconds = Duration::from_micros(sync).as_secs_f64();
+            remarks.push(format!("{id} has a slow disk: a write takes {seconds:.2} s to be on it"));
         }
         remarks.extend(status.refused.iter().map(|(by, pieces)| {
             format!(

@@ -22,6 +22,7 @@ pub mod chart;
 pub mod condition;
 pub mod contest;
 pub mod disk;
+pub mod failover;
 pub mod faults;
 pub mod fleet;
 pub mod havoc;

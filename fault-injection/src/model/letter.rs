@@ -128,7 +128,11 @@ fn detail(message: &Message, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Message::Enrolled(word) => {
             write!(f, ": {:?} was the first of {}", word.body.life, word.body.replica)
         }
-        Message::Requests(_) | Message::Slots(_) | Message::Branch(_) | Message::State(_) => Ok(()),
+        Message::Requests(_)
+        | Message::Slots(_)
+        | Message::Branch(_)
+        | Message::State(_)
+        | Message::Pulse(_) => Ok(()),
     }
 }
 

@@ -17,6 +17,7 @@ pub mod safety;
 mod shape;
 pub mod twins;
 pub mod villains;
+pub mod waits;
 
 use elea_protocol::id::ReplicaId;
 use elea_protocol::message::Level;
@@ -125,6 +126,28 @@ impl Component {
     }
 }
 
+/// What is asked of how fast a world is, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Judgement {
+    /// A second after the faults, answers come as fast as they came in this time before them.
+    NoHangover {
+        /// From when on.
+        from: u64,
+        /// Until when.
+        until: u64,
+    },
+    /// A while after the faults, answers take no longer than this in the mean (L3).
+    Lazy {
+        /// How long, in microseconds.
+        bound: u64,
+    },
+    /// Nothing is wrong, and after the first so many views none begins any more.
+    Steady {
+        /// How many.
+        views: u64,
+    },
+}
+
 /// A world, before it begins. Times are in microseconds.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -167,6 +190,8 @@ pub struct Plan {
     pub patrons: Vec<PatronPlan>,
     /// The hostile clients.
     pub hostiles: Vec<&'static str>,
+    /// How fast it has to be, if that is asked.
+    pub judgement: Option<Judgement>,
     /// What is special about this world, for the coverage.
     pub shapes: Vec<&'static str>,
 }
@@ -218,8 +243,13 @@ impl Plan {
             size,
             twins: Vec::new(),
             real_signatures: false,
-            // Pages that want checkpoints of quiet heads say so.
-            tuning: Tuning { checkpoint_delay_ms: NEVER_MS, ..Tuning::default() },
+            // Pages that want checkpoints of quiet heads say so, and nothing is measured where it is
+            // written when what happens.
+            tuning: Tuning {
+                checkpoint_delay_ms: NEVER_MS,
+                request_timeout_min_ms: Tuning::default().request_timeout_ms,
+                ..Tuning::default()
+            },
             link: Link::steady(MILLI),
             special: Vec::new(),
             walls: Vec::new(),
@@ -234,6 +264,7 @@ impl Plan {
             sync_max: vec![0; usize::from(replicas)],
             patrons: Vec::new(),
             hostiles: Vec::new(),
+            judgement: None,
             shapes: Vec::new(),
         }
     }

@@ -203,6 +203,7 @@ impl<A: Application> Replica<A> {
             transfer: self.transferring(),
             refused: self.peers.iter().filter_map(refused).collect(),
             doubled,
+            pace: self.pace(),
             counters,
         };
         let signed = self.sign(body);

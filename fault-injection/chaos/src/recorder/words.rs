@@ -44,6 +44,7 @@ impl Ear {
             | Message::Requests(_)
             | Message::State(_)
             | Message::Enrol(_)
+            | Message::Pulse(_)
             | Message::Evidence(_) => Ok(()),
             Message::Enrolled(word) => {
                 let known =
