@@ -461,7 +461,7 @@ fn a_primary_never_orders_what_its_backups_would_refuse() {
         note(&bench.ask(request), &mut orders, &mut mark);
     }
     for _ in 0..4 {
-        let synced = Event::Synced(elea_protocol::replica::Mark(mark));
+        let synced = Event::Synced(Mark(mark));
         note(&bench.handle(synced), &mut orders, &mut mark);
     }
     assert!(orders.iter().any(|order| order.body.requests.contains(&z.digest())));
