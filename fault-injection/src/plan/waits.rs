@@ -45,7 +45,14 @@ fn calm(draft: &mut Draft) {
     plan.sync_max = vec![4 * MILLI; 4];
     plan.heal_at = 20 * SECOND;
     let taste = *draft.rng.pick(&[Taste::Weak, Taste::Strong]);
-    plan.patrons = vec![PatronPlan { sessions: 1, loads: 60, late_loads: 0, taste }];
+    plan.patrons = vec![PatronPlan {
+        sessions: 1,
+        loads: 60,
+        late_loads: 0,
+        taste,
+        one_shot: false,
+        key_of: None,
+    }];
 }
 
 /// Every sync takes a second, more or less.
