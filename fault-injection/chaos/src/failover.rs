@@ -41,6 +41,8 @@ pub async fn run(order: &Order) -> Result<Json, Violation> {
         clients: 1,
         in_namespaces: false,
         is_large: false,
+        has_hostile: false,
+        strangers: 0,
     };
     let mut fleet = Fleet::new(&plan).await?;
     let ids: Vec<ReplicaId> = fleet.ids().collect();
