@@ -25,7 +25,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::codec::{Framed, FramedRead, FramedWrite, LengthDelimitedCodec};
 
 use crate::error::ReplicaNote;
-use crate::link::{Awaited, INBOUND_MAX, Inbound, Link, Said};
+use crate::link::{Awaited, INBOUND_MAX, Inbound, Link, Question, Said};
 
 /// How long each step of the way to a replica may take: to be reached, and to let us in.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
@@ -258,11 +258,11 @@ impl Connection {
                 Some(Said::Refusal(self.membership.open(refusal)?))
             }
             ToClient::Busy(name) => self.awaited.holds(&name).then_some(Said::Busy(name)),
-            ToClient::Session(_) | ToClient::Status(_) | ToClient::Evidence(_)
-                if !self.link.expects_report() =>
-            {
+            ToClient::Session(_) if !self.link.expects(Question::Session) => None,
+            ToClient::Status(status) if !self.link.expects(Question::Status(status.body.nonce)) => {
                 None
             }
+            ToClient::Evidence(_) if !self.link.expects(Question::Evidence) => None,
             ToClient::Session(report) if report.by != me => return Err(others),
             ToClient::Session(report) => Some(Said::Session(self.membership.open(report)?)),
             ToClient::Status(status) if status.by != me => return Err(others),

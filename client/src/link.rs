@@ -1,7 +1,6 @@
 //! What connection tasks and the owner of the sessions share.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -23,6 +22,9 @@ const WAITING_BYTES_MAX: usize = 32 << 20;
 /// Messages of one replica that wait to be handled. A replica that floods waits for itself only.
 pub(crate) const INBOUND_MAX: usize = 64;
 
+/// Questions for its status that one replica may leave open; those before them are given up.
+const STATUSES_MAX: usize = 64;
+
 /// What waits to be sent to one replica, and how the connection is.
 #[derive(Debug)]
 pub(crate) struct Link {
@@ -33,7 +35,7 @@ pub(crate) struct Link {
     more: Notify,
     note: Mutex<ReplicaNote>,
     /// Questions sent and not answered: reports beyond that are dropped unread.
-    asked: AtomicUsize,
+    asked: Mutex<Asked>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -48,20 +50,19 @@ impl Link {
             waiting: Mutex::default(),
             more: Notify::new(),
             note: Mutex::new(ReplicaNote::Connecting),
-            asked: AtomicUsize::new(0),
+            asked: Mutex::default(),
         }
     }
 
     /// A question goes out, to which one report may come back.
-    pub fn ask(&self, frame: Bytes) {
-        self.asked.fetch_add(1, Ordering::Relaxed);
+    pub fn ask(&self, question: Question, frame: Bytes) {
+        lock(&self.asked).add(question);
         self.push(frame);
     }
 
-    /// Whether a report was asked for; each answer uses up one question.
-    pub fn expects_report(&self) -> bool {
-        let less = |asked: usize| asked.checked_sub(1);
-        self.asked.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
+    /// Whether this was asked; each answer uses up one question.
+    pub fn expects(&self, question: Question) -> bool {
+        lock(&self.asked).take(question)
     }
 
     pub fn push(&self, frame: Bytes) {
@@ -98,6 +99,56 @@ impl Link {
 
     pub fn note(&self) -> ReplicaNote {
         lock(&self.note).clone()
+    }
+}
+
+/// What a replica is asked for besides answers to requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Question {
+    /// How a session is.
+    Session,
+    /// How it is itself, with a number of our own that its answer repeats.
+    Status(u64),
+    /// Which proofs it holds.
+    Evidence,
+}
+
+/// Questions that are open, each kind by itself: what another process with this key asked is answered
+/// here, too, and must not take the place of what this one waits for.
+#[derive(Debug, Default)]
+struct Asked {
+    sessions: usize,
+    evidence: usize,
+    /// The newest ones.
+    statuses: VecDeque<u64>,
+}
+
+impl Asked {
+    fn add(&mut self, question: Question) {
+        match question {
+            Question::Session => self.sessions += 1,
+            Question::Evidence => self.evidence += 1,
+            Question::Status(nonce) => {
+                self.statuses.push_back(nonce);
+                if self.statuses.len() > STATUSES_MAX {
+                    self.statuses.pop_front();
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, question: Question) -> bool {
+        let count = match question {
+            Question::Session => &mut self.sessions,
+            Question::Evidence => &mut self.evidence,
+            Question::Status(nonce) => {
+                let at = self.statuses.iter().position(|asked| *asked == nonce);
+                return at.and_then(|at| self.statuses.remove(at)).is_some();
+            }
+        };
+        let is_open = *count > 0;
+        *count = count.saturating_sub(1);
+        is_open
     }
 }
 

@@ -22,7 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use crate::error::Error;
-use crate::link::{Awaited, Inbound, Links, Said};
+use crate::link::{Awaited, Inbound, Links, Question, Said};
 use crate::live::Live;
 use crate::opening::{Opening, Used};
 use crate::sessions::{SessionError, Sessions};
@@ -165,15 +165,20 @@ impl Owner {
     }
 
     pub(crate) fn broadcast(&self, to: Option<ReplicaId>, message: &ToReplica) {
-        let question = matches!(
-            message,
-            ToReplica::AskSession(_) | ToReplica::AskStatus(_) | ToReplica::AskEvidence
-        );
+        let question = match message {
+            ToReplica::AskSession(_) => Some(Question::Session),
+            ToReplica::AskStatus(nonce) => Some(Question::Status(*nonce)),
+            ToReplica::AskEvidence => Some(Question::Evidence),
+            _ => None,
+        };
         // Encoded once for all. What the core makes is within bounds.
         let Ok(frame) = codec::encode(message) else { return };
         for link in self.parts.links.iter().filter(|link| to.is_none_or(|id| id == link.id)) {
             let frame: Bytes = frame.clone();
-            if question { link.ask(frame) } else { link.push(frame) }
+            match question {
+                Some(question) => link.ask(question, frame),
+                None => link.push(frame),
+            }
         }
     }
 

@@ -43,6 +43,8 @@ pub enum Manner {
     Forger,
     /// Closes the connection after each answer.
     Fickle,
+    /// Answers here, too, what another process with this key has asked, and before.
+    Shared,
 }
 
 /// The history that all honest replicas have, and what they saw.
@@ -182,6 +184,12 @@ impl Replica {
                 let answers = self.replies(&request);
                 self.taken.send_modify(|taken| *taken += 1);
                 if self.manner == Manner::Mute { Vec::new() } else { answers }
+            }
+            ToReplica::AskStatus(nonce) if self.manner == Manner::Shared => {
+                let others = self.answer(ToReplica::AskSession(SessionId(7)));
+                let others = others.into_iter().chain([ToClient::Evidence(self.proofs())]);
+                let statuses = [nonce ^ 1, nonce].map(|nonce| Box::new(self.status(nonce)));
+                others.chain(statuses.map(ToClient::Status)).collect()
             }
             ToReplica::AskStatus(nonce) => vec![ToClient::Status(Box::new(self.status(nonce)))],
             ToReplica::AskEvidence => vec![ToClient::Evidence(self.proofs())],

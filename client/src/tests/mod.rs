@@ -194,6 +194,18 @@ async fn every_replica_is_asked_how_it_is() {
 }
 
 #[tokio::test]
+async fn what_another_process_with_the_same_key_asked_does_not_use_up_the_own_question() {
+    let mut manners = HONEST;
+    manners[1] = Manner::Shared;
+    let world = World::start(&manners).await;
+    let client = connect(&world).await;
+    for _ in 0..3 {
+        let status = client.status().await;
+        assert!(status.iter().all(|(_, status)| status.is_ok()), "{status:?}");
+    }
+}
+
+#[tokio::test]
 async fn proofs_are_checked_and_whoever_shows_a_false_one_is_not_heard() {
     let mut manners = HONEST;
     manners[1] = Manner::Forger;
