@@ -244,6 +244,9 @@ pub struct Replica {
     /// (the default)
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub scrub_pause: Option<Duration>,
+    /// How much of the disk to read in a second for that, at most, in MiB; 8 if not given
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    pub scrub_rate: Option<u64>,
     /// Write nothing while less than this is free on the disk, in MiB; 256 if not given
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(0..=1 << 20))]
     pub disk_reserve: Option<u64>,

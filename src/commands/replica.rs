@@ -157,6 +157,9 @@ fn limits(args: &Replica) -> Limits {
     if let Some(pause) = args.scrub_pause {
         limits.scrub_pause_ms = millis(pause);
     }
+    if let Some(mebibytes) = args.scrub_rate {
+        limits.scrub_bytes_per_second = mebibytes << 20;
+    }
     if let Some(mebibytes) = args.disk_reserve {
         limits.disk_reserve_bytes = mebibytes << 20;
     }
