@@ -179,7 +179,7 @@ fn legend(svg: &mut String) {
         ("strong", STRONG),
         ("weak", WEAK),
         ("fault of the network", colour(Class::Network)),
-        ("slow", colour(Class::Lasting)),
+        ("slow, or clocks", colour(Class::Lasting)),
         ("fault of replicas", colour(Class::Replicas)),
         ("hostile client", colour(Class::Clients)),
         ("owed and late", LATE),

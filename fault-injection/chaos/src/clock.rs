@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use elea_fault_injection::rng::Rng;
 use elea_protocol::id::ReplicaId;
@@ -24,6 +25,14 @@ const PLACES: &[&str] = &[
 pub const MISSING: &str =
     "libfaketime is not installed (Debian: apt-get install faketime), so no clock can be set";
 
+/// So long after a file is written every process that reads it goes by it: libfaketime reads it once a
+/// second.
+pub const READ_WITHIN: Duration = Duration::from_secs(2);
+
+/// Clocks that differ by less than this agree, in seconds: half of `max_clock_drift_ms` as it is by
+/// default.
+const AGREE_WITHIN: u64 = 5;
+
 /// The clocks of all replicas of a cluster.
 #[derive(Clone, Debug)]
 pub struct Clocks {
@@ -32,13 +41,14 @@ pub struct Clocks {
 }
 
 impl Clocks {
-    /// Clocks that are right, of so many replicas, kept in this folder. `None` where there is no
-    /// libfaketime.
+    /// Clocks that are right, of so many replicas, kept in this folder, which is made. `None` where there
+    /// is no libfaketime.
     ///
     /// # Errors
     /// A file cannot be written.
     pub fn new(folder: &Path, replicas: u8) -> io::Result<Option<Self>> {
         let Some(clocks) = Self::kept_in(folder) else { return Ok(None) };
+        fs::create_dir_all(folder)?;
         (0..replicas).try_for_each(|id| clocks.set(ReplicaId(id), &Setting::RIGHT))?;
         Ok(Some(clocks))
     }
@@ -67,16 +77,29 @@ impl Clocks {
         fs::rename(next, self.file(id))
     }
 
-    /// What a replica's process must find in its environment.
+    /// To be loaded by processes.
     #[must_use]
-    pub fn environment(&self, id: ReplicaId) -> Vec<(&'static str, OsString)> {
+    pub fn library(&self) -> PathBuf {
+        self.library.clone()
+    }
+
+    /// What a replica's process must find in its environment, with [`Self::library`] loaded.
+    #[must_use]
+    pub fn variables(&self, id: ReplicaId) -> Vec<(&'static str, OsString)> {
         vec![
-            ("LD_PRELOAD", self.library.clone().into()),
             ("FAKETIME_TIMESTAMP_FILE", self.file(id).into()),
             ("FAKETIME_CACHE_DURATION", "1".into()),
             ("DONT_FAKE_MONOTONIC", "1".into()),
             ("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()),
         ]
+    }
+
+    /// The same with the library.
+    #[must_use]
+    pub fn environment(&self, id: ReplicaId) -> Vec<(&'static str, OsString)> {
+        let mut all = self.variables(id);
+        all.push(("LD_PRELOAD", self.library.clone().into()));
+        all
     }
 }
 
@@ -110,6 +133,21 @@ impl Setting {
         }
     }
 
+    /// One for many at once: a few minutes off, so that the next time can be further ahead than time
+    /// was ever pushed.
+    pub fn wrong_for_many(rng: &mut Rng) -> Self {
+        let far = i64::try_from(rng.between(20, 600)).expect("minutes");
+        // Ahead is what leaves traces when it is set right.
+        Self::off_by(if rng.one_in(4) { -far } else { far })
+    }
+
+    /// Whether two replicas with clocks that are set so go by the same time, and go on doing so.
+    #[must_use]
+    pub fn agrees_with(&self, other: &Self) -> bool {
+        let is_steady = self.rate == 1000 && other.rate == 1000;
+        is_steady && self.seconds.abs_diff(other.seconds) < AGREE_WITHIN
+    }
+
     /// In words, for the report.
     #[must_use]
     pub fn words(&self) -> String {
@@ -129,6 +167,8 @@ impl Setting {
 
 #[cfg(test)]
 mod tests {
+    use elea_protocol::tuning::Tuning;
+
     use super::*;
 
     #[test]
@@ -141,5 +181,18 @@ mod tests {
         assert!(wrong.iter().all(|setting| *setting != Setting::RIGHT));
         assert!(wrong.iter().any(|setting| setting.rate != 1000));
         assert!(wrong.iter().any(|setting| setting.seconds < 0));
+    }
+
+    #[test]
+    fn clocks_agree_that_are_off_by_about_the_same_and_keep_their_speed() {
+        let off = Setting::off_by;
+        assert!(off(60).agrees_with(&off(60)) && off(-2).agrees_with(&off(2)));
+        assert!(!off(5).agrees_with(&Setting::RIGHT) && !off(i64::MIN).agrees_with(&off(i64::MAX)));
+        let fast = Setting { seconds: 0, rate: 2000 };
+        assert!(!fast.agrees_with(&fast) && !Setting::RIGHT.agrees_with(&fast));
+        assert_eq!(AGREE_WITHIN * 2000, Tuning::default().max_clock_drift_ms);
+        let mut rng = Rng::new(2);
+        let mut many = (0..64).map(|_| Setting::wrong_for_many(&mut rng));
+        assert!(many.all(|setting| !setting.agrees_with(&Setting::RIGHT)));
     }
 }

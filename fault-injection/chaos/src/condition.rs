@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use elea_protocol::id::ReplicaId;
 
+use crate::clock::Setting;
 use crate::proxy::Link;
 use crate::tap::{Party, Wire};
 
@@ -42,6 +43,16 @@ pub enum Ill {
         /// How they treat what passes.
         link: Link,
     },
+    /// The wall clock of a replica is set so.
+    Clock {
+        /// Whose.
+        who: ReplicaId,
+        /// How.
+        setting: Setting,
+    },
+    /// The wall clock of a replica was set just now, and whether it already goes by that is not
+    /// known.
+    ClockInDoubt(ReplicaId),
     /// Each sync takes so much longer, at one replica or at all.
     SlowDisk {
         /// Whose.
@@ -49,6 +60,16 @@ pub enum Ill {
         /// By how much.
         delay: Duration,
     },
+}
+
+/// How a replica's clock is set, by the last of these that says so.
+#[must_use]
+pub fn clock_setting(id: ReplicaId, ills: &[Ill]) -> Setting {
+    let last = ills.iter().rev().find_map(|ill| match ill {
+        Ill::Clock { who, setting } if *who == id => Some(*setting),
+        _ => None,
+    });
+    last.unwrap_or(Setting::RIGHT)
 }
 
 /// How a way treats what passes, when all that is wrong is taken together.
@@ -82,7 +103,7 @@ impl Treatment {
     fn suffers(&mut self, wire: Wire, ill: &Ill) {
         let (from, to) = (wire.from, Party::Replica(wire.to));
         match ill {
-            Ill::Down(_) | Ill::SlowDisk { .. } => {}
+            Ill::Down(_) | Ill::SlowDisk { .. } | Ill::Clock { .. } | Ill::ClockInDoubt(_) => {}
             Ill::Split { sides: [one, other], abrupt } => {
                 let crosses =
                     |a: &BTreeSet<Party>, b: &BTreeSet<Party>| a.contains(&from) && b.contains(&to);

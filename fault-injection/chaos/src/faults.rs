@@ -29,6 +29,10 @@ pub enum Kind {
     SlowDisk,
     /// All disks are.
     SlowDisks,
+    /// The wall clock of one replica is wrong.
+    Clock,
+    /// Those of half of them are, or of all, by the same.
+    Clocks,
     /// One replica dies.
     KillOne,
     /// All die.
@@ -61,7 +65,7 @@ pub enum Class {
 
 impl Kind {
     /// All that happen to the cluster; those of hostile clients come on top.
-    const OF_THE_CLUSTER: [Self; 17] = [
+    const OF_THE_CLUSTER: [Self; 19] = [
         Self::Partition,
         Self::OneWay,
         Self::Delay,
@@ -73,6 +77,8 @@ impl Kind {
         Self::SlowReplica,
         Self::SlowDisk,
         Self::SlowDisks,
+        Self::Clock,
+        Self::Clocks,
         Self::KillOne,
         Self::KillAll,
         Self::Freeze,
@@ -103,6 +109,8 @@ impl Kind {
             Self::SlowReplica => "slow line, replica",
             Self::SlowDisk => "slow disk",
             Self::SlowDisks => "slow disks",
+            Self::Clock => "wrong clock",
+            Self::Clocks => "wrong clocks",
             Self::KillOne => "kill one",
             Self::KillAll => "kill all",
             Self::Freeze => "freeze",
@@ -124,9 +132,12 @@ impl Kind {
             | Self::Bandwidth
             | Self::Reset
             | Self::Namespace => Class::Network,
-            Self::SlowClient | Self::SlowReplica | Self::SlowDisk | Self::SlowDisks => {
-                Class::Lasting
-            }
+            Self::SlowClient
+            | Self::SlowReplica
+            | Self::SlowDisk
+            | Self::SlowDisks
+            | Self::Clock
+            | Self::Clocks => Class::Lasting,
             Self::KillOne
             | Self::KillAll
             | Self::Freeze

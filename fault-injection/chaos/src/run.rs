@@ -14,10 +14,11 @@ use elea_protocol::id::ReplicaId;
 use serde_json::Value as Json;
 
 use crate::chart;
+use crate::clock::{self, Clocks};
 use crate::disk::SmallDisk;
 use crate::faults::Kind;
 use crate::fleet::{Fleet, Plan, harness};
-use crate::havoc::{Clients, Havoc, Means};
+use crate::havoc::{Clients, Havoc, Means, WRONG_CLOCK_TOLD};
 use crate::hostile::Mischief;
 use crate::kill_all::sound;
 use crate::lookout;
@@ -44,10 +45,6 @@ const LOOKOUT: usize = HONEST + Mischief::ALL.len();
 
 /// How often each writer asks for something at each level, whatever else it does.
 const STEADY: Duration = Duration::from_millis(100);
-
-/// Why clocks are left alone.
-const CLOCKS: &str = "a time namespace moves the monotonic clock and not the wall clock, and the \
-                      wall clock is the whole machine's";
 
 /// What to do.
 #[derive(Clone, Debug)]
@@ -103,8 +100,8 @@ pub async fn run(order: &Order) -> Result<Json, Violation> {
         is_large: false,
     };
     let mut fleet = Fleet::new(&plan).await?;
-    let mut left_out = vec![("clock steps", CLOCKS.to_owned())];
-    let means = means(&mut fleet, &mut rng, &mut left_out);
+    let mut left_out = Vec::new();
+    let means = means(order, &mut fleet, &mut rng, &mut left_out);
     let enabled = enabled(order, &means, &mut left_out);
     let ids: Vec<ReplicaId> = fleet.ids().collect();
     fleet.start(&ids).await?;
@@ -150,6 +147,7 @@ fn enabled(order: &Order, means: &Means, left_out: &mut Vec<(&'static str, Strin
     let can = |kind: &Kind| match kind {
         Kind::DiskFull => means.small.is_some(),
         Kind::SlowDisk | Kind::SlowDisks => means.slow.is_some(),
+        Kind::Clock | Kind::Clocks => means.clocks.is_some(),
         Kind::Namespace => order.in_namespaces,
         Kind::Hostile(_) => order.has_hostile,
         _ => order.has_faults,
@@ -158,9 +156,14 @@ fn enabled(order: &Order, means: &Means, left_out: &mut Vec<(&'static str, Strin
     Kind::all().into_iter().filter(|kind| can(kind) && is_wanted(kind)).collect()
 }
 
-/// What makes some faults possible, where it can be had: a disk of its own for one replica, and slow
-/// syncs for all.
-fn means(fleet: &mut Fleet, rng: &mut Rng, left_out: &mut Vec<(&'static str, String)>) -> Means {
+/// What makes some faults possible, where it can be had: a disk of its own for one replica, slow syncs
+/// for all, and clocks.
+fn means(
+    order: &Order,
+    fleet: &mut Fleet,
+    rng: &mut Rng,
+    left_out: &mut Vec<(&'static str, String)>,
+) -> Means {
     let replicas: Vec<ReplicaId> = fleet.ids().collect();
     let who = *rng.pick(&replicas);
     let small = match SmallDisk::mount(fleet.path("small-disk")) {
@@ -186,7 +189,27 @@ fn means(fleet: &mut Fleet, rng: &mut Rng, left_out: &mut Vec<(&'static str, Str
             None
         }
     };
-    Means { small, slow }
+    let clocks = clocks(order, fleet).unwrap_or_else(|why| {
+        left_out.push((Kind::Clock.word(), why));
+        None
+    });
+    Means { small, slow, clocks }
+}
+
+/// Clocks that can be set, if any are to be.
+fn clocks(order: &Order, fleet: &mut Fleet) -> Result<Option<Clocks>, String> {
+    if !order.has_faults {
+        return Ok(None);
+    }
+    let made = Clocks::new(&fleet.path("clocks"), order.replicas);
+    let clocks = made.map_err(|why| why.to_string())?.ok_or(clock::MISSING)?;
+    fleet.preload(clocks.library());
+    for id in fleet.ids() {
+        for (name, value) in clocks.variables(id) {
+            fleet.set_variable(id, name, value);
+        }
+    }
+    Ok(Some(clocks))
 }
 
 /// The run itself.
@@ -258,6 +281,10 @@ fn nothing_was_missed(enabled: &[Kind], story: &Story) -> Result<(), Violation> 
     }
     if enabled.contains(&Kind::SlowDisk) && story.havoc.slow_syncs() == 0 {
         return missed("a slow sync");
+    }
+    let told = story.havoc.seen.get(WRONG_CLOCK_TOLD).copied().unwrap_or(0);
+    if enabled.contains(&Kind::Clock) && told == 0 {
+        return missed("a wrong clock that replicas tell of");
     }
     let [weak, strong] = story.shared.ledger.acknowledged();
     let record = &story.record;

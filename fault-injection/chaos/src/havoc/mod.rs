@@ -16,6 +16,7 @@ use elea_fault_injection::violation::{Violation, demand};
 use elea_protocol::id::ReplicaId;
 use rustix::process::Signal;
 
+use crate::clock::{Clocks, Setting};
 use crate::condition::Ill;
 use crate::disk::SmallDisk;
 use crate::faults::{Class, Kind};
@@ -26,6 +27,8 @@ use crate::schedule::{Planned, Round};
 use crate::service::Timeline;
 use crate::slow_sync::SlowSync;
 use crate::workload::Shared;
+
+pub use self::strike::WRONG_CLOCK_TOLD;
 
 /// How often it is looked what is due.
 const TICK: Duration = Duration::from_millis(100);
@@ -49,6 +52,8 @@ pub struct Means {
     pub small: Small,
     /// Disks that can be slow.
     pub slow: Option<SlowSync>,
+    /// Clocks that can be set.
+    pub clocks: Option<Clocks>,
 }
 
 /// A cluster to which things happen.
@@ -74,6 +79,8 @@ pub struct Havoc {
     down: BTreeSet<ReplicaId>,
     /// What is not believed to be over yet.
     lingering: Vec<(Instant, Ill)>,
+    /// How clocks are set; those that are not here are right.
+    clocks: BTreeMap<ReplicaId, Setting>,
 }
 
 /// A fault that has begun.
@@ -125,6 +132,7 @@ impl Havoc {
             running: Vec::new(),
             down: BTreeSet::new(),
             lingering: Vec::new(),
+            clocks: BTreeMap::new(),
         }
     }
 
@@ -297,9 +305,20 @@ impl Havoc {
             self.events[running.event].end = now;
         }
         self.down.clear();
+        self.clocks_are_read().await;
         self.lingering.clear();
         self.is_better();
         Ok(())
+    }
+}
+
+impl Havoc {
+    /// Until every process goes by the clock that it was given.
+    async fn clocks_are_read(&self) {
+        let in_doubt = self.lingering.iter().filter(|(_, ill)| matches!(ill, Ill::ClockInDoubt(_)));
+        if let Some(until) = in_doubt.map(|(until, _)| *until).max() {
+            tokio::time::sleep_until(until.into()).await;
+        }
     }
 }
 

@@ -10,7 +10,8 @@ use elea_protocol::id::ReplicaId;
 use rustix::process::Signal;
 
 use super::{Act, Havoc, Running, harness};
-use crate::condition::Ill;
+use crate::clock::{READ_WITHIN, Setting};
+use crate::condition::{Ill, clock_setting};
 use crate::faults::Kind;
 use crate::hostile::{Attack, Mischief, Target};
 use crate::proxy::Link;
@@ -21,6 +22,9 @@ use crate::tap::Party;
 /// What a slow line carries in a second: of a client, an old modem's worth; of a replica, 1 Mbit.
 const CLIENT_RATE: u64 = 32_000;
 const REPLICA_RATE: u64 = 125_000;
+
+/// What is seen of a clock that is wrong: a replica says so.
+pub const WRONG_CLOCK_TOLD: &str = "wrong clock told";
 
 /// What a fault is, before it begins.
 struct Strike {
@@ -58,6 +62,7 @@ impl Havoc {
         self.is_worse();
         match (planned.kind, who) {
             (Kind::SlowDisk | Kind::SlowDisks, _) => self.slow_disks(),
+            (Kind::Clock | Kind::Clocks, _) => self.set_clocks(),
             (Kind::Namespace, Some(who)) => self.cut_off(who, true).await,
             (Kind::KillOne | Kind::BitFlip, Some(who)) => {
                 self.goes_down(&[who]);
@@ -135,6 +140,23 @@ impl Havoc {
                 let whose = who.map_or("all".into(), |who| who.to_string());
                 let what = format!("{} ms for each sync of {whose}", delay.as_millis());
                 Strike::new(what, vec![Ill::SlowDisk { who, delay }])
+            }
+            Kind::Clock => {
+                let (who, setting) = (self.anybody(), Setting::wrong(&mut self.rng));
+                let what = format!("{} at {who}", setting.words());
+                Strike::new(what, vec![Ill::Clock { who, setting }])
+            }
+            Kind::Clocks => {
+                let mut ids: Vec<ReplicaId> = self.fleet.ids().collect();
+                if self.rng.one_in(2) {
+                    self.rng.shuffle(&mut ids);
+                    ids.truncate(ids.len() / 2);
+                }
+                let setting = Setting::wrong_for_many(&mut self.rng);
+                let names: Vec<String> = ids.iter().map(ToString::to_string).collect();
+                let what = format!("{} at {}", setting.words(), names.join(" "));
+                let ill = |who| Ill::Clock { who, setting };
+                Strike::new(what, ids.into_iter().map(ill).collect())
             }
             Kind::KillAll => Strike { act: Act::Over, ..Strike::new("all", Vec::new()) },
             Kind::Restart => {
@@ -226,6 +248,12 @@ impl Havoc {
         if matches!(kind, Kind::SlowDisk | Kind::SlowDisks) {
             self.slow_disks()?;
         }
+        if matches!(kind, Kind::Clock | Kind::Clocks) {
+            if self.fleet.ids().any(|id| self.fleet.log(id).contains("CLOCK: ")) {
+                self.saw(WRONG_CLOCK_TOLD);
+            }
+            self.set_clocks()?;
+        }
         self.is_better();
         self.events[running.event].end = self.now();
         Ok(())
@@ -234,6 +262,24 @@ impl Havoc {
     async fn cut_off(&mut self, who: ReplicaId, is_cut: bool) -> Result<(), Violation> {
         let Some(cell) = self.fleet.cells.get(usize::from(who.0)) else { return Ok(()) };
         cell.cut(is_cut).await.map_err(harness("iptables"))
+    }
+
+    /// Each clock is set as the last fault that runs has it. It is not known at what moment a process
+    /// notices.
+    fn set_clocks(&mut self) -> Result<(), Violation> {
+        let Some(clocks) = self.means.clocks.clone() else { return Ok(()) };
+        let ills = self.ills();
+        let settings = self.fleet.ids().map(|id| (id, clock_setting(id, &ills)));
+        let is_set = |id: &ReplicaId| self.clocks.get(id).copied().unwrap_or(Setting::RIGHT);
+        let new: Vec<_> = settings.filter(|(id, setting)| is_set(id) != *setting).collect();
+        let until = Instant::now() + READ_WITHIN;
+        self.lingering.extend(new.iter().map(|(id, _)| (until, Ill::ClockInDoubt(*id))));
+        self.is_worse();
+        for (id, setting) in new {
+            clocks.set(id, &setting).map_err(harness("a clock"))?;
+            self.clocks.insert(id, setting);
+        }
+        Ok(())
     }
 
     /// Each disk is as slow as all that runs makes it.

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use elea_protocol::id::ReplicaId;
 
 use super::*;
+use crate::clock::Setting;
 use crate::condition::Ill;
 use crate::proxy::Link;
 use crate::tap::Party;
@@ -193,4 +194,35 @@ fn a_run_fails_where_too_few_were_owed_or_served() {
         let why = service(owed, owed).verdict(&terms()).expect_err("too few owed");
         assert!(why.contains("too few to show"), "{why}");
     }
+}
+
+#[test]
+fn clocks_that_agree_owe_answers_whatever_they_show_and_others_are_not_missed() {
+    let clock = |id, seconds| {
+        let setting = Setting::off_by(seconds);
+        Ill::Clock { who: replica(id), setting }
+    };
+    let owed = |entries: &[(u64, &[Ill])]| {
+        let timeline = timeline(entries);
+        [Level::Weak, Level::Strong].map(|level| owed_seconds(&timeline, level))
+    };
+    let (always, not_then) = (seconds(&[(2, 57)]), seconds(&[(2, 16), (42, 57)]));
+    let both = || [always.clone(), always.clone()];
+
+    assert_eq!(owed(&[(20, &[clock(3, 3600)]), (40, &[])]), both());
+    assert_eq!(owed(&[(20, &[clock(3, 3600), clock(3, 0)]), (40, &[])]), both(), "the last counts");
+    let one_of_three = [clock(3, 3600), Ill::Down(replica(0))];
+    assert_eq!(owed(&[(20, &one_of_three), (40, &[])]), [always.clone(), not_then.clone()]);
+    let site = [clock(2, 3600), clock(3, 3600)];
+    assert_eq!(owed(&[(20, &site), (40, &[])]), [always.clone(), not_then.clone()]);
+    // It is with each of the others that three have to agree.
+    let row = [clock(1, 3), clock(2, 6), clock(3, 9)];
+    assert_eq!(owed(&[(20, &row), (40, &[])]), [always, not_then]);
+
+    // All by the same. While they are set nobody knows who goes by which.
+    let all: Vec<Ill> = (0..4).map(|id| clock(id, 3600)).collect();
+    let doubt: Vec<Ill> = (0..4).map(|id| Ill::ClockInDoubt(replica(id))).collect();
+    let then = seconds(&[(2, 16), (24, 36), (44, 57)]);
+    let entries: [(u64, &[Ill]); 4] = [(20, &doubt), (22, &all), (40, &doubt), (42, &[])];
+    assert_eq!(owed(&entries), [then.clone(), then]);
 }

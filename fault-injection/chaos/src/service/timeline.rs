@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use elea_protocol::id::ReplicaId;
 
-use crate::condition::{Ill, Treatment};
+use crate::clock::Setting;
+use crate::condition::{self, Ill, Treatment};
 use crate::proxy::Link;
 use crate::tap::{Party, Wire};
 
@@ -62,6 +63,12 @@ const REPLICA_LINE: u64 = 1 << 20;
 /// The same for a client.
 const CLIENT_LINE: u64 = 16 << 10;
 
+/// How a replica's clock is set; `None` while that is not known.
+fn clock_of(id: ReplicaId, ills: &[Ill]) -> Option<Setting> {
+    let is_known = !ills.contains(&Ill::ClockInDoubt(id));
+    is_known.then(|| condition::clock_setting(id, ills))
+}
+
 /// `None`: not connected.
 type Edge = Option<Slowness>;
 
@@ -74,7 +81,8 @@ fn worse(one: Edge, other: Edge) -> Edge {
 struct Sight {
     /// Each replica by itself: `None` if it does not serve.
     replicas: Vec<Edge>,
-    /// Each pair of replicas, both ways and in both directions.
+    /// Each pair of replicas, both ways and in both directions. Those whose clocks disagree are not
+    /// connected.
     pairs: Vec<Vec<Edge>>,
     /// Each client with each replica.
     clients: Vec<Vec<Edge>>,
@@ -90,7 +98,15 @@ impl Sight {
             let slowness = Slowness::of_link(there).max(Slowness::of_link(back));
             (Treatment::of(wire, ills).is_open() && is_fast).then_some(slowness)
         };
+        // Who goes by another time counts as cut off: those that agree are to do without it.
+        let clock = |id: ReplicaId| clock_of(id, ills);
+        let agree = |a: ReplicaId, b: ReplicaId| {
+            clock(a).zip(clock(b)).is_some_and(|(one, other)| one.agrees_with(&other))
+        };
         let pair = |a: ReplicaId, b: ReplicaId| {
+            if a != b && !agree(a, b) {
+                return None;
+            }
             let one = way(Wire { from: Party::Replica(a), to: b }, REPLICA_LINE);
             worse(one, way(Wire { from: Party::Replica(b), to: a }, REPLICA_LINE))
         };
