@@ -140,15 +140,17 @@ impl Votes {
         Ok(is_new)
     }
 
-    /// A correct replica suspects the primary of the view it has entered.
+    /// A correct replica suspects the primary of the view it has entered, or of a later one that it may not
+    /// enter: so that tells nothing of where it stands.
     ///
     /// # Errors
     /// I7: it has entered a later one.
     pub fn suspects(&mut self, who: ReplicaId, view: View) -> Result<(), Violation> {
-        if self.said(who).suspected.insert(view) {
-            self.stands(who, view)?;
-        }
-        Ok(())
+        let said = self.said(who);
+        let is_new = said.suspected.insert(view);
+        demand(!is_new || said.newest_view <= view, "I7", || {
+            format!("{who} suspects {view} after it signed something of {}", said.newest_view)
+        })
     }
 
     /// A correct replica asks for a view.
@@ -459,6 +461,7 @@ mod tests {
         assert!(votes.stands(who, View(2)).is_ok());
         assert!(votes.suspects(who, View(1)).is_ok(), "said before");
         assert_eq!(rule(votes.suspects(who, View(0))), "I7");
+        assert!(votes.suspects(who, View(3)).is_ok() && votes.stands(who, View(2)).is_ok());
         let change = ViewChange {
             view: View(4),
             campaign: View(4),

@@ -310,8 +310,7 @@ impl Draft {
     /// wrong when the network heals. Of its own randomness, so that worlds stay what they were.
     pub fn clocks(&mut self) {
         let mut rng = Rng::new(self.plan.seed ^ CLOCKS);
-        // A component of just enough may have to wait for a clock: see the known limits.
-        if !rng.one_in(3) || self.plan.component.is_some() {
+        if !rng.one_in(3) {
             return;
         }
         let mut machines = self.machines();
@@ -336,8 +335,8 @@ impl Draft {
                 let fault = set_clock(&mut rng, *machine);
                 self.fault(at, fault);
             }
-            // Who is not among few stays as wrong as it is.
-            if machines.len() > 1 {
+            // Who is not among few stays as wrong as it is, unless it is needed.
+            if machines.len() > 1 || self.plan.component.is_some() {
                 self.clock_right(self.plan.heal_at, *machine);
             }
         }
@@ -387,6 +386,8 @@ impl Draft {
         let skew = if rng.one_in(2) { far } else { -far };
         let at = rng.between(0, self.plan.heal_at);
         let right_at = rng.one_in(2).then(|| rng.between(at, self.plan.heal_at));
+        // In a component of just enough all are needed.
+        let right_at = right_at.or(self.plan.component.as_ref().map(|_| self.plan.heal_at));
         for machine in machines {
             self.fault(at, Fault::SetClock { machine: *machine, skew, rate: 1000 });
             if let Some(right_at) = right_at {

@@ -25,7 +25,7 @@ pub(super) fn check_view(view: View) -> Result<(), Malformed> {
 /// Of each replica the highest counts, for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Suspect {
-    /// The view the sender has entered.
+    /// The view the sender has entered, or a later one that clocks or lists alone keep it from.
     pub view: View,
 }
 

@@ -84,6 +84,21 @@ impl<A: Application> Replica<A> {
         said.fold((0, 0), |(yes, no), lists| if lists { (yes + 1, no) } else { (yes, no + 1) })
     }
 
+    /// Whether a replica lists a client; `None` where that is not known.
+    pub(super) fn lists_client(&self, id: ReplicaId, client: &ClientId) -> Option<bool> {
+        let own = &self.setup.membership;
+        if id == self.setup.id {
+            return Some(own.admits(client));
+        }
+        self.peers.get(&id)?.clients.lists(client, own)
+    }
+
+    /// Whether anybody is known to have another list than the own one.
+    pub(super) fn lists_differ(&self) -> bool {
+        let own = self.setup.membership.client_list();
+        self.peers.values().any(|peer| peer.clients.digest.as_ref().is_some_and(|list| list != own))
+    }
+
     /// Whether a request of this client may stand in an order: it is listed here, or by `f + 1` others.
     pub(super) fn is_admitted(&self, client: &ClientId) -> bool {
         let enough = |(yes, _)| self.size.suffices(yes, Strength::Weak);

@@ -22,8 +22,10 @@ const REQUESTS_A_STEP: u64 = 16;
 /// Whether a new view may be entered, and with which history.
 pub(super) enum Entrance {
     Open(Path),
-    /// Not now: something is missing or too early, or the lock forbids it.
+    /// Not now: something is missing, or the lock forbids it.
     Shut,
+    /// Not now, and only since clocks or lists of clients do not allow it.
+    Waits,
     /// Never: what it holds breaks the rules.
     Barred,
 }
@@ -32,9 +34,10 @@ pub(super) enum Entrance {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sound {
     Yes,
-    /// Its time is ahead of the clock, too few are known to list a client, or not all of it has been looked
-    /// through.
+    /// Not all of it has been looked through.
     NotYet,
+    /// Its time is ahead of the clock, or too few are known to list a client.
+    Waits,
     No,
 }
 
@@ -75,7 +78,8 @@ impl<A: Application> Replica<A> {
             .max(lock.filter(|_| extends_lock).map_or(Slot::GENESIS, |lock| lock.commit.slot));
         match self.sound(&path, certified) {
             Sound::Yes if self.may_stand_on(&path) => Entrance::Open(path),
-            Sound::Yes | Sound::NotYet => Entrance::Shut,
+            Sound::Waits if self.may_stand_on(&path) => Entrance::Waits,
+            Sound::Yes | Sound::NotYet | Sound::Waits => Entrance::Shut,
             Sound::No => Entrance::Barred,
         }
     }
@@ -120,7 +124,7 @@ impl<A: Application> Replica<A> {
             return Sound::No;
         }
         let waits = self.waits_for_others(path, certified);
-        if waits { Sound::NotYet } else { Sound::Yes }
+        if waits { Sound::Waits } else { Sound::Yes }
     }
 
     /// Whether a history, which was looked through, has slots above `certified` that are too early or of
@@ -139,7 +143,7 @@ impl<A: Application> Replica<A> {
     }
 
     /// The time of a slot at the footing of a history or above it.
-    fn time_on(&self, path: &Path, slot: Slot) -> Option<WallTime> {
+    pub(super) fn time_on(&self, path: &Path, slot: Slot) -> Option<WallTime> {
         if slot > path.footing.slot() {
             return self.batch_on(path, slot).map(|batch| batch.choices.time);
         }

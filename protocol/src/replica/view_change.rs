@@ -4,11 +4,13 @@
 //! suspicions, proofs, locks, the newest word of every replica; and then the causes are looked for
 //! in that. So whoever receives a proof follows at once, and what proves nothing moves nobody.
 
+mod kept_out;
 mod new_view;
 mod patience;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use self::kept_out::KeptOut;
 use super::branch::{Reach, Wish};
 use super::merge::Offered;
 use super::{Replica, Target};
@@ -86,6 +88,8 @@ pub(super) struct Changing {
     unfairness: u32,
     /// Since when an executed strong request has waited for a certificate.
     strong_since: Option<Instant>,
+    /// Views that clocks or lists keep somebody out of.
+    kept_out: KeptOut,
     /// Since when the lock is of a view above the entered one.
     lock_ahead_since: Option<Instant>,
     /// Orders and votes for views that are not entered yet.
@@ -523,6 +527,7 @@ impl<A: Application> Replica<A> {
         changing.fair_at = None;
         changing.strong_since = None;
         changing.lock_ahead_since = None;
+        changing.kept_out.forget();
         changing.changes.remove(&self.setup.id);
         for kept in changing.changes.values_mut() {
             *kept = kept.split_off(&entered.next());
@@ -538,6 +543,7 @@ impl<A: Application> Replica<A> {
         changing.gathered.clear();
         changing.changes.remove(&me);
         changing.suspects.remove(&me);
+        changing.kept_out.forget();
     }
 
     // ---- other histories ----
@@ -692,6 +698,7 @@ impl<A: Application> Replica<A> {
             && self.branches.is_empty()
         {
             self.branches.clear();
+            self.note_kept_out(None);
             return;
         }
         self.follow_trails();

@@ -57,12 +57,20 @@ impl Remembered {
     /// # Errors
     /// I7: it was in a later one before it was started.
     pub fn stands(&mut self, who: ReplicaId, view: View) -> Result<(), Violation> {
+        self.speaks_of(who, view)?;
+        self.now.view = self.now.view.max(view);
+        Ok(())
+    }
+
+    /// It says something of a view that it need not have entered.
+    ///
+    /// # Errors
+    /// I7: it was in a later one before it was started.
+    pub fn speaks_of(&self, who: ReplicaId, view: View) -> Result<(), Violation> {
         let settled = self.settled.view;
         demand(settled <= view, "I7", || {
             format!("{who} says something new of {view}, and was in {settled} before its restart")
-        })?;
-        self.now.view = self.now.view.max(view);
-        Ok(())
+        })
     }
 
     /// It shows where it stands.

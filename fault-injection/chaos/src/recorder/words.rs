@@ -24,7 +24,10 @@ impl Ear {
             Message::Status(status) => self.status(who, status),
             Message::Suspect(suspect) => {
                 self.record.add("suspicions", 1);
-                self.stands_if_own(who, suspect.by, suspect.body.view)
+                match who == suspect.by {
+                    true => self.remembered(who).speaks_of(who, suspect.body.view),
+                    false => Ok(()),
+                }
             }
             Message::Campaign(campaign) => {
                 self.change(who, &campaign.change)?;

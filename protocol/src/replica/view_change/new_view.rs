@@ -21,6 +21,7 @@ impl<A: Application> Replica<A> {
     /// `true` where one may be entered that is still being prepared.
     pub(super) fn enter_offered(&mut self) -> bool {
         let views: Vec<View> = self.changing.offered.keys().rev().copied().collect();
+        let mut kept_out = None;
         for view in views {
             if self.changing.barred.contains(&view) {
                 continue;
@@ -36,12 +37,15 @@ impl<A: Application> Replica<A> {
                     return false;
                 }
                 Entrance::Shut => self.prove_new_view_refuted(&new_view),
+                // Downwards, so the first is the highest.
+                Entrance::Waits => kept_out = kept_out.or(Some(view)),
                 Entrance::Barred => {
                     self.counters.new_views_refused += 1;
                     self.changing.barred.insert(view);
                 }
             }
         }
+        self.note_kept_out(kept_out);
         false
     }
 
@@ -129,13 +133,16 @@ impl<A: Application> Replica<A> {
             ends.chain(base.as_ref().map(|base| base.position())).collect();
         ends.sort();
         ends.dedup();
+        let certified = base.as_ref().map_or(Slot::GENESIS, |base| base.commit.slot);
         for end in ends {
             match self.reach(end) {
                 Reach::Whole(path) => match self.may_begin_with(&path, base.as_ref()) {
                     Sound::Yes if best.as_ref().is_none_or(|best| best.top() < path.top()) => {
-                        best = Some(path);
+                        // What not all of them could follow would keep them out of this view.
+                        let path = self.followed_by_all(path, certified, &chosen);
+                        best = best.into_iter().chain(path).max_by_key(Path::top);
                     }
-                    Sound::NotYet => complete = false,
+                    Sound::NotYet | Sound::Waits => complete = false,
                     Sound::Yes | Sound::No => {}
                 },
                 Reach::Lacks(_) | Reach::NotYet => complete = false,

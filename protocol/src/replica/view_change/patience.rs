@@ -65,6 +65,7 @@ impl<A: Application> Replica<A> {
         if !self.has_suspected() {
             self.changing.waits = 0;
             self.changing.strong_impatience = 0;
+            self.changing.kept_out.certified();
         }
         self.note_strong_slots();
     }
@@ -158,7 +159,12 @@ impl<A: Application> Replica<A> {
     }
 
     fn suspect(&mut self) {
-        let Some(suspect) = self.cast(Suspect { view: self.entered }) else { return };
+        self.suspect_through(self.entered);
+    }
+
+    /// Suspects a view, and with it all before it.
+    pub(super) fn suspect_through(&mut self, view: View) {
+        let Some(suspect) = self.cast(Suspect { view }) else { return };
         self.counters.suspicions += 1;
         self.changing.suspects.insert(self.setup.id, suspect.clone());
         self.send(Target::Others, Message::Suspect(suspect));
@@ -202,7 +208,12 @@ impl<A: Application> Replica<A> {
         };
         patience
             .into_iter()
-            .chain([self.waited_at(), self.lock_ahead_at(), self.gathered_at()])
+            .chain([
+                self.waited_at(),
+                self.lock_ahead_at(),
+                self.gathered_at(),
+                self.kept_out_due(),
+            ])
             .flatten()
             .min()
     }
@@ -212,6 +223,7 @@ impl<A: Application> Replica<A> {
         if !self.may_vote() {
             return;
         }
+        self.tend_kept_out();
         self.lose_patience();
         let now = self.now.instant;
         if self.waited_at().is_some_and(|at| at <= now)
