@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use elea_net::prepare;
+use elea_net::{Patient, SILENCE, bear_a_slow_line, prepare};
 use elea_protocol::codec::{self, FRAME_MAX};
 use elea_protocol::id::ClientId;
 use elea_protocol::membership::Membership;
@@ -21,7 +21,7 @@ use futures::{SinkExt, StreamExt};
 use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tokio_util::codec::{Framed, FramedRead, FramedWrite, LengthDelimitedCodec};
 
 use crate::error::ReplicaNote;
@@ -29,6 +29,8 @@ use crate::link::{Awaited, INBOUND_MAX, Inbound, Link, Question, Said};
 
 /// How long each step of the way to a replica may take: to be reached, and to let us in.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
+/// A replica that takes not one byte for so long is dialled anew. A request may take as long as the line
+/// needs for it.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -138,7 +140,8 @@ impl Connection {
         *reader.read_buffer_mut() = parts.read_buf;
         tokio::select! {
             ended = self.read(reader, permits) => ended,
-            ended = self.write(FramedWrite::new(write, frames())) => ended,
+            ended = self.write(FramedWrite::new(Patient::new(write, WRITE_TIMEOUT), frames())) => ended,
+            () = self.link.silent_for(SILENCE) => Err(Lost::Silent),
             () = self.inbound.closed() => Err(Lost::Over),
         }
     }
@@ -146,6 +149,7 @@ impl Connection {
     /// Finds out who is there.
     async fn open_challenge(&self, stream: TcpStream) -> Result<(Wire, Challenge), Lost> {
         prepare(&stream, WRITE_TIMEOUT).map_err(Lost::Broken)?;
+        bear_a_slow_line(&stream);
         let mut framed = Framed::new(stream, frames());
         // At once: a replica that is flooded with connections keeps this one.
         let body = KnockBody { origin: self.origin(), to: self.link.id };
@@ -189,6 +193,11 @@ impl Connection {
         &self,
         mut to: FramedWrite<W, LengthDelimitedCodec>,
     ) -> Result<std::convert::Infallible, Lost> {
+        self.link.begin();
+        let broken = |error: io::Error| match error.kind() {
+            io::ErrorKind::TimedOut => Lost::NotReading,
+            _ => Lost::Broken(error),
+        };
         loop {
             let first = self.link.pop().await;
             let all = async {
@@ -200,10 +209,8 @@ impl Connection {
                 }
                 SinkExt::<Bytes>::flush(&mut to).await
             };
-            timeout(WRITE_TIMEOUT, all)
-                .await
-                .map_err(|_| Lost::NotReading)?
-                .map_err(Lost::Broken)?;
+            all.await.map_err(broken)?;
+            self.link.written();
         }
     }
 
@@ -215,6 +222,7 @@ impl Connection {
         let mut roots = VerifiedRoots::default();
         loop {
             let message = next(&mut reader).await?;
+            self.link.heard();
             let Some(said) = self.open(message, &mut roots)? else { continue };
             let permit = Arc::clone(permits).acquire_owned().await.map_err(|_| Lost::Over)?;
             let inbound = Inbound { from: self.link.id, said, _permit: permit };

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use elea_net::Dialler;
@@ -11,6 +12,7 @@ use elea_protocol::id::{ReplicaId, RequestName, RequestNumber, SessionId};
 use elea_protocol::message::{NodeStatus, Refusal, ReplyKind, SessionReport, SignedReply};
 use elea_protocol::seal::{Signed, Verified};
 use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::time::{Instant, sleep};
 
 use crate::error::ReplicaNote;
 
@@ -25,13 +27,30 @@ pub(crate) const INBOUND_MAX: usize = 64;
 /// Questions for its status that one replica may leave open; those before them are given up.
 const STATUSES_MAX: usize = 64;
 
+/// A message, encoded, and the request that it is, if it is one.
+#[derive(Debug)]
+struct Frame {
+    request: Option<RequestName>,
+    bytes: Bytes,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    frames: VecDeque<Frame>,
+    bytes: usize,
+    /// Requests that the line is being given now.
+    under_way: Vec<RequestName>,
+    /// Since when something was given to the line and nothing has come back.
+    unanswered: Option<Instant>,
+}
+
 /// What waits to be sent to one replica, and how the connection is.
 #[derive(Debug)]
 pub(crate) struct Link {
     pub id: ReplicaId,
     /// Where it is, and by which way it was reached last.
     pub dialler: Dialler,
-    waiting: Mutex<(VecDeque<Bytes>, usize)>,
+    waiting: Mutex<Waiting>,
     more: Notify,
     note: Mutex<ReplicaNote>,
     /// Questions sent and not answered: reports beyond that are dropped unread.
@@ -57,7 +76,7 @@ impl Link {
     /// A question goes out, to which one report may come back.
     pub fn ask(&self, question: Question, frame: Bytes) {
         lock(&self.asked).add(question);
-        self.push(frame);
+        self.push(None, frame);
     }
 
     /// Whether this was asked; each answer uses up one question.
@@ -65,13 +84,22 @@ impl Link {
         lock(&self.asked).take(question)
     }
 
-    pub fn push(&self, frame: Bytes) {
+    /// Lets a message wait for the line. A request that is sent again while it has not left yet is not
+    /// sent twice: on a slow line it would only be in its own way.
+    pub fn push(&self, request: Option<RequestName>, bytes: Bytes) {
         let mut waiting = lock(&self.waiting);
-        waiting.1 += frame.len();
-        waiting.0.push_back(frame);
-        while waiting.0.len() > WAITING_FRAMES_MAX || waiting.1 > WAITING_BYTES_MAX {
-            let Some(oldest) = waiting.0.pop_front() else { break };
-            waiting.1 -= oldest.len();
+        let is_here = |name: &RequestName| {
+            waiting.under_way.contains(name)
+                || waiting.frames.iter().any(|frame| frame.request.as_ref() == Some(name))
+        };
+        if request.as_ref().is_some_and(is_here) {
+            return;
+        }
+        waiting.bytes += bytes.len();
+        waiting.frames.push_back(Frame { request, bytes });
+        while waiting.frames.len() > WAITING_FRAMES_MAX || waiting.bytes > WAITING_BYTES_MAX {
+            let Some(oldest) = waiting.frames.pop_front() else { break };
+            waiting.bytes -= oldest.bytes.len();
         }
         drop(waiting);
         self.more.notify_one();
@@ -79,9 +107,41 @@ impl Link {
 
     pub fn try_pop(&self) -> Option<Bytes> {
         let mut waiting = lock(&self.waiting);
-        let frame = waiting.0.pop_front()?;
-        waiting.1 -= frame.len();
-        Some(frame)
+        let Frame { request, bytes } = waiting.frames.pop_front()?;
+        waiting.bytes -= bytes.len();
+        waiting.under_way.extend(request);
+        Some(bytes)
+    }
+
+    /// A connection begins. What was taken for the one before is lost.
+    pub fn begin(&self) {
+        let mut waiting = lock(&self.waiting);
+        waiting.under_way.clear();
+        waiting.unanswered = None;
+    }
+
+    /// What was taken is on its way.
+    pub fn written(&self) {
+        let mut waiting = lock(&self.waiting);
+        waiting.under_way.clear();
+        waiting.unanswered.get_or_insert_with(Instant::now);
+    }
+
+    /// The replica said something.
+    pub fn heard(&self) {
+        lock(&self.waiting).unanswered = None;
+    }
+
+    /// Waits until the replica has said nothing for so long although it was sent something.
+    pub async fn silent_for(&self, patience: Duration) {
+        loop {
+            let since = lock(&self.waiting).unanswered;
+            let left = since.map_or(patience, |since| patience.saturating_sub(since.elapsed()));
+            if left.is_zero() {
+                return;
+            }
+            sleep(left).await;
+        }
     }
 
     pub async fn pop(&self) -> Bytes {

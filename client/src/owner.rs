@@ -173,11 +173,15 @@ impl Owner {
         };
         // Encoded once for all. What the core makes is within bounds.
         let Ok(frame) = codec::encode(message) else { return };
+        let request = match message {
+            ToReplica::Request(request) => Some(request.body().name()),
+            _ => None,
+        };
         for link in self.parts.links.iter().filter(|link| to.is_none_or(|id| id == link.id)) {
             let frame: Bytes = frame.clone();
             match question {
                 Some(question) => link.ask(question, frame),
-                None => link.push(frame),
+                None => link.push(request, frame),
             }
         }
     }

@@ -49,6 +49,12 @@ pub const ALL: &[Campaign] = &[
         required: VILLAINS,
     },
     Campaign {
+        name: "waits",
+        about: "slow disks, slow lines, long ways, lazy primaries, and how fast all is after a storm",
+        plan: plan::waits::plan,
+        required: WAITS,
+    },
+    Campaign {
         name: "twins",
         about: "replicas that exist twice, each copy in another part of the network",
         plan: plan::twins::plan,
@@ -238,6 +244,7 @@ const VILLAINS: &[&str] = &[
     "villain double-voter",
     "villain equivocator",
     "villain false-historian",
+    "villain false-pulse",
     "villain false-status",
     "villain forged-replies",
     "villain false-state",
@@ -247,6 +254,7 @@ const VILLAINS: &[&str] = &[
     "villain inventor",
     "villain junk",
     "villain junk-state",
+    "villain limper",
     "villain mute",
     "villain pretender",
     "villain procrastinator",
@@ -261,6 +269,28 @@ const VILLAINS: &[&str] = &[
     "villain usurper",
     "villain vote-withholder",
     "villain year-9000",
+];
+
+const WAITS: &[&str] = &[
+    "650 ms round trips",
+    "answer strong",
+    "answer weak",
+    "core:limping_primaries",
+    "core:suspicions",
+    "core:views_entered",
+    "late orders",
+    "late, then lazy",
+    "lazy primaries",
+    "no hangover",
+    "no lazier than L3 allows",
+    "no view for nothing",
+    "slow disk of one",
+    "slow disks",
+    "slow lines",
+    "storm",
+    "villain false-pulse",
+    "villain limper",
+    "villain procrastinator",
 ];
 
 const TWINS: &[&str] = &[

@@ -66,14 +66,25 @@ pub struct Link {
     pub loss: u32,
     /// Messages delivered twice in a thousand.
     pub duplication: u32,
+    /// How many bytes pass in a millisecond, one message after the other; 0 for any number.
+    pub bytes_per_ms: u64,
 }
 
 impl Link {
     /// Nothing is lost and everything takes the same time.
     #[must_use]
     pub fn steady(delay: u64) -> Self {
-        Self { delay, jitter: 0, loss: 0, duplication: 0 }
+        Self { delay, jitter: 0, loss: 0, duplication: 0, bytes_per_ms: 0 }
     }
+}
+
+/// Orders that take longer than all that is measured: as of primaries that are slow to make them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lateness {
+    /// How much longer.
+    pub by: u64,
+    /// Those that leave before this.
+    pub until: u64,
 }
 
 /// A filter of a scripted trace: the next `left` messages that match are lost.
@@ -99,7 +110,13 @@ pub struct Network {
     walls: BTreeSet<(Party, Party)>,
     /// Filters, in the order in which they were set.
     pub drops: Vec<Drop>,
+    /// By how much every order is late, and until when, for a reason that nothing else meets.
+    pub late_orders: Option<Lateness>,
+    /// When a link with a rate is free again.
+    busy: BTreeMap<(Party, Party), u64>,
     rng: Rng,
+    /// For pulses: they go between all other messages, and should not change what becomes of them.
+    of_pulses: Rng,
     /// Messages lost so far.
     pub lost: u64,
     /// Messages delivered twice so far.
@@ -110,13 +127,17 @@ impl Network {
     /// A network in which every link is `usual`.
     #[must_use]
     pub fn new(usual: Link, rng: Rng) -> Self {
+        let of_pulses = rng.clone().fork();
         Self {
             usual,
             special: BTreeMap::new(),
             cut: BTreeSet::new(),
             walls: BTreeSet::new(),
             drops: Vec::new(),
+            late_orders: None,
+            busy: BTreeMap::new(),
             rng,
+            of_pulses,
             lost: 0,
             doubled: 0,
         }
@@ -157,9 +178,42 @@ impl Network {
         }
     }
 
-    /// When what is sent now arrives: not at all, once, or twice.
-    pub fn arrivals(&mut self, from: Party, to: Party, kind: &str) -> Vec<u64> {
+    /// After how long a message of this kind and length, sent at `now`, arrives: not at all, once, or
+    /// twice.
+    pub fn arrivals(
+        &mut self,
+        now: u64,
+        from: Party,
+        to: Party,
+        kind: &str,
+        bytes: usize,
+    ) -> Vec<u64> {
         let link = self.special.get(&(from, to)).copied().unwrap_or(self.usual);
+        let mut arrivals = self.delays(link, from, to, kind);
+        if let Some(late) = self.late_orders.filter(|late| kind == "order" && now < late.until) {
+            arrivals.iter_mut().for_each(|delay| *delay += late.by);
+        }
+        if link.bytes_per_ms > 0 && !arrivals.is_empty() {
+            let takes = bytes as u64 * 1000 / link.bytes_per_ms;
+            let free = self.busy.entry((from, to)).or_default();
+            *free = (*free).max(now) + takes;
+            let waits = *free - now;
+            arrivals.iter_mut().for_each(|delay| *delay += waits);
+        }
+        arrivals
+    }
+
+    fn delays(&mut self, link: Link, from: Party, to: Party, kind: &str) -> Vec<u64> {
+        if kind == "pulse" {
+            std::mem::swap(&mut self.rng, &mut self.of_pulses);
+            let delays = self.draw(link, from, to, kind);
+            std::mem::swap(&mut self.rng, &mut self.of_pulses);
+            return delays;
+        }
+        self.draw(link, from, to, kind)
+    }
+
+    fn draw(&mut self, link: Link, from: Party, to: Party, kind: &str) -> Vec<u64> {
         // Always the same number of draws, so that a filter does not change the rest of a world.
         let (lost, doubled) = (self.rng.per_mille(link.loss), self.rng.per_mille(link.duplication));
         let (first, second) = (self.rng.between(0, link.jitter), self.rng.between(0, link.jitter));
@@ -204,13 +258,13 @@ mod tests {
             kind: Some("order".into()),
             left: Some(1),
         });
-        assert_eq!(network.arrivals(a, b, "commit"), [5]);
-        assert!(network.arrivals(a, b, "order").is_empty());
-        assert_eq!(network.arrivals(a, b, "order"), [5]);
+        assert_eq!(network.arrivals(0, a, b, "commit", 100), [5]);
+        assert!(network.arrivals(0, a, b, "order", 100).is_empty());
+        assert_eq!(network.arrivals(0, a, b, "order", 100), [5]);
         network.cut(a, b);
-        assert!(network.arrivals(b, a, "commit").is_empty());
+        assert!(network.arrivals(0, b, a, "commit", 100).is_empty());
         network.heal();
-        assert_eq!(network.arrivals(b, a, "commit"), [5]);
+        assert_eq!(network.arrivals(0, b, a, "commit", 100), [5]);
     }
 
     #[test]
@@ -218,13 +272,24 @@ mod tests {
         let mut network = Network::new(Link::steady(5), Rng::new(1));
         let (a, b) = (Party::Replica(0), Party::Replica(1));
         network.split(&[(a, b)]);
-        assert!(network.arrivals(a, b, "commit").is_empty());
-        assert_eq!(network.arrivals(b, a, "commit"), [5]);
+        assert!(network.arrivals(0, a, b, "commit", 100).is_empty());
+        assert_eq!(network.arrivals(0, b, a, "commit", 100), [5]);
         network.split(&[(b, a)]);
-        assert_eq!(network.arrivals(a, b, "commit"), [5]);
+        assert_eq!(network.arrivals(0, a, b, "commit", 100), [5]);
         network.wall(a, b);
         network.heal();
-        assert!(network.arrivals(a, b, "commit").is_empty());
-        assert_eq!(network.arrivals(b, a, "commit"), [5]);
+        assert!(network.arrivals(0, a, b, "commit", 100).is_empty());
+        assert_eq!(network.arrivals(0, b, a, "commit", 100), [5]);
+    }
+
+    #[test]
+    fn a_slow_line_takes_one_message_after_the_other() {
+        let link = Link { bytes_per_ms: 10, ..Link::steady(5) };
+        let mut network = Network::new(link, Rng::new(1));
+        let (a, b) = (Party::Replica(0), Party::Replica(1));
+        assert_eq!(network.arrivals(0, a, b, "slots", 100), [10_005]);
+        assert_eq!(network.arrivals(4_000, a, b, "pulse", 10), [7_005]);
+        assert_eq!(network.arrivals(4_000, b, a, "pulse", 10), [1_005]);
+        assert_eq!(network.arrivals(50_000, a, b, "slots", 100), [10_005]);
     }
 }

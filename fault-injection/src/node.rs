@@ -340,7 +340,9 @@ impl<S: Subject> Node<S> {
     /// When it wants to be woken, in the world's time.
     #[must_use]
     pub fn wake_at(&self) -> Option<u64> {
-        self.core.as_ref()?.deadline().map(|instant| self.clock.when(instant))
+        let of_core = self.core.as_ref()?.deadline();
+        let of_villain = self.villain.as_ref().and_then(|villain| villain.wakes());
+        of_core.into_iter().chain(of_villain).min().map(|instant| self.clock.when(instant))
     }
 
     /// Hands an event to the replica and answers what leaves the machine now.

@@ -17,7 +17,7 @@ use crate::check::{Executed, reexecute};
 use crate::coverage::Coverage;
 use crate::network::Machine;
 use crate::patron::{Patron, Story};
-use crate::plan::{Component, Plan};
+use crate::plan::{Component, Judgement, Plan};
 use crate::subject::Subject;
 use crate::violation::{Violation, demand};
 use crate::world::World;
@@ -31,6 +31,8 @@ const LATE: u64 = 500_000;
 
 /// How long a world goes on after that, to see that it stays so.
 const AFTERWARDS: u64 = 500_000;
+
+const SECOND: u64 = 1_000_000;
 
 /// What became of a world.
 #[derive(Clone, Debug, Serialize)]
@@ -100,11 +102,82 @@ fn drive<S: Subject>(world: &mut World<S>) -> Result<(), Violation> {
     }
     let until = world.now() + LATE;
     world.heal(until)?;
+    if let Some(judgement) = world.plan.judgement {
+        judge(world, judgement)?;
+    }
     wait(world, "liveness", discord)?;
     run_until(world, world.now() + AFTERWARDS)?;
     // A villain may have come with one more request of a hostile client meanwhile.
     wait(world, "I9", discord)?;
     verdict(world)
+}
+
+/// How fast the world is, now that its faults are over.
+fn judge<S: Subject>(world: &mut World<S>, judgement: Judgement) -> Result<(), Violation> {
+    match judgement {
+        Judgement::NoHangover { from, until } => {
+            let before = mean_wait(world, from, until);
+            let begin = world.now() + SECOND;
+            run_until(world, begin)?;
+            let after = ask_for(world, 3 * SECOND)?;
+            // Of some dozens of waits for random syncs the mean is not quite the same.
+            let bound = before * 11 / 10 + 1_000;
+            demand(after <= bound, "hangover", || {
+                format!(
+                    "answers took {before} us before the faults, and take {after} us after them"
+                )
+            })?;
+            world.coverage.mark("no hangover");
+        }
+        Judgement::Lazy { bound, after } => {
+            // Time to find out, and for patience to come back.
+            ask_for(world, after)?;
+            let mean = ask_for(world, 10 * SECOND)?;
+            demand(mean <= bound, "L3", || {
+                format!("answers take {mean} us in the mean, and should take {bound} us at most")
+            })?;
+            world.coverage.mark("no lazier than L3 allows");
+        }
+        Judgement::Steady { views, later } => {
+            let before = highest_view(world);
+            demand(before <= views, "waits", || {
+                format!("v{before} was entered, although nothing is wrong but slow")
+            })?;
+            ask_for(world, 20 * SECOND)?;
+            let after = highest_view(world);
+            demand(after <= before + later, "waits", || {
+                format!("v{after} was entered after v{before}, although nothing is wrong but slow")
+            })?;
+            world.coverage.mark("no view for nothing");
+        }
+    }
+    Ok(())
+}
+
+fn highest_view<S: Subject>(world: &World<S>) -> u64 {
+    world.correct().filter_map(|node| Some(node.core.as_ref()?.entered().0)).max().unwrap_or(0)
+}
+
+/// The honest clients ask for something for so long; answers how long that took in the mean.
+fn ask_for<S: Subject>(world: &mut World<S>, micros: u64) -> Result<u64, Violation> {
+    let (from, until) = (world.now(), world.now() + micros);
+    world.load_evenly(until, SECOND / 10);
+    run_until(world, until + SECOND)?;
+    Ok(mean_wait(world, from, until))
+}
+
+/// How long what was asked for in this time took in the mean, or has taken so far.
+fn mean_wait<S: Subject>(world: &World<S>, from: u64, until: u64) -> u64 {
+    let now = world.now();
+    let stories = world.clients.patrons.iter().flat_map(|patron| patron.stories.values());
+    let waits: Vec<u64> = stories
+        .filter(|story| (from..until).contains(&story.asked))
+        .map(|story| {
+            let told = story.answered.as_ref().or(story.settled.as_ref());
+            told.map_or(now, |told| told.at) - story.asked
+        })
+        .collect();
+    waits.iter().sum::<u64>() / (waits.len() as u64).max(1)
 }
 
 /// Lets time go by until nothing is missing.

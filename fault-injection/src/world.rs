@@ -181,6 +181,7 @@ impl<S: Subject> World<S> {
         for (from, to) in &plan.walls {
             network.wall(*from, *to);
         }
+        network.late_orders = plan.late_orders;
         let clients = Clients::new(&plan, &membership, &keys, &mut rng);
         let bounds = Bounds::new(&plan.tuning, plan.size, parties.max(1));
         let honest = clients.patrons.iter().map(Patron::id).collect();
@@ -259,6 +260,18 @@ impl<S: Subject> World<S> {
                 let at = self.rng.between(self.now, until);
                 self.loads_left += 1;
                 self.push(at, Happening::Load { index });
+            }
+        }
+    }
+
+    /// A load of each honest client every `pause`, from now on and before `until`.
+    pub fn load_evenly(&mut self, until: u64, pause: u64) {
+        for index in 0..u16::try_from(self.plan.patrons.len()).expect("few clients") {
+            let mut at = self.now;
+            while at < until {
+                self.loads_left += 1;
+                self.push(at, Happening::Load { index });
+                at += pause;
             }
         }
     }
@@ -588,7 +601,7 @@ impl<S: Subject> World<S> {
 
     /// Puts bytes on a link.
     pub fn transmit(&mut self, from: Party, to: Party, bytes: &Bytes, kind: &'static str) {
-        let arrivals = self.network.arrivals(from, to, kind);
+        let arrivals = self.network.arrivals(self.now, from, to, kind, bytes.len());
         match arrivals.len() {
             0 => self.coverage.mark("message lost"),
             1 => {}

@@ -5,8 +5,10 @@
 
 mod dial;
 mod listen;
+mod patient;
 mod socket;
 
 pub use dial::{ADDRESSES_MAX, ATTEMPT_DELAY, Dialler, Failed, Resolve, SystemResolver};
 pub use listen::Listening;
-pub use socket::{SILENCE, prepare};
+pub use patient::Patient;
+pub use socket::{SILENCE, bear_a_slow_line, prepare};

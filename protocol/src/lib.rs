@@ -12,6 +12,7 @@ pub mod application;
 pub mod client;
 pub mod cluster_file;
 pub mod codec;
+pub(crate) mod estimate;
 pub mod evidence;
 pub mod history;
 pub mod id;

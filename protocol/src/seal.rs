@@ -531,6 +531,10 @@ impl Membership {
                 enrolled.body.check(self.size())?;
                 self.check_signed(enrolled)?;
             }
+            Message::Pulse(pulse) => {
+                pulse.body.check(self.size())?;
+                self.check_signed(pulse)?;
+            }
         }
         Ok(Verified(message))
     }

@@ -84,20 +84,25 @@ pub struct Tuning {
     pub checkpoint_delay_ms: u64,
     /// How often replicas tell each other where they stand, in ms.
     pub status_interval_ms: u64,
-    /// How long a request may wait to be ordered before its replica loses patience, in ms. After
-    /// half of it the request is passed on to all.
+    /// How long a request that was passed on to all may wait to be ordered before its replica loses
+    /// patience, in ms, while it is not known how fast the others are. After half of it the request is
+    /// passed on.
     pub request_timeout_ms: u64,
-    /// How long a replica waits for the view it asks for before it asks for the next one, in ms. It
+    /// The same once it is known: what the network and the disks take comes on top.
+    pub request_timeout_min_ms: u64,
+    /// The most it comes to, in ms.
+    pub request_timeout_max_ms: u64,
+    /// The least that a replica waits for the view it asks for before it asks for the next one, in ms. It
     /// doubles each time, until a certificate forms.
     pub view_change_timeout_ms: u64,
     /// The most it grows to, in ms.
     pub view_change_timeout_max_ms: u64,
-    /// How long the primary of a new view waits for a strong quorum before it begins with a weak
+    /// The least that the primary of a new view waits for a strong quorum before it begins with a weak
     /// one, in ms. Well below the first wait.
     pub weak_view_delay_ms: u64,
     /// How long something may be missing before it is asked for, in ms: it is mostly on its way.
     pub fetch_grace_ms: u64,
-    /// How long an answer to a fetch may take before somebody else is asked, in ms.
+    /// The least that an answer to a fetch may take before somebody else is asked, in ms.
     pub fetch_retry_ms: u64,
     /// Orders further ahead of the own clock than this wait, in ms.
     pub max_clock_drift_ms: u64,
@@ -139,6 +144,8 @@ impl Default for Tuning {
             checkpoint_delay_ms: 250,
             status_interval_ms: 250,
             request_timeout_ms: 1000,
+            request_timeout_min_ms: 150,
+            request_timeout_max_ms: 60_000,
             view_change_timeout_ms: 1500,
             view_change_timeout_max_ms: 30_000,
             weak_view_delay_ms: 300,
@@ -193,7 +200,7 @@ impl Tuning {
             max_speculative_slots,
             max_speculative_bytes,
         } = self.rules;
-        let rows: [(&'static str, u64, u64, u64, &'static str); 32] = [
+        let rows: [(&'static str, u64, u64, u64, &'static str); 34] = [
             ("max_sessions", max_sessions, 1, 1 << 16, "1 to 65536"),
             ("max_clients", max_clients, 1, 1 << 24, "1 to 16777216"),
             ("session_window", session_window, 1, 1 << 12, "1 to 4096"),
@@ -205,6 +212,20 @@ impl Tuning {
             ("checkpoint_delay_ms", self.checkpoint_delay_ms, 1, HOUR, "1 to 3600000"),
             ("status_interval_ms", self.status_interval_ms, 10, MINUTE, "10 to 60000"),
             ("request_timeout_ms", self.request_timeout_ms, 20, HOUR, "20 to 3600000"),
+            (
+                "request_timeout_min_ms",
+                self.request_timeout_min_ms,
+                10,
+                self.request_timeout_ms,
+                "10 to request_timeout_ms",
+            ),
+            (
+                "request_timeout_max_ms",
+                self.request_timeout_max_ms,
+                self.request_timeout_ms,
+                24 * HOUR,
+                "at least request_timeout_ms, at most 86400000",
+            ),
             (
                 "view_change_timeout_ms",
                 self.view_change_timeout_ms,

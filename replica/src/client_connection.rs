@@ -1,17 +1,16 @@
 //! A client's connection: its requests, verified, to the core, and the answers back.
 //!
 //! Reading and writing are two tasks: a client that sends much before it reads is not kept from
-//! sending, and one that never reads keeps nobody else waiting. It loses its connection when one
-//! write has waited longer than the limit.
+//! sending, and one that never reads keeps nobody else waiting. It loses its connection when
+//! for too long not one byte could be written.
 
-use std::time::Duration;
+use std::io;
 
 use bytes::Bytes;
 use elea_protocol::codec;
 use elea_protocol::id::ClientId;
 use elea_protocol::message::{Farewell, ToClient, ToReplica};
 use elea_protocol::replica::Event;
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::clients::{Admission, Answers};
@@ -52,12 +51,11 @@ pub(crate) async fn serve(
     drop(turn);
     shell.counters.count(Counter::ClientsAdmitted);
     tracing::debug!(?client, "client connected");
-    let welcomed = timeout(shell.write_timeout(), frames::write(&mut writer, &ToClient::Welcome));
-    if !matches!(welcomed.await, Ok(Ok(()))) {
+    if frames::write(&mut writer, &ToClient::Welcome).await.is_err() {
         return;
     }
     let broken = CancellationToken::new();
-    let writing = tokio::spawn(write(writer, answers, shell.write_timeout(), broken.clone()));
+    let writing = tokio::spawn(write(writer, answers, broken.clone()));
     let word = tokio::select! {
         biased;
         () = shell.stopping.cancelled() => Some(Farewell::Stopping),
@@ -164,7 +162,7 @@ async fn receive(
 
 /// Why a connection can no longer be written to.
 enum Broken {
-    /// A write waited longer than it may.
+    /// For longer than may be, nothing could be written.
     TooSlow,
     /// The other side is gone.
     Gone,
@@ -174,7 +172,6 @@ enum Broken {
 async fn write(
     mut writer: Writer,
     mut answers: Answers,
-    patience: Duration,
     broken: CancellationToken,
 ) -> Result<Writer, Broken> {
     // Whichever way this ends, the reader is not to go on alone.
@@ -182,21 +179,19 @@ async fn write(
     let mut group = Vec::new();
     while answers.take(&mut group, ANSWERS_GROUP).await > 0 {
         for frame in merge(group.drain(..)) {
-            in_time(patience, frames::feed(&mut writer, frame)).await?;
+            frames::feed(&mut writer, frame).await?;
         }
-        in_time(patience, frames::flush(&mut writer)).await?;
+        frames::flush(&mut writer).await?;
     }
     Ok(writer)
 }
 
-async fn in_time<T, E>(
-    patience: Duration,
-    work: impl Future<Output = Result<T, E>>,
-) -> Result<T, Broken> {
-    match timeout(patience, work).await {
-        Ok(Ok(done)) => Ok(done),
-        Ok(Err(_)) => Err(Broken::Gone),
-        Err(_) => Err(Broken::TooSlow),
+impl From<io::Error> for Broken {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::TimedOut => Self::TooSlow,
+            _ => Self::Gone,
+        }
     }
 }
 

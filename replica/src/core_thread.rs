@@ -73,6 +73,7 @@ pub(crate) fn run<A: Application>(
     let mut not_before = Instant::now();
     let mut doubted = false;
     let mut wrong_clocks = WrongClocks::default();
+    let mut slow = SlowDisk::default();
     explain(replica.standing());
     loop {
         let deadline = replica.deadline().and_then(|at| clock.at(at));
@@ -99,6 +100,7 @@ pub(crate) fn run<A: Application>(
         router.settled.send_if_modified(|known| {
             std::mem::replace(known, replica.is_settled()) != replica.is_settled()
         });
+        slow.look(replica.sync_time());
         if doubted != replica.in_quarantine().is_some() {
             doubted = !doubted;
             explain_doubt(replica.in_quarantine());
@@ -153,6 +155,30 @@ impl WrongClocks {
                     "CLOCK: {own} {peer} is {seconds:.1} s {way} what the others' show; set it right"
                 );
             }
+        }
+    }
+}
+
+/// Says when the disk has become slow, much slower, or fast again.
+#[derive(Default)]
+struct SlowDisk {
+    /// What was said last, in microseconds; 0 where it is not slow.
+    said: u64,
+}
+
+/// A disk that takes so many microseconds for a write is slow.
+const SLOW_SYNC: u64 = 250_000;
+
+impl SlowDisk {
+    fn look(&mut self, sync: Option<u64>) {
+        let Some(sync) = sync else { return };
+        let seconds = Duration::from_micros(sync).as_secs_f64();
+        if sync >= SLOW_SYNC && sync >= 2 * self.said {
+            self.said = sync;
+            tracing::warn!("the disk is slow: a write takes {seconds:.2} s to be on it");
+        } else if self.said > 0 && sync < SLOW_SYNC / 2 {
+            self.said = 0;
+            tracing::info!("the disk is as fast again as it should be: {seconds:.3} s a write");
         }
     }
 }

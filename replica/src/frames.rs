@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use elea_net::prepare;
+use elea_net::{Patient, prepare};
 use elea_protocol::codec::{self, CodecError};
 use elea_protocol::message::{Farewell, ToClient, ToReplica};
 use futures::{SinkExt, StreamExt};
@@ -27,8 +27,8 @@ const LINGER_BYTES: usize = 4 << 20;
 /// The end of a connection that frames come from.
 pub(crate) type Reader = FramedRead<OwnedReadHalf, LengthDelimitedCodec>;
 
-/// The end that frames go to.
-pub(crate) type Writer = FramedWrite<OwnedWriteHalf, LengthDelimitedCodec>;
+/// The end that frames go to. It fails when for too long not one byte could be written.
+pub(crate) type Writer = FramedWrite<Patient<OwnedWriteHalf>, LengthDelimitedCodec>;
 
 /// Why there is no next message.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +50,8 @@ pub(crate) enum FrameError {
     Io(io::Error),
 }
 
-/// Frames of at most `frame_max` bytes on a socket. Writing may take as long as `patience`.
+/// Frames of at most `frame_max` bytes on a socket. A write fails when for `patience` nothing moved; as
+/// long as something does, it may take its time.
 pub(crate) fn split(
     stream: TcpStream,
     frame_max: usize,
@@ -59,7 +60,7 @@ pub(crate) fn split(
     prepare(&stream, patience)?;
     let (read, write) = stream.into_split();
     let codec = |max| LengthDelimitedCodec::builder().max_frame_length(max).new_codec();
-    let mut writer = FramedWrite::new(write, codec(codec::FRAME_MAX));
+    let mut writer = FramedWrite::new(Patient::new(write, patience), codec(codec::FRAME_MAX));
     writer.set_backpressure_boundary(WRITE_BUFFER);
     Ok((FramedRead::new(read, codec(frame_max)), writer))
 }

@@ -32,7 +32,8 @@ pub struct Limits {
     pub handshakes: usize,
     /// How long such a connection may take, in ms. Also how long a dialled peer may take.
     pub handshake_timeout_ms: u64,
-    /// How long a receiver may keep one write waiting before its connection is dropped, in ms.
+    /// After so long without one byte that a receiver took its connection is dropped, in ms. A line that
+    /// is slow, but moves, is none.
     pub write_timeout_ms: u64,
     /// Messages that wait to be written to one client connection.
     pub answers_queued: usize,

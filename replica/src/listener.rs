@@ -141,6 +141,7 @@ async fn serve(shell: Arc<Shell>, stream: TcpStream, from: IpAddr) {
                 }
                 Origin::Client(client) => {
                     reader.decoder_mut().set_max_frame_length(CLIENT_FRAME_MAX);
+                    elea_net::bear_a_slow_line(writer.get_ref().get_ref().as_ref());
                     client_connection::serve(&shell, client, turn, &voice, reader, writer).await;
                 }
             }

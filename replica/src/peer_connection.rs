@@ -17,7 +17,6 @@ use elea_protocol::message::{
 use elea_protocol::replica::Event;
 use elea_protocol::seal::{Rejection, Verified, sign};
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::counters::Counter;
@@ -47,10 +46,10 @@ pub(crate) async fn serve(
     tracing::info!(%peer, "peer connected");
     let greeting = sign(&*shell.signer, shell.membership.genesis(), shell.me, greeting);
     let greeting = ToClient::Greeting(greeting.into_inner());
-    let greeted = timeout(shell.write_timeout(), frames::write(&mut writer, &greeting)).await;
+    let greeted = frames::write(&mut writer, &greeting).await;
     let back = Back::new(writer);
     let word = match greeted {
-        Ok(Ok(())) => {
+        Ok(()) => {
             shell.offer(peer, &back);
             tokio::select! {
                 biased;
@@ -60,7 +59,7 @@ pub(crate) async fn serve(
                 word = receive(shell, peer, voice, &mut reader) => word,
             }
         }
-        Ok(Err(_)) | Err(_) => None,
+        Err(_) => None,
     };
     // Whoever writes to it lets go of it.
     back.gone.cancel();

@@ -22,7 +22,7 @@ use elea_protocol::message::{
 use elea_protocol::seal::{sign_hello, sign_knock};
 use tokio::net::TcpStream;
 use tokio::sync::{Mutex as AsyncMutex, mpsc, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::counters::{Counter, Counters};
@@ -195,15 +195,19 @@ impl Dialling {
     /// Dials until it succeeds, after a pause of about `wait` ms, 0 for none.
     async fn until_up(self: Arc<Self>, mut wait: u64) -> Dialled {
         let (least, most) = (self.shell.limits.redial_min_ms, self.shell.limits.redial_max_ms);
+        let mut attempt = 0u32;
         loop {
             if wait > 0 {
                 // Replicas that lost each other together need not come back in step.
                 sleep(Duration::from_millis(rand::random_range(wait / 2..=wait))).await;
             }
             wait = (wait * 2).clamp(least, most);
-            match self.dial().await {
+            match self.dial(attempt).await {
                 Ok((reader, writer)) => return (reader, writer, wait),
-                Err(why) => self.cannot_link(&why),
+                Err(why) => {
+                    attempt = attempt.wrapping_add(1);
+                    self.cannot_link(&why);
+                }
             }
         }
     }
@@ -221,11 +225,15 @@ impl Dialling {
         }
     }
 
-    /// Dials and proves who we are.
-    async fn dial(&self) -> Result<(Reader, Writer), Failed<Down>> {
+    /// Dials and proves who we are. Two of three attempts are short: where what is sent is lost, the system
+    /// asks again ever more rarely, and a network that has healed should be found at once. On the third one
+    /// a long way has its time.
+    async fn dial(&self, attempt: u32) -> Result<(Reader, Writer), Failed<Down>> {
+        let longest = self.shell.handshake_timeout();
+        let patience = if attempt.is_multiple_of(3) { longest } else { longest / 4 };
         let open = |stream| self.open_challenge(stream);
         let greet = |(reader, writer, challenge)| self.greet(reader, writer, challenge);
-        self.dialler.dial(self.shell.handshake_timeout(), open, greet).await
+        self.dialler.dial(patience, open, greet).await
     }
 
     /// Finds out who is there.
@@ -453,8 +461,10 @@ impl LinkTask {
         over: Over,
         group: &mut Vec<Arc<Parcel>>,
     ) -> Result<(), Down> {
-        let patience = self.shell.write_timeout();
-        let too_slow = || {
+        let down = |error: std::io::Error| {
+            if error.kind() != std::io::ErrorKind::TimedOut {
+                return Down::Io(error);
+            }
             let why = format_args!("{} did not read in time", self.peer);
             self.shell.counters.warn(Counter::PeerTooSlow, why);
             Down::TooSlow
@@ -463,14 +473,11 @@ impl LinkTask {
         self.state.bytes.fetch_sub(taken, Ordering::Relaxed);
         for parcel in group.drain(..) {
             match parcel.frame(over) {
-                Ok(frame) => timeout(patience, frames::feed(writer, frame))
-                    .await
-                    .map_err(|_| too_slow())??,
+                Ok(frame) => frames::feed(writer, frame).await.map_err(down)?,
                 Err(error) => self.shell.counters.warn(Counter::SendTooLarge, error),
             }
         }
-        timeout(patience, frames::flush(writer)).await.map_err(|_| too_slow())??;
-        Ok(())
+        frames::flush(writer).await.map_err(down)
     }
 
     /// Throws away what was meant for a connection that is no more.

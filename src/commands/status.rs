@@ -19,6 +19,9 @@ use crate::commands;
 use crate::failure::{Failure, Outcome};
 use crate::output;
 
+/// A disk that takes so many microseconds for a write is named.
+const SLOW_SYNC: u64 = 250_000;
+
 /// What became of asking one replica.
 pub struct Row {
     /// Which.
@@ -125,6 +128,12 @@ fn row_json(row: &Row) -> Json {
     let lists: Vec<_> = status.other_lists.iter().map(list_json).collect();
     let refused: Map<_, _> =
         status.refused.iter().map(|(by, pieces)| (by.to_string(), (*pieces).into())).collect();
+    let round_trips: Map<_, _> = status
+        .pace
+        .others
+        .iter()
+        .map(|other| (other.of.to_string(), other.round_trip.map(millis).into()))
+        .collect();
     let counters: Map<_, _> =
         status.counters.iter().map(|(name, count)| (name.clone(), (*count).into())).collect();
     json!({
@@ -152,6 +161,9 @@ fn row_json(row: &Row) -> Json {
         "clocks_ahead_ms": clocks,
         "settings_differ": settings,
         "client_lists_differ": lists,
+        "sync_ms": status.pace.sync.map(millis),
+        "patience_ms": status.pace.patience,
+        "round_trips_ms": round_trips,
         "transfer": transfer,
         "pieces_refused": refused,
         "keys_in_two_places": status.doubled.iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -176,6 +188,10 @@ fn list_json(other: &OtherList) -> Json {
         "not_there": names(&other.not_there),
         "not_here": names(&other.not_here),
     })
+}
+
+fn millis(micros: u64) -> f64 {
+    Duration::from_micros(micros).as_secs_f64() * 1000.0
 }
 
 /// Whether it votes, in a word.
@@ -347,6 +363,10 @@ fn remarks(rows: &[Row]) -> Vec<String> {
             DiskHealth::Damaged(what) => {
                 remarks.push(format!("{id} has a damaged disk: {}", what.escape_debug()));
             }
+        }
+        if let Some(sync) = status.pace.sync.filter(|sync| *sync >= SLOW_SYNC) {
+            let seconds = Duration::from_micros(sync).as_secs_f64();
+            remarks.push(format!("{id} has a slow disk: a write takes {seconds:.2} s to be on it"));
         }
         remarks.extend(status.refused.iter().map(|(by, pieces)| {
             format!(

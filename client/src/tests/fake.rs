@@ -11,7 +11,7 @@ use elea_protocol::evidence::Evidence;
 use elea_protocol::id::{Digest, ReplicaId, RequestNumber, SessionId, Slot, View};
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{
-    Challenge, Commit, DiskHealth, Level, NodeStatus, Position, Reply, ReplyKind, Results,
+    Challenge, Commit, DiskHealth, Level, NodeStatus, Pace, Position, Reply, ReplyKind, Results,
     SessionReport, SignedRequest, Standing, ToClient, ToReplica, WIRE_VERSION,
 };
 use elea_protocol::seal::{Ed25519, SecretKey, Signer, sign, sign_replies};
@@ -253,6 +253,7 @@ impl Replica {
             other_lists: Vec::new(),
             refused: Vec::new(),
             doubled: Vec::new(),
+            pace: Pace::default(),
             counters: Vec::new(),
         };
         sign(&self.key, self.membership.genesis(), self.id, body).into_inner()

@@ -23,6 +23,7 @@ pub mod clock;
 pub mod condition;
 pub mod contest;
 pub mod disk;
+pub mod failover;
 pub mod faults;
 pub mod fleet;
 pub mod havoc;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use elea_chaos::service::Terms;
-use elea_chaos::{kill_all, large, run};
+use elea_chaos::{failover, kill_all, large, run};
 use elea_fault_injection::violation::Violation;
 use serde_json::{Value as Json, json};
 
@@ -32,6 +32,18 @@ enum Command {
         rounds: u32,
         #[command(flatten)]
         cluster: ClusterArguments,
+    },
+    /// Kill the primary, again and again, and tell how long the next write waits for its answer
+    Failover {
+        /// How often
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+        rounds: u32,
+        /// How many replicas
+        #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=31))]
+        replicas: u8,
+        /// The program under test [default: `elea` beside this one]
+        #[arg(long)]
+        elea: Option<PathBuf>,
     },
     /// Have one replica miss many writes, come back, be killed twice on its way and lied to
     Away {
@@ -211,6 +223,10 @@ async fn obey(command: &Command) -> Result<Json, Violation> {
             };
             eprintln!("seed {}", order.seed);
             kill_all::run(&order).await
+        }
+        Command::Failover { rounds, replicas, elea } => {
+            let elea = program(elea.as_ref())?;
+            failover::run(&failover::Order { elea, rounds: *rounds, replicas: *replicas }).await
         }
         Command::Away { data } => large::away(&data.order()?).await,
         Command::Start { data, memory_max, start_max } => {

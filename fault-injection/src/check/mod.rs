@@ -335,7 +335,8 @@ fn gather<'a>(
         | Message::State(_)
         | Message::Suspect(_)
         | Message::Enrol(_)
-        | Message::Enrolled(_) => {}
+        | Message::Enrolled(_)
+        | Message::Pulse(_) => {}
     }
 }
 

@@ -194,7 +194,7 @@ mod tests {
     }
 
     fn asks(pieces: &mut Pieces, part: StatePart) -> Result<(), Violation> {
-        let body = Fetch { wanted: Wanted::State { at: AT, part }, stamp: 0 };
+        let body = Fetch { wanted: Wanted::State { at: AT, part }, room: 1 << 20, stamp: 0 };
         let fetch = Signed { body, by: ME, signature: Signature([0; 64]) };
         pieces.message_leaves(ME, &Message::Fetch(fetch))
     }

@@ -42,7 +42,8 @@ pub fn message_leaves(
         | Message::Branch(_)
         | Message::State(_)
         | Message::Evidence(_)
-        | Message::Enrol(_) => false,
+        | Message::Enrol(_)
+        | Message::Pulse(_) => false,
     };
     may(who, own, message.kind(), disk, has_lost)
 }

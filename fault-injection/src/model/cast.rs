@@ -49,6 +49,7 @@ fn tuning() -> Tuning {
         checkpoint_delay_ms: NEVER_MS,
         status_interval_ms: 60,
         request_timeout_ms: 20,
+        request_timeout_min_ms: 20,
         view_change_timeout_ms: 60,
         view_change_timeout_max_ms: 120,
         weak_view_delay_ms: 20,

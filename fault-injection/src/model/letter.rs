@@ -132,7 +132,8 @@ fn detail(message: &Message, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         | Message::Clients(_)
         | Message::Slots(_)
         | Message::Branch(_)
-        | Message::State(_) => Ok(()),
+        | Message::State(_)
+        | Message::Pulse(_) => Ok(()),
     }
 }
 

@@ -256,6 +256,10 @@ impl Situation {
         message: Message,
         to: impl Fn(&Place) -> bool,
     ) -> Result<(), Violation> {
+        if matches!(message, Message::Pulse(_)) {
+            // How long things take is for the scene to say: time passes here when it wants it to.
+            return Ok(());
+        }
         if cast.correct().any(&to) {
             Arc::make_mut(&mut self.checker).message_arrives(&message)?;
         }

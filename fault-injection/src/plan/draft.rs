@@ -31,7 +31,7 @@ const HOUR: u64 = 3_600_000_000;
 fn small_tuning(rng: &mut Rng) -> Tuning {
     let checkpoint_interval = *rng.pick(&[4, 8, 16]);
     let weak_view_delay_ms = rng.between(50, 150);
-    Tuning {
+    let mut tuning = Tuning {
         rules: Rules {
             max_sessions: rng.between(8, 10),
             max_clients: 64,
@@ -47,6 +47,8 @@ fn small_tuning(rng: &mut Rng) -> Tuning {
         checkpoint_delay_ms: NEVER_MS,
         status_interval_ms: rng.between(100, 250),
         request_timeout_ms: rng.between(200, 600),
+        request_timeout_min_ms: 0,
+        request_timeout_max_ms: 8000,
         view_change_timeout_ms: rng.between(300, 800),
         view_change_timeout_max_ms: 4000,
         weak_view_delay_ms,
@@ -66,7 +68,9 @@ fn small_tuning(rng: &mut Rng) -> Tuning {
         retained_bytes: 1 << 14,
         transfer_bytes_per_ms: 64,
         turn_slots: 256,
-    }
+    };
+    tuning.request_timeout_min_ms = tuning.request_timeout_ms / 4;
+    tuning
 }
 
 /// In half of the worlds quiet heads are made stable.
@@ -113,6 +117,7 @@ impl Draft {
             jitter: if rng.one_in(3) { 0 } else { rng.between(100, 20 * MILLI) },
             loss: u32::try_from(loss).expect("small"),
             duplication: if rng.one_in(2) { 0 } else { 50 },
+            bytes_per_ms: 0,
         };
         let machines = usize::from(replicas);
         let plan = Plan {
@@ -140,6 +145,8 @@ impl Draft {
             sync_max: (0..machines).map(|_| sync_max(&mut rng)).collect(),
             patrons: Vec::new(),
             hostiles: Vec::new(),
+            judgement: None,
+            late_orders: None,
             shapes: Vec::new(),
         };
         let sound = (0..replicas).map(Machine).collect();

@@ -17,13 +17,14 @@ pub mod safety;
 mod shape;
 pub mod twins;
 pub mod villains;
+pub mod waits;
 
 use elea_protocol::id::ReplicaId;
 use elea_protocol::message::Level;
 use elea_protocol::quorum::ClusterSize;
 use elea_protocol::tuning::Tuning;
 
-use crate::network::{Link, Machine, Party};
+use crate::network::{Lateness, Link, Machine, Party};
 
 /// Something that is done to the world at some time.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,6 +142,32 @@ impl Component {
     }
 }
 
+/// What is asked of how fast a world is, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Judgement {
+    /// A second after the faults, answers come as fast as they came in this time before them.
+    NoHangover {
+        /// From when on.
+        from: u64,
+        /// Until when.
+        until: u64,
+    },
+    /// A while after the faults, answers take no longer than this in the mean (L3).
+    Lazy {
+        /// How long, in microseconds.
+        bound: u64,
+        /// After what while, in microseconds.
+        after: u64,
+    },
+    /// Nothing is wrong, and after the first so many views hardly one begins any more.
+    Steady {
+        /// How many.
+        views: u64,
+        /// In twenty seconds after that, at most so many.
+        later: u64,
+    },
+}
+
 /// A world, before it begins. Times are in microseconds.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -185,6 +212,10 @@ pub struct Plan {
     pub patrons: Vec<PatronPlan>,
     /// The hostile clients.
     pub hostiles: Vec<&'static str>,
+    /// How fast it has to be, if that is asked.
+    pub judgement: Option<Judgement>,
+    /// Whether orders are late beyond all that is measured.
+    pub late_orders: Option<Lateness>,
     /// What is special about this world, for the coverage.
     pub shapes: Vec<&'static str>,
 }
@@ -236,8 +267,13 @@ impl Plan {
             size,
             twins: Vec::new(),
             real_signatures: false,
-            // Pages that want checkpoints of quiet heads say so.
-            tuning: Tuning { checkpoint_delay_ms: NEVER_MS, ..Tuning::default() },
+            // Pages that want checkpoints of quiet heads say so, and nothing is measured where it is
+            // written when what happens.
+            tuning: Tuning {
+                checkpoint_delay_ms: NEVER_MS,
+                request_timeout_min_ms: Tuning::default().request_timeout_ms,
+                ..Tuning::default()
+            },
             link: Link::steady(MILLI),
             special: Vec::new(),
             walls: Vec::new(),
@@ -253,6 +289,8 @@ impl Plan {
             sync_max: vec![0; usize::from(replicas)],
             patrons: Vec::new(),
             hostiles: Vec::new(),
+            judgement: None,
+            late_orders: None,
             shapes: Vec::new(),
         }
     }

@@ -188,7 +188,7 @@ impl Villain for FalseHistorian {
                 Wanted::Branch { head: invent(from), known }
             }
         };
-        let fetch = lair.sign(Fetch { wanted, stamp: self.stamps.next(lair) });
+        let fetch = lair.sign(Fetch { wanted, room: 1 << 20, stamp: self.stamps.next(lair) });
         tell(&[to], Message::Fetch(fetch), deeds);
         if lair.rng.one_in(4)
             && let Some(invented) = self.invent(lair, from)

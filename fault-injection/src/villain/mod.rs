@@ -14,6 +14,7 @@ mod flooders;
 mod historians;
 mod hoarders;
 mod liars;
+mod loiterers;
 mod notes;
 mod procrastinator;
 mod rule_breaker;
@@ -25,7 +26,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use elea_protocol::codec::{Canonical, encode};
-use elea_protocol::id::{Digest, Now, ReplicaId, View};
+use elea_protocol::id::{Digest, Instant, Now, ReplicaId, View};
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{Message, ToReplica};
 use elea_protocol::replica::{Action, Event, Target};
@@ -41,6 +42,7 @@ use self::flooders::{FalseHistorian, FutureFlooder, Junk, Replayer};
 use self::historians::{JunkState, StaleHistorian};
 use self::hoarders::{HiddenLock, TicketHoarder};
 use self::liars::{DoubleVoter, FalseState, ForgedReplies, Inventor, Pretender, Usurper};
+use self::loiterers::{FalsePulse, Limper};
 use self::procrastinator::Procrastinator;
 use self::rule_breaker::RuleBreaker;
 use self::silent::{Mute, SelectiveSender, Shunner, VoteWithholder};
@@ -168,6 +170,11 @@ pub trait Villain: Send {
     /// The event has been dealt with: a moment for deeds of its own.
     fn stirs(&mut self, _lair: &mut Lair, _deeds: &mut Vec<Deed>) {}
 
+    /// When it wants to stir, if nothing happens before.
+    fn wakes(&self) -> Option<Instant> {
+        None
+    }
+
     /// Whether the application of its core lies in bad memory.
     fn has_bad_memory(&self) -> bool {
         false
@@ -222,6 +229,12 @@ pub const ALL: &[(&str, &str, Worst, Maker)] = &[
         Anywhere,
         made::<FalseHistorian>,
     ),
+    (
+        "false-pulse",
+        "says of its disk and of the network whatever it likes",
+        Anywhere,
+        made::<FalsePulse>,
+    ),
     ("false-state", "votes for states that nobody has", Anywhere, made::<FalseState>),
     ("false-status", "heads, locks and views that it does not have", Anywhere, made::<FalseStatus>),
     (
@@ -246,6 +259,7 @@ pub const ALL: &[(&str, &str, Worst, Maker)] = &[
     ("inventor", "votes in the names of nobody", Anywhere, made::<Inventor>),
     ("junk", "bytes that are no message, or almost one", Anywhere, made::<Junk>),
     ("junk-state", "offers states and answers with spoilt chunks", Anywhere, made::<JunkState>),
+    ("limper", "is always as late with its orders", Leading, made::<Limper>),
     ("mute", "hears everything and says nothing", Anywhere, made::<Mute>),
     ("pretender", "signs orders where another is primary", Anywhere, made::<Pretender>),
     ("procrastinator", "is almost too late with everything", Leading, made::<Procrastinator>),
@@ -283,7 +297,7 @@ pub const ALL: &[(&str, &str, Worst, Maker)] = &[
 ];
 
 /// Those that came later. They are drawn by themselves, so that worlds without them stay what they were.
-const NEWER: &[&str] = &["slot-shifter"];
+const NEWER: &[&str] = &["false-pulse", "limper", "slot-shifter"];
 
 /// The name of one of them.
 pub fn pick(rng: &mut Rng) -> &'static str {

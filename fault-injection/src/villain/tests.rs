@@ -87,6 +87,7 @@ impl Mob {
             commit_delay_ms: 5,
             status_interval_ms: 20,
             request_timeout_ms: 100,
+            request_timeout_min_ms: 100,
             view_change_timeout_ms: 100,
             view_change_timeout_max_ms: 1000,
             weak_view_delay_ms: 20,

@@ -70,7 +70,8 @@ use crate::seal::{Signed, Signer, Verified};
 /// How patient a client is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
-    /// After so long without an answer a request is sent again, in ms; twice as long each time.
+    /// After so long without an answer a request is sent again, in ms, or after as long as answers took of
+    /// late; twice as long each time.
     pub first_retry_ms: u64,
     /// The longest wait between two sendings, in ms.
     pub max_retry_ms: u64,

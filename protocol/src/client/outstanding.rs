@@ -45,6 +45,8 @@ pub(super) struct Outstanding {
     pub retry_at: Option<Instant>,
     pub wait_ms: u64,
     pub sent: u32,
+    /// When it was sent for the first time.
+    pub since: Option<Instant>,
 }
 
 impl Outstanding {
@@ -70,6 +72,7 @@ impl Outstanding {
             retry_at: None,
             wait_ms: timing.first_retry_ms,
             sent: 0,
+            since: None,
         }
     }
 

@@ -8,8 +8,9 @@ use super::queue::Queue;
 use super::words::{Accounts, Agreed, Heard};
 use super::{
     Action, Awaiting, Counters, Event, Failure, Follow, Progress, Setup, Submission, Ticket,
-    Unusable,
+    Timing, Unusable,
 };
+use crate::estimate::Estimate;
 use crate::id::{ClientId, Instant, Now, ReplicaId, RequestName, RequestNumber, SessionId};
 use crate::message::{Level, Reply, ReplyKind, Request, SignedReply, SignedRequest, ToReplica};
 use crate::quorum::Strength;
@@ -37,6 +38,10 @@ pub struct Client {
     pub(super) gave_up: bool,
     pub(super) accounts: Accounts,
     pub(super) counters: Counters,
+    /// When the event that is being handled came.
+    now: Instant,
+    /// How long answers take.
+    took: Estimate,
 }
 
 impl Client {
@@ -57,12 +62,15 @@ impl Client {
             gave_up: false,
             accounts: Accounts::default(),
             counters: Counters::default(),
+            now: Instant::default(),
+            took: Estimate::default(),
         }
     }
 
     /// Takes one event and appends what is to be done to `actions`.
     pub fn handle(&mut self, now: Now, event: Event, actions: &mut Vec<Action>) {
         let now = now.instant;
+        self.now = now;
         match event {
             Event::Submit(submissions) => self.on_submit(submissions, actions),
             Event::WantFinal(ticket) => self.on_want_final(now, ticket, actions),
@@ -227,7 +235,8 @@ impl Client {
         };
         let genesis = self.setup.membership.genesis();
         let request = SignedRequest::sign(&*self.setup.signer, genesis, body);
-        let open = Outstanding::new(request, &batch, &self.setup.timing);
+        let mut open = Outstanding::new(request, &batch, &self.setup.timing);
+        open.wait_ms = self.first_wait_ms();
         self.tickets.extend(batch.iter().map(|submission| (submission.ticket, number)));
         self.setup.next = number.next();
         actions.push(Action::Awaits { number, what: awaiting(&open) });
@@ -235,6 +244,15 @@ impl Client {
         self.unanswered.insert(number);
         self.fresh.insert(number);
         self.send(now, number, actions);
+    }
+
+    /// How long to wait until a request is sent for the second time: what answers took of late, or they
+    /// would be asked for while they are on their way. Not much longer than at first, though: the answer
+    /// may have been lost.
+    fn first_wait_ms(&self) -> u64 {
+        let Timing { first_retry_ms, max_retry_ms, .. } = self.setup.timing;
+        let usual = self.took.upper().unwrap_or_default().div_ceil(1000);
+        usual.min(max_retry_ms / 4).max(first_retry_ms)
     }
 
     /// Sends a request to all and sets its timer.
@@ -246,6 +264,7 @@ impl Client {
         let at = now.after_ms(open.wait_ms);
         open.wait_ms = self.setup.timing.longer(open.wait_ms);
         open.sent = open.sent.saturating_add(1);
+        open.since.get_or_insert(now);
         open.retry_at = Some(at);
         open.busy.clear();
         self.timers.insert((at, number));
@@ -254,6 +273,7 @@ impl Client {
     }
 
     fn on_want_final(&mut self, now: Instant, ticket: Ticket, actions: &mut Vec<Action>) {
+        let first_wait = self.first_wait_ms();
         let Some(number) = self.tickets.get(&ticket).copied() else { return };
         let Some(open) = self.outstanding.get_mut(&number) else { return };
         let was_active = open.is_active();
@@ -261,7 +281,7 @@ impl Client {
             part.follow = Follow::Yes;
         }
         if !was_active {
-            open.wait_ms = self.setup.timing.first_retry_ms;
+            open.wait_ms = first_wait;
             actions.push(Action::Awaits { number, what: Awaiting::Committed });
             self.send(now, number, actions);
         }
@@ -386,6 +406,9 @@ impl Client {
         let Some(open) = self.outstanding.get_mut(&number) else { return };
         let receipt = Arc::new(receipt);
         if open.answered.is_none() {
+            if let Some(since) = open.since {
+                self.took.note(self.now, self.now.micros_since(since));
+            }
             open.note_answer(&receipt);
             for part in &open.parts {
                 let answer = Outstanding::answer(part, &receipt, proven);

@@ -29,6 +29,10 @@ pub const ANSWER_BYTES_MAX: usize = FRAME_MAX / 2;
 pub struct Fetch {
     /// What is lacking.
     pub wanted: Wanted,
+    /// How many bytes of operations the answer should hold at most, so that it fits the line. One request
+    /// or slot is sent in any case, and never more than [`ANSWER_BYTES_MAX`]. It says nothing of pieces of
+    /// a state, which are what they are.
+    pub room: u32,
     /// As in [`super::Status`]: an old fetch is not answered.
     pub stamp: u64,
 }
@@ -158,7 +162,15 @@ impl Canonical for Fetch {
                 part.write(to);
             }
         }
+        to.put_u64(u64::from(self.room));
         to.put_u64(self.stamp);
+    }
+}
+
+impl Fetch {
+    /// How many bytes the answer may hold.
+    pub(crate) fn answer_max(&self) -> usize {
+        usize::try_from(self.room).unwrap_or(usize::MAX).min(ANSWER_BYTES_MAX)
     }
 }
 

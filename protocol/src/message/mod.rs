@@ -9,6 +9,7 @@ mod commit;
 mod enrol;
 mod fetch;
 mod order;
+mod pulse;
 mod reply;
 mod request;
 mod standing;
@@ -31,6 +32,7 @@ pub use order::{
     BATCH_BYTES_MAX, BATCH_REQUESTS_MAX, BATCH_WEIGHT_MAX, Batch, NonDeterminism, Order,
     OrderHeader, batch_digest, fit_one_slot,
 };
+pub use pulse::{Echo, Pulse};
 pub use reply::{
     Refusal, RefusalReason, Reply, ReplyKind, ReplyVote, Results, SessionReport, SignedReply,
 };
@@ -47,7 +49,8 @@ pub use view_change::{
 };
 pub use wire::{
     Challenge, Disagreement, DiskHealth, Farewell, Greeting, Hello, HelloBody, Knock, KnockBody,
-    NodeStatus, Origin, OtherList, ToClient, ToReplica, Transferring, WIRE_VERSION,
+    NodeStatus, Origin, OtherList, Pace, ToClient, ToReplica, Transferring, Turnaround,
+    WIRE_VERSION,
 };
 
 use crate::evidence::Evidence;
@@ -104,6 +107,8 @@ pub enum Message {
     Enrol(Signed<Enrol>),
     /// Which life of the receiver the sender heard of first.
     Enrolled(Signed<Enrolled>),
+    /// How long things take at the sender, and an echo.
+    Pulse(Signed<Pulse>),
 }
 
 impl Message {
@@ -129,6 +134,7 @@ impl Message {
             Self::Evidence(_) => "evidence",
             Self::Enrol(_) => "enrol",
             Self::Enrolled(_) => "enrolled",
+            Self::Pulse(_) => "pulse",
         }
     }
 }

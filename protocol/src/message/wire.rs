@@ -20,7 +20,7 @@ use crate::seal::{Signature, Signed};
 
 /// The version of the frames and of the rules of the state machine, since replicas with different rules
 /// would refuse each other's slots. Peers with another version are turned away with a clear word.
-pub const WIRE_VERSION: u32 = 5;
+pub const WIRE_VERSION: u32 = 6;
 
 /// Replica to whoever dialled it, first of all: "prove who you are".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -335,6 +335,44 @@ impl Transferring {
     }
 }
 
+/// How long things take at another replica, as far as one knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Turnaround {
+    /// At whom.
+    pub of: ReplicaId,
+    /// The round trip to it, in microseconds.
+    pub round_trip: Option<u64>,
+    /// What it says a record takes to be on its disk, in microseconds.
+    pub sync: Option<u64>,
+}
+
+/// What a replica measures, and how patient that makes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pace {
+    /// What a record takes to be on its disk, as a rule, in microseconds.
+    pub sync: Option<u64>,
+    /// How long it would wait now for the primary to order what was passed on to all, in ms.
+    pub patience: u64,
+    /// What it knows of the others.
+    pub others: Vec<Turnaround>,
+}
+
+impl Pace {
+    fn write(&self, to: &mut impl Sink) {
+        // No time is as long as the number that says that it is not known.
+        let micros =
+            |to: &mut _, micros: Option<u64>| Sink::put_u64(to, micros.unwrap_or(u64::MAX));
+        micros(to, self.sync);
+        to.put_u64(self.patience);
+        to.put_len(self.others.len());
+        for other in &self.others {
+            to.put_u8(other.of.0);
+            micros(to, other.round_trip);
+            micros(to, other.sync);
+        }
+    }
+}
+
 /// Replica to an operator: "this is how I am". It is believed as far as the replica is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeStatus {
@@ -386,6 +424,8 @@ pub struct NodeStatus {
     pub disagreements: Vec<Disagreement>,
     /// Whose lists of clients are other ones.
     pub other_lists: Vec<OtherList>,
+    /// How long things take.
+    pub pace: Pace,
     /// What was dropped or refused since the start, by reason.
     pub counters: Vec<(String, u64)>,
 }
@@ -437,6 +477,7 @@ impl Canonical for NodeStatus {
         self.disagreements.iter().for_each(|other| other.write(to));
         to.put_len(self.other_lists.len());
         self.other_lists.iter().for_each(|other| other.write(to));
+        self.pace.write(to);
         to.put_len(self.counters.len());
         for (name, count) in &self.counters {
             to.put_bytes(name.as_bytes());

@@ -511,7 +511,8 @@ impl<A: Application> Replica<A> {
             | Message::NewView(_)
             | Message::Evidence(_)
             | Message::Enrol(_)
-            | Message::Enrolled(_) => self.on_message(from, message),
+            | Message::Enrolled(_)
+            | Message::Pulse(_) => self.on_message(from, message),
         }
     }
 

@@ -208,6 +208,7 @@ impl<A: Application> Replica<A> {
             clock_tolerance_ms: self.clock_tolerance_ms(),
             disagreements,
             other_lists: self.other_lists(),
+            pace: self.pace(),
             counters,
         };
         let signed = self.sign(body);

@@ -24,7 +24,7 @@ use crate::application::Application;
 use crate::history::{Entry, extend};
 use crate::id::{Digest, Instant, ReplicaId, Slot};
 use crate::message::{
-    ANSWER_BYTES_MAX, Batch, Branch, Linked, Message, Order, Position, SLOTS_MAX, SlotEntry, Wanted,
+    Batch, Branch, Linked, Message, Order, Position, SLOTS_MAX, SlotEntry, Wanted,
 };
 use crate::seal::Signed;
 
@@ -473,9 +473,10 @@ impl<A: Application> Replica<A> {
         let most = self.credit_max();
         let mut asks = Vec::new();
         let mut open = BTreeMap::new();
+        let mut is_late = false;
         for wish in wishes {
             let Reach::Lacks(below) = self.reach(wish.end) else { continue };
-            let again = now.after_ms(self.setup.tuning.fetch_retry_ms);
+            let again = now.after_ms(self.answer_wait_ms(&self.fetching.pace));
             let known = self.branches.asked.remove(&wish.end);
             let credit = wish.word.map(|id| &mut self.peers.entry(id).or_default().credit);
             if credit.is_some_and(|credit| !credit.is_left(now, most)) {
@@ -493,13 +494,19 @@ impl<A: Application> Replica<A> {
                     open.insert(wish.end, asked);
                     continue;
                 }
-                Some(asked) => asked.turn + 1,
+                Some(asked) => {
+                    is_late |= asked.below.is_some();
+                    asked.turn + 1
+                }
                 None => 0,
             };
             asks.push((self.holder(wish, turn), below));
             open.insert(wish.end, Asked { below: Some(below), again, turn });
         }
         self.branches.asked = open;
+        if is_late {
+            self.fetching.pace.missed();
+        }
         // Two wishes may lack the same.
         let mut sent = BTreeSet::new();
         for (to, below) in asks {
@@ -568,6 +575,7 @@ impl<A: Application> Replica<A> {
         to: ReplicaId,
         head: Position,
         known: &[Position],
+        room: usize,
     ) -> usize {
         let known: BTreeSet<Position> = known.iter().copied().collect();
         let base = self.history.base();
@@ -592,7 +600,7 @@ impl<A: Application> Replica<A> {
             let size: usize =
                 linked.entry.requests.iter().map(|request| request.body().wire_bytes()).sum();
             bytes += size;
-            if bytes > ANSWER_BYTES_MAX && !slots.is_empty() {
+            if bytes > room && !slots.is_empty() {
                 break;
             }
             at = Position { slot: Slot(at.slot.0 - 1), hash: linked.previous };
@@ -617,6 +625,7 @@ impl<A: Application> Replica<A> {
             self.counters.branches_refused += 1;
             return;
         }
+        self.fetching.pace.answered(from, self.now.instant);
         let mut at = head;
         let mut is_whole = true;
         for linked in branch.slots {

@@ -105,6 +105,8 @@ counters! {
     quarantines_ended,
     /// Times patience with a primary ran out.
     suspicions,
+    /// Primaries suspected since they are late with most of what they order.
+    limping_primaries,
     /// Campaigns begun for another view.
     campaigns,
     /// New views made as their primary.

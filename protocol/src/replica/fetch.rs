@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::waits::Pace;
 use super::{Action, Replica, Target};
 use crate::application::Application;
 use crate::history::extend;
@@ -41,6 +42,8 @@ pub(super) struct Fetching {
     requests_asked: Instant,
     requests_turn: usize,
     filling: bool,
+    /// How long answers with history take.
+    pub(super) pace: Pace,
 }
 
 impl Fetching {
@@ -120,7 +123,8 @@ impl<A: Application> Replica<A> {
         let slot = self.history.head().slot.next();
         let requests = self.ahead.get(&slot).map(|next| {
             let grace = next.since.after_ms(self.setup.tuning.fetch_grace_ms);
-            let retry = self.fetching.requests_asked.after_ms(self.setup.tuning.fetch_retry_ms);
+            let retry =
+                self.fetching.requests_asked.after_ms(self.answer_wait_ms(&self.fetching.pace));
             if self.fetching.requests_for == slot { retry } else { grace }
         });
         [requests, self.fetching.slots_at].into_iter().flatten().min()
@@ -140,11 +144,14 @@ impl<A: Application> Replica<A> {
         }
         let due = self.fetch_at().is_some_and(|at| at <= now);
         if due && self.ahead.contains_key(&self.history.head().slot.next()) {
-            self.fetching.requests_for = self.history.head().slot.next();
+            let slot = self.history.head().slot.next();
+            let is_again = std::mem::replace(&mut self.fetching.requests_for, slot) == slot;
             self.fetching.requests_asked = now;
             let digests = self.missing_at_head();
             if !digests.is_empty() {
-                let slot = self.history.head().slot.next();
+                if is_again {
+                    self.fetching.pace.missed();
+                }
                 let to = self.candidate(self.fetching.requests_turn);
                 self.fetching.requests_turn += 1;
                 self.counters.request_fetches += 1;
@@ -154,7 +161,10 @@ impl<A: Application> Replica<A> {
     }
 
     fn fetch_slots(&mut self) {
-        let retry = self.setup.tuning.fetch_retry_ms;
+        if self.fetching.slots_turn > 0 {
+            self.fetching.pace.missed();
+        }
+        let retry = self.answer_wait_ms(&self.fetching.pace);
         self.fetching.slots_at = Some(self.now.instant.after_ms(retry));
         let to = self.candidate(self.fetching.slots_turn);
         self.fetching.slots_turn += 1;
@@ -165,7 +175,10 @@ impl<A: Application> Replica<A> {
     pub(super) fn ask(&mut self, to: Option<ReplicaId>, wanted: Wanted) {
         let Some(to) = to else { return };
         let stamp = self.next_stamp();
-        let fetch = self.sign(Fetch { wanted, stamp });
+        if !matches!(wanted, Wanted::State { .. }) {
+            self.fetching.pace.asks(to, self.now.instant);
+        }
+        let fetch = self.sign(Fetch { wanted, room: self.fetching.pace.room(), stamp });
         let after = self.stamps_after;
         self.out.push(Action::Send { to: Target::One(to), message: Message::Fetch(fetch), after });
     }
@@ -200,19 +213,26 @@ impl<A: Application> Replica<A> {
             self.counters.fetch_over_budget += 1;
             return;
         }
+        let room = fetch.body.answer_max();
         let spent = match &fetch.body.wanted {
-            Wanted::Requests { slot, digests } => self.serve_requests(to, *slot, digests),
-            Wanted::Slots { from } => self.serve_slots(to, *from),
-            Wanted::Branch { head, known } => self.serve_branch(to, *head, known),
+            Wanted::Requests { slot, digests } => self.serve_requests(to, *slot, digests, room),
+            Wanted::Slots { from } => self.serve_slots(to, *from, room),
+            Wanted::Branch { head, known } => self.serve_branch(to, *head, known, room),
             Wanted::State { at, part } => self.serve_state(to, *at, *part),
             Wanted::Clients => self.serve_clients(to),
         };
         self.peers.entry(to).or_default().budget.spend(spent);
     }
 
-    fn serve_requests(&mut self, to: ReplicaId, slot: Slot, digests: &[Digest]) -> usize {
+    fn serve_requests(
+        &mut self,
+        to: ReplicaId,
+        slot: Slot,
+        digests: &[Digest],
+        room: usize,
+    ) -> usize {
         if slot <= self.history.base().slot {
-            return self.serve_slots(to, slot);
+            return self.serve_slots(to, slot, room);
         }
         let of_slot = self.history.entry(slot).map(|entry| entry.batch.clone());
         let of_slot: BTreeMap<Digest, &Arc<SignedRequest>> = of_slot
@@ -226,7 +246,7 @@ impl<A: Application> Replica<A> {
             let in_slot = || of_slot.get(digest).copied();
             if let Some(request) = self.pending.get(digest).or_else(in_slot) {
                 let size = request.body().wire_bytes();
-                if bytes + size > ANSWER_BYTES_MAX && !found.is_empty() {
+                if bytes + size > room && !found.is_empty() {
                     break;
                 }
                 bytes += size;
@@ -247,7 +267,7 @@ impl<A: Application> Replica<A> {
         bytes
     }
 
-    fn serve_slots(&mut self, to: ReplicaId, from: Slot) -> usize {
+    fn serve_slots(&mut self, to: ReplicaId, from: Slot, room: usize) -> usize {
         if from > self.history.head().slot || self.is_adopting() {
             // What is in memory then may be of the history before.
             return 0;
@@ -268,7 +288,7 @@ impl<A: Application> Replica<A> {
             .take(SLOTS_MAX)
             .map_while(|(slot, entry)| {
                 bytes += entry.batch.size();
-                (bytes <= ANSWER_BYTES_MAX || slot == from).then(|| entry.to_slot_entry())
+                (bytes <= room || slot == from).then(|| entry.to_slot_entry())
             })
             .collect();
         let certificate = self.lock.clone().filter(|lock| lock.commit.view == self.entered);
@@ -290,6 +310,7 @@ impl<A: Application> Replica<A> {
             self.counters.useless_answers += 1;
             return;
         };
+        self.fetching.pace.answered(from, self.now.instant);
         let entries_first = entries.first().and_then(|entry| entry.order.clone());
         self.fetching.filling = entries.len() > FILL_QUIETLY;
         self.fill(entries, slots.certificate.as_ref());
@@ -334,8 +355,9 @@ impl<A: Application> Replica<A> {
     fn next_slots_fetch_to(&mut self, to: ReplicaId) -> Instant {
         self.counters.slot_fetches += 1;
         self.ask(Some(to), Wanted::Slots { from: self.history.head().slot.next() });
-        self.fetching.slots_turn = 0;
-        self.now.instant.after_ms(self.setup.tuning.fetch_retry_ms)
+        // Should this one not come, that is a miss.
+        self.fetching.slots_turn = 1;
+        self.now.instant.after_ms(self.answer_wait_ms(&self.fetching.pace))
     }
 
     /// Accepts slots that follow the head: under a certificate of the entered view where their
@@ -371,7 +393,7 @@ impl<A: Application> Replica<A> {
                 continue;
             }
             let Some(order) = order else { return };
-            let forward_at = self.now.instant.after_ms(self.setup.tuning.request_timeout_ms);
+            let forward_at = self.now.instant.after_ms(2 * self.forward_wait_ms());
             for request in &entry.requests {
                 self.pending.insert(request.clone(), forward_at, true, &self.setup.tuning);
             }

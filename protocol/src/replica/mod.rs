@@ -25,6 +25,7 @@
 //! | `fetch` | what is missing of the own history: asking, answering, being answered |
 //! | `admission` | which clients are admitted, where replicas list different ones |
 //! | `clocks` | what time it is, and which clock is wrong |
+//! | `waits` | what is measured, and the waits that follow from it |
 //! | `status` | where the others stand, and sending again what may have been lost |
 //! | `standing` | whether this replica may vote; first starts, lost disks, quarantine |
 //! | `record`, `start` | what is on disk, and starting from it |
@@ -56,6 +57,7 @@ mod transfer;
 mod turns;
 mod view_change;
 mod votes;
+mod waits;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
@@ -82,6 +84,7 @@ use self::transfer::{Served, States, Transfer, Whole};
 use self::turns::Turn;
 use self::view_change::Changing;
 use self::votes::Votes;
+use self::waits::Waits;
 use crate::application::Application;
 use crate::evidence::Evidence;
 use crate::history::History;
@@ -267,6 +270,7 @@ pub struct Replica<A: Application> {
     /// How the disk is kept small.
     settling: Settling,
     peers: BTreeMap<ReplicaId, Peer>,
+    waits: Waits,
     divergent: BTreeSet<ReplicaId>,
     fetching: Fetching,
     /// The primary's slots that are not durable or not certified yet, oldest first.
@@ -334,6 +338,7 @@ where
             distrusted,
             settling,
             peers,
+            waits,
             divergent,
             fetching,
             under_way,
@@ -385,6 +390,7 @@ where
             .field("distrusted", distrusted)
             .field("settling", settling)
             .field("peers", peers)
+            .field("waits", waits)
             .field("divergent", divergent)
             .field("fetching", fetching)
             .field("under_way", under_way)
@@ -489,6 +495,7 @@ impl<A: Application> Replica<A> {
             Event::AskEvidence { client } => self.answer_evidence(client),
             Event::Synced(mark) => {
                 self.synced = self.synced.max(mark);
+                self.waits.synced(mark, self.now.instant);
                 self.settle_on();
             }
             Event::Rows(mark, rows) => self.on_rows(mark, rows),
@@ -506,8 +513,11 @@ impl<A: Application> Replica<A> {
             Message::Stable(proof) => self.on_stable(from, *proof),
             Message::Status(status) => self.on_status(&status),
             Message::Fetch(fetch) => self.on_fetch(&fetch),
-            Message::Requests(requests) => self.on_requests(requests),
             Message::Clients(clients) => self.on_clients(from, clients),
+            Message::Requests(requests) => {
+                self.fetching.pace.answered(from, self.now.instant);
+                self.on_requests(requests);
+            }
             Message::Slots(slots) => self.on_slots(from, slots),
             Message::Branch(branch) => self.on_branch(from, branch),
             Message::State(chunk) => self.on_state(from, chunk),
@@ -517,6 +527,7 @@ impl<A: Application> Replica<A> {
             Message::Evidence(evidence) => self.on_evidence(*evidence),
             Message::Enrol(enrol) => self.on_enrol(&enrol),
             Message::Enrolled(word) => self.on_enrolled(&word),
+            Message::Pulse(pulse) => self.on_pulse(&pulse),
         }
     }
 
@@ -562,6 +573,7 @@ impl<A: Application> Replica<A> {
             _ => {}
         }
         self.appended = Mark(self.appended.0 + 1);
+        self.waits.appends(self.appended, self.now.instant);
         self.out.push(Action::Append { mark: self.appended, record });
     }
 

@@ -123,7 +123,7 @@ impl<A: Application> Replica<A> {
     }
 
     pub(super) fn next_forward(&self) -> Instant {
-        self.now.instant.after_ms(self.setup.tuning.request_timeout_ms / 2)
+        self.now.instant.after_ms(self.forward_wait_ms())
     }
 
     /// A backup passes on what the primary should have ordered by now, to all: the client may
@@ -143,7 +143,7 @@ impl<A: Application> Replica<A> {
                 true
             }
             Some(reason) if !is_for_good(reason) && self.pending.is_orphan(&request.digest()) => {
-                let wait_ms = self.setup.tuning.request_timeout_ms / 2;
+                let wait_ms = self.forward_wait_ms();
                 self.pending.orphans_mut().put_off(&request.digest(), now, wait_ms);
                 true
             }
@@ -545,8 +545,13 @@ impl<A: Application> Replica<A> {
             self.take_checkpoint(at);
         }
         self.note_trouble();
-        let waited = |request: &Arc<SignedRequest>| self.pending.get(&request.digest()).is_some();
-        let progress = batch.requests.iter().any(waited);
+        let digests = batch.requests.iter().map(|request| request.digest());
+        let waited: Vec<Digest> =
+            digests.filter(|digest| self.pending.get(digest).is_some()).collect();
+        let progress = !waited.is_empty();
+        for digest in waited {
+            self.note_lateness(self.pending.forwarded_at(&digest));
+        }
         let was_forwarded =
             batch.requests.iter().any(|request| self.pending.is_forwarded(&request.digest()));
         for request in &batch.requests {

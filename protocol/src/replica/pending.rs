@@ -158,6 +158,11 @@ impl Pending {
             || self.orphans.is_forwarded(digest)
     }
 
+    /// When it was sent to the others for the first time, if it was and still waits.
+    pub(crate) fn forwarded_at(&self, digest: &Digest) -> Option<Instant> {
+        self.by_digest.get(digest)?.forwarded
+    }
+
     /// Requests that were sent to the others and still wait.
     pub(crate) fn forwarded(&self) -> impl Iterator<Item = &Arc<SignedRequest>> {
         self.forwarded_since().map(|(_, request)| request)

@@ -20,7 +20,7 @@ use crate::codec::Canonical;
 use crate::id::{Instant, Life, ReplicaId, Slot};
 use crate::message::{
     Checkpoint, Commit, Enrol, Enrolled, Fetch, Message, Mismatch, MismatchReport, NewView,
-    NodeStatus, Order, Refusal, SessionReport, StableProof, Standing, StateDigests, Status,
+    NodeStatus, Order, Pulse, Refusal, SessionReport, StableProof, Standing, StateDigests, Status,
     Suspect, ViewChange,
 };
 use crate::quorum::Strength;
@@ -57,6 +57,7 @@ impl Remark for Status {}
 impl Remark for Fetch {}
 impl Remark for NodeStatus {}
 impl Remark for Enrol {}
+impl Remark for Pulse {}
 
 /// Why a replica doubts its own state.
 #[derive(Clone, Debug, PartialEq, Eq)]

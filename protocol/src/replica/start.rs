@@ -15,6 +15,7 @@ use super::transfer::{Taken, Transfer};
 use super::turns::Turn;
 use super::view_change::Changing;
 use super::votes::Votes;
+use super::waits::Waits;
 use super::{Counters, Execution, Known, Mark, Recovered, Replica, Setup, StateHead, StoredState};
 use crate::application::Application;
 use crate::codec::Canonical;
@@ -152,6 +153,7 @@ impl<A: Application> Replica<A> {
             distrusted: false,
             settling: Settling::default(),
             peers: BTreeMap::new(),
+            waits: Waits::default(),
             divergent: BTreeSet::new(),
             fetching: Fetching::default(),
             under_way: VecDeque::new(),

@@ -141,6 +141,7 @@ impl<A: Application> Replica<A> {
         // It speaks of the head and the lock: a peer that relies on it must find them again.
         self.send(Target::Others, Message::Status(status));
         self.repeat_campaign();
+        self.send_pulse();
     }
 
     pub(super) fn on_status(&mut self, signed: &Signed<Status>) {

@@ -18,6 +18,7 @@ use bytes::Bytes;
 use super::branch::{Footing, Path, Reach, Side};
 use super::fetch::BUDGET_LEAST;
 use super::sessions::{FrozenSessions, Sessions, SessionsRestore};
+use super::waits::Pace;
 use super::{Doubt, Mark, Record, Replica, StateHead, StoredState, Target};
 use crate::application::{Application, Restore, Snapshot};
 use crate::codec::{self, Canonical};
@@ -91,6 +92,9 @@ pub(super) struct Transfer<R> {
     recorded: bool,
     /// Pieces asked for: of whom, and until when they should be here.
     asked: BTreeMap<StatePart, (ReplicaId, Instant)>,
+    /// How many may be, and how long they take.
+    window: usize,
+    pace: Pace,
     /// Counts through those who can be asked.
     turn: usize,
     /// Who showed that it has this state.
@@ -132,6 +136,8 @@ impl<R: Restore> Transfer<R> {
             application: None,
             recorded: false,
             asked: BTreeMap::new(),
+            window: 1,
+            pace: Pace::default(),
             turn: 0,
             sources: BTreeSet::new(),
             demerits: BTreeMap::new(),
@@ -427,7 +433,7 @@ impl<A: Application> Replica<A> {
         if let Some(whole) = &self.ready {
             // It is put in place as soon as its view can be entered. If that takes too long, what
             // it takes is no longer to be had, and the newer state is the way on.
-            let patience = 4 * self.setup.tuning.fetch_retry_ms;
+            let patience = 4 * self.fetch_wait_ms();
             if whole.proof.slot() >= proof.slot() || whole.since.after_ms(patience) > now {
                 return;
             }
@@ -460,18 +466,20 @@ impl<A: Application> Replica<A> {
     /// Asks for as many pieces as may be under way.
     fn ask_for_state(&mut self) {
         let now = self.now.instant;
-        let until = now.after_ms(self.setup.tuning.fetch_retry_ms);
+        let pace = self.transfer.as_ref().map(|transfer| &transfer.pace);
+        let until = now.after_ms(pace.map_or(0, |pace| self.answer_wait_ms(pace)));
         let me = self.setup.id;
         let size = self.size;
         loop {
             let Some(transfer) = &mut self.transfer else { return };
-            if transfer.asked.len() >= ASKED_MAX || transfer.not_before > now {
+            if transfer.asked.len() >= transfer.window || transfer.not_before > now {
                 return;
             }
             let Some(part) = transfer.next_part() else { return };
             let others = size.members().filter(|id| *id != me);
             let Some(to) = transfer.candidate(others) else { return };
             transfer.asked.insert(part, (to, until));
+            transfer.pace.asks(to, now);
             let at = transfer.proof.position();
             self.ask(Some(to), Wanted::State { at, part });
         }
@@ -486,6 +494,7 @@ impl<A: Application> Replica<A> {
             self.counters.useless_answers += 1;
             return;
         };
+        transfer.pace.answered(from, now);
         let execution = &self.execution;
         let right = transfer.learn(digests, rules, |digest| execution.restore(digest))
             && transfer.accept(part, &bytes);
@@ -500,6 +509,8 @@ impl<A: Application> Replica<A> {
             return;
         }
         transfer.asked.remove(&part);
+        // As many as come in time, but not many: a line that is slow is not to be filled in advance.
+        transfer.window = (transfer.window + 1).min(ASKED_MAX);
         transfer.sources.insert(from);
         transfer.pieces += 1;
         transfer.bytes += bytes.len() as u64;
@@ -546,7 +557,8 @@ impl<A: Application> Replica<A> {
         let transfer = self.transfer.as_ref()?;
         let retry = transfer.asked.values().map(|(_, until)| *until).min();
         let next = || transfer.next_part().map(|_| transfer.not_before);
-        let may_ask = transfer.asked.len() < ASKED_MAX && transfer.not_before > self.now.instant;
+        let may_ask =
+            transfer.asked.len() < transfer.window && transfer.not_before > self.now.instant;
         retry.into_iter().chain(may_ask.then(next).flatten()).min()
     }
 
@@ -561,7 +573,7 @@ impl<A: Application> Replica<A> {
         self.install_in_view();
         self.begin_repair();
         let now = self.now.instant;
-        let retry = self.setup.tuning.fetch_retry_ms;
+        let retry = self.fetch_wait_ms();
         let Some(transfer) = &mut self.transfer else { return };
         if transfer.whole.is_some() {
             return;
@@ -569,6 +581,10 @@ impl<A: Application> Replica<A> {
         let late: Vec<_> = transfer.asked.extract_if(.., |_, (_, until)| *until <= now).collect();
         for (_, (of, _)) in &late {
             transfer.blame(*of, 1);
+        }
+        if !late.is_empty() {
+            transfer.window = 1;
+            transfer.pace.missed();
         }
         let is_idle = transfer.idle_since.after_ms(retry) <= now;
         if let Some((from, proof)) = transfer.newer.take_if(|_| is_idle && !late.is_empty()) {

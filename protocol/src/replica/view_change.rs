@@ -80,6 +80,16 @@ pub(super) struct Changing {
     /// How often patience with a primary has doubled, for want of orders and of certificates.
     impatience: u32,
     strong_impatience: u32,
+    /// As much of `impatience` as primaries that lived are the reason of, and since when that is so.
+    lasting: u32,
+    impatient_since: Instant,
+    /// How late the primary of this view is with what was passed on, on average in microseconds, by how
+    /// many requests; and since when that is too much.
+    lateness: u64,
+    judged: u32,
+    limps_at: Option<Instant>,
+    /// Whether the present wait was made longer, since this replica itself had stood still.
+    was_late: bool,
     /// Since when what waits has waited.
     waiting_since: Option<Instant>,
     /// When to look whether a single request has waited too long while others were ordered, and how
@@ -402,6 +412,9 @@ impl<A: Application> Replica<A> {
 
     fn campaign_for(&mut self, view: View, why: Why) {
         self.counters.campaigns += 1;
+        if matches!(why, Why::Suspected | Why::Followed) && self.changing.campaign.is_none() {
+            self.note_suspicion_of_others();
+        }
         self.changing.campaign = Some(Running { view, why, waiting: None });
         self.ask_for(view);
     }

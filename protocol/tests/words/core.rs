@@ -12,12 +12,12 @@ use elea_protocol::id::{
 };
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{
-    Branch, Checkpoint, Commit, Fetch, Level, Message, NewView, NewViewHeader, NonDeterminism,
-    Order, OrderHeader, Position, REQUEST_BYTES_MAX, RefusalReason, Request, Requests,
-    SignedRequest, SlotEntry, Slots, StableProof, StatePart, Status, ToClient, ViewChange, Wanted,
-    batch_digest, changes_digest,
+    Branch, Checkpoint, Commit, Echo, Fetch, Level, Message, NewView, NewViewHeader,
+    NonDeterminism, Order, OrderHeader, Position, Pulse, REQUEST_BYTES_MAX, RefusalReason, Request,
+    Requests, SignedRequest, SlotEntry, Slots, StableProof, StatePart, Status, ToClient,
+    ViewChange, Wanted, batch_digest, changes_digest,
 };
-use elea_protocol::replica::{Action, Counters, Event, Recovered, Replica, Setup, Target};
+use elea_protocol::replica::{Action, Counters, Event, Mark, Recovered, Replica, Setup, Target};
 use elea_protocol::rows::{RowsView, Unreadable};
 use elea_protocol::seal::{Signed, Signer};
 use elea_protocol::tuning::Tuning;
@@ -487,7 +487,7 @@ fn a_primary_never_orders_what_its_backups_would_refuse() {
         note(&bench.ask(request), &mut orders, &mut mark);
     }
     for _ in 0..4 {
-        let synced = Event::Synced(elea_protocol::replica::Mark(mark));
+        let synced = Event::Synced(Mark(mark));
         note(&bench.handle(synced), &mut orders, &mut mark);
     }
     assert!(orders.iter().any(|order| order.body.requests.contains(&z.digest())));
@@ -621,7 +621,7 @@ fn slots_above_a_state_that_somebody_fetches_are_kept_as_far_as_a_suffix_may_go(
         (0..5).for_each(|_| grow(&mut bench));
         assert_eq!((bench.replica.stable(), bench.replica.footprint().slots), (Slot(20), 5));
         let wanted = Wanted::State { at: bench.head(), part: StatePart::Last };
-        let fetch = say(&bench.membership, 3, Fetch { wanted, stamp: 1 });
+        let fetch = say(&bench.membership, 3, Fetch { wanted, room: 1 << 20, stamp: 1 });
         let answer = bench.hear(Message::Fetch(fetch));
         assert!(matches!(&answer[..], [Action::Send { message: Message::State(_), .. }]));
         (0..6).for_each(|_| grow(&mut bench));
@@ -645,7 +645,7 @@ fn a_history_that_takes_more_memory_than_one_may_is_not_fetched() {
     let checkpoint = Checkpoint { view, slot, hash, state: ahead.replica.state_digest() };
     let stable = stable_proof(&ahead.membership, checkpoint, Commit { view, slot, hash });
     let wanted = Wanted::Branch { head, known: Vec::new() };
-    let fetch = say(&ahead.membership, 3, Fetch { wanted, stamp: 1 });
+    let fetch = say(&ahead.membership, 3, Fetch { wanted, room: 1 << 20, stamp: 1 });
     let answer = ahead.hear(Message::Fetch(fetch));
     let [Action::Send { message: Message::Branch(branch), .. }] = &answer[..] else {
         panic!("one answer: {answer:?}")
@@ -683,7 +683,7 @@ fn asked_for_slots_that_it_gave_up_a_replica_offers_the_state_instead() {
         (4, Wanted::Slots { from: Slot(16) }, Some(5)),
         (5, Wanted::Slots { from: Slot(20) }, Some(1)),
     ] {
-        let fetch = say(&bench.membership, 3, Fetch { wanted, stamp });
+        let fetch = say(&bench.membership, 3, Fetch { wanted, room: 1 << 20, stamp });
         let actions = bench.hear(Message::Fetch(fetch.clone()));
         let [Action::Send { to: Target::One(ReplicaId(3)), message, .. }] = &actions[..] else {
             panic!("one answer: {actions:?}")
@@ -698,4 +698,71 @@ fn asked_for_slots_that_it_gave_up_a_replica_offers_the_state_instead() {
             (other, _) => panic!("{fetch:?} was answered with {other:?}"),
         }
     }
+}
+
+/// The replica hears pulses of all others: the round trip takes nothing, and their disks take what they
+/// say. Answers how patient that makes it with its primary, in ms.
+fn patience_after(bench: &mut Bench, syncs: [u64; 3], lie: impl Fn(&mut Vec<Echo>)) -> u64 {
+    let me = bench.replica.id();
+    let others = bench.membership.size().members().filter(|id| *id != me);
+    let others: Vec<_> = others.zip(syncs).collect();
+    for round in 1..20 {
+        let at = bench.replica.deadline().expect("a status is always due");
+        bench.now.instant = bench.now.instant.max(at);
+        let said = bench.handle(Event::Tick);
+        let pulse = said.iter().find_map(|action| match action {
+            Action::Send { message: Message::Pulse(pulse), .. } => Some(pulse.body.stamp),
+            _ => None,
+        });
+        let appended = said.iter().rev().find_map(|action| match action {
+            Action::Append { mark, .. } => Some(*mark),
+            _ => None,
+        });
+        if let Some(mark) = appended {
+            bench.handle(Event::Synced(mark));
+        }
+        for (id, sync) in &others {
+            let own = pulse.map(|stamp| Echo { of: me, stamp, held: 0 });
+            let mut echoes = own.into_iter().collect();
+            lie(&mut echoes);
+            let pulse = Pulse { stamp: round, sync: *sync, echoes };
+            bench.hear(Message::Pulse(say(&bench.membership, id.0, pulse)));
+        }
+    }
+    bench.replica.pace().patience
+}
+
+/// One of four, which has written something, so that it knows its own disk.
+fn that_knows_its_disk() -> Bench {
+    let mut bench = Bench::new();
+    write(&mut bench, 1);
+    bench.handle(Event::Synced(Mark(1)));
+    bench
+}
+
+#[test]
+fn no_liar_makes_a_replica_more_patient_than_a_correct_one_needs() {
+    const MS: u64 = 1000;
+    let least = Tuning::default().request_timeout_min_ms;
+    let short = least..least + 20;
+    let patience = |syncs| patience_after(&mut that_knows_its_disk(), syncs, |_| ());
+    let slow_primary = patience([900 * MS, 2 * MS, 2 * MS]);
+    assert!(short.contains(&slow_primary), "{slow_primary}: a primary is measured by the others");
+    for lie in [0, 1, u64::MAX] {
+        let patience = patience([2 * MS, lie, 2 * MS]);
+        assert!(short.contains(&patience), "{lie} made it {patience}");
+    }
+    let all_slow = patience([900 * MS; 3]);
+    assert!(all_slow >= least + 1_800, "{all_slow}: a primary may be as slow as the others");
+}
+
+#[test]
+fn echoes_of_what_was_never_sent_measure_nothing() {
+    let mut bench = that_knows_its_disk();
+    let invented = |echoes: &mut Vec<Echo>| {
+        echoes.iter_mut().for_each(|echo| echo.stamp = echo.stamp.wrapping_sub(1));
+    };
+    let patience = patience_after(&mut bench, [2000; 3], invented);
+    assert_eq!(patience, Tuning::default().request_timeout_ms);
+    assert!(bench.replica.pace().others.iter().all(|other| other.round_trip.is_none()));
 }

@@ -171,7 +171,7 @@ fn broken_bounds_of_messages_between_replicas_are_refused() {
     other_choices.choices.seed = [1; 16];
     assert!(malformed(by_r0(other_choices)));
 
-    let fetch = |wanted| Message::Fetch(say(&here, 0, Fetch { wanted, stamp: 1 }));
+    let fetch = |wanted| Message::Fetch(say(&here, 0, Fetch { wanted, room: 1 << 20, stamp: 1 }));
     let digests = |count| Wanted::Requests { slot: Slot(1), digests: vec![Digest([3; 32]); count] };
     assert!(here.open_message(fetch(digests(FETCH_DIGESTS_MAX))).is_ok());
     assert!(malformed(fetch(digests(FETCH_DIGESTS_MAX + 1))));
@@ -265,7 +265,7 @@ fn a_fetch_of_a_branch_or_a_state_keeps_its_bounds() {
         (state(u64::MAX, StatePart::Application(u32::MAX)), "good"),
         (state(0, StatePart::Sessions(0)), "a fetch of the state before slot 1"),
     ] {
-        let mut fetch = say(&here, 0, Fetch { wanted, stamp: 1 });
+        let mut fetch = say(&here, 0, Fetch { wanted, room: 1 << 20, stamp: 1 });
         assert_eq!(verdict(Message::Fetch(fetch.clone())), expected, "{fetch:?}");
         fetch.body.stamp = 2;
         let forged = if expected == "good" { BAD_SIGNATURE } else { expected };

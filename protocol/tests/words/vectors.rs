@@ -14,11 +14,12 @@ use elea_protocol::id::{
 };
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{
-    Batch, Checkpoint, Commit, CommitCertificate, Difference, Disagreement, DiskHealth, Enrol,
-    Enrolled, Fetch, Greeting, HelloBody, KnockBody, Level, MismatchReport, NewView, NewViewHeader,
-    NodeStatus, NonDeterminism, OrderHeader, Origin, OtherList, Position, Refusal, RefusalReason,
-    Reply, ReplyKind, Request, Results, SessionReport, SignedRequest, Standing, StateDigests,
-    StatePart, Status, Suspect, Transferring, ViewChange, Wanted, batch_digest, changes_digest,
+    Batch, Checkpoint, Commit, CommitCertificate, Difference, Disagreement, DiskHealth, Echo,
+    Enrol, Enrolled, Fetch, Greeting, HelloBody, KnockBody, Level, MismatchReport, NewView,
+    NewViewHeader, NodeStatus, NonDeterminism, OrderHeader, Origin, OtherList, Pace, Position,
+    Pulse, Refusal, RefusalReason, Reply, ReplyKind, Request, Results, SessionReport,
+    SignedRequest, Standing, StateDigests, StatePart, Status, Suspect, Transferring, Turnaround,
+    ViewChange, Wanted, batch_digest, changes_digest,
 };
 use elea_protocol::seal::{Ed25519, PublicKey, SecretKey, Signer, sign, sign_replies};
 use expect_test::expect_file;
@@ -104,14 +105,15 @@ fn what_is_signed_and_hashed_never_changes() {
     line(&mut text, "status with a campaign", &genesis, &status);
     let wanted =
         Wanted::Requests { slot: Slot(7), digests: vec![Digest([1; 32]), Digest([2; 32])] };
-    line(&mut text, "fetch of requests", &genesis, &Fetch { wanted, stamp: 99 });
+    line(&mut text, "fetch of requests", &genesis, &Fetch { wanted, room: 1 << 20, stamp: 99 });
     let wanted = Wanted::Slots { from: Slot(7) };
-    line(&mut text, "fetch of slots", &genesis, &Fetch { wanted, stamp: 99 });
+    line(&mut text, "fetch of slots", &genesis, &Fetch { wanted, room: 1 << 20, stamp: 99 });
     let known = vec![Position { slot: Slot(4), hash: Digest([3; 32]) }, position];
     let wanted = Wanted::Branch { head: position, known };
-    line(&mut text, "fetch of a branch", &genesis, &Fetch { wanted, stamp: 99 });
+    line(&mut text, "fetch of a branch", &genesis, &Fetch { wanted, room: 1 << 20, stamp: 99 });
     for part in [StatePart::Last, StatePart::Sessions(6), StatePart::Application(7)] {
-        let fetch = Fetch { wanted: Wanted::State { at: position, part }, stamp: 99 };
+        let fetch =
+            Fetch { wanted: Wanted::State { at: position, part }, room: 1 << 20, stamp: 99 };
         line(&mut text, &format!("fetch of a state, {part:?}"), &genesis, &fetch);
     }
     let digests = StateDigests { application: Digest([4; 32]), sessions: Digest([5; 32]) };
@@ -155,6 +157,8 @@ fn what_is_signed_and_hashed_never_changes() {
     let life = Life([6; 16]);
     line(&mut text, "enrolment", &genesis, &Enrol { life });
     line(&mut text, "enrolled", &genesis, &Enrolled { replica: ReplicaId(3), life });
+    let echoes = vec![Echo { of: ReplicaId(2), stamp: 98, held: 1500 }];
+    line(&mut text, "pulse", &genesis, &Pulse { stamp: 99, sync: 2500, echoes });
     for origin in [Origin::Replica(ReplicaId(3)), Origin::Client(name.client)] {
         let (nonce, own_nonce) = ([0xdd; 32], [0xde; 32]);
         let hello = HelloBody { origin, to: ReplicaId(1), nonce, instance: 7, own_nonce };
@@ -164,6 +168,8 @@ fn what_is_signed_and_hashed_never_changes() {
     line(&mut text, "knock", &genesis, &knock);
     let greeting = Greeting { to: ReplicaId(3), nonce: [0xde; 32] };
     line(&mut text, "greeting", &genesis, &greeting);
+    let others = vec![Turnaround { of: ReplicaId(2), round_trip: Some(700), sync: None }];
+    let pace = Pace { sync: Some(2500), patience: 160, others };
     let mut node = NodeStatus {
         nonce: 1,
         standing: Standing::New,
@@ -203,6 +209,7 @@ fn what_is_signed_and_hashed_never_changes() {
         }],
         refused: vec![(ReplicaId(1), 7)],
         doubled: vec![Origin::Replica(ReplicaId(2)), Origin::Client(name.client)],
+        pace,
         counters: vec![("busy".to_owned(), 6)],
     };
     line(&mut text, "node status", &genesis, &node);
@@ -259,6 +266,7 @@ fn no_two_kinds_of_statement_share_a_tag() {
         NodeStatus::TAG,
         Enrol::TAG,
         Enrolled::TAG,
+        Pulse::TAG,
         "speculative-replies",
         "committed-replies",
         "reply-leaf",

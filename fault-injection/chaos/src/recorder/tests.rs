@@ -13,7 +13,7 @@ use elea_protocol::id::{
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{
     Checkpoint, Commit, CommitCertificate, DiskHealth, Message, NodeStatus, Order, OrderHeader,
-    Position, Reply, ReplyKind, Results, Standing, Status, Suspect, ToClient, ToReplica,
+    Pace, Position, Reply, ReplyKind, Results, Standing, Status, Suspect, ToClient, ToReplica,
     batch_digest,
 };
 use elea_protocol::seal::{Signed, sign, sign_replies};
@@ -233,6 +233,7 @@ fn an_accusation_is_a_violation() {
         other_lists: Vec::new(),
         refused: Vec::new(),
         doubled: Vec::new(),
+        pace: Pace::default(),
         counters: vec![("merges".into(), 2), ("message_bad_signature".into(), count)],
     };
     for (count, broken) in [(0, &[][..]), (1, &["honest"][..])] {

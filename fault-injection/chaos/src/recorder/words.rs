@@ -48,6 +48,7 @@ impl Ear {
             | Message::Clients(_)
             | Message::State(_)
             | Message::Enrol(_)
+            | Message::Pulse(_)
             | Message::Evidence(_) => Ok(()),
             Message::Enrolled(word) => {
                 let known =

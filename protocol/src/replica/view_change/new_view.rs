@@ -94,7 +94,7 @@ impl<A: Application> Replica<A> {
         }
         let now = self.now.instant;
         let gathered = *self.changing.gathered.entry(view).or_insert(now);
-        let late = gathered.after_ms(self.setup.tuning.weak_view_delay_ms) <= now;
+        let late = gathered.after_ms(self.gather_wait_ms()) <= now;
         let strong = self.size.suffices(changes.len(), Strength::Strong);
         if !strong && !late {
             return;

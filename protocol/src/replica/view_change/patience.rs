@@ -13,6 +13,16 @@ const PATIENCE_DOUBLINGS: u32 = 6;
 /// How many times longer than for anything at all to be ordered the wait for one request is.
 const FAIRNESS: u64 = 8;
 
+/// A doubling of patience is taken back when for so many times the wait nobody was suspected.
+const REGAINED_AFTER: u64 = 16;
+
+/// A primary's lateness is judged by no fewer requests.
+const JUDGED_LEAST: u32 = 16;
+
+/// Who looks at the clock so much later than it wanted to, in ms, stood still itself: what came
+/// meanwhile may not be here yet.
+const OVERSLEPT_MS: u64 = 100;
+
 impl<A: Application> Replica<A> {
     /// A request that was passed on to all waits from now on, if none did before.
     pub(in crate::replica) fn note_forwarded(&mut self) {
@@ -29,19 +39,78 @@ impl<A: Application> Replica<A> {
         self.changing.waiting_since = None;
         self.changing.fair_at = None;
         self.changing.lock_ahead_since = None;
+        self.forget_lateness();
         self.pending.forget_forwards(self.next_forward());
         self.note_strong_slots();
     }
 
     /// The primary had a request executed that waited here: it does its work.
     pub(in crate::replica) fn note_progress(&mut self, was_forwarded: bool) {
-        self.changing.impatience = 0;
+        self.regain_patience();
+        self.changing.was_late = false;
         if was_forwarded {
             self.changing.waiting_since = self.pending.any_forwarded().then_some(self.now.instant);
         }
         if !self.pending.any_forwarded() {
             self.changing.unfairness = 0;
         }
+    }
+
+    /// A primary does its work. What the wait grew by for primaries that were dead is taken back at once;
+    /// what it grew by for one that lived comes back slowly, or the wait would be too short again.
+    fn regain_patience(&mut self) {
+        let now = self.now.instant;
+        let again =
+            self.changing.impatient_since.after_ms(REGAINED_AFTER * self.order_patience_ms());
+        if self.changing.lasting > 0 && again <= now {
+            self.changing.lasting -= 1;
+            self.changing.impatient_since = now;
+        }
+        self.changing.impatience = self.changing.impatience.min(self.changing.lasting);
+    }
+
+    /// The view is left since others suspect its primary: what was too short for them would soon be
+    /// for this replica, too, and one of them after the other would find that out by a view of its own.
+    pub(in crate::replica) fn note_suspicion_of_others(&mut self) {
+        if !self.has_suspected() {
+            self.lose_some_patience();
+        }
+    }
+
+    /// A primary is suspected: the wait for the next one is longer.
+    fn lose_some_patience(&mut self) {
+        let changing = &mut self.changing;
+        changing.impatience = (changing.impatience + 1).min(PATIENCE_DOUBLINGS);
+        let lives = changing.waiting_since.is_some_and(|since| {
+            self.waits.heard(self.entered.primary(self.size.replicas())) >= Some(since)
+        });
+        if lives {
+            changing.lasting = changing.impatience;
+            changing.impatient_since = self.now.instant;
+        }
+    }
+
+    /// A request that waited here was executed, so long after it was passed on to all, if it was. A
+    /// primary that is late with most of what it orders is slower than others would be, although it is
+    /// never late enough with all of it.
+    pub(in crate::replica) fn note_lateness(&mut self, forwarded: Option<Instant>) {
+        if self.fetching.is_filling() || self.fetching.asks_for_slots() {
+            // Who is behind itself cannot tell.
+            return;
+        }
+        let late = forwarded.map_or(0, |since| self.now.instant.micros_since(since));
+        let changing = &mut self.changing;
+        changing.lateness = changing.lateness - changing.lateness / 16 + late / 16;
+        changing.judged = changing.judged.saturating_add(1);
+        let is_late = changing.judged >= JUDGED_LEAST && changing.lateness > self.lateness_max();
+        if is_late && !self.is_primary() && self.changing.limps_at.is_none() {
+            self.changing.limps_at = Some(self.now.instant);
+        }
+    }
+
+    /// Another primary begins without a past.
+    fn forget_lateness(&mut self) {
+        (self.changing.lateness, self.changing.judged, self.changing.limps_at) = (0, 0, None);
     }
 
     /// A slot with a strong request was executed.
@@ -71,7 +140,24 @@ impl<A: Application> Replica<A> {
     }
 
     fn patience(&self, doublings: u32) -> u64 {
-        self.setup.tuning.request_timeout_ms << doublings.min(PATIENCE_DOUBLINGS)
+        let most = self.setup.tuning.request_timeout_max_ms;
+        (self.order_wait_ms() << doublings.min(PATIENCE_DOUBLINGS)).min(most)
+    }
+
+    /// How long what was passed on may wait for any of it to be ordered, in ms, after all the times
+    /// that this was too short.
+    pub(in crate::replica) fn order_patience_ms(&self) -> u64 {
+        self.patience(self.changing.impatience)
+    }
+
+    /// How long a request may wait until it is passed on to all, in ms.
+    pub(in crate::replica) fn forward_wait_ms(&self) -> u64 {
+        self.order_wait_ms() / 2
+    }
+
+    /// How late a primary may be on average with what was passed on to all, in microseconds.
+    fn lateness_max(&self) -> u64 {
+        self.order_patience_ms() * 1000 / 2
     }
 
     /// How long one request may wait while others are ordered: a primary that orders a little of
@@ -103,14 +189,14 @@ impl<A: Application> Replica<A> {
 
     fn order_patience_at(&self) -> Option<Instant> {
         let since = self.changing.waiting_since?;
-        Some(since.after_ms(self.patience(self.changing.impatience)))
+        Some(since.after_ms(self.order_patience_ms()))
     }
 
     fn strong_patience_at(&self) -> Option<Instant> {
         let since = self.changing.strong_since?;
         // Without a cap: nobody can tell a partition from a liar that withholds its votes.
         let doublings = self.changing.strong_impatience.min(30);
-        Some(since.after_ms(self.setup.tuning.request_timeout_ms << doublings))
+        Some(since.after_ms(self.commit_wait_ms().saturating_mul(1 << doublings)))
     }
 
     /// Suspects the primary if patience has run out.
@@ -124,6 +210,16 @@ impl<A: Application> Replica<A> {
             self.changing.waiting_since = self.changing.waiting_since.map(|_| now);
             self.changing.strong_since = self.changing.strong_since.map(|_| now);
             self.changing.fair_at = None;
+            self.changing.limps_at = None;
+            return;
+        }
+        if self.overslept() {
+            return;
+        }
+        if self.changing.limps_at.take().is_some() && !self.is_primary() {
+            self.counters.limping_primaries += 1;
+            self.lose_some_patience();
+            self.suspect();
             return;
         }
         if self.order_patience_at().is_some_and(|at| at <= now) && !self.is_primary() {
@@ -131,7 +227,7 @@ impl<A: Application> Replica<A> {
             let orderable =
                 self.pending.forwarded().any(|request| self.not_orderable(request).is_none());
             if orderable {
-                self.changing.impatience += 1;
+                self.lose_some_patience();
                 self.suspect();
                 return;
             }
@@ -142,8 +238,9 @@ impl<A: Application> Replica<A> {
             return;
         }
         if self.strong_patience_at().is_some_and(|at| at <= now) {
-            let within =
-                self.setup.tuning.request_timeout_ms.max(2 * self.setup.tuning.status_interval_ms);
+            // Since then somebody who is cut off has fallen silent, and a status, which waits for its
+            // sender's disk, has come.
+            let within = (self.commit_wait_ms() / 2).max(2 * self.setup.tuning.status_interval_ms);
             let heard = self.peers.values().filter(|peer| peer.heard_within(now, within)).count();
             self.changing.strong_since = Some(now);
             if self.size.suffices(heard + 1, Strength::Strong) {
@@ -151,6 +248,19 @@ impl<A: Application> Replica<A> {
                 self.suspect();
             }
         }
+    }
+
+    /// Whether this replica itself was late: then the primary gets a little more time, once.
+    fn overslept(&mut self) -> bool {
+        let now = self.now.instant;
+        let late = self.order_patience_at().is_some_and(|at| at.after_ms(OVERSLEPT_MS) <= now);
+        if !late || self.changing.was_late || self.is_primary() {
+            return false;
+        }
+        self.changing.was_late = true;
+        let left = self.order_patience_ms() / 2;
+        self.changing.waiting_since = Some(Instant(now.0.saturating_sub(left * 1000)));
+        true
     }
 
     fn has_suspected(&self) -> bool {
@@ -172,10 +282,8 @@ impl<A: Application> Replica<A> {
     }
 
     fn wait_ms(&self) -> u64 {
-        let tuning = &self.setup.tuning;
-        let doubled =
-            tuning.view_change_timeout_ms.saturating_mul(1 << self.changing.waits.min(20));
-        doubled.min(tuning.view_change_timeout_max_ms)
+        let doubled = self.view_wait_ms().saturating_mul(1 << self.changing.waits.min(20));
+        doubled.min(self.setup.tuning.view_change_timeout_max_ms)
     }
 
     fn waited_at(&self) -> Option<Instant> {
@@ -188,7 +296,7 @@ impl<A: Application> Replica<A> {
 
     fn gathered_at(&self) -> Option<Instant> {
         let now = self.now.instant;
-        let delay = self.setup.tuning.weak_view_delay_ms;
+        let delay = self.gather_wait_ms();
         // What is past and did not begin waits for messages, not for time.
         let ends = self.changing.gathered.values().map(|gathered| gathered.after_ms(delay));
         ends.filter(|at| *at > now).min()
@@ -200,11 +308,11 @@ impl<A: Application> Replica<A> {
             return None;
         }
         let patience = if self.has_suspected() {
-            [None; 3]
+            [None; 4]
         } else {
             let of_orders = self.order_patience_at().filter(|_| !self.is_primary());
             let of_fairness = self.changing.fair_at.filter(|_| !self.is_primary());
-            [of_orders, of_fairness, self.strong_patience_at()]
+            [of_orders, of_fairness, self.strong_patience_at(), self.changing.limps_at]
         };
         patience
             .into_iter()
