@@ -191,7 +191,7 @@ pub enum ToReplica {
 )]
 pub enum Farewell {
     /// The answer to the challenge does not verify or comes from nobody this cluster knows.
-    #[error("the key is not known to this cluster or did not sign the challenge")]
+    #[error("the key is not known to this cluster or did not sign the challenge in time")]
     NotAdmitted,
     /// As many connections are open as the replica takes, from this origin or in all.
     #[error("too many connections")]
