@@ -21,9 +21,12 @@ impl Havoc {
         if let Some((_, disk)) = &self.means.small {
             disk.empty().map_err(harness("a disk with room"))?;
         }
-        self.fleet.said(who, "the disk has room again", || false).await?;
+        // A write that failed half way leaves the store unusable; then the replica starts again by itself.
+        let began_anew = || self.fleet.log(who).contains("this is that start");
+        self.fleet.said(who, "the disk has room again", began_anew).await?;
         if !self.fleet.has_ended(who) {
-            self.saw("went on with room again");
+            let anew = began_anew();
+            self.saw(if anew { "began anew on a full disk" } else { "went on with room again" });
             return Ok(());
         }
         let code = self.fleet.ended(who).await?.code();
