@@ -11,6 +11,10 @@ use tokio::net::TcpStream;
 /// and where nothing is sent it would never notice, and whoever is gone would keep its place.
 pub const SILENCE: Duration = Duration::from_secs(10);
 
+/// So many bytes that are not sent yet the system takes on a connection.
+#[cfg(target_os = "linux")]
+const UNSENT: u32 = 128 << 10;
+
 /// Sets up a socket that was connected. A write on it may take as long as `patience`.
 ///
 /// # Errors
@@ -24,7 +28,11 @@ pub fn prepare(stream: &TcpStream, patience: Duration) -> io::Result<()> {
         &TcpKeepalive::new().with_time(SILENCE / 2).with_interval(SILENCE / 4).with_retries(2),
     )?;
     #[cfg(target_os = "linux")]
-    // This counts also while the other end has no room for more.
-    socket.set_tcp_user_timeout(Some(SILENCE.max(patience)))?;
+    {
+        // This counts also while the other end has no room for more.
+        socket.set_tcp_user_timeout(Some(SILENCE.max(patience)))?;
+        // What the system has taken nothing overtakes. What is under way is not limited by this.
+        socket.set_tcp_notsent_lowat(UNSENT)?;
+    }
     Ok(())
 }

@@ -25,6 +25,7 @@ pub mod contest;
 pub mod disk;
 pub mod faults;
 pub mod fleet;
+pub mod greedy;
 pub mod havoc;
 pub mod hostile;
 pub mod kill_all;

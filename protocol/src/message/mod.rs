@@ -9,12 +9,14 @@ mod commit;
 mod enrol;
 mod fetch;
 mod order;
+mod part;
 mod reply;
 mod request;
 mod standing;
 mod status;
 mod terms;
 mod view_change;
+mod waiting;
 mod wire;
 
 use serde::{Deserialize, Serialize};
@@ -31,6 +33,7 @@ pub use order::{
     BATCH_BYTES_MAX, BATCH_REQUESTS_MAX, BATCH_WEIGHT_MAX, Batch, NonDeterminism, Order,
     OrderHeader, batch_digest, fit_one_slot,
 };
+pub use part::{PART_BYTES, Part, Parts, Pieces};
 pub use reply::{
     Refusal, RefusalReason, Reply, ReplyKind, ReplyVote, Results, SessionReport, SignedReply,
 };
@@ -45,6 +48,7 @@ pub use terms::{Difference, SETTING_BYTES_MAX, TERMS_MAX, Terms};
 pub use view_change::{
     Campaign, NewView, NewViewHeader, Suspect, VIEW_MAX, ViewChange, changes_digest,
 };
+pub use waiting::{WAITING_MAX, Waiting, WaitingRequest};
 pub use wire::{
     Challenge, Disagreement, DiskHealth, Farewell, Greeting, Hello, HelloBody, Knock, KnockBody,
     NodeStatus, Origin, OtherList, ToClient, ToReplica, Transferring, WIRE_VERSION,
@@ -104,6 +108,8 @@ pub enum Message {
     Enrol(Signed<Enrol>),
     /// Which life of the receiver the sender heard of first.
     Enrolled(Signed<Enrolled>),
+    /// Requests that wait at the sender, by name.
+    Waiting(Waiting),
 }
 
 impl Message {
@@ -129,6 +135,7 @@ impl Message {
             Self::Evidence(_) => "evidence",
             Self::Enrol(_) => "enrol",
             Self::Enrolled(_) => "enrolled",
+            Self::Waiting(_) => "waiting",
         }
     }
 }

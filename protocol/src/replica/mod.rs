@@ -44,10 +44,12 @@ mod invariant;
 mod merge;
 mod ordering;
 mod orphans;
+mod passing_on;
 mod pending;
 mod record;
 mod sessions;
 mod settle;
+mod shares;
 mod standing;
 mod start;
 mod status;
@@ -74,6 +76,7 @@ pub use self::record::{
 };
 pub use self::sessions::{Admission, Kept, Known, Sessions};
 use self::settle::Settling;
+use self::shares::Shares;
 use self::standing::Office;
 pub use self::standing::{Doubt, Quarantine};
 pub use self::start::StartError;
@@ -244,6 +247,7 @@ pub struct Replica<A: Application> {
     lock_aside: bool,
     stable: Option<StableProof>,
     pending: Pending,
+    shares: Shares,
     /// Orders of the entered view above the head.
     ahead: BTreeMap<Slot, Ahead>,
     commits: Votes<Commit>,
@@ -319,6 +323,8 @@ where
             lock_aside,
             stable,
             pending,
+            // It follows from the history.
+            shares: _,
             ahead,
             commits,
             checkpoints,
@@ -506,7 +512,8 @@ impl<A: Application> Replica<A> {
             Message::Stable(proof) => self.on_stable(from, *proof),
             Message::Status(status) => self.on_status(&status),
             Message::Fetch(fetch) => self.on_fetch(&fetch),
-            Message::Requests(requests) => self.on_requests(requests),
+            Message::Requests(requests) => self.on_requests(from, requests),
+            Message::Waiting(waiting) => self.on_waiting(from, &waiting),
             Message::Clients(clients) => self.on_clients(from, clients),
             Message::Slots(slots) => self.on_slots(from, slots),
             Message::Branch(branch) => self.on_branch(from, branch),
