@@ -82,8 +82,8 @@ impl Pace {
                 self.room = self.room.saturating_mul(2).min(most);
             }
             self.misses = 0;
+            self.asked.clear();
         }
-        self.asked.clear();
     }
 
     /// How much to ask for.
@@ -330,5 +330,12 @@ mod tests {
         // Who was not asked says nothing about how long it takes.
         pace.answered(other, at(9_000));
         assert!(pace.wait_ms(100) < 7_000);
+        // Nor does it keep the one who was asked from saying it.
+        pace.missed();
+        assert_eq!(pace.room(), ROOM / 4);
+        pace.answered(one, at(9_000));
+        pace.asks(one, at(9_000));
+        pace.answered(one, at(9_001));
+        assert_eq!(pace.room(), ROOM / 2);
     }
 }
