@@ -53,11 +53,13 @@ fn a_replica_with_other_settings_is_left_out_and_everybody_says_why() {
     let settings = &status[0]["settings_differ"][0];
     assert_eq!(settings["replica"], 3, "{settings}");
     assert_eq!(settings["settings"]["value_bytes"]["there"], "1024", "{settings}");
-    assert_eq!(status[3]["standing"], "voter");
+    // The kill may have come before its standing was on disk: then it asks anew, later.
+    assert_ne!(status[3]["standing"], "observer");
     assert_eq!(quarantines(&town), 0);
 
     agree_again(&mut town, &[3]);
     town.agrees();
+    until("it votes", || (town.status()[3]["standing"] == "voter").then_some(()));
     assert_eq!(town.status()[0]["settings_differ"], Json::Array(Vec::new()));
     assert_eq!(quarantines(&town), 0);
 }
