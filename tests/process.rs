@@ -16,6 +16,8 @@ mod configuration;
 mod data;
 #[path = "process/disk.rs"]
 mod disk;
+#[path = "process/fairness.rs"]
+mod fairness;
 #[path = "process/faults.rs"]
 mod faults;
 #[path = "process/harness.rs"]

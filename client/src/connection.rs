@@ -239,7 +239,8 @@ impl Connection {
             | ToClient::Terms(_)
             | ToClient::Welcome
             | ToClient::Greeting(_)
-            | ToClient::Peer(_) => {
+            | ToClient::Peer(_)
+            | ToClient::Part(_) => {
                 return Err(Lost::Misbehaves("a greeting out of place"));
             }
             ToClient::Farewell(farewell) => return Err(Lost::Farewell(farewell)),

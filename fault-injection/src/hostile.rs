@@ -22,6 +22,15 @@ pub const KINDS: &[(&str, &str)] = &[
     ("backups-only", "sends to one backup and to nobody else"),
 ];
 
+/// Those who want more than their share, apart from the others so that old seeds keep theirs.
+pub const GREEDY: &[(&str, &str)] = &[
+    ("hog", "large requests, as many as there is room for, some to one backup only"),
+    ("asker", "asks how everybody is, and for proofs and sessions, without end"),
+];
+
+/// What each request of a hog has, in bytes: several fill what may wait of all clients in a small world.
+const HOG_BYTES: usize = 60_000;
+
 /// See the [module](self).
 pub struct Hostile {
     /// As it is called.
@@ -156,6 +165,29 @@ impl Hostile {
                 let unsigned = SignedRequest::from_parts(good.body().clone(), Signature(bad));
                 self.everywhere(&Arc::new(unsigned), &mut shots);
                 self.everywhere(&good, &mut shots);
+            }
+            "hog" => {
+                for offset in 0..self.rng.between(2, 6) {
+                    let request = self.request(number + offset, &"put hog ".repeat(HOG_BYTES / 8));
+                    if self.rng.one_in(3) {
+                        let to = self.rng.between(0, u64::from(self.replicas) - 1);
+                        shots.push((u8::try_from(to).expect("few replicas"), frame(&request)));
+                    } else {
+                        self.everywhere(&request, &mut shots);
+                    }
+                }
+                self.number += 3;
+            }
+            "asker" => {
+                for _ in 0..self.rng.between(5, 30) {
+                    let question = match self.rng.index(3) {
+                        0 => ToReplica::AskStatus(number),
+                        1 => ToReplica::AskEvidence,
+                        _ => ToReplica::AskSession(self.session),
+                    };
+                    let bytes = encode(&question).expect("a small question");
+                    shots.extend((0..self.replicas).map(|to| (to, bytes.clone())));
+                }
             }
             _ => {
                 let request = self.request(number, "incr hostile 1");

@@ -228,7 +228,7 @@ fn list() -> ExitCode {
         println!("  {name:<18} {what}");
     }
     println!("hostile clients");
-    for (name, what) in hostile::KINDS {
+    for (name, what) in hostile::KINDS.iter().chain(hostile::GREEDY) {
         println!("  {name:<18} {what}");
     }
     println!("mutants");

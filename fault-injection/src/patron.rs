@@ -526,6 +526,7 @@ impl Patron {
             | ToClient::Welcome
             | ToClient::Greeting(_)
             | ToClient::Peer(_)
+            | ToClient::Part(_)
             | ToClient::Farewell(_)
             | ToClient::Status(_)
             | ToClient::Evidence(_) => {}

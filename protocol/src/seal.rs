@@ -515,6 +515,8 @@ impl Membership {
                 requests.0.iter().try_for_each(|request| self.check_request(request))?;
             }
             Message::Clients(clients) => clients.check()?,
+            // What it names is checked when it comes.
+            Message::Waiting(waiting) => waiting.check()?,
             Message::Slots(slots) => self.check_slots(slots)?,
             Message::Branch(branch) => self.check_branch(branch)?,
             // Checked against the certified digest by whoever asked for it.

@@ -121,6 +121,9 @@ pub struct Tuning {
     pub pending_per_client: usize,
     /// Bytes of all of them.
     pub pending_bytes: usize,
+    /// Requests with no more bytes than this are passed on as they are. Of larger ones the others are told
+    /// that they wait, and fetch what they lack.
+    pub pass_on_bytes: usize,
     /// Orders kept that cannot be executed yet.
     pub orders_ahead: u64,
     /// Stable slots kept in memory for replicas that lag behind...
@@ -159,6 +162,7 @@ impl Default for Tuning {
             pending_max: 65_536,
             pending_per_client: 16_384,
             pending_bytes: 256 << 20,
+            pass_on_bytes: 4 << 10,
             orders_ahead: 512,
             retained_slots: 4096,
             retained_bytes: 16 << 20,
@@ -200,7 +204,7 @@ impl Tuning {
             max_speculative_slots,
             max_speculative_bytes,
         } = self.rules;
-        let rows: [(&'static str, u64, u64, u64, &'static str); 34] = [
+        let rows: [(&'static str, u64, u64, u64, &'static str); 35] = [
             ("max_sessions", max_sessions, 1, 1 << 16, "1 to 65536"),
             ("max_clients", max_clients, 1, 1 << 24, "1 to 16777216"),
             ("session_window", session_window, 1, 1 << 12, "1 to 4096"),
@@ -257,6 +261,7 @@ impl Tuning {
                 1 << 36,
                 "4194304 to 68719476736",
             ),
+            ("pass_on_bytes", wide(self.pass_on_bytes), 0, wide(REQUEST_BYTES_MAX), "0 to 2097152"),
             ("orders_ahead", self.orders_ahead, 1, 1 << 16, "1 to 65536"),
             ("retained_slots", self.retained_slots, 1, 1 << 24, "1 to 16777216"),
             ("retained_bytes", wide(self.retained_bytes), 0, 1 << 40, "0 to 1099511627776"),

@@ -11,6 +11,7 @@ use elea_protocol::codec;
 use elea_protocol::id::ClientId;
 use elea_protocol::message::{Farewell, ToClient, ToReplica};
 use elea_protocol::replica::Event;
+use tokio::task::yield_now;
 use tokio_util::sync::CancellationToken;
 
 use crate::clients::{Admission, Answers};
@@ -99,6 +100,7 @@ async fn receive(
         Some(Farewell::Misbehaviour)
     };
     loop {
+        admission.rest().await;
         let (message, bytes) = match frames::read_to_replica(reader).await {
             Ok(read) => read,
             Err(FrameError::Closed | FrameError::Io(_)) => return None,
@@ -106,7 +108,7 @@ async fn receive(
         };
         voice.heard();
         // Room comes first: a request that finds none is not worth its check.
-        let room = shell.inbox.client_room(&admission.share, bytes + OVERHEAD);
+        let room = shell.inbox.client_room(client, bytes + OVERHEAD);
         match (message, room) {
             (ToReplica::Request(request), _) if request.body().client != client => {
                 return misbehaved(Counter::RequestForeign, &"another client's request");
@@ -116,10 +118,16 @@ async fn receive(
                 admission.answer(ToClient::Busy(request.body().name()));
             }
             (ToReplica::Request(request), Some(room)) => {
-                match shell.membership.open_request(request) {
+                let opened = {
+                    let _turn = admission.turn_to_check().await;
+                    shell.membership.open_request(request)
+                };
+                match opened {
                     Ok(request) => {
                         admission.uses(request.body().session);
-                        shell.inbox.put_client(Event::Request(request), room);
+                        shell.inbox.put_client(client, Event::Request(request), room);
+                        // Else a connection with much to read would keep its thread to itself.
+                        yield_now().await;
                     }
                     Err(rejection) => {
                         return misbehaved(rejection_counter(rejection), &rejection);
@@ -127,10 +135,13 @@ async fn receive(
                 }
             }
             (ToReplica::AskSession(session), Some(room)) => {
+                admission.turn_to_ask().await;
                 admission.uses(session);
-                shell.inbox.put_client(Event::AskSession { client, session }, room);
+                shell.inbox.put_client(client, Event::AskSession { client, session }, room);
             }
-            (ToReplica::AskStatus(nonce), _) => {
+            (ToReplica::AskStatus(nonce), _) if !admission.is_asking() => {
+                admission.turn_to_ask().await;
+                admission.asks();
                 let (counters, disk) = (shell.counters.all(), shell.files.health());
                 let doubled = shell.doubles.told();
                 let disagreements = shell.agreement.disagreements();
@@ -140,17 +151,22 @@ async fn receive(
                     shell.counters.count(Counter::QuestionBusy);
                 }
             }
-            (ToReplica::AskEvidence, Some(room)) => {
-                shell.inbox.put_client(Event::AskEvidence { client }, room);
+            (ToReplica::AskEvidence, Some(room)) if !admission.is_asking() => {
+                admission.turn_to_ask().await;
+                admission.asks();
+                shell.inbox.put_client(client, Event::AskEvidence { client }, room);
             }
-            (ToReplica::AskSession(_) | ToReplica::AskEvidence, None) => {
+            (ToReplica::AskSession(_) | ToReplica::AskStatus(_) | ToReplica::AskEvidence, _) => {
                 shell.counters.count(Counter::QuestionBusy);
+                // Refusing is cheap, but not free.
+                yield_now().await;
             }
             (
                 ToReplica::Knock(_)
                 | ToReplica::Hello(_)
                 | ToReplica::Terms(_)
-                | ToReplica::Peer(_),
+                | ToReplica::Peer(_)
+                | ToReplica::Part(_),
                 _,
             ) => {
                 let what = &"sent what only a replica, or a new connection, sends";

@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use elea_protocol::id::{ClientId, SessionId};
 use elea_protocol::message::ToClient;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::counters::{Counter, Counters};
@@ -17,6 +19,8 @@ use crate::weight;
 pub(crate) struct Clients {
     limits: Limits,
     counters: Arc<Counters>,
+    /// Bytes of answers of all that wait to be written.
+    answers: AtomicUsize,
     open: Mutex<Open>,
 }
 
@@ -33,8 +37,60 @@ struct Client {
     connections: Vec<Arc<Queue>>,
     /// Those that have a descriptor, by id; none is evicted twice.
     seats: BTreeMap<u64, CancellationToken>,
-    /// Its share of the room before the core; outlives a connection, not the last one.
-    share: Arc<Semaphore>,
+    /// What its connections share; outlives each of them, not the last one.
+    common: Arc<Common>,
+}
+
+/// What all connections of one client share.
+struct Common {
+    /// Signatures are checked one after the other, in the order in which they came: so a client has at
+    /// most one thread at work, and whoever waits beside it gets the next turn.
+    checks: Semaphore,
+    questions: Mutex<Bucket>,
+    /// When it was told last that there is no room.
+    busy: Mutex<Option<Instant>>,
+    /// Bytes of answers that wait to be written.
+    answers: AtomicUsize,
+}
+
+impl Common {
+    fn busy(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.busy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Tokens that come back at a rate, up to what five seconds bring.
+struct Bucket {
+    tokens: f64,
+    since: Instant,
+}
+
+/// So many seconds' worth of questions may be saved up.
+const SAVED_UP: f64 = 5.0;
+
+/// So long nothing is read of a client that was told that there is no room: what it sends meanwhile would
+/// find none either, and be read and checked for nothing.
+const BUSY_PAUSE: Duration = Duration::from_millis(100);
+
+/// A question that was not answered for so long is no reason not to hear another one.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(1);
+
+impl Bucket {
+    fn new(rate: u32) -> Self {
+        Self { tokens: f64::from(rate) * SAVED_UP, since: Instant::now() }
+    }
+
+    fn take(&mut self, rate: u32, now: Instant) -> bool {
+        let rate = f64::from(rate);
+        let gained = now.saturating_duration_since(self.since).as_secs_f64() * rate;
+        self.tokens = (self.tokens + gained).min(rate * SAVED_UP);
+        self.since = now;
+        let has_one = self.tokens >= 1.0;
+        if has_one {
+            self.tokens -= 1.0;
+        }
+        has_one
+    }
 }
 
 /// The way to one connection's writer.
@@ -42,8 +98,11 @@ struct Queue {
     id: u64,
     answers: mpsc::Sender<ToClient>,
     bytes: Arc<AtomicUsize>,
+    common: Arc<Common>,
     /// The sessions it used, the newest last.
     sessions: Mutex<VecDeque<SessionId>>,
+    /// When it asked how the replica is or for proofs, as long as there was no answer.
+    asked: Mutex<Option<Instant>>,
 }
 
 /// A connection that was let in. Dropping it ends its writer once that has written what is queued.
@@ -51,7 +110,6 @@ pub(crate) struct Admission {
     clients: Arc<Clients>,
     pub(crate) client: ClientId,
     queue: Arc<Queue>,
-    pub(crate) share: Arc<Semaphore>,
 }
 
 /// A connection's descriptor. Dropping it makes room for another one.
@@ -66,22 +124,38 @@ pub(crate) struct Seat {
 /// The writer's end of a connection's queue.
 pub(crate) struct Answers {
     answers: mpsc::Receiver<ToClient>,
-    bytes: Arc<AtomicUsize>,
+    clients: Arc<Clients>,
+    queue: Arc<AtomicUsize>,
+    common: Arc<Common>,
 }
 
 impl Answers {
     /// Waits for answers and takes up to `limit` of them. None are left when it takes none.
     pub(crate) async fn take(&mut self, group: &mut Vec<ToClient>, limit: usize) -> usize {
         let taken = self.answers.recv_many(group, limit).await;
-        let bytes = group.iter().map(weight::answer).sum();
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.gone(group.iter().map(weight::answer).sum());
         taken
+    }
+
+    fn gone(&self, bytes: usize) {
+        for held in [&*self.queue, &self.common.answers, &self.clients.answers] {
+            held.fetch_sub(bytes, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Answers {
+    fn drop(&mut self) {
+        self.answers.close();
+        while let Ok(answer) = self.answers.try_recv() {
+            self.gone(weight::answer(&answer));
+        }
     }
 }
 
 impl Clients {
     pub(crate) fn new(limits: Limits, counters: Arc<Counters>) -> Arc<Self> {
-        Arc::new(Self { limits, counters, open: Mutex::default() })
+        Arc::new(Self { limits, counters, answers: AtomicUsize::new(0), open: Mutex::default() })
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {
@@ -109,30 +183,47 @@ impl Clients {
         let entry = open.clients.entry(client).or_insert_with(|| Client {
             connections: Vec::new(),
             seats: BTreeMap::new(),
-            share: Arc::new(Semaphore::new(self.limits.intake_bytes_per_client)),
+            common: Arc::new(Common {
+                checks: Semaphore::new(1),
+                questions: Mutex::new(Bucket::new(self.limits.questions_per_second)),
+                busy: Mutex::default(),
+                answers: AtomicUsize::new(0),
+            }),
         });
         let (answers, receiver) = mpsc::channel(self.limits.answers_queued);
         let bytes = Arc::<AtomicUsize>::default();
-        let sessions = Mutex::default();
-        let queue = Arc::new(Queue { id, answers, bytes: Arc::clone(&bytes), sessions });
+        let common = Arc::clone(&entry.common);
+        let queue = Arc::new(Queue {
+            id,
+            answers,
+            bytes: Arc::clone(&bytes),
+            common: Arc::clone(&common),
+            sessions: Mutex::default(),
+            asked: Mutex::default(),
+        });
         entry.connections.push(Arc::clone(&queue));
-        let share = Arc::clone(&entry.share);
         let evicted = CancellationToken::new();
         entry.seats.insert(id, evicted.clone());
         open.id += 1;
         open.seats += 1;
-        let admission = Admission { clients: Arc::clone(self), client, queue, share };
+        let admission = Admission { clients: Arc::clone(self), client, queue };
+        let answers =
+            Answers { answers: receiver, clients: Arc::clone(self), queue: bytes, common };
         let seat = Seat { clients: Arc::clone(self), client, id, evicted };
-        Ok((admission, Answers { answers: receiver, bytes }, seat))
+        Ok((admission, answers, seat))
     }
 
-    /// Queues an answer on every connection of the client that used the session, or on all of
-    /// them where none is named.
+    /// Queues an answer on every connection of the client that used the session, or, where none is named, on
+    /// those that asked, if it is the answer to a question, and else on all.
     pub(crate) fn answer(&self, client: &ClientId, session: Option<SessionId>, message: ToClient) {
         let receivers: Vec<Arc<Queue>> = {
             let open = self.open();
             let connections = open.clients.get(client).map(|entry| entry.connections.iter());
-            let used = |queue: &&Arc<Queue>| session.is_none_or(|session| queue.used(session));
+            let is_answer = matches!(message, ToClient::Status(_) | ToClient::Evidence(_));
+            let used = |queue: &&Arc<Queue>| match session {
+                Some(session) => queue.used(session),
+                None => !is_answer || queue.asked().take().is_some(),
+            };
             connections.into_iter().flatten().filter(used).cloned().collect()
         };
         match receivers.split_last() {
@@ -147,11 +238,23 @@ impl Clients {
     }
 
     fn push(&self, queue: &Queue, message: ToClient) {
+        if matches!(message, ToClient::Busy(_)) {
+            *queue.common.busy() = Some(Instant::now());
+        }
         let weight = weight::answer(&message);
-        let queued = queue.bytes.fetch_add(weight, Ordering::Relaxed);
-        let has_room = queued + weight <= self.limits.answer_bytes_queued;
+        let add = |held: &AtomicUsize| held.fetch_add(weight, Ordering::Relaxed) + weight;
+        let (own, of_client, of_all) =
+            (add(&queue.bytes), add(&queue.common.answers), add(&self.answers));
+        let left = self.limits.all_answer_bytes_queued.saturating_sub(of_all);
+        // Whoever has nothing else waiting gets what is there.
+        let has_share = of_client == weight || of_client <= left + weight;
+        let has_room = own <= self.limits.answer_bytes_queued
+            && of_all <= self.limits.all_answer_bytes_queued
+            && has_share;
         if !has_room || queue.answers.try_send(message).is_err() {
-            queue.bytes.fetch_sub(weight, Ordering::Relaxed);
+            for held in [&*queue.bytes, &queue.common.answers, &self.answers] {
+                held.fetch_sub(weight, Ordering::Relaxed);
+            }
             self.counters.count(Counter::AnswerDropped);
         }
     }
@@ -195,6 +298,10 @@ impl Queue {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn asked(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn used(&self, session: SessionId) -> bool {
         self.sessions().contains(&session)
     }
@@ -212,6 +319,48 @@ impl Admission {
         if sessions.len() > self.clients.limits.sessions_per_connection {
             sessions.pop_front();
         }
+    }
+
+    fn may_ask(&self) -> bool {
+        let questions = self.queue.common.questions.lock();
+        let rate = self.clients.limits.questions_per_second;
+        questions.unwrap_or_else(PoisonError::into_inner).take(rate, Instant::now())
+    }
+
+    /// Waits until the client may ask another question. Nothing more is read from it meanwhile, so that
+    /// nothing is lost of one that is in a hurry.
+    pub(crate) async fn turn_to_ask(&self) {
+        let wait = Duration::from_secs(1) / self.clients.limits.questions_per_second.max(1);
+        while !self.may_ask() {
+            sleep(wait).await;
+        }
+    }
+
+    /// Whether this connection waits for an answer about the replica: there is one at a time.
+    pub(crate) fn is_asking(&self) -> bool {
+        self.queue.asked().is_some_and(|at| at.elapsed() < ANSWER_PATIENCE)
+    }
+
+    /// From now on it waits for one.
+    pub(crate) fn asks(&self) {
+        *self.queue.asked() = Some(Instant::now());
+    }
+
+    /// Waits while there was no room for its client just now.
+    pub(crate) async fn rest(&self) {
+        loop {
+            let busy = *self.queue.common.busy();
+            let Some(rest) = busy.and_then(|at| BUSY_PAUSE.checked_sub(at.elapsed())) else {
+                return;
+            };
+            sleep(rest).await;
+        }
+    }
+
+    /// Waits until it is this connection's turn to have a signature checked.
+    pub(crate) async fn turn_to_check(&self) -> Option<SemaphorePermit<'_>> {
+        // Nobody closes it.
+        self.queue.common.checks.acquire().await.ok()
     }
 
     /// Queues something on this connection alone.
@@ -349,5 +498,49 @@ mod tests {
         assert_eq!(queued(&mut answers).len(), 2);
         small.answer(&ANN, None, busy(ANN, 4));
         assert_eq!(queued(&mut answers), [busy(ANN, 4)]);
+    }
+
+    #[test]
+    fn who_never_reads_has_no_more_answers_waiting_than_are_left_for_all_others() {
+        let weight = weight::answer(&busy(ANN, 1));
+        let limits = Limits { all_answer_bytes_queued: 8 * weight, ..Limits::default() };
+        let (clients, counters) = clients(limits);
+        let (_ann, mut to_ann, _) = clients.admit(ANN).expect("room");
+        let (_too, to_ann_too, _) = clients.admit(ANN).expect("room");
+        let (_bob, mut to_bob, _) = clients.admit(BOB).expect("room");
+        for number in 1..=9 {
+            clients.answer(&ANN, None, busy(ANN, number));
+        }
+        assert_eq!(clients.answers.load(Ordering::Relaxed), 4 * weight, "on both connections");
+        for number in 1..=9 {
+            clients.answer(&BOB, None, busy(BOB, number));
+        }
+        assert_eq!(queued(&mut to_bob).len(), 2);
+        assert_eq!(counters.get(Counter::AnswerDropped), 14 + 7);
+        drop(to_ann_too);
+        assert_eq!(queued(&mut to_ann).len(), 2);
+        assert_eq!(clients.answers.load(Ordering::Relaxed), 0, "all is given back");
+    }
+
+    #[test]
+    fn questions_come_at_a_rate_and_one_at_a_time() {
+        let limits = Limits { questions_per_second: 2, ..Limits::default() };
+        let (clients, _) = clients(limits);
+        let (ann, mut to_ann, _) = clients.admit(ANN).expect("room");
+        let (_too, mut to_ann_too, _) = clients.admit(ANN).expect("room");
+        ann.asks();
+        assert!(ann.is_asking() && ann.may_ask());
+        clients.answer(&ANN, None, ToClient::Evidence(Vec::new()));
+        assert!(!ann.is_asking());
+        assert_eq!(queued(&mut to_ann).len(), 1);
+        assert_eq!(queued(&mut to_ann_too).len(), 0, "it did not ask");
+        assert_eq!((0..100).filter(|_| ann.may_ask()).count(), 9, "five seconds' worth");
+        let now = Instant::now();
+        let mut bucket = Bucket::new(2);
+        bucket.tokens = 0.0;
+        bucket.since = now;
+        assert!(!bucket.take(2, now));
+        assert!(bucket.take(2, now + Duration::from_millis(500)));
+        assert!(!bucket.take(2, now + Duration::from_millis(900)));
     }
 }

@@ -83,6 +83,8 @@ counters! {
     ClientTooSlow = "client_too_slow",
     /// A peer did not read in time and lost its connection.
     PeerTooSlow = "peer_too_slow",
+    /// Something large of a peer found no room before the core.
+    PeerBulkDropped = "peer_bulk_dropped",
     /// A request was answered with `Busy`.
     RequestBusy = "request_busy",
     /// A question of a client found no room.

@@ -1,19 +1,26 @@
-//! What waits for the core: one lane for the disk, one for questions how the replica is, one for each
-//! peer, one for all clients.
+//! What waits for the core: one lane for the disk, one for questions how the replica is, two for each
+//! peer, and one for each client.
 //!
-//! Peers come before clients and take turns with each other, so neither a flood of requests nor one
-//! talkative peer keeps the others from being heard. Every lane is bounded in bytes, by permits that
-//! an event carries until the core has taken it: a peer's connection waits for a permit, and with
-//! it, by TCP, the peer; a client without one is told `Busy`.
+//! Peers come before clients and take turns with each other, and what is small and waited for comes before
+//! what is large ([`Lane`]). Clients take turns by bytes, so what one has sent does not stand before what
+//! another sends. So neither a flood of requests nor one talkative peer keeps the others from being heard.
+//!
+//! Every lane is bounded in bytes, by room that an event carries until the core has taken it: a peer's
+//! connection waits for room, and with it, by TCP, the peer, except for what is large, which is dropped without
+//! room, or it would hold up what comes behind it; a client without any is told `Busy`. A
+//! client may have no more waiting than there is room left for all others ([`Intake`]).
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use elea_protocol::id::ReplicaId;
+use elea_protocol::id::{ClientId, ReplicaId};
 use elea_protocol::replica::{Event, Mark};
 use elea_protocol::rows::{RowsView, Unreadable};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::limits::Limits;
+use crate::weight::Lane;
 
 /// So many requests are handed to the core at a time: after them it looks at its peers again.
 const CLIENT_GROUP: usize = 64;
@@ -24,11 +31,121 @@ const PEER_GROUP: usize = 256;
 /// Questions how the replica is that may wait. They are answered whatever the disk does.
 const QUESTIONS: usize = 256;
 
+/// So many bytes of clients' requests end a group.
+const CLIENT_GROUP_BYTES: usize = 1 << 20;
+
+/// Peers' messages of the large kind in one group, of all peers together.
+const BULK_GROUP: usize = 16;
+
+/// So many bytes a client's turn is worth.
+const QUANTUM: usize = 16 << 10;
+
 /// Room for an event, given back when the core has handled it.
 #[derive(Debug)]
 #[must_use]
-pub(crate) struct Room {
-    _permits: [Option<OwnedSemaphorePermit>; 2],
+pub(crate) struct Room(Held);
+
+#[derive(Debug)]
+enum Held {
+    Peer(#[expect(dead_code, reason = "it is dropped")] OwnedSemaphorePermit),
+    Client(Share),
+}
+
+/// How many bytes wait of each client. What one may have is what is left for all others, so that alone
+/// it gets half, and the less the more there are; whoever comes finds room.
+#[derive(Debug)]
+struct Intake {
+    all_max: usize,
+    client_max: usize,
+    held: Mutex<(usize, HashMap<ClientId, usize>)>,
+}
+
+/// What one event takes of it.
+#[derive(Debug)]
+struct Share {
+    intake: Arc<Intake>,
+    client: ClientId,
+    bytes: usize,
+}
+
+impl Intake {
+    fn held(&self) -> MutexGuard<'_, (usize, HashMap<ClientId, usize>)> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(self: &Arc<Self>, client: ClientId, bytes: usize) -> Option<Share> {
+        let mut held = self.held();
+        let left = self.all_max.saturating_sub(held.0);
+        let own = held.1.get(&client).copied().unwrap_or_default();
+        let most = if own == 0 { left } else { left.min(self.client_max) };
+        if bytes > left || own + bytes > most {
+            return None;
+        }
+        held.0 += bytes;
+        *held.1.entry(client).or_default() += bytes;
+        Some(Share { intake: Arc::clone(self), client, bytes })
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut held = self.intake.held();
+        held.0 -= self.bytes;
+        if let Some(own) = held.1.get_mut(&self.client) {
+            *own -= self.bytes;
+            if *own == 0 {
+                held.1.remove(&self.client);
+            }
+        }
+    }
+}
+
+/// What waits of each client, in turn.
+#[derive(Default)]
+struct ClientLanes {
+    lanes: HashMap<ClientId, ClientLane>,
+    /// Whose turn is next. Each is in here once.
+    turns: VecDeque<ClientId>,
+}
+
+#[derive(Default)]
+struct ClientLane {
+    queue: VecDeque<Queued>,
+    /// What is left of its turn.
+    bytes: usize,
+}
+
+impl ClientLanes {
+    fn push(&mut self, client: ClientId, queued: Queued) {
+        let lane = self.lanes.entry(client).or_default();
+        if lane.queue.is_empty() {
+            self.turns.push_back(client);
+        }
+        lane.queue.push_back(queued);
+    }
+
+    fn take(&mut self, group: &mut Vec<Queued>) {
+        let (mut count, mut bytes) = (0, 0);
+        while count < CLIENT_GROUP
+            && bytes < CLIENT_GROUP_BYTES
+            && let Some(client) = self.turns.front().copied()
+            && let Some(lane) = self.lanes.get_mut(&client)
+            && let Some(cost) = lane.queue.front().map(Queued::bytes)
+        {
+            if lane.bytes < cost {
+                lane.bytes += QUANTUM;
+                self.turns.rotate_left(1);
+                continue;
+            }
+            lane.bytes -= cost;
+            (count, bytes) = (count + 1, bytes + cost);
+            group.extend(lane.queue.pop_front());
+            if lane.queue.is_empty() {
+                self.lanes.remove(&client);
+                self.turns.pop_front();
+            }
+        }
+    }
 }
 
 /// An event with the room it takes.
@@ -36,6 +153,15 @@ pub(crate) struct Room {
 pub(crate) struct Queued {
     pub(crate) event: Event,
     _room: Option<Room>,
+}
+
+impl Queued {
+    fn bytes(&self) -> usize {
+        match &self._room {
+            Some(Room(Held::Client(share))) => share.bytes,
+            Some(Room(Held::Peer(_))) | None => 0,
+        }
+    }
 }
 
 /// Why [`Inbox::take`] came back.
@@ -53,32 +179,72 @@ struct Lanes {
     rows: Vec<(Mark, RowsView)>,
     unreadable: Option<Unreadable>,
     questions: VecDeque<Event>,
-    peers: Vec<VecDeque<Queued>>,
-    clients: VecDeque<Queued>,
-    /// The peer whose turn it is.
-    turn: usize,
+    control: PeerLanes,
+    bulk: PeerLanes,
+    clients: ClientLanes,
     closed: bool,
     /// The core sleeps: only then is it worth a system call to wake it.
     asleep: bool,
+}
+
+/// One lane for each peer.
+#[derive(Default)]
+struct PeerLanes {
+    lanes: Vec<VecDeque<Queued>>,
+    /// The peer whose turn it is.
+    turn: usize,
+}
+
+impl PeerLanes {
+    fn new(peers: u8) -> Self {
+        Self { lanes: (0..peers).map(|_| VecDeque::new()).collect(), turn: 0 }
+    }
+
+    fn take(&mut self, limit: usize, group: &mut Vec<Queued>) {
+        let count = self.lanes.len();
+        let (mut empty_in_a_row, mut taken) = (0, 0);
+        while empty_in_a_row < count && taken < limit {
+            match self.lanes.get_mut(self.turn).and_then(VecDeque::pop_front) {
+                Some(queued) => {
+                    group.push(queued);
+                    taken += 1;
+                    empty_in_a_row = 0;
+                }
+                None => empty_in_a_row += 1,
+            }
+            self.turn = (self.turn + 1) % count;
+        }
+    }
+}
+
+/// The room that is left for one peer's messages.
+struct PeerRoom {
+    control: Arc<Semaphore>,
+    bulk: Arc<Semaphore>,
 }
 
 /// The queue before the core.
 pub(crate) struct Inbox {
     lanes: Mutex<Lanes>,
     wake: Condvar,
-    peer_room: Vec<Arc<Semaphore>>,
-    client_room: Arc<Semaphore>,
+    /// By peer.
+    peer_room: Vec<PeerRoom>,
+    client_room: Arc<Intake>,
 }
 
 impl Inbox {
-    pub(crate) fn new(peers: u8, peer_bytes: usize, client_bytes: usize) -> Self {
-        let lanes =
-            Lanes { peers: (0..peers).map(|_| VecDeque::new()).collect(), ..Lanes::default() };
+    pub(crate) fn new(peers: u8, limits: &Limits) -> Self {
+        let (control, bulk) = (PeerLanes::new(peers), PeerLanes::new(peers));
+        let room = || Arc::new(Semaphore::new(limits.peer_intake_bytes));
         Self {
-            lanes: Mutex::new(lanes),
+            lanes: Mutex::new(Lanes { control, bulk, ..Lanes::default() }),
             wake: Condvar::new(),
-            peer_room: (0..peers).map(|_| Arc::new(Semaphore::new(peer_bytes))).collect(),
-            client_room: Arc::new(Semaphore::new(client_bytes)),
+            peer_room: (0..peers).map(|_| PeerRoom { control: room(), bulk: room() }).collect(),
+            client_room: Arc::new(Intake {
+                all_max: limits.client_intake_bytes,
+                client_max: limits.intake_bytes_per_client,
+                held: Mutex::default(),
+            }),
         }
     }
 
@@ -100,33 +266,41 @@ impl Inbox {
         }
     }
 
-    /// Waits until this peer's lane has room. `None` when the replica stops.
+    /// Waits until this peer's lane for what is small has room. `None` when the replica stops.
     pub(crate) async fn peer_room(&self, from: ReplicaId, bytes: usize) -> Option<Room> {
-        let lane = Arc::clone(self.peer_room.get(usize::from(from.0))?);
-        let permit = lane.acquire_many_owned(narrow(bytes)).await.ok()?;
-        Some(Room { _permits: [Some(permit), None] })
+        let lane = Arc::clone(&self.peer_room.get(usize::from(from.0))?.control);
+        let permit = lane.acquire_many_owned(narrow(bytes)).await;
+        permit.ok().map(|permit| Room(Held::Peer(permit)))
     }
 
-    /// Room for a client's event, from its own share and from all clients'; `None` where either
-    /// is used up.
-    pub(crate) fn client_room(&self, share: &Arc<Semaphore>, bytes: usize) -> Option<Room> {
-        let own = Arc::clone(share).try_acquire_many_owned(narrow(bytes)).ok()?;
-        let all = Arc::clone(&self.client_room).try_acquire_many_owned(narrow(bytes)).ok()?;
-        Some(Room { _permits: [Some(own), Some(all)] })
+    /// Room in this peer's lane for what is large, if there is any.
+    pub(crate) fn bulk_room(&self, from: ReplicaId, bytes: usize) -> Option<Room> {
+        let lane = Arc::clone(&self.peer_room.get(usize::from(from.0))?.bulk);
+        let permit = lane.try_acquire_many_owned(narrow(bytes));
+        permit.ok().map(|permit| Room(Held::Peer(permit)))
+    }
+
+    /// Room for a client's event; `None` where its share is used up.
+    pub(crate) fn client_room(&self, client: ClientId, bytes: usize) -> Option<Room> {
+        self.client_room.take(client, bytes).map(|share| Room(Held::Client(share)))
     }
 
     /// Queues a peer's event.
-    pub(crate) fn put_peer(&self, from: ReplicaId, event: Event, room: Room) {
+    pub(crate) fn put_peer(&self, from: ReplicaId, lane: Lane, event: Event, room: Room) {
         self.put(|lanes| {
-            if let Some(lane) = lanes.peers.get_mut(usize::from(from.0)) {
+            let lanes = match lane {
+                Lane::Control => &mut lanes.control,
+                Lane::Bulk => &mut lanes.bulk,
+            };
+            if let Some(lane) = lanes.lanes.get_mut(usize::from(from.0)) {
                 lane.push_back(Queued { event, _room: Some(room) });
             }
         });
     }
 
     /// Queues a client's event.
-    pub(crate) fn put_client(&self, event: Event, room: Room) {
-        self.put(|lanes| lanes.clients.push_back(Queued { event, _room: Some(room) }));
+    pub(crate) fn put_client(&self, client: ClientId, event: Event, room: Room) {
+        self.put(|lanes| lanes.clients.push(client, Queued { event, _room: Some(room) }));
     }
 
     /// Tells the core how far the disk is, of which only the newest mark counts, and the rows of
@@ -158,8 +332,7 @@ impl Inbox {
     /// Ends the core's thread after the group it is at; whoever waits for room stops waiting.
     pub(crate) fn close(&self) {
         self.put(|lanes| lanes.closed = true);
-        self.peer_room.iter().for_each(|room| room.close());
-        self.client_room.close();
+        self.peer_room.iter().for_each(|room| room.control.close());
     }
 
     /// Takes a group of events into `group`, or waits for one until `deadline`. While the disk is
@@ -210,22 +383,9 @@ impl Lanes {
         if !intake {
             return;
         }
-        let count = self.peers.len();
-        let mut empty_in_a_row = 0;
-        let mut taken = 0;
-        while empty_in_a_row < count && taken < PEER_GROUP {
-            match self.peers.get_mut(self.turn).and_then(VecDeque::pop_front) {
-                Some(queued) => {
-                    group.push(queued);
-                    taken += 1;
-                    empty_in_a_row = 0;
-                }
-                None => empty_in_a_row += 1,
-            }
-            self.turn = (self.turn + 1) % count;
-        }
-        let requests = self.clients.len().min(CLIENT_GROUP);
-        group.extend(self.clients.drain(..requests));
+        self.control.take(PEER_GROUP, group);
+        self.bulk.take(BULK_GROUP, group);
+        self.clients.take(group);
     }
 }
 
@@ -235,12 +395,16 @@ fn narrow(bytes: usize) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use elea_protocol::id::{ClientId, SessionId};
+    use elea_protocol::id::SessionId;
 
     use super::*;
 
+    const ANN: ClientId = ClientId([1; 32]);
+    const BOB: ClientId = ClientId([2; 32]);
+    const EVE: ClientId = ClientId([3; 32]);
+
     fn ask(session: u64) -> Event {
-        Event::AskSession { client: ClientId([0; 32]), session: SessionId(session) }
+        Event::AskSession { client: ANN, session: SessionId(session) }
     }
 
     fn sessions(group: &[Queued]) -> Vec<u64> {
@@ -254,31 +418,58 @@ mod tests {
             .collect()
     }
 
-    fn room(inbox: &Inbox, share: &Arc<Semaphore>) -> Room {
-        inbox.client_room(share, 1).expect("room")
+    fn inbox(peers: u8, client_bytes: usize) -> Inbox {
+        let limits = Limits {
+            peer_intake_bytes: 100,
+            client_intake_bytes: client_bytes,
+            intake_bytes_per_client: client_bytes,
+            ..Limits::default()
+        };
+        Inbox::new(peers, &limits)
+    }
+
+    fn room(inbox: &Inbox) -> Room {
+        inbox.client_room(EVE, 1).expect("room")
+    }
+
+    fn put(inbox: &Inbox, client: ClientId, session: u64, bytes: usize) {
+        let room = inbox.client_room(client, bytes).expect("room");
+        inbox.put_client(client, ask(session), room);
+    }
+
+    fn taken(inbox: &Inbox) -> Vec<u64> {
+        let mut group = Vec::new();
+        inbox.take(Some(Instant::now()), true, &mut group);
+        sessions(&group)
     }
 
     #[test]
-    fn the_disk_comes_first_then_peers_in_turn_then_clients() {
-        let inbox = Inbox::new(2, 100, 100);
-        let share = Arc::new(Semaphore::new(100));
-        inbox.put_client(ask(20), room(&inbox, &share));
+    fn the_disk_comes_first_then_what_is_small_of_peers_in_turn_then_what_is_large_then_clients() {
+        let inbox = inbox(2, 100);
+        put(&inbox, ANN, 20, 1);
+        inbox.put_peer(ReplicaId(0), Lane::Bulk, ask(15), room(&inbox));
         for n in 0..3 {
-            inbox.put_peer(ReplicaId(0), ask(n), room(&inbox, &share));
+            inbox.put_peer(ReplicaId(0), Lane::Control, ask(n), room(&inbox));
         }
-        inbox.put_peer(ReplicaId(1), ask(10), room(&inbox, &share));
+        inbox.put_peer(ReplicaId(1), Lane::Control, ask(10), room(&inbox));
         inbox.synced(Mark(5), Vec::new());
         inbox.synced(Mark(4), Vec::new());
-        let mut group = Vec::new();
-        assert_eq!(inbox.take(None, true, &mut group), Woken::Running);
-        assert_eq!(sessions(&group), [1_000_005, 0, 10, 1, 2, 20]);
+        assert_eq!(taken(&inbox), [1_000_005, 0, 10, 1, 2, 15, 20]);
+    }
+
+    #[test]
+    fn bulk_that_fills_its_lane_takes_no_room_of_the_other() {
+        let inbox = inbox(1, 100);
+        let _all = inbox.bulk_room(ReplicaId(0), 100).expect("room");
+        assert!(inbox.bulk_room(ReplicaId(0), 1).is_none());
+        let small = inbox.peer_room(ReplicaId(0), 100);
+        assert!(futures::executor::block_on(small).is_some());
     }
 
     #[test]
     fn while_the_disk_is_behind_only_its_word_is_taken() {
-        let inbox = Inbox::new(1, 100, 100);
-        let share = Arc::new(Semaphore::new(100));
-        inbox.put_client(ask(1), room(&inbox, &share));
+        let inbox = inbox(1, 100);
+        put(&inbox, ANN, 1, 1);
         let mut group = Vec::new();
         let passed = Some(Instant::now());
         assert_eq!(inbox.take(passed, false, &mut group), Woken::Running);
@@ -289,30 +480,46 @@ mod tests {
     }
 
     #[test]
-    fn a_client_beyond_its_share_finds_no_room_until_the_core_has_taken_its_events() {
-        let inbox = Inbox::new(1, 100, 15);
-        let (one, other) = (Arc::new(Semaphore::new(10)), Arc::new(Semaphore::new(10)));
-        inbox.put_client(ask(1), inbox.client_room(&one, 10).expect("room"));
-        assert!(inbox.client_room(&one, 1).is_none(), "its own share is used up");
-        assert!(inbox.client_room(&other, 6).is_none(), "everybody's room is used up");
-        assert_eq!(other.available_permits(), 10, "a failed try takes nothing");
-        assert!(inbox.client_room(&other, 5).is_some());
-        let mut group = Vec::new();
-        inbox.take(None, true, &mut group);
-        group.clear();
-        assert!(inbox.client_room(&one, 10).is_some());
+    fn a_client_has_no_more_waiting_than_there_is_room_left_for_all_others() {
+        let inbox = inbox(1, 16);
+        put(&inbox, ANN, 1, 8);
+        assert!(inbox.client_room(ANN, 1).is_none(), "half is used up");
+        put(&inbox, BOB, 2, 4);
+        assert!(inbox.client_room(BOB, 1).is_none(), "half of the rest");
+        put(&inbox, EVE, 3, 4);
+        assert!(inbox.client_room(ClientId([4; 32]), 1).is_none(), "nothing is left");
+        assert_eq!(taken(&inbox).len(), 3);
+        put(&inbox, ANN, 4, 8);
+    }
+
+    #[test]
+    fn clients_take_turns_by_bytes() {
+        let inbox = inbox(1, 100 << 20);
+        for n in 0..4 {
+            put(&inbox, ANN, n, 10 * QUANTUM);
+        }
+        for n in 10..14 {
+            put(&inbox, BOB, n, QUANTUM / 2);
+        }
+        assert_eq!(taken(&inbox), [10, 11, 12, 13, 0, 1, 2, 3]);
+        for n in 0..20 {
+            put(&inbox, ANN, n, CLIENT_GROUP_BYTES / 4);
+        }
+        put(&inbox, BOB, 30, 1);
+        assert_eq!(taken(&inbox), [30, 0, 1, 2, 3], "and a group ends with so many bytes");
+        assert_eq!(taken(&inbox).len(), 4);
     }
 
     #[test]
     fn closing_wakes_the_core_and_everybody_who_waits_for_room() {
-        let inbox = Arc::new(Inbox::new(1, 1, 1));
+        let inbox = Arc::new(inbox(1, 1));
         let core = {
             let inbox = Arc::clone(&inbox);
             std::thread::spawn(move || inbox.take(None, true, &mut Vec::new()))
         };
         inbox.close();
         assert_eq!(core.join().expect("no panic"), Woken::Closed);
-        let waiting = futures::executor::block_on(inbox.peer_room(ReplicaId(0), 1));
-        assert!(waiting.is_none());
+        let waiting = inbox.peer_room(ReplicaId(0), 1);
+        assert!(futures::executor::block_on(waiting).is_none());
     }
 }

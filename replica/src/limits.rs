@@ -45,12 +45,18 @@ pub struct Limits {
     pub sends_queued: usize,
     /// The same in bytes.
     pub send_bytes_queued: usize,
-    /// Bytes of one peer's messages that wait for the core.
+    /// Bytes of one peer's messages that wait for the core, of what is small and of what is large each.
     pub peer_intake_bytes: usize,
     /// Bytes of all clients' requests that wait for the core.
     pub client_intake_bytes: usize,
-    /// The same of one client.
+    /// The same of one client. It may also have no more than is left for all others.
     pub intake_bytes_per_client: usize,
+    /// Bytes of answers that wait to be written to all clients together. One may have no more of them
+    /// than is left for all others.
+    pub all_answer_bytes_queued: usize,
+    /// Questions of one client that are answered a second, about itself and the replica. It may have
+    /// saved up as many as five seconds bring.
+    pub questions_per_second: u32,
     /// Bytes of records and held-back messages that wait for the disk. Beyond it the core takes in
     /// nothing new until the disk has caught up.
     pub store_backlog_bytes: usize,
@@ -87,6 +93,8 @@ impl Default for Limits {
             peer_intake_bytes: 16 << 20,
             client_intake_bytes: 64 << 20,
             intake_bytes_per_client: 16 << 20,
+            all_answer_bytes_queued: 256 << 20,
+            questions_per_second: 200,
             store_backlog_bytes: 64 << 20,
             disk_reserve_bytes: 256 << 20,
             scrub_bytes_per_second: 8 << 20,
@@ -141,6 +149,8 @@ impl Limits {
             ("peer_intake_bytes", wide(self.peer_intake_bytes), frame, BYTES),
             ("client_intake_bytes", wide(self.client_intake_bytes), request, BYTES),
             ("intake_bytes_per_client", wide(self.intake_bytes_per_client), request, BYTES),
+            ("all_answer_bytes_queued", wide(self.all_answer_bytes_queued), frame, 1 << 40),
+            ("questions_per_second", self.questions_per_second.into(), 1, COUNT),
             ("store_backlog_bytes", wide(self.store_backlog_bytes), 1 << 16, BYTES),
             ("disk_reserve_bytes", self.disk_reserve_bytes, 0, 1 << 40),
             ("scrub_bytes_per_second", self.scrub_bytes_per_second, 1 << 10, 1 << 40),

@@ -162,7 +162,7 @@ impl Node {
             .map_err(|error| RunError::Panicked(format!("during the start: {error}")))??;
 
         let replicas = membership.size().replicas();
-        let inbox = Inbox::new(replicas, limits.peer_intake_bytes, limits.client_intake_bytes);
+        let inbox = Inbox::new(replicas, &limits);
         let certified = Arc::<Certified>::default();
         let shell = Arc::new(Shell {
             me,

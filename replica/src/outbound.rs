@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use elea_protocol::id::{ClientId, SessionId};
-use elea_protocol::message::{Message, ToClient, ToReplica};
+use elea_protocol::message::{Message, ToClient};
 use elea_protocol::replica::Target;
 
 use crate::clients::Clients;
@@ -44,8 +44,7 @@ impl Outbound {
         match outgoing {
             Outgoing::ToPeers { to, message } => {
                 tracing::trace!(kind = message.kind(), ?to, "send");
-                let weight = weight::message(&message);
-                let parcel = Arc::new(Parcel::new(ToReplica::Peer(message), weight));
+                let parcel = Arc::new(Parcel::new(message));
                 match to {
                     Target::Others => {
                         self.links.iter().flatten().for_each(|link| link.send(&parcel));

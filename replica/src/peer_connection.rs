@@ -4,7 +4,11 @@
 //! connections it spreads over the cores by itself, and on a quiet replica it costs no wake-up of
 //! another thread, which would take twice as long as the check. Only a message with so many signatures
 //! that it would hold up the other tasks of its thread goes to the pool for long work; the next
-//! message of its connection waits for it, so order is kept.
+//! message of its lane waits for it, so order is kept there.
+//!
+//! What is large ([`Lane::Bulk`]) is set aside and checked beside what comes meanwhile, so that a vote waits
+//! for none of it. Where its lane is full it is dropped and the connection read on: who asked for it
+//! asks again, and what was not asked for is named again.
 
 use std::sync::Arc;
 
@@ -12,24 +16,30 @@ use elea_protocol::evidence::Evidence;
 use elea_protocol::id::ReplicaId;
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{
-    Farewell, Greeting, Message, SlotEntry, StableProof, ToClient, ToReplica, ViewChange,
+    Farewell, Greeting, Message, Parts, SlotEntry, StableProof, ToClient, ToReplica, ViewChange,
 };
 use elea_protocol::replica::Event;
 use elea_protocol::seal::{Rejection, Verified, sign};
-use tokio::task::spawn_blocking;
+use tokio::sync::mpsc;
+use tokio::task::{spawn_blocking, yield_now};
 use tokio_util::sync::CancellationToken;
 
 use crate::counters::Counter;
 use crate::doubles::Voice;
 use crate::frames::{self, FrameError, Reader, Writer};
 use crate::handshake::{frame_counter, rejection_counter};
+use crate::inbox::Room;
 use crate::limits::OVERHEAD;
 use crate::listener::Shell;
 use crate::peer_link::Back;
+use crate::weight::Lane;
 
 /// More signatures than this are checked elsewhere: at 40 µs each they take longer than a task
 /// should keep its thread.
 const INLINE_SIGNATURES: usize = 32;
+
+/// What is large and waits to be checked, with the room that it takes before the core.
+pub(crate) type Checking = mpsc::UnboundedSender<(Message, Room)>;
 
 /// Serves a peer until it closes, misbehaves, dials anew or the replica stops.
 pub(crate) async fn serve(
@@ -104,9 +114,33 @@ async fn receive(
     voice: &Voice,
     reader: &mut Reader,
 ) -> Option<Farewell> {
+    let (checking, bulk) = mpsc::unbounded_channel();
+    tokio::select! {
+        word = read(shell, peer, voice, reader, &checking) => word,
+        word = check_later(shell, peer, bulk) => Some(word),
+    }
+}
+
+async fn read(
+    shell: &Shell,
+    peer: ReplicaId,
+    voice: &Voice,
+    reader: &mut Reader,
+    checking: &Checking,
+) -> Option<Farewell> {
+    let mut parts = Parts::default();
+    let malformed = |error: FrameError| {
+        shell.counters.warn(frame_counter(&error), format_args!("{peer}: {error}"));
+        Some(Farewell::Misbehaviour)
+    };
     loop {
         let (message, bytes) = match frames::read_to_replica(reader).await {
             Ok((ToReplica::Peer(message), bytes)) => (message, bytes),
+            Ok((ToReplica::Part(part), _)) => match parts.push(&part) {
+                Ok(Some(whole)) => whole,
+                Ok(None) => continue,
+                Err(error) => return malformed(error.into()),
+            },
             Ok(_) => {
                 shell.counters.warn(
                     Counter::MessageMisplaced,
@@ -115,23 +149,21 @@ async fn receive(
                 return Some(Farewell::Misbehaviour);
             }
             Err(FrameError::Closed | FrameError::Io(_)) => return None,
-            Err(error) => {
-                shell.counters.warn(frame_counter(&error), format_args!("{peer}: {error}"));
-                return Some(Farewell::Misbehaviour);
-            }
+            Err(error) => return malformed(error),
         };
         voice.heard();
-        if let Err(word) = take_in(shell, peer, message, bytes).await {
+        if let Err(word) = take_in(shell, peer, checking, message, bytes).await {
             return Some(word);
         }
     }
 }
 
-/// Checks a peer's message, of so many bytes, and hands it to the core. By whichever connection it
-/// came, that one has to close with this word where it must not be.
+/// Checks a peer's message, of so many bytes, and hands it to the core, or has it checked later. By whichever
+/// connection it came, that one has to close with this word where it must not be.
 pub(crate) async fn take_in(
     shell: &Shell,
     peer: ReplicaId,
+    checking: &Checking,
     message: Message,
     bytes: usize,
 ) -> Result<(), Farewell> {
@@ -142,14 +174,50 @@ pub(crate) async fn take_in(
         return Ok(());
     }
     // Room comes first: a peer that sends faster than the core takes is not worth checking.
+    tracing::trace!(%peer, kind = message.kind(), bytes, "received");
+    if Lane::of(&message) == Lane::Bulk {
+        match shell.inbox.bulk_room(peer, bytes + OVERHEAD) {
+            // Nobody closes the channel before the connection.
+            Some(room) => drop(checking.send((message, room))),
+            None => {
+                shell.counters.count(Counter::PeerBulkDropped);
+                yield_now().await;
+            }
+        }
+        return Ok(());
+    }
     let Some(room) = shell.inbox.peer_room(peer, bytes + OVERHEAD).await else {
         return Err(Farewell::Stopping);
     };
+    check(shell, peer, Lane::Control, message, room).await
+}
+
+/// Checks what was set aside, one after the other, until something must not be.
+pub(crate) async fn check_later(
+    shell: &Shell,
+    peer: ReplicaId,
+    mut bulk: mpsc::UnboundedReceiver<(Message, Room)>,
+) -> Farewell {
+    while let Some((message, room)) = bulk.recv().await {
+        if let Err(word) = check(shell, peer, Lane::Bulk, message, room).await {
+            return word;
+        }
+    }
+    // Whoever reads from the connection ends this as well.
+    std::future::pending().await
+}
+
+async fn check(
+    shell: &Shell,
+    peer: ReplicaId,
+    lane: Lane,
+    message: Message,
+    room: Room,
+) -> Result<(), Farewell> {
     let kind = message.kind();
-    tracing::trace!(%peer, kind, bytes, "received");
     match open(&shell.membership, message).await {
         Ok(message) => {
-            shell.inbox.put_peer(peer, Event::Peer { from: peer, message }, room);
+            shell.inbox.put_peer(peer, lane, Event::Peer { from: peer, message }, room);
             Ok(())
         }
         Err(rejection) => {

@@ -4,6 +4,11 @@
 //! cannot be dialled, since it sits behind a translator of addresses or its address is wrong, may have
 //! dialled us: then its connection carries both ways, for as long as there is no other.
 //!
+//! What is small and waited for has a queue of its own ([`Lane`]) and goes first, and what is large goes in
+//! pieces, so that a vote stands behind one piece at most, and behind what the system holds that is not sent
+//! yet, of which it takes little ([`elea_net::prepare`]). The peer reads on whatever its core does with what is
+//! large. So neither lane can fill the other.
+//!
 //! While the peer is away, or when it reads too slowly, messages are dropped and counted: old ones would
 //! tell it nothing, and what it lacks it asks for.
 
@@ -17,7 +22,8 @@ use elea_net::{Dialler, Failed};
 use elea_protocol::codec::{self, CodecError, FRAME_MAX};
 use elea_protocol::id::ReplicaId;
 use elea_protocol::message::{
-    Challenge, Farewell, Greeting, HelloBody, KnockBody, Origin, ToClient, ToReplica, WIRE_VERSION,
+    Challenge, Farewell, Greeting, HelloBody, KnockBody, Message, Origin, Part, Parts, Pieces,
+    ToClient, ToReplica, WIRE_VERSION,
 };
 use elea_protocol::seal::{sign_hello, sign_knock};
 use tokio::net::TcpStream;
@@ -28,33 +34,54 @@ use tokio_util::sync::CancellationToken;
 use crate::counters::{Counter, Counters};
 use crate::frames::{self, FrameError, Reader, Writer};
 use crate::listener::Shell;
-use crate::peer_connection::take_in;
+use crate::peer_connection::{Checking, check_later, take_in};
+use crate::weight::{self, Lane};
 
 /// So many messages are taken from the queue at a time.
 const GROUP: usize = 256;
 
+/// The most bytes that wait in the queue for what is large. Whoever asked asks again after a moment: what has
+/// stood here for longer would come twice, and keep the next ones waiting.
+const BULK_BYTES: usize = 16 << 20;
+
 /// A message on its way to one or more peers. Whoever writes it first encodes it for all.
 pub(crate) struct Parcel {
-    message: ToReplica,
+    message: Message,
+    lane: Lane,
+    /// A frame for connections that this replica dialled, for those that the peer dialled, and the
+    /// message's own encoding, to be cut.
     frame: OnceLock<Result<Bytes, CodecError>>,
-    /// The same for connections that the peer dialled.
     back: OnceLock<Result<Bytes, CodecError>>,
+    whole: OnceLock<Result<Bytes, CodecError>>,
     weight: usize,
 }
 
 impl Parcel {
-    pub(crate) fn new(message: ToReplica, weight: usize) -> Self {
-        Self { message, frame: OnceLock::new(), back: OnceLock::new(), weight }
+    pub(crate) fn new(message: Message) -> Self {
+        let (lane, weight) = (Lane::of(&message), weight::message(&message));
+        let (frame, back, whole) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        Self { message, lane, frame, back, whole, weight }
     }
 
     fn frame(&self, over: Over) -> Result<Bytes, CodecError> {
-        match (over, &self.message) {
-            (Over::Theirs, ToReplica::Peer(message)) => {
-                let encode = || codec::encode(&ToClient::Peer(message.clone()));
-                self.back.get_or_init(encode).clone()
-            }
-            _ => self.frame.get_or_init(|| codec::encode(&self.message)).clone(),
-        }
+        let message = || self.message.clone();
+        let encoded = match over {
+            Over::Theirs => self.back.get_or_init(|| codec::encode(&ToClient::Peer(message()))),
+            Over::Ours => self.frame.get_or_init(|| codec::encode(&ToReplica::Peer(message()))),
+        };
+        encoded.clone()
+    }
+
+    fn whole(&self) -> Result<Bytes, CodecError> {
+        self.whole.get_or_init(|| codec::encode(&self.message)).clone()
+    }
+}
+
+/// The frame of a piece.
+fn piece(part: Part, over: Over) -> Result<Bytes, CodecError> {
+    match over {
+        Over::Theirs => codec::encode(&ToClient::Part(part)),
+        Over::Ours => codec::encode(&ToReplica::Part(part)),
     }
 }
 
@@ -81,14 +108,26 @@ impl Back {
     }
 }
 
+/// Whether a link is up, and the bytes that wait in each of its queues.
 struct State {
     up: AtomicBool,
-    bytes: AtomicUsize,
+    control: AtomicUsize,
+    bulk: AtomicUsize,
+}
+
+impl State {
+    fn bytes(&self, lane: Lane) -> &AtomicUsize {
+        match lane {
+            Lane::Control => &self.control,
+            Lane::Bulk => &self.bulk,
+        }
+    }
 }
 
 /// The sender's end of a link.
 pub(crate) struct Link {
-    queue: mpsc::Sender<Arc<Parcel>>,
+    control: mpsc::Sender<Arc<Parcel>>,
+    bulk: mpsc::Sender<Arc<Parcel>>,
     state: Arc<State>,
     bytes_max: usize,
     counters: Arc<Counters>,
@@ -101,10 +140,19 @@ impl Link {
             self.counters.count(Counter::SendNotConnected);
             return;
         }
-        let queued = self.state.bytes.fetch_add(parcel.weight, Ordering::Relaxed);
-        let has_room = queued + parcel.weight <= self.bytes_max;
-        if !has_room || self.queue.try_send(Arc::clone(parcel)).is_err() {
-            self.state.bytes.fetch_sub(parcel.weight, Ordering::Relaxed);
+        let bytes = self.state.bytes(parcel.lane);
+        let queue = match parcel.lane {
+            Lane::Control => &self.control,
+            Lane::Bulk => &self.bulk,
+        };
+        let queued = bytes.fetch_add(parcel.weight, Ordering::Relaxed);
+        let most = match parcel.lane {
+            Lane::Control => self.bytes_max,
+            Lane::Bulk => self.bytes_max.min(BULK_BYTES),
+        };
+        let has_room = queued + parcel.weight <= most;
+        if !has_room || queue.try_send(Arc::clone(parcel)).is_err() {
+            bytes.fetch_sub(parcel.weight, Ordering::Relaxed);
             self.counters.count(Counter::SendQueueFull);
         }
     }
@@ -122,7 +170,8 @@ pub(crate) struct LinkTask {
     /// Whether this one is.
     is_up: bool,
     stopping: CancellationToken,
-    queue: mpsc::Receiver<Arc<Parcel>>,
+    control: mpsc::Receiver<Arc<Parcel>>,
+    bulk: mpsc::Receiver<Arc<Parcel>>,
     state: Arc<State>,
 }
 
@@ -174,10 +223,16 @@ pub(crate) fn link(
     up: watch::Sender<usize>,
     stopping: CancellationToken,
 ) -> (Link, LinkTask) {
-    let (sender, queue) = mpsc::channel(shell.limits.sends_queued);
-    let state = Arc::new(State { up: AtomicBool::new(false), bytes: AtomicUsize::new(0) });
+    let (to_control, control) = mpsc::channel(shell.limits.sends_queued);
+    let (to_bulk, bulk) = mpsc::channel(shell.limits.sends_queued);
+    let state = Arc::new(State {
+        up: AtomicBool::new(false),
+        control: AtomicUsize::new(0),
+        bulk: AtomicUsize::new(0),
+    });
     let link = Link {
-        queue: sender,
+        control: to_control,
+        bulk: to_bulk,
         state: Arc::clone(&state),
         bytes_max: shell.limits.send_bytes_queued,
         counters: Arc::clone(&shell.counters),
@@ -185,7 +240,7 @@ pub(crate) fn link(
     let (shell, dialler) = (Arc::clone(shell), Dialler::new(address));
     let dialling = Arc::new(Dialling { shell: Arc::clone(&shell), peer, dialler });
     let is_up = false;
-    (link, LinkTask { shell, peer, dialling, back, up, is_up, stopping, queue, state })
+    (link, LinkTask { shell, peer, dialling, back, up, is_up, stopping, control, bulk, state })
 }
 
 /// A connection on which the peer has let us in, and the next pause should it break soon, in ms.
@@ -322,20 +377,66 @@ async fn dialled_by_peer(back: &mut watch::Receiver<Option<Back>>) -> Back {
 
 /// Takes in what a peer says on a connection that this replica dialled.
 async fn hear(shell: &Shell, peer: ReplicaId, mut reader: Reader) -> Down {
+    let (checking, bulk) = mpsc::unbounded_channel();
+    tokio::select! {
+        why = read(shell, peer, &mut reader, &checking) => why,
+        _ = check_later(shell, peer, bulk) => does_not_verify(),
+    }
+}
+
+async fn read(shell: &Shell, peer: ReplicaId, reader: &mut Reader, checking: &Checking) -> Down {
+    let mut parts = Parts::default();
     loop {
-        let (message, bytes) = match frames::read_to_client(&mut reader).await {
+        let (message, bytes) = match frames::read_to_client(reader).await {
             Ok((ToClient::Peer(message), bytes)) => (message, bytes),
+            Ok((ToClient::Part(part), _)) => match parts.push(&part) {
+                Ok(Some(whole)) => whole,
+                Ok(None) => continue,
+                Err(error) => return Down::Frame(error.into()),
+            },
             Ok((ToClient::Farewell(word), _)) => return Down::Farewell(word),
             Ok(_) => return Down::NotThePeer("it spoke out of turn".to_owned()),
             Err(error) => return error.into(),
         };
-        match take_in(shell, peer, message, bytes).await {
+        match take_in(shell, peer, checking, message, bytes).await {
             Ok(()) => {}
             // What was decided is still sent.
             Err(Farewell::Stopping) => std::future::pending().await,
-            Err(_) => return Down::NotThePeer("it sent what does not verify".to_owned()),
+            Err(_) => return does_not_verify(),
         }
     }
+}
+
+fn does_not_verify() -> Down {
+    Down::NotThePeer("it sent what does not verify".to_owned())
+}
+
+/// Waits until there is something to cut, in `rest`. May be dropped and called again without losing anything.
+async fn has_rest(
+    bulk: &mut mpsc::Receiver<Arc<Parcel>>,
+    state: &State,
+    shell: &Shell,
+    rest: &mut Pieces,
+) {
+    while rest.is_empty() {
+        match bulk.recv().await {
+            Some(parcel) => *rest = unpacked(&parcel, state, shell),
+            // The other queue says that the replica stops.
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// What is to be cut of a parcel that was taken from its queue.
+fn unpacked(parcel: &Parcel, state: &State, shell: &Shell) -> Pieces {
+    state.bytes(Lane::Bulk).fetch_sub(parcel.weight, Ordering::Relaxed);
+    parcel.whole().map_or_else(
+        |error| {
+            shell.counters.warn(Counter::SendTooLarge, error);
+            Pieces::default()
+        },
+        Pieces::from,
+    )
 }
 
 impl LinkTask {
@@ -436,30 +537,52 @@ impl LinkTask {
 
     async fn pump(&mut self, writer: &mut Writer, over: Over) -> Result<(), Down> {
         let mut group = Vec::new();
+        // What is left of a message that goes in pieces. Another connection gets another message.
+        let mut rest = Pieces::default();
         loop {
             tokio::select! {
-                taken = self.queue.recv_many(&mut group, GROUP) => {
+                biased;
+                () = self.stopping.cancelled() => {
+                    // What was released before the stop is still sent.
+                    while let Ok(parcel) = self.control.try_recv() {
+                        group.push(parcel);
+                    }
+                    self.write(writer, over, &mut group, &mut rest).await?;
+                    while self.is_cutting(&mut rest) {
+                        self.write(writer, over, &mut group, &mut rest).await?;
+                    }
+                    return Ok(());
+                }
+                taken = self.control.recv_many(&mut group, GROUP) => {
                     if taken == 0 {
                         return Ok(());
                     }
                 }
-                () = self.stopping.cancelled() => {
-                    // What was released before the stop is still sent.
-                    while let Ok(parcel) = self.queue.try_recv() {
-                        group.push(parcel);
-                    }
-                    return self.write(writer, over, &mut group).await;
-                }
+                () = has_rest(&mut self.bulk, &self.state, &self.shell, &mut rest) => {}
             }
-            self.write(writer, over, &mut group).await?;
+            // One piece also where there is always something else.
+            self.is_cutting(&mut rest);
+            self.write(writer, over, &mut group, &mut rest).await?;
         }
     }
 
+    /// Takes the next message to cut, where none is being cut; answers whether there is one.
+    fn is_cutting(&mut self, rest: &mut Pieces) -> bool {
+        while rest.is_empty()
+            && let Ok(parcel) = self.bulk.try_recv()
+        {
+            *rest = unpacked(&parcel, &self.state, &self.shell);
+        }
+        !rest.is_empty()
+    }
+
+    /// Writes a group of messages, and one piece.
     async fn write(
         &self,
         writer: &mut Writer,
         over: Over,
         group: &mut Vec<Arc<Parcel>>,
+        rest: &mut Pieces,
     ) -> Result<(), Down> {
         let down = |error: std::io::Error| {
             if error.kind() != std::io::ErrorKind::TimedOut {
@@ -470,9 +593,10 @@ impl LinkTask {
             Down::TooSlow
         };
         let taken: usize = group.iter().map(|parcel| parcel.weight).sum();
-        self.state.bytes.fetch_sub(taken, Ordering::Relaxed);
-        for parcel in group.drain(..) {
-            match parcel.frame(over) {
+        self.state.bytes(Lane::Control).fetch_sub(taken, Ordering::Relaxed);
+        let next = rest.next().map(|part| piece(part, over));
+        for frame in group.drain(..).map(|parcel| parcel.frame(over)).chain(next) {
+            match frame {
                 Ok(frame) => frames::feed(writer, frame).await.map_err(down)?,
                 Err(error) => self.shell.counters.warn(Counter::SendTooLarge, error),
             }
@@ -482,9 +606,11 @@ impl LinkTask {
 
     /// Throws away what was meant for a connection that is no more.
     fn empty(&mut self) {
-        while let Ok(parcel) = self.queue.try_recv() {
-            self.state.bytes.fetch_sub(parcel.weight, Ordering::Relaxed);
-            self.shell.counters.count(Counter::SendNotConnected);
+        for queue in [&mut self.control, &mut self.bulk] {
+            while let Ok(parcel) = queue.try_recv() {
+                self.state.bytes(parcel.lane).fetch_sub(parcel.weight, Ordering::Relaxed);
+                self.shell.counters.count(Counter::SendNotConnected);
+            }
         }
     }
 }

@@ -12,6 +12,27 @@ use elea_protocol::rows::Changes;
 
 use crate::limits::OVERHEAD;
 
+/// The two ways between replicas, over one connection. What is small and what others wait for never stands
+/// behind what is large: each has queues of its own, and small messages go between the pieces of large ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// Orders, votes, statuses, views, and questions.
+    Control,
+    /// Requests passed on, and what was asked for: slots, branches, pieces of states.
+    Bulk,
+}
+
+impl Lane {
+    pub(crate) fn of(message: &Message) -> Self {
+        match message {
+            Message::Requests(_) | Message::Slots(_) | Message::Branch(_) | Message::State(_) => {
+                Self::Bulk
+            }
+            _ => Self::Control,
+        }
+    }
+}
+
 const REQUEST: usize = 256;
 const REPLY: usize = 512;
 const VOTE: usize = 80;

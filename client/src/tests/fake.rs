@@ -210,7 +210,7 @@ impl Replica {
                 let signed = sign(&self.key, self.membership.genesis(), self.id, body);
                 vec![ToClient::Session(signed.into_inner())]
             }
-            ToReplica::Knock(_) | ToReplica::Hello(_) | ToReplica::Peer(_) => {
+            ToReplica::Knock(_) | ToReplica::Hello(_) | ToReplica::Peer(_) | ToReplica::Part(_) => {
                 panic!("no client says that")
             }
         }

@@ -193,11 +193,7 @@ impl Fleet {
     /// # Errors
     /// There is none with this number.
     pub fn client_key(&self, number: usize) -> Result<SecretKey, Violation> {
-        let path = self.path(&format!("client-{number}.key"));
-        let text = fs::read_to_string(path).map_err(harness("a client's key"))?;
-        let secret = text.split_whitespace().nth(1).and_then(unhex::<32>);
-        let secret = secret.ok_or_else(|| Violation::new("harness", "a client's key is no key"))?;
-        Ok(SecretKey::from_bytes(&secret))
+        read_key(&self.path(&format!("client-{number}.key")))
     }
 
     /// A file of the cluster.
@@ -478,3 +474,14 @@ async fn follow(
 }
 
 const LOCAL: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+/// The key in a client's key file.
+///
+/// # Errors
+/// There is none.
+pub fn read_key(path: &Path) -> Result<SecretKey, Violation> {
+    let text = fs::read_to_string(path).map_err(harness("a client's key"))?;
+    let secret = text.split_whitespace().nth(1).and_then(unhex::<32>);
+    let secret = secret.ok_or_else(|| Violation::new("harness", "a client's key is no key"))?;
+    Ok(SecretKey::from_bytes(&secret))
+}

@@ -26,6 +26,7 @@ pub mod disk;
 pub mod failover;
 pub mod faults;
 pub mod fleet;
+pub mod greedy;
 pub mod havoc;
 pub mod hostile;
 pub mod kill_all;

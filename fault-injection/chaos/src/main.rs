@@ -5,9 +5,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use elea_chaos::fleet::read_key;
 use elea_chaos::service::Terms;
-use elea_chaos::{failover, kill_all, large, run};
+use elea_chaos::{failover, greedy, kill_all, large, run};
 use elea_fault_injection::violation::Violation;
+use elea_protocol::cluster_file::ClusterFile;
 use serde_json::{Value as Json, json};
 
 /// Breaks clusters of real elea processes and checks that they keep their promises.
@@ -60,6 +62,18 @@ enum Command {
         /// The longest that a start may take, in seconds
         #[arg(long, default_value_t = 20)]
         start_max: u64,
+    },
+    /// Measure what a quiet client feels of greedy ones beside it, on a cluster that runs
+    Fairness {
+        /// The cluster file
+        #[arg(long)]
+        cluster: PathBuf,
+        /// The key file of the quiet client
+        #[arg(long)]
+        key: PathBuf,
+        /// That of the greedy one
+        #[arg(long)]
+        greedy: PathBuf,
     },
     /// Break everything, in rounds of faults that overlap, and report what came of it
     Run {
@@ -227,6 +241,13 @@ async fn obey(command: &Command) -> Result<Json, Violation> {
         Command::Failover { rounds, replicas, elea } => {
             let elea = program(elea.as_ref())?;
             failover::run(&failover::Order { elea, rounds: *rounds, replicas: *replicas }).await
+        }
+        Command::Fairness { cluster, key, greedy } => {
+            let text = std::fs::read_to_string(cluster);
+            let text = text.map_err(|error| Violation::new("harness", error.to_string()))?;
+            let file = ClusterFile::parse(&text);
+            let file = file.map_err(|error| Violation::new("harness", error.to_string()))?;
+            greedy::measure(&file, read_key(key)?, &read_key(greedy)?).await
         }
         Command::Away { data } => large::away(&data.order()?).await,
         Command::Start { data, memory_max, start_max } => {

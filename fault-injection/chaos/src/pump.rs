@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use elea_fault_injection::rng::Rng;
 use elea_protocol::codec;
-use elea_protocol::message::{Message, ToReplica};
+use elea_protocol::message::{Message, Parts, ToReplica};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
@@ -168,30 +168,45 @@ impl Pace {
 
 /// Makes a liar of whoever speaks: turns a bit in every piece of a state.
 #[derive(Default)]
-struct Spoiler(BytesMut);
+struct Spoiler {
+    came: BytesMut,
+    /// Of a message in pieces.
+    parts: Parts,
+}
 
 impl Spoiler {
     /// What is passed on of what came so far: whole frames.
     fn pass(&mut self, chunk: &[u8]) -> Bytes {
-        self.0.extend_from_slice(chunk);
+        self.came.extend_from_slice(chunk);
         let mut passed = BytesMut::new();
-        while let Ok(Some(frame)) = next_frame(&mut self.0) {
-            let frame = spoilt(&frame).unwrap_or(frame);
+        while let Ok(Some(frame)) = next_frame(&mut self.came) {
+            let Some(frame) = self.spoilt(frame) else { continue };
             passed.put_u32(u32::try_from(frame.len()).unwrap_or_default());
             passed.extend_from_slice(&frame);
         }
         passed.freeze()
     }
+
+    /// The frame with a turned bit, if it is a piece of a state; of a message in pieces all at the last one.
+    fn spoilt(&mut self, frame: Bytes) -> Option<Bytes> {
+        let message = match codec::decode(&frame) {
+            Ok(ToReplica::Peer(message)) => message,
+            Ok(ToReplica::Part(part)) => self.parts.push(&part).ok()??.0,
+            _ => return Some(frame),
+        };
+        codec::encode(&ToReplica::Peer(with_a_turned_bit(message))).ok()
+    }
 }
 
-/// The frame with a turned bit, if it is a piece of a state.
-fn spoilt(frame: &Bytes) -> Option<Bytes> {
-    let Ok(ToReplica::Peer(Message::State(mut chunk))) = codec::decode(frame) else { return None };
+fn with_a_turned_bit(message: Message) -> Message {
+    let Message::State(mut chunk) = message else { return message };
     let mut bytes = chunk.bytes.to_vec();
     let middle = bytes.len() / 2;
-    *bytes.get_mut(middle)? ^= 1;
+    if let Some(byte) = bytes.get_mut(middle) {
+        *byte ^= 1;
+    }
     chunk.bytes = bytes.into();
-    codec::encode(&ToReplica::Peer(Message::State(chunk))).ok()
+    Message::State(chunk)
 }
 
 async fn read<R: AsyncRead + Unpin>(from: &mut R, most: usize) -> io::Result<Option<Bytes>> {

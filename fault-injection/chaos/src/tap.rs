@@ -19,7 +19,7 @@ use crate::recorder::Record;
 pub const QUEUE: usize = 4096;
 
 /// Who dials.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Party {
     /// A replica.
     Replica(ReplicaId),
@@ -37,7 +37,7 @@ impl fmt::Display for Party {
 }
 
 /// Who dials whom.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Wire {
     /// The dialler.
     pub from: Party,

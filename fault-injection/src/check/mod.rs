@@ -332,6 +332,7 @@ fn gather<'a>(
         | Message::Fetch(_)
         | Message::Requests(_)
         | Message::Clients(_)
+        | Message::Waiting(_)
         | Message::State(_)
         | Message::Suspect(_)
         | Message::Enrol(_)

@@ -38,6 +38,7 @@ pub fn message_leaves(
         | Message::Fetch(_)
         | Message::Requests(_)
         | Message::Clients(_)
+        | Message::Waiting(_)
         | Message::Slots(_)
         | Message::Branch(_)
         | Message::State(_)

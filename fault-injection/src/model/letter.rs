@@ -128,6 +128,7 @@ fn detail(message: &Message, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Message::Enrolled(word) => {
             write!(f, ": {:?} was the first of {}", word.body.life, word.body.replica)
         }
+        Message::Waiting(waiting) => write!(f, ": {} requests", waiting.0.len()),
         Message::Requests(_)
         | Message::Clients(_)
         | Message::Slots(_)

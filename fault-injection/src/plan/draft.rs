@@ -19,6 +19,8 @@ const FOUNDINGS: u64 = 0x00f0_0d1d_0000;
 const TURNS: u64 = 0x0000_7412_2000;
 const NEWER_VILLAINS: u64 = 0x0000_7e3e_4000;
 const QUIET: u64 = 0x0000_0901_e700;
+const PASSING_ON: u64 = 0x0fa5_5ed0_0000;
+const HOGS: u64 = 0x0000_4095_0000;
 const FETCHING: u64 = 0x00fe_7c41_0000;
 const ONE_SHOTS: u64 = 0x0001_5407_0000;
 const LISTS: u64 = 0x0000_1157_0000;
@@ -62,6 +64,7 @@ fn small_tuning(rng: &mut Rng) -> Tuning {
         pending_max: *rng.pick(&[24, 64, 256]),
         pending_per_client: *rng.pick(&[8, 32]),
         pending_bytes: 4 << 20,
+        pass_on_bytes: 4 << 10,
         orders_ahead: rng.between(4, 16),
         retained_slots: *rng.pick(&[1, 4, 64]),
         settle_bytes: *rng.pick(&[0, 2000, 10_000, 1 << 30]),
@@ -229,6 +232,18 @@ impl Draft {
     pub fn hostiles(&mut self) {
         let count = self.rng.between(1, 2);
         self.plan.hostiles = (0..count).map(|_| self.rng.pick(hostile::KINDS).0).collect();
+        // Of its own randomness, so that worlds without it stay what they were.
+        let mut rng = Rng::new(self.plan.seed ^ HOGS);
+        if rng.one_in(4) {
+            let at = rng.index(self.plan.hostiles.len());
+            self.plan.hostiles[at] = rng.pick(hostile::GREEDY).0;
+        }
+    }
+
+    /// Requests are passed on by name more often than in a cluster whose requests are larger.
+    pub fn passes_on(&mut self) {
+        let mut rng = Rng::new(self.plan.seed ^ PASSING_ON);
+        self.plan.tuning.pass_on_bytes = *rng.pick(&[0, 150, 4096]);
     }
 
     /// Takes a replica out of the sound ones.

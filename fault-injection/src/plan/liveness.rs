@@ -51,6 +51,7 @@ pub fn plan(seed: u64) -> Plan {
     }
     draft.clocks();
     draft.client_rolled_out();
+    draft.passes_on();
     draft.done()
 }
 

@@ -41,5 +41,6 @@ pub fn plan(seed: u64) -> Plan {
     draft.crashes_while_fetching();
     draft.clocks();
     draft.client_rolled_out();
+    draft.passes_on();
     draft.done()
 }

@@ -30,5 +30,6 @@ pub fn plan(seed: u64) -> Plan {
     if draft.rng.one_in(6) {
         draft.short_suffix();
     }
+    draft.passes_on();
     draft.done()
 }

@@ -9,6 +9,7 @@ mod commit;
 mod enrol;
 mod fetch;
 mod order;
+mod part;
 mod pulse;
 mod reply;
 mod request;
@@ -16,6 +17,7 @@ mod standing;
 mod status;
 mod terms;
 mod view_change;
+mod waiting;
 mod wire;
 
 use serde::{Deserialize, Serialize};
@@ -32,6 +34,7 @@ pub use order::{
     BATCH_BYTES_MAX, BATCH_REQUESTS_MAX, BATCH_WEIGHT_MAX, Batch, NonDeterminism, Order,
     OrderHeader, batch_digest, fit_one_slot,
 };
+pub use part::{PART_BYTES, Part, Parts, Pieces};
 pub use pulse::{Echo, Pulse};
 pub use reply::{
     Refusal, RefusalReason, Reply, ReplyKind, ReplyVote, Results, SessionReport, SignedReply,
@@ -47,6 +50,7 @@ pub use terms::{Difference, SETTING_BYTES_MAX, TERMS_MAX, Terms};
 pub use view_change::{
     Campaign, NewView, NewViewHeader, Suspect, VIEW_MAX, ViewChange, changes_digest,
 };
+pub use waiting::{WAITING_MAX, Waiting, WaitingRequest};
 pub use wire::{
     Challenge, Disagreement, DiskHealth, Farewell, Greeting, Hello, HelloBody, Knock, KnockBody,
     NodeStatus, Origin, OtherList, Pace, ToClient, ToReplica, Transferring, Turnaround,
@@ -109,6 +113,8 @@ pub enum Message {
     Enrolled(Signed<Enrolled>),
     /// How long things take at the sender, and an echo.
     Pulse(Signed<Pulse>),
+    /// Requests that wait at the sender, by name.
+    Waiting(Waiting),
 }
 
 impl Message {
@@ -135,6 +141,7 @@ impl Message {
             Self::Enrol(_) => "enrol",
             Self::Enrolled(_) => "enrolled",
             Self::Pulse(_) => "pulse",
+            Self::Waiting(_) => "waiting",
         }
     }
 }

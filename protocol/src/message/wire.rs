@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::status::write_lock;
 use super::{
-    Difference, Message, MismatchReport, Position, Refusal, SessionReport, SignedReply,
+    Difference, Message, MismatchReport, Part, Position, Refusal, SessionReport, SignedReply,
     SignedRequest, Standing, Terms,
 };
 use crate::codec::{Canonical, Sink};
@@ -173,6 +173,8 @@ pub enum ToReplica {
     AskEvidence,
     /// Before the hello, from either; it may be left out.
     Knock(Knock),
+    /// From a replica: a piece of a message to a peer.
+    Part(Part),
 }
 
 /// Why a replica closes a connection.
@@ -241,6 +243,8 @@ pub enum ToClient {
     Status(Box<Signed<NodeStatus>>),
     /// The answer to [`ToReplica::AskEvidence`]. Each proves itself.
     Evidence(Vec<Evidence>),
+    /// Like [`ToClient::Peer`], a piece of it.
+    Part(Part),
 }
 
 /// How the disk of a replica is.

@@ -502,7 +502,9 @@ impl<A: Application> Replica<A> {
             | Message::Stable(_)
             | Message::Clients(_)
             | Message::Slots(_)
-            | Message::Branch(_) => {}
+            | Message::Branch(_)
+            // It is named again.
+            | Message::Waiting(_) => {}
             Message::Status(_)
             | Message::Fetch(_)
             | Message::State(_)

@@ -57,6 +57,8 @@ counters! {
     requests_filled,
     /// Requests passed on to the other replicas.
     requests_forwarded,
+    /// Requests of which the other replicas were told that they wait.
+    requests_named,
     /// Requests answered from the session table.
     answered_from_cache,
     /// Sessions that left the table, being more than a client may have, since others were used later.
@@ -65,6 +67,8 @@ counters! {
     refused_requests,
     /// Requests dropped for want of room.
     busy,
+    /// Requests turned away, since their client has more than its share of the suffix.
+    over_share,
     /// Statements for a view left long ago.
     stale_view,
     /// Statements for a view not entered yet.

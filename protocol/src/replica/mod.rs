@@ -45,10 +45,12 @@ mod invariant;
 mod merge;
 mod ordering;
 mod orphans;
+mod passing_on;
 mod pending;
 mod record;
 mod sessions;
 mod settle;
+mod shares;
 mod standing;
 mod start;
 mod status;
@@ -76,6 +78,7 @@ pub use self::record::{
 };
 pub use self::sessions::{Admission, Kept, Known, Sessions};
 use self::settle::Settling;
+use self::shares::Shares;
 use self::standing::Office;
 pub use self::standing::{Doubt, Quarantine};
 pub use self::start::StartError;
@@ -247,6 +250,7 @@ pub struct Replica<A: Application> {
     lock_aside: bool,
     stable: Option<StableProof>,
     pending: Pending,
+    shares: Shares,
     /// Orders of the entered view above the head.
     ahead: BTreeMap<Slot, Ahead>,
     commits: Votes<Commit>,
@@ -323,6 +327,8 @@ where
             lock_aside,
             stable,
             pending,
+            // It follows from the history.
+            shares: _,
             ahead,
             commits,
             checkpoints,
@@ -513,10 +519,11 @@ impl<A: Application> Replica<A> {
             Message::Stable(proof) => self.on_stable(from, *proof),
             Message::Status(status) => self.on_status(&status),
             Message::Fetch(fetch) => self.on_fetch(&fetch),
+            Message::Waiting(waiting) => self.on_waiting(from, &waiting),
             Message::Clients(clients) => self.on_clients(from, clients),
             Message::Requests(requests) => {
                 self.fetching.pace.answered(from, self.now.instant);
-                self.on_requests(requests);
+                self.on_requests(from, requests);
             }
             Message::Slots(slots) => self.on_slots(from, slots),
             Message::Branch(branch) => self.on_branch(from, branch),

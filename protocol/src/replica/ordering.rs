@@ -11,18 +11,12 @@ use super::{Known, Mark, Record, Replica, Target};
 use crate::application::Application;
 use crate::evidence::Evidence;
 use crate::history::{Entry, extend};
-use crate::id::{Digest, Instant, RequestNumber, SessionId, Slot};
+use crate::id::{ClientId, Digest, Instant, RequestNumber, SessionId, Slot};
 use crate::message::{
     Batch, FETCH_DIGESTS_MAX, Message, NonDeterminism, Order, OrderHeader, Position, Refusal,
-    RefusalReason, Requests, SignedRequest, StableProof, ToClient, batch_digest, fit_one_slot,
+    RefusalReason, SignedRequest, StableProof, ToClient, batch_digest, fit_one_slot,
 };
 use crate::seal::Signed;
-
-/// The most bytes of requests passed on in one message.
-const FORWARD_BYTES: usize = 1 << 20;
-
-/// The most requests passed on in one message.
-const FORWARD_COUNT: usize = 256;
 
 /// An order that waits: for the slots below it, for its requests or for the clock.
 #[derive(Clone, Debug)]
@@ -38,7 +32,12 @@ pub(super) struct UnderWay {
     slot: Slot,
     mark: Mark,
     wants_commit: bool,
+    /// Of its requests.
+    bytes: u64,
 }
+
+/// The bytes of the primary's slots that may wait for its own disk; the last one may go beyond.
+const AHEAD_OF_DISK: u64 = 2 << 20;
 
 /// What stands between an order at the head and its acceptance.
 enum Obstacle {
@@ -76,8 +75,17 @@ impl<A: Application> Replica<A> {
             self.refuse(&request, RefusalReason::HistoryFull);
             return;
         }
-        let forward_at = self.next_forward();
         let name = body.name();
+        if self.takes_too_much(&name.client) {
+            self.counters.over_share += 1;
+            if body.wants_commit() {
+                self.answer(name.client, name.session, ToClient::Busy(name));
+            } else {
+                self.refuse(&request, RefusalReason::HistoryFull);
+            }
+            return;
+        }
+        let forward_at = self.next_forward();
         match self.pending.insert(request, forward_at, false, &self.setup.tuning) {
             Inserted::New => self.advance(),
             Inserted::AlreadyThere => {}
@@ -88,31 +96,6 @@ impl<A: Application> Replica<A> {
         }
     }
 
-    /// Requests from a peer: passed on, or asked for.
-    pub(super) fn on_requests(&mut self, requests: Requests) {
-        let wanted = self.missing_at_head();
-        let forward_at = self.next_forward();
-        for request in requests.0 {
-            let body = request.body();
-            let is_wanted = wanted.contains(&request.digest());
-            if !is_wanted && !self.may_be_ordered(&body.client) {
-                self.counters.strangers += 1;
-                continue;
-            }
-            if !is_wanted && self.sessions().refusal(body).is_some() {
-                // Executed, or of no use now. Its client hears of it when it asks.
-                continue;
-            }
-            let inserted = self.pending.insert(request, forward_at, is_wanted, &self.setup.tuning);
-            match inserted {
-                Inserted::New if is_wanted => self.counters.requests_filled += 1,
-                Inserted::New | Inserted::AlreadyThere => {}
-                Inserted::NoRoom => self.counters.busy += 1,
-            }
-        }
-        self.advance();
-    }
-
     pub(super) fn refuse(&mut self, request: &SignedRequest, reason: RefusalReason) {
         self.counters.refused_requests += 1;
         let name = request.body().name();
@@ -120,51 +103,6 @@ impl<A: Application> Replica<A> {
         if let Some(refusal) = refusal {
             self.answer(name.client, name.session, ToClient::Refusal(refusal));
         }
-    }
-
-    pub(super) fn next_forward(&self) -> Instant {
-        self.now.instant.after_ms(self.forward_wait_ms())
-    }
-
-    /// A backup passes on what the primary should have ordered by now, to all: the client may
-    /// have sent it to backups only, and orphans may be known to nobody else.
-    pub(super) fn forward_waiting(&mut self) {
-        if self.leads() {
-            return;
-        }
-        let (now, again) = (self.now.instant, self.next_forward());
-        let mut turn = self.pending.take_forward(now, again, FORWARD_COUNT, FORWARD_BYTES);
-        let orphans =
-            turn.iter().filter(|request| self.pending.is_orphan(&request.digest())).count();
-        self.pending.orphans_mut().count_looks(orphans);
-        turn.retain(|request| match self.not_orderable(request) {
-            None => {
-                self.pending.orphans_mut().unpark(&request.digest());
-                true
-            }
-            Some(reason) if !is_for_good(reason) && self.pending.is_orphan(&request.digest()) => {
-                let wait_ms = self.forward_wait_ms();
-                self.pending.orphans_mut().put_off(&request.digest(), now, wait_ms);
-                true
-            }
-            // It could not be ordered. Its client asks again if it still wants it.
-            Some(reason) => {
-                self.pending.remove(&request.digest());
-                if !self.answer_known(request) {
-                    self.refuse(request, reason);
-                }
-                false
-            }
-        });
-        if !turn.is_empty() {
-            self.counters.requests_forwarded += turn.len() as u64;
-            self.send_at_once(Target::Others, Message::Requests(Requests(turn)));
-            self.note_forwarded();
-        }
-    }
-
-    pub(super) fn forward_at(&self) -> Option<Instant> {
-        if self.leads() { None } else { self.pending.next_forward() }
     }
 
     /// Whether the suffix above the stable checkpoint is as long as it may be. What others have
@@ -179,6 +117,27 @@ impl<A: Application> Replica<A> {
         let stable = self.stable().max(ahead);
         let slots = self.history.head().slot.since(stable);
         self.setup.tuning.rules.is_full(slots, self.history.weight_above(stable))
+    }
+
+    /// Whether this client's part of the suffix is larger than what is left of it for all others, once
+    /// a quarter of it is used up. Where there are no others it is left an eighth short, so that one that
+    /// comes finds room. Only what comes from the client itself is turned away for
+    /// that: what another replica took in is ordered, or it would have reason to suspect the primary.
+    fn takes_too_much(&mut self, client: &ClientId) -> bool {
+        let most = self.setup.tuning.rules.max_speculative_bytes;
+        let stable = self.stable();
+        let all = self.history.weight_above(stable);
+        let least = self.setup.tuning.rules.checkpoint_interval.saturating_mul(2);
+        let is_short = self.history.head().slot.since(stable) < least;
+        if is_short || all < most / 4 {
+            return false;
+        }
+        let (part, whole) = self.shares.of(client, &self.history, stable);
+        let alone = part == whole && !self.pending.any_of_others(client);
+        // In 128 bits, since it is a product.
+        let own = u128::from(all) * u128::from(part) / u128::from(whole.max(1));
+        let own = u64::try_from(own).unwrap_or(u64::MAX);
+        own > if alone { most / 8 * 7 } else { most.saturating_sub(all) }
     }
 
     /// Whether certified slots are not executed either for the time being: the own state is to be
@@ -212,14 +171,23 @@ impl<A: Application> Replica<A> {
 
     fn may_order(&self) -> bool {
         let tuning = &self.setup.tuning;
-        (self.under_way.len() as u64) < tuning.pipeline_slots
-            || self.now.instant >= self.last_ordered.after_ms(tuning.batch_wait_ms)
+        let has_waited = self.now.instant >= self.last_ordered.after_ms(tuning.batch_wait_ms);
+        let is_free = (self.under_way.len() as u64) < tuning.pipeline_slots;
+        (is_free || has_waited) && !self.is_ahead_of_disk()
+    }
+
+    /// Whether so much waits for the own disk that more would only stand in a queue there, before what
+    /// others send meanwhile. Certificates may never come; the disk always does.
+    fn is_ahead_of_disk(&self) -> bool {
+        let waiting = self.under_way.iter().filter(|slot| slot.mark > self.synced);
+        waiting.map(|slot| slot.bytes).sum::<u64>() >= AHEAD_OF_DISK
     }
 
     /// When the primary orders although its earlier slots are not settled: certificates do not
     /// form in a part without a strong quorum, and weak requests go on there.
     pub(super) fn order_at(&self) -> Option<Instant> {
-        let waits = self.leads() && !self.pending.is_idle() && !self.is_full();
+        let waits =
+            self.leads() && !self.pending.is_idle() && !self.is_full() && !self.is_ahead_of_disk();
         waits.then(|| self.last_ordered.after_ms(self.setup.tuning.batch_wait_ms))
     }
 
@@ -228,12 +196,15 @@ impl<A: Application> Replica<A> {
         let synced = self.synced;
         self.under_way
             .retain(|slot| slot.mark > synced || (slot.wants_commit && slot.slot > certified));
-        while self.under_way.len() as u64 > self.setup.tuning.pipeline_slots {
+        while self.under_way.len() as u64 > self.setup.tuning.pipeline_slots
+            && self.under_way.front().is_some_and(|slot| slot.mark <= synced)
+        {
             self.under_way.pop_front();
         }
     }
 
-    /// The oldest requests that may stand in the next slot, within a session by their numbers.
+    /// The requests that may stand in the next slot, of clients in turn and oldest first, within a
+    /// session by their numbers.
     fn next_batch(&mut self) -> Option<Batch> {
         let tuning = &self.setup.tuning;
         let mut admission = self.execution.sessions().admission();
@@ -241,8 +212,10 @@ impl<A: Application> Replica<A> {
         let mut refused: Vec<(Arc<SignedRequest>, RefusalReason)> = Vec::new();
         let mut parked: Vec<Digest> = Vec::new();
         let mut weight = 0;
-        for (digest, request) in self.pending.oldest_first() {
-            let more = request.weight(|operation| self.execution.weight(operation));
+        let weigh =
+            |request: &SignedRequest| request.weight(|operation| self.execution.weight(operation));
+        for (digest, request) in self.pending.in_turn(weigh) {
+            let more = weigh(request);
             let full = requests.len() >= tuning.batch_requests
                 || (weight + more > tuning.batch_bytes as u64 && !requests.is_empty());
             if full {
@@ -282,6 +255,10 @@ impl<A: Application> Replica<A> {
             return None;
         }
         sort_within_sessions(&mut requests);
+        for request in &requests {
+            let weight = request.weight(|operation| self.execution.weight(operation));
+            self.pending.give(&request.body().client, weight);
+        }
         let time = self.time_to_order();
         let choices = NonDeterminism { time, seed: self.draw_seed() };
         Some(Batch { choices, requests })
@@ -311,6 +288,7 @@ impl<A: Application> Replica<A> {
         let order = self.cast(Order { header, choices: batch.choices, requests });
         let Some(order) = order else { return };
         let wants_commit = batch.wants_commit();
+        let bytes = batch.requests.iter().map(|request| request.body().wire_bytes() as u64).sum();
         self.counters.ordered_slots += 1;
         self.last_ordered = self.now.instant;
         self.accept(header.hash, Arc::new(batch), Some(order.clone()), |replica| {
@@ -318,7 +296,8 @@ impl<A: Application> Replica<A> {
             // same slot would convict us.
             replica.send(Target::Others, Message::Order(order));
         });
-        self.under_way.push_back(UnderWay { slot: header.slot, mark: self.appended, wants_commit });
+        let (slot, mark) = (header.slot, self.appended);
+        self.under_way.push_back(UnderWay { slot, mark, wants_commit, bytes });
     }
 
     // ---- the backups ----
@@ -552,10 +531,11 @@ impl<A: Application> Replica<A> {
         for digest in waited {
             self.note_lateness(self.pending.forwarded_at(&digest));
         }
-        let was_forwarded =
+        let mut was_forwarded =
             batch.requests.iter().any(|request| self.pending.is_forwarded(&request.digest()));
         for request in &batch.requests {
             let name = request.body().name();
+            was_forwarded |= self.pending.note_served(&name, self.now.instant);
             for other in self.pending.remove_name(&name, &request.digest()) {
                 self.refuse(&other, RefusalReason::NameUsed);
             }
@@ -567,6 +547,7 @@ impl<A: Application> Replica<A> {
         let sessions = self.execution.sessions();
         self.pending.look_again(names, |request| sessions.refusal(request).is_some());
         self.settle_orphans();
+        self.ask_for_what_waits();
     }
 
     /// Orphans that left `pending` are in the history again, or can never be.
@@ -581,7 +562,7 @@ impl<A: Application> Replica<A> {
 }
 
 /// Whether a request that is refused so can never be executed, however long it waits.
-fn is_for_good(reason: RefusalReason) -> bool {
+pub(super) fn is_for_good(reason: RefusalReason) -> bool {
     matches!(reason, RefusalReason::NameUsed | RefusalReason::SessionRetired)
 }
 

@@ -252,6 +252,11 @@ impl Orphans {
         !self.forwarded.is_empty()
     }
 
+    /// When this one was sent to the others for the first time.
+    pub(crate) fn forwarded_at(&self, digest: &Digest) -> Option<Instant> {
+        self.forwarded.get(digest).copied()
+    }
+
     pub(crate) fn is_forwarded(&self, digest: &Digest) -> bool {
         self.forwarded.contains_key(digest)
     }

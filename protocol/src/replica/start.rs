@@ -10,6 +10,7 @@ use super::execution::Undone;
 use super::fetch::Fetching;
 use super::pending::Pending;
 use super::settle::Settling;
+use super::shares::Shares;
 use super::standing::Office;
 use super::transfer::{Taken, Transfer};
 use super::turns::Turn;
@@ -138,6 +139,7 @@ impl<A: Application> Replica<A> {
             lock_aside: false,
             stable: None,
             pending: Pending::default(),
+            shares: Shares::default(),
             ahead: BTreeMap::new(),
             commits: Votes::new(COMMITS_KEPT),
             checkpoints: Votes::new(CHECKPOINTS_KEPT),

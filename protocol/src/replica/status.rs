@@ -12,7 +12,7 @@ use crate::application::Application;
 use crate::codec;
 use crate::evidence::Evidence;
 use crate::id::{Instant, ReplicaId, Slot, View};
-use crate::message::{Checkpoint, Commit, Message, Position, Status};
+use crate::message::{Checkpoint, Commit, Message, Position, Status, WaitingRequest};
 use crate::seal::Signed;
 
 /// A sender that is so many stamps behind its own words, those of ten seconds, is told.
@@ -45,6 +45,9 @@ pub(super) struct Peer {
     pub(super) clients: PeerClients,
     /// The stamp of its newest fetch.
     pub(super) fetch_stamp: u64,
+    /// What waits there, as it said last, and when it was asked for that.
+    pub(super) waiting: Vec<WaitingRequest>,
+    pub(super) waiting_asked: Option<Instant>,
     pub(super) budget: Budget,
     /// Pieces of states that it sent and that were not of the certified state.
     pub(super) pieces_refused: u64,

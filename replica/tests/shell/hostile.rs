@@ -287,7 +287,12 @@ fn connections_that_never_say_who_they_are_keep_nobody_out() {
 #[test]
 fn a_client_that_never_reads_loses_its_connection_and_nobody_else_waits() {
     test(async {
-        let limits = Limits { write_timeout_ms: 300, answers_queued: 64, ..Limits::default() };
+        let limits = Limits {
+            write_timeout_ms: 300,
+            answers_queued: 64,
+            questions_per_second: 1 << 20,
+            ..Limits::default()
+        };
         let (cluster, node) = alone(limits).await;
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.set_recv_buffer_size(4096).expect("a socket");

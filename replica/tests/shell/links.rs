@@ -4,17 +4,19 @@
 use elea_protocol::codec;
 use elea_protocol::id::{Digest, ReplicaId, Slot, View};
 use elea_protocol::message::{
-    Challenge, Commit, Farewell, Greeting, Message, NodeStatus, Origin, Terms, ToClient, ToReplica,
-    WIRE_VERSION,
+    Challenge, Commit, Farewell, Fetch, Greeting, Level, Message, NodeStatus, Origin, Part, Parts,
+    Pieces, Requests, Terms, ToClient, ToReplica, WIRE_VERSION, Wanted,
 };
 use elea_protocol::seal::sign;
 use elea_protocol::tuning::Rules;
-use elea_replica::{Counter, Limits};
+use elea_replica::{Counter, Limits, Node};
 use futures::{SinkExt, StreamExt};
 use tokio::net::TcpListener;
 use tokio_util::codec::LengthDelimitedCodec;
 
-use crate::support::{Cluster, Wire, client_id, client_key, test, wait_for};
+use crate::support::{
+    Client, Cluster, Wire, assert_serves, client_id, client_key, request, test, wait_for,
+};
 
 fn counted(status: &NodeStatus, name: &str) -> u64 {
     status.counters.iter().find(|(known, _)| known == name).map_or(0, |(_, count)| *count)
@@ -145,5 +147,97 @@ fn a_clients_key_on_two_hosts_is_noticed_and_nobody_is_turned_away() {
         assert_eq!(hosts[1].status(4).await.doubled, [origin]);
         assert_eq!(node.counters().get(Counter::ClientsAdmitted), 2);
         node.stop().await.expect("a clean stop");
+    });
+}
+
+/// All but r1, ready to order and to vote.
+async fn start_others(cluster: &mut Cluster) -> Vec<Node> {
+    let mut nodes = Vec::new();
+    for id in [0, 2, 3] {
+        nodes.push(cluster.start(id).await);
+    }
+    for node in &nodes {
+        node.ready().await.expect("it runs");
+    }
+    nodes
+}
+
+async fn stop(nodes: Vec<Node>) {
+    for node in nodes {
+        node.stop().await.expect("a clean stop");
+    }
+}
+
+/// What r1 asks for.
+fn fetch(cluster: &Cluster, stamp: u64, wanted: Wanted) -> ToReplica {
+    let genesis = cluster.membership.genesis();
+    let fetch = sign(cluster.key(1), genesis, ReplicaId(1), Fetch { wanted, stamp });
+    ToReplica::Peer(Message::Fetch(fetch.into_inner()))
+}
+
+#[test]
+fn what_is_small_goes_between_the_pieces_of_what_is_large() {
+    test(async {
+        let mut cluster = Cluster::new();
+        let nodes = start_others(&mut cluster).await;
+        let mut client = Client::connect(&cluster, 0, &[0, 2, 3]).await;
+        let large = vec![1; 1_900_000];
+        for _ in 0..2 {
+            client.send(Level::Weak, &large).await;
+        }
+        wait_for(&cluster, 0, |status| status.head.slot >= Slot(2)).await;
+        let mut peer = Wire::peer(&cluster, 0, 1).await;
+        peer.send(&fetch(&cluster, 1, Wanted::Slots { from: Slot(1) })).await;
+        peer.send(&fetch(&cluster, 2, Wanted::Clients)).await;
+        // An old one shows that those before it were answered. Until then nothing is read here.
+        peer.send(&fetch(&cluster, 1, Wanted::Clients)).await;
+        wait_for(&cluster, 0, |status| counted(status, "stale_stamp") == 1).await;
+        let mut parts = Parts::default();
+        let mut list_came = false;
+        loop {
+            match peer.next().await.expect("it goes on") {
+                ToClient::Part(part) => match parts.push(&part).expect("a good piece") {
+                    Some((Message::Slots(slots), _)) => {
+                        assert_eq!(slots.entries.len(), 2);
+                        break;
+                    }
+                    whole => assert_eq!(whole, None),
+                },
+                ToClient::Peer(Message::Clients(_)) => list_came = true,
+                ToClient::Peer(message) => assert!(!matches!(message, Message::Slots(_))),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(list_came, "it stood behind what is large");
+        stop(nodes).await;
+    });
+}
+
+#[test]
+fn a_vote_between_the_pieces_of_what_is_large_does_not_wait_for_it() {
+    test(async {
+        let mut cluster = Cluster::new();
+        let nodes = start_others(&mut cluster).await;
+        let passed_on = request(&cluster, 1, 1, Level::Weak, &vec![1; 1_900_000]);
+        let message = Message::Requests(Requests(vec![passed_on]));
+        let mut pieces: Vec<Part> =
+            Pieces::from(codec::encode(&message).expect("it fits a frame")).collect();
+        let last = pieces.pop().expect("many pieces");
+        let mut peer = Wire::peer(&cluster, 0, 1).await;
+        for part in pieces {
+            peer.send(&ToReplica::Part(part)).await;
+        }
+        peer.send(&ToReplica::Peer(vote(&cluster, 1))).await;
+        let status = wait_for(&cluster, 0, |status| counted(status, "future_view") == 1).await;
+        assert_eq!(status.head.slot, Slot(0));
+        peer.send(&ToReplica::Part(last.clone())).await;
+        wait_for(&cluster, 0, |status| status.head.slot == Slot(1)).await;
+        // The end of a message that never began.
+        peer.send(&ToReplica::Part(last)).await;
+        assert_eq!(peer.farewell().await, Some(Farewell::Misbehaviour));
+        let counters = nodes[0].counters();
+        assert_eq!(counters.get(Counter::FrameMalformed), 1, "{counters:?}");
+        assert_serves(&cluster, 0).await;
+        stop(nodes).await;
     });
 }

@@ -39,7 +39,7 @@ use elea_protocol::codec;
 use elea_protocol::id::{Digest, Life, ReplicaId, RequestName, Slot};
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{
-    Message, NodeStatus, Origin, Position, SignedReply, ToClient, ToReplica,
+    Message, NodeStatus, Origin, Part, Parts, Position, SignedReply, ToClient, ToReplica,
 };
 use elea_protocol::seal::{Rejection, VerifiedRoots};
 use sha2::{Digest as _, Sha256};
@@ -165,6 +165,8 @@ pub struct Ear {
     counters: Vec<BTreeMap<String, u64>>,
     roots: VerifiedRoots,
     repeats: (HashSet<[u8; 32]>, VecDeque<[u8; 32]>),
+    /// What is coming in pieces, by who dials whom and who of the two speaks.
+    pieces: HashMap<(Wire, bool), Parts>,
 }
 
 impl Ear {
@@ -184,6 +186,7 @@ impl Ear {
             counters: vec![BTreeMap::new(); usize::from(size.replicas())],
             roots: VerifiedRoots::default(),
             repeats: Default::default(),
+            pieces: HashMap::new(),
             has_strangers: false,
             membership,
         }
@@ -243,7 +246,8 @@ impl Ear {
         })?;
         match (said, wire.from) {
             (ToReplica::Peer(message), Party::Replica(who)) => self.peer(who, message, frame),
-            (ToReplica::Peer(_), Party::Client(_)) => {
+            (ToReplica::Part(part), Party::Replica(who)) => self.part(wire, true, who, &part),
+            (ToReplica::Peer(_) | ToReplica::Part(_), Party::Client(_)) => {
                 Err(malformed(wire, true, "a client speaks as a replica"))
             }
             (ToReplica::Hello(hello), from) => {
@@ -320,6 +324,7 @@ impl Ear {
                 self.membership.open(greeting).map(drop).map_err(bad("a greeting"))
             }
             ToClient::Peer(message) => self.peer(who, message, frame),
+            ToClient::Part(part) => self.part(wire, false, who, &part),
             ToClient::Terms(_) | ToClient::Welcome | ToClient::Busy(_) => Ok(()),
         }
     }
@@ -358,6 +363,34 @@ impl Ear {
                 reply.name, at.slot
             )
         })
+    }
+
+    /// A piece of a message. Where a connection ended within one, the next one begins anew, and of those
+    /// that overlap pieces may be lost: then the message is not heard.
+    fn part(
+        &mut self,
+        wire: Wire,
+        by_dialler: bool,
+        who: ReplicaId,
+        part: &Part,
+    ) -> Result<(), Violation> {
+        let parts = self.pieces.entry((wire, by_dialler)).or_default();
+        if part.is_first {
+            *parts = Parts::default();
+        }
+        match parts.push(part) {
+            Ok(None) => Ok(()),
+            Ok(Some((message, _))) => {
+                let frame = codec::encode(&ToReplica::Peer(message.clone()));
+                let frame = frame.map_err(|error| malformed(wire, by_dialler, &error.to_string()));
+                self.peer(who, message, &frame?)
+            }
+            Err(_) => {
+                *parts = Parts::default();
+                self.record.add("pieces_lost", 1);
+                Ok(())
+            }
+        }
     }
 
     fn peer(&mut self, who: ReplicaId, message: Message, frame: &Bytes) -> Result<(), Violation> {

@@ -46,6 +46,7 @@ impl Ear {
             Message::Fetch(_)
             | Message::Requests(_)
             | Message::Clients(_)
+            | Message::Waiting(_)
             | Message::State(_)
             | Message::Enrol(_)
             | Message::Pulse(_)
