@@ -16,6 +16,7 @@ use crate::message::{
     Batch, FETCH_DIGESTS_MAX, Message, NonDeterminism, Order, OrderHeader, Position, Refusal,
     RefusalReason, SignedRequest, StableProof, ToClient, batch_digest, fit_one_slot,
 };
+use crate::quorum::Strength;
 use crate::seal::Signed;
 
 /// An order that waits: for the slots below it, for its requests or for the clock.
@@ -38,6 +39,12 @@ pub(super) struct UnderWay {
 
 /// The bytes of the primary's slots that may wait for its own disk; the last one may go beyond.
 const AHEAD_OF_DISK: u64 = 2 << 20;
+
+/// The weight of slots that a strong quorum is not known to have; the last one may go beyond.
+const AHEAD_OF_OTHERS: u64 = 8 << 20;
+
+/// So many status intervals somebody counts who is not heard, and is waited for who does not come nearer.
+const LONE_STATUSES: u64 = 4;
 
 /// What stands between an order at the head and its acceptance.
 enum Obstacle {
@@ -173,7 +180,30 @@ impl<A: Application> Replica<A> {
         let tuning = &self.setup.tuning;
         let has_waited = self.now.instant >= self.last_ordered.after_ms(tuning.batch_wait_ms);
         let is_free = (self.under_way.len() as u64) < tuning.pipeline_slots;
-        (is_free || has_waited) && !self.is_ahead_of_disk()
+        let waits_for_others = self.is_ahead_of_others() && self.now.instant < self.lone_at();
+        (is_free || has_waited) && !self.is_ahead_of_disk() && !waits_for_others
+    }
+
+    /// Whether so much is ordered that the others are not known to have that a strong request would stand behind
+    /// it for long: weak ones need nobody's votes, and a primary is faster than those that fetch from it. What
+    /// counts is where a strong quorum with this replica is; without one there are no strong requests.
+    fn is_ahead_of_others(&self) -> bool {
+        let (now, within) =
+            (self.now.instant, LONE_STATUSES * self.setup.tuning.status_interval_ms);
+        let heard = self.peers.values().filter(|peer| peer.heard_within(now, within));
+        let mut heads: Vec<Slot> = heard.map(|peer| peer.head_in(self.entered)).collect();
+        heads.sort_unstable_by(|a, b| b.cmp(a));
+        let others = self.size.quorum(Strength::Strong).saturating_sub(1);
+        let Some(slowest) = others.checked_sub(1).and_then(|at| heads.get(at)) else {
+            return false;
+        };
+        let from = (*slowest).max(self.history.base().slot);
+        self.history.weight_above(from) >= AHEAD_OF_OTHERS
+    }
+
+    /// When the primary orders although it is ahead of the others: one of them may lie.
+    fn lone_at(&self) -> Instant {
+        self.last_ordered.after_ms(LONE_STATUSES * self.setup.tuning.status_interval_ms)
     }
 
     /// Whether so much waits for the own disk that more would only stand in a queue there, before what
@@ -188,7 +218,8 @@ impl<A: Application> Replica<A> {
     pub(super) fn order_at(&self) -> Option<Instant> {
         let waits =
             self.leads() && !self.pending.is_idle() && !self.is_full() && !self.is_ahead_of_disk();
-        waits.then(|| self.last_ordered.after_ms(self.setup.tuning.batch_wait_ms))
+        let soon = self.last_ordered.after_ms(self.setup.tuning.batch_wait_ms);
+        waits.then(|| if self.is_ahead_of_others() { self.lone_at() } else { soon })
     }
 
     fn forget_settled(&mut self) {
