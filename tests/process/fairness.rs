@@ -1,8 +1,6 @@
 //! Clients that want more than their share, and a quiet one beside them. What is asserted is what they
 //! are told and what becomes of the cluster; how long things take is for `elea-chaos fairness`.
 
-use std::fs;
-
 use elea_chaos::fleet::read_key;
 use elea_chaos::greedy::{Greed, Greedy};
 
@@ -12,12 +10,7 @@ use crate::harness::{Town, until};
 const QUIET: usize = 20;
 
 fn beside(greed: Greed, has_begun: impl Fn(&Town, &Greedy) -> bool) {
-    // The machine that runs tests does other things as well, for which no primary is to blame.
-    let town = Town::prepared(4, |town| {
-        let file = town.path("cluster.toml");
-        let text = fs::read_to_string(&file).expect("there");
-        fs::write(&file, format!("{text}\n[tuning]\nrequest_timeout_ms = 5000\n")).expect("ours");
-    });
+    let town = Town::new(4);
     let large = "v".repeat(900_000);
     town.piped(&["put", "large", "-"], large.as_bytes());
     let runtime = tokio::runtime::Runtime::new().expect("threads");

@@ -150,10 +150,10 @@ impl<A: Application> Replica<A> {
 
     /// Asks a peer for what waits there, lacks here and has room, unless it was asked just now.
     fn ask_for_waiting(&mut self, from: ReplicaId) {
+        let (now, wait_ms) = (self.now.instant, self.fetch_wait_ms());
         let Some(peer) = self.peers.get_mut(&from).filter(|peer| !peer.waiting.is_empty()) else {
             return;
         };
-        let (now, wait_ms) = (self.now.instant, self.fetch_wait_ms());
         if peer.waiting_asked.is_some_and(|at| now < at.after_ms(wait_ms)) {
             return;
         }

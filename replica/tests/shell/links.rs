@@ -171,7 +171,8 @@ async fn stop(nodes: Vec<Node>) {
 /// What r1 asks for.
 fn fetch(cluster: &Cluster, stamp: u64, wanted: Wanted) -> ToReplica {
     let genesis = cluster.membership.genesis();
-    let fetch = sign(cluster.key(1), genesis, ReplicaId(1), Fetch { wanted, stamp });
+    let fetch =
+        sign(cluster.key(1), genesis, ReplicaId(1), Fetch { wanted, room: u32::MAX, stamp });
     ToReplica::Peer(Message::Fetch(fetch.into_inner()))
 }
 
