@@ -28,7 +28,7 @@ use tokio::time::sleep;
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
 
 /// What such a client does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Greed {
     /// Has 128 requests of 1.9 MiB open, and sends them to everybody again and again.
     Hog,
@@ -39,9 +39,6 @@ pub enum Greed {
 }
 
 impl Greed {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Hog, Self::Deaf, Self::Asker];
-
     /// As it is called.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -251,6 +248,7 @@ pub async fn measure(
     file: &ClusterFile,
     quiet: SecretKey,
     greedy: &SecretKey,
+    beside: &[Greed],
 ) -> Result<Json, Violation> {
     let options = Options { timeout: Duration::from_secs(60), ..Options::default() };
     let client = Client::with_options(&Cluster::from(file), quiet, options).await;
@@ -260,7 +258,7 @@ pub async fn measure(
     watch(&client).await?;
     let alone = watch(&client).await?;
     let mut found = vec![json!({ "beside": "nobody", "median_ms": alone.0, "p99_ms": alone.1 })];
-    for greed in Greed::ALL {
+    for greed in beside.iter().copied() {
         let at_work = Greedy::start(greed, file, SecretKey::from_bytes(&greedy.to_bytes()));
         sleep(Duration::from_secs(2)).await;
         let (median, p99) = watch(&client).await?;

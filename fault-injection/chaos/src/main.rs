@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use elea_chaos::fleet::read_key;
+use elea_chaos::greedy::Greed;
 use elea_chaos::service::Terms;
 use elea_chaos::{failover, greedy, kill_all, large, run};
 use elea_fault_injection::violation::Violation;
@@ -74,6 +75,9 @@ enum Command {
         /// That of the greedy one
         #[arg(long)]
         greedy: PathBuf,
+        /// Which kinds of them, one after the other
+        #[arg(long, value_delimiter = ',', default_value = "hog,deaf,asker")]
+        beside: Vec<Greed>,
     },
     /// Break everything, in rounds of faults that overlap, and report what came of it
     Run {
@@ -242,12 +246,12 @@ async fn obey(command: &Command) -> Result<Json, Violation> {
             let elea = program(elea.as_ref())?;
             failover::run(&failover::Order { elea, rounds: *rounds, replicas: *replicas }).await
         }
-        Command::Fairness { cluster, key, greedy } => {
+        Command::Fairness { cluster, key, greedy, beside } => {
             let text = std::fs::read_to_string(cluster);
             let text = text.map_err(|error| Violation::new("harness", error.to_string()))?;
             let file = ClusterFile::parse(&text);
             let file = file.map_err(|error| Violation::new("harness", error.to_string()))?;
-            greedy::measure(&file, read_key(key)?, &read_key(greedy)?).await
+            greedy::measure(&file, read_key(key)?, &read_key(greedy)?, beside).await
         }
         Command::Away { data } => large::away(&data.order()?).await,
         Command::Start { data, memory_max, start_max } => {
