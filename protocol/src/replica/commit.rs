@@ -1,6 +1,7 @@
 //! Commit points, votes, certificates and the lock.
 
 use super::branch::{Footing, Path};
+use super::pacing::HEAVY;
 use super::votes::{Heard, Vote};
 use super::{Record, Replica, Target};
 use crate::application::Application;
@@ -50,7 +51,10 @@ impl<A: Application> Replica<A> {
         if wants_commit {
             self.note_strong();
         }
-        if wants_commit || slot.0.is_multiple_of(self.setup.tuning.commit_interval) {
+        // What takes the others some time is certified at once: the primary goes on when they have it.
+        let before = Slot(slot.0.saturating_sub(1));
+        let is_heavy = self.history.weight_above(before) >= HEAVY;
+        if wants_commit || is_heavy || slot.0.is_multiple_of(self.setup.tuning.commit_interval) {
             if !self.fetching.is_filling() {
                 self.vote_commit();
             }

@@ -45,6 +45,7 @@ mod invariant;
 mod merge;
 mod ordering;
 mod orphans;
+mod pacing;
 mod passing_on;
 mod pending;
 mod record;
@@ -72,6 +73,7 @@ use self::execution::Undone;
 pub use self::execution::{Execution, RESULT_BYTES_MAX, SLOT_RESULT_BYTES_MAX};
 use self::fetch::Fetching;
 use self::ordering::{Ahead, UnderWay};
+use self::pacing::Pacing;
 use self::pending::Pending;
 pub use self::record::{
     Adopted, Aside, EnteredView, Ground, Record, Recovered, Settled, StateHead, StoredState,
@@ -280,6 +282,7 @@ pub struct Replica<A: Application> {
     /// The primary's slots that are not durable or not certified yet, oldest first.
     under_way: VecDeque<UnderWay>,
     last_ordered: Instant,
+    pacing: Pacing,
     /// The last record appended, and the last one known to be on disk.
     appended: Mark,
     synced: Mark,
@@ -349,6 +352,7 @@ where
             fetching,
             under_way,
             last_ordered,
+            pacing,
             appended,
             synced,
             commit_at,
@@ -401,6 +405,7 @@ where
             .field("fetching", fetching)
             .field("under_way", under_way)
             .field("last_ordered", last_ordered)
+            .field("pacing", pacing)
             .field("appended", appended)
             .field("synced", synced)
             .field("commit_at", commit_at)

@@ -1,11 +1,12 @@
 //! Orders: made by the primary, checked by the backups, and the acceptance of a slot, which is
 //! the same for both.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
+use super::pacing::HEAVY;
 use super::pending::Inserted;
 use super::{Known, Mark, Record, Replica, Target};
 use crate::application::Application;
@@ -40,11 +41,14 @@ pub(super) struct UnderWay {
 /// The bytes of the primary's slots that may wait for its own disk; the last one may go beyond.
 const AHEAD_OF_DISK: u64 = 2 << 20;
 
-/// The weight of slots that a strong quorum is not known to have; the last one may go beyond.
+/// The weight of slots that are not certified; the last one may go beyond.
 const AHEAD_OF_OTHERS: u64 = 8 << 20;
 
-/// So many status intervals somebody counts who is not heard, and is waited for who does not come nearer.
+/// So many status intervals somebody counts who is not heard, and certificates are waited for.
 const LONE_STATUSES: u64 = 4;
+
+/// So many requests at most are passed over for one slot, since their clients rest.
+const PASSED_OVER: usize = 1024;
 
 /// What stands between an order at the head and its acceptance.
 enum Obstacle {
@@ -185,20 +189,17 @@ impl<A: Application> Replica<A> {
     }
 
     /// Whether so much is ordered that the others are not known to have that a strong request would stand behind
-    /// it for long: weak ones need nobody's votes, and a primary is faster than those that fetch from it. What
-    /// counts is where a strong quorum with this replica is; without one there are no strong requests.
+    /// it for long: weak ones need nobody's votes, and a primary is faster than those that fetch from it.
+    /// Without a strong quorum there are no certificates, and no strong requests.
     fn is_ahead_of_others(&self) -> bool {
+        let from = self.certified().max(self.history.base().slot);
+        if self.history.weight_above(from) < AHEAD_OF_OTHERS {
+            return false;
+        }
         let (now, within) =
             (self.now.instant, LONE_STATUSES * self.setup.tuning.status_interval_ms);
-        let heard = self.peers.values().filter(|peer| peer.heard_within(now, within));
-        let mut heads: Vec<Slot> = heard.map(|peer| peer.head_in(self.entered)).collect();
-        heads.sort_unstable_by(|a, b| b.cmp(a));
-        let others = self.size.quorum(Strength::Strong).saturating_sub(1);
-        let Some(slowest) = others.checked_sub(1).and_then(|at| heads.get(at)) else {
-            return false;
-        };
-        let from = (*slowest).max(self.history.base().slot);
-        self.history.weight_above(from) >= AHEAD_OF_OTHERS
+        let heard = self.peers.values().filter(|peer| peer.heard_within(now, within)).count();
+        self.size.suffices(heard + 1, Strength::Strong)
     }
 
     /// When the primary orders although it is ahead of the others: one of them may lie.
@@ -225,6 +226,7 @@ impl<A: Application> Replica<A> {
     fn forget_settled(&mut self) {
         let certified = self.certified();
         let synced = self.synced;
+        self.note_heavy_certified();
         self.under_way
             .retain(|slot| slot.mark > synced || (slot.wants_commit && slot.slot > certified));
         while self.under_way.len() as u64 > self.setup.tuning.pipeline_slots
@@ -243,22 +245,34 @@ impl<A: Application> Replica<A> {
         let mut refused: Vec<(Arc<SignedRequest>, RefusalReason)> = Vec::new();
         let mut parked: Vec<Digest> = Vec::new();
         let mut weight = 0;
+        let mut parts: BTreeMap<ClientId, u64> = BTreeMap::new();
+        let mut resting: BTreeSet<ClientId> = BTreeSet::new();
+        let mut passed_over = 0;
         let weigh =
             |request: &SignedRequest| request.weight(|operation| self.execution.weight(operation));
         for (digest, request) in self.pending.in_turn(weigh) {
             let more = weigh(request);
             let full = requests.len() >= tuning.batch_requests
                 || (weight + more > tuning.batch_bytes as u64 && !requests.is_empty());
-            if full {
+            if full || passed_over > PASSED_OVER {
                 break;
             }
-            let listed = match self.may_be_ordered(&request.body().client) {
+            let client = request.body().client;
+            let part = parts.get(&client).copied().unwrap_or_default() + more;
+            let is_much = part >= HEAVY && !self.pending.is_orphan(&digest);
+            if resting.contains(&client) || (is_much && !self.may_have_much(&client)) {
+                resting.insert(client);
+                passed_over += 1;
+                continue;
+            }
+            let listed = match self.may_be_ordered(&client) {
                 true => Ok(()),
                 false => Err(RefusalReason::UnknownClient),
             };
             match listed.and_then(|()| admission.admit(request.body())) {
                 Ok(()) => {
                     weight += more;
+                    parts.insert(client, part);
                     requests.push(request.clone());
                 }
                 // Two contents under one name: the later one leaves when the first is executed.
@@ -290,6 +304,7 @@ impl<A: Application> Replica<A> {
             let weight = request.weight(|operation| self.execution.weight(operation));
             self.pending.give(&request.body().client, weight);
         }
+        self.pacing.ordered(self.history.head().slot.next(), &parts, self.now.instant);
         let time = self.time_to_order();
         let choices = NonDeterminism { time, seed: self.draw_seed() };
         Some(Batch { choices, requests })

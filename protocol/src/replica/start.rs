@@ -8,6 +8,7 @@ use super::checkpoint::CHECKPOINTS_KEPT;
 use super::commit::COMMITS_KEPT;
 use super::execution::Undone;
 use super::fetch::Fetching;
+use super::pacing::Pacing;
 use super::pending::Pending;
 use super::settle::Settling;
 use super::shares::Shares;
@@ -160,6 +161,7 @@ impl<A: Application> Replica<A> {
             fetching: Fetching::default(),
             under_way: VecDeque::new(),
             last_ordered: now.instant,
+            pacing: Pacing::default(),
             appended: Mark::NONE,
             synced: Mark::NONE,
             commit_at: None,

@@ -185,10 +185,6 @@ impl<A: Application> Replica<A> {
             self.send_again(from, &before, &status);
         }
         self.reconsider();
-        if self.leads() {
-            // It may have been ahead of the others.
-            self.advance();
-        }
     }
 
     /// An own status, played back. One that is newer than all that is known of here was sent in a life
