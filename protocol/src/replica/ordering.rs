@@ -403,7 +403,11 @@ impl<A: Application> Replica<A> {
                     let hash = order.body.header.hash;
                     self.accept(hash, Arc::new(batch), Some(order), |_| ());
                 }
-                Err(Obstacle::Missing(_) | Obstacle::Full) => break,
+                Err(Obstacle::Missing(_)) => {
+                    self.note_order_lacks();
+                    break;
+                }
+                Err(Obstacle::Full) => break,
                 Err(Obstacle::Early) => {
                     self.counters.order_ahead_of_clock += 1;
                     break;

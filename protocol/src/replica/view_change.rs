@@ -90,6 +90,8 @@ pub(super) struct Changing {
     limps_at: Option<Instant>,
     /// Whether the present wait was made longer, since this replica itself had stood still.
     was_late: bool,
+    /// Whether it was made longer, since the primary's order is here and only what it names is not.
+    was_ordered: bool,
     /// Since when what waits has waited.
     waiting_since: Option<Instant>,
     /// When to look whether a single request has waited too long while others were ordered, and how

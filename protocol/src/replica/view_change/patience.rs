@@ -37,6 +37,7 @@ impl<A: Application> Replica<A> {
     /// Every wait begins anew.
     pub(in crate::replica) fn forget_patience(&mut self) {
         self.changing.waiting_since = None;
+        self.changing.was_ordered = false;
         self.changing.fair_at = None;
         self.changing.lock_ahead_since = None;
         self.forget_lateness();
@@ -49,10 +50,21 @@ impl<A: Application> Replica<A> {
         self.regain_patience();
         self.changing.was_late = false;
         if was_forwarded {
+            self.changing.was_ordered = false;
             self.changing.waiting_since = self.pending.any_forwarded().then_some(self.now.instant);
         }
         if !self.pending.any_forwarded() {
             self.changing.unfairness = 0;
+        }
+    }
+
+    /// The primary's next order is here, and requests that it names are not: it gets the same wait once more until
+    /// something is executed. A large request takes its time on the line, and a primary that names what it does
+    /// not give gains no more than that.
+    pub(in crate::replica) fn note_order_lacks(&mut self) {
+        if self.changing.waiting_since.is_some() && !self.changing.was_ordered {
+            self.changing.was_ordered = true;
+            self.changing.waiting_since = Some(self.now.instant);
         }
     }
 
