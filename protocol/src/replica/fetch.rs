@@ -37,7 +37,7 @@ pub(super) struct Fetching {
     slots_at: Option<Instant>,
     /// Whom to ask next: counts through the candidates.
     slots_turn: usize,
-    /// For which slot requests were asked for last, when, and whose turn is next.
+    /// For which slot requests were asked for last, when, and whose turn it was.
     requests_for: Slot,
     requests_asked: Instant,
     requests_turn: usize,
@@ -151,9 +151,12 @@ impl<A: Application> Replica<A> {
             if !digests.is_empty() {
                 if is_again {
                     self.fetching.pace.missed();
+                    self.fetching.requests_turn += 1;
+                } else {
+                    // The primary has what it has ordered; the others may, and say nothing where they have not.
+                    self.fetching.requests_turn = 0;
                 }
                 let to = self.candidate(self.fetching.requests_turn);
-                self.fetching.requests_turn += 1;
                 self.counters.request_fetches += 1;
                 self.ask(to, Wanted::Requests { slot, digests });
             }

@@ -13,13 +13,14 @@
 //! charged to the budget for answers that the peer has, and after an answer with nothing new nobody asks
 //! it any more.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::ordering::is_for_good;
 use super::pending::Inserted;
 use super::{Known, Replica, Target};
 use crate::application::Application;
-use crate::id::{Instant, ReplicaId};
+use crate::id::{Digest, Instant, ReplicaId};
 use crate::message::{
     Message, Requests, SignedRequest, WAITING_MAX, Waiting, WaitingRequest, Wanted,
 };
@@ -133,9 +134,15 @@ impl<A: Application> Replica<A> {
         }
     }
 
-    /// What waits at a peer: what lacks here is asked for.
+    /// What waits at a peer. The primary asks for what lacks here at once. Others do so for what is named again: the
+    /// primary did not order it, and it may be that only those who hold it can suspect it for that.
     pub(super) fn on_waiting(&mut self, from: ReplicaId, waiting: &Waiting) {
-        self.peers.entry(from).or_default().waiting = waiting.0.clone();
+        let leads = self.leads();
+        let peer = self.peers.entry(from).or_default();
+        let before = std::mem::replace(&mut peer.waiting, waiting.0.clone());
+        let before: BTreeSet<Digest> = before.iter().map(|one| one.digest).collect();
+        let named = waiting.0.iter().map(|one| one.digest);
+        peer.waiting_due = named.filter(|digest| leads || before.contains(digest)).collect();
         self.ask_for_waiting(from);
     }
 
@@ -158,11 +165,13 @@ impl<A: Application> Replica<A> {
             return;
         }
         let mut waiting = std::mem::take(&mut peer.waiting);
+        let due = std::mem::take(&mut peer.waiting_due);
         waiting.retain(|one| self.lacks(one));
-        let digests: Vec<_> =
-            waiting.iter().filter(|one| self.has_room(one)).map(|one| one.digest).collect();
+        let is_due = |one: &&WaitingRequest| self.leads() || due.contains(&one.digest);
+        let wanted = waiting.iter().filter(is_due).filter(|one| self.has_room(one));
+        let digests: Vec<_> = wanted.map(|one| one.digest).collect();
         let Some(peer) = self.peers.get_mut(&from) else { return };
-        peer.waiting = waiting;
+        (peer.waiting, peer.waiting_due) = (waiting, due);
         if digests.is_empty() || !peer.budget.charge(now, 0) {
             return;
         }

@@ -3,6 +3,8 @@
 //! Nothing but status is sent on a schedule. Everything else is sent once, and again to a peer
 //! whose status shows twice in a row that it lacks it.
 
+use std::collections::BTreeSet;
+
 use super::admission::PeerClients;
 use super::branch::Credit;
 use super::clocks::ClockHeard;
@@ -11,7 +13,7 @@ use super::{Record, Replica, Target};
 use crate::application::Application;
 use crate::codec;
 use crate::evidence::Evidence;
-use crate::id::{Instant, ReplicaId, Slot, View};
+use crate::id::{Digest, Instant, ReplicaId, Slot, View};
 use crate::message::{Checkpoint, Commit, Message, Position, Status, WaitingRequest};
 use crate::seal::Signed;
 
@@ -45,8 +47,9 @@ pub(super) struct Peer {
     pub(super) clients: PeerClients,
     /// The stamp of its newest fetch.
     pub(super) fetch_stamp: u64,
-    /// What waits there, as it said last, and when it was asked for that.
+    /// What waits there, as it said last, which of that is to be fetched, and when it was asked for that.
     pub(super) waiting: Vec<WaitingRequest>,
+    pub(super) waiting_due: BTreeSet<Digest>,
     pub(super) waiting_asked: Option<Instant>,
     pub(super) budget: Budget,
     /// Pieces of states that it sent and that were not of the certified state.
