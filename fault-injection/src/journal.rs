@@ -8,7 +8,7 @@
 //! - `append KEY TEXT` adds to the end and answers the new length;
 //! - `cas KEY OLD NEW` stores the new value if it finds the old one, and answers what it found, or
 //!   `-`;
-//! - `fill KEY BYTES` stores a text that weighs so many bytes, at most 4096, as long as it can be undone,
+//! - `fill KEY BYTES` stores a text that weighs so many bytes, at most 4 MiB, as long as it can be undone,
 //!   and answers how many;
 //! - `draw KEY` stores and answers a random number, so that unequal choices of a primary show;
 //! - anything else answers `?`.
@@ -120,7 +120,7 @@ impl Journal {
 
 /// How much a `fill` stores.
 fn filling(bytes: &str) -> Option<u64> {
-    bytes.parse().ok().filter(|bytes| *bytes <= 4096)
+    bytes.parse().ok().filter(|bytes| *bytes <= 4 << 20)
 }
 
 impl Application for Journal {

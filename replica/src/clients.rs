@@ -19,6 +19,8 @@ use crate::weight;
 pub(crate) struct Clients {
     limits: Limits,
     counters: Arc<Counters>,
+    /// Signatures of one client that may be checked at the same time.
+    checks_per_client: usize,
     /// Bytes of answers of all that wait to be written.
     answers: AtomicUsize,
     open: Mutex<Open>,
@@ -43,8 +45,8 @@ struct Client {
 
 /// What all connections of one client share.
 struct Common {
-    /// Signatures are checked one after the other, in the order in which they came: so a client has at
-    /// most one thread at work, and whoever waits beside it gets the next turn.
+    /// Signatures are checked in the order in which they came, and a client has at most half of the threads at
+    /// work: whoever waits beside it gets the next turn.
     checks: Semaphore,
     questions: Mutex<Bucket>,
     /// When it was told last that there is no room.
@@ -155,7 +157,14 @@ impl Drop for Answers {
 
 impl Clients {
     pub(crate) fn new(limits: Limits, counters: Arc<Counters>) -> Arc<Self> {
-        Arc::new(Self { limits, counters, answers: AtomicUsize::new(0), open: Mutex::default() })
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        Arc::new(Self {
+            limits,
+            counters,
+            checks_per_client: (threads / 2).max(1),
+            answers: AtomicUsize::new(0),
+            open: Mutex::default(),
+        })
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {
@@ -184,7 +193,7 @@ impl Clients {
             connections: Vec::new(),
             seats: BTreeMap::new(),
             common: Arc::new(Common {
-                checks: Semaphore::new(1),
+                checks: Semaphore::new(self.checks_per_client),
                 questions: Mutex::new(Bucket::new(self.limits.questions_per_second)),
                 busy: Mutex::default(),
                 answers: AtomicUsize::new(0),

@@ -258,29 +258,38 @@ pub async fn measure(
     client.strong(large).await.map_err(|error| Violation::new("service", error.to_string()))?;
     watch(&client).await?;
     let alone = watch(&client).await?;
-    let mut found = vec![json!({ "beside": "nobody", "median_ms": alone.0, "p99_ms": alone.1 })];
+    let row = |beside: &str, took: &Took| {
+        json!({
+            "beside": beside,
+            "median_ms": took.median,
+            "p90_ms": took.p90,
+            "p99_ms": took.p99,
+            "ratio": took.median / alone.median,
+        })
+    };
+    let mut found = vec![row("nobody", &alone)];
     for greed in beside.iter().copied() {
         let at_work = Greedy::start(greed, file, SecretKey::from_bytes(&greedy.to_bytes()));
         sleep(Duration::from_secs(2)).await;
-        let (median, p99) = watch(&client).await?;
-        found.push(json!({
-            "beside": greed.name(),
-            "median_ms": median,
-            "p99_ms": p99,
-            "ratio": median / alone.0,
-            "busy": at_work.busy(),
-            "answered": at_work.answered(),
-        }));
+        let mut row = row(greed.name(), &watch(&client).await?);
+        row["busy"] = at_work.busy().into();
+        row["answered"] = at_work.answered().into();
+        found.push(row);
         at_work.stop().await;
         sleep(Duration::from_secs(2)).await;
     }
-    let again = watch(&client).await?;
-    found.push(json!({ "beside": "nobody, again", "median_ms": again.0, "p99_ms": again.1 }));
+    found.push(row("nobody, again", &watch(&client).await?));
     Ok(json!(found))
 }
 
-/// The median and the 99th percentile of strong puts, in ms.
-async fn watch(client: &Client) -> Result<(f64, f64), Violation> {
+/// How long strong puts took, in ms.
+struct Took {
+    median: f64,
+    p90: f64,
+    p99: f64,
+}
+
+async fn watch(client: &Client) -> Result<Took, Violation> {
     let mut took = Vec::new();
     let begun = Instant::now();
     while took.len() < WATCHED || begun.elapsed() < WATCHED_FOR {
@@ -290,5 +299,6 @@ async fn watch(client: &Client) -> Result<(f64, f64), Violation> {
         took.push(start.elapsed().as_secs_f64() * 1000.0);
     }
     took.sort_by(f64::total_cmp);
-    Ok((took[took.len() / 2], took[took.len() * 99 / 100]))
+    let of = |percent: usize| took[took.len() * percent / 100];
+    Ok(Took { median: of(50), p90: of(90), p99: of(99) })
 }
