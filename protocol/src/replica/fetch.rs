@@ -7,7 +7,7 @@ use super::waits::Pace;
 use super::{Action, Replica, Target};
 use crate::application::Application;
 use crate::history::extend;
-use crate::id::{ClientId, Digest, Instant, ReplicaId, Slot};
+use crate::id::{ClientId, Digest, Instant, ReplicaId, Slot, View};
 use crate::message::{
     ANSWER_BYTES_MAX, Batch, Branch, CommitCertificate, Fetch, Message, Order, Requests, SLOTS_MAX,
     SignedRequest, SlotEntry, Slots, Wanted,
@@ -37,8 +37,8 @@ pub(super) struct Fetching {
     slots_at: Option<Instant>,
     /// Whom to ask next: counts through the candidates.
     slots_turn: usize,
-    /// For which slot requests were asked for last, when, and whose turn it was.
-    requests_for: Slot,
+    /// For which slot of which view requests were asked for last, when, and whose turn it was.
+    requests_for: (View, Slot),
     requests_asked: Instant,
     requests_turn: usize,
     filling: bool,
@@ -125,7 +125,7 @@ impl<A: Application> Replica<A> {
             let grace = next.since.after_ms(self.setup.tuning.fetch_grace_ms);
             let retry =
                 self.fetching.requests_asked.after_ms(self.answer_wait_ms(&self.fetching.pace));
-            if self.fetching.requests_for == slot { retry } else { grace }
+            if self.fetching.requests_for == (self.entered, slot) { retry } else { grace }
         });
         [requests, self.fetching.slots_at].into_iter().flatten().min()
     }
@@ -145,7 +145,8 @@ impl<A: Application> Replica<A> {
         let due = self.fetch_at().is_some_and(|at| at <= now);
         if due && self.ahead.contains_key(&self.history.head().slot.next()) {
             let slot = self.history.head().slot.next();
-            let is_again = std::mem::replace(&mut self.fetching.requests_for, slot) == slot;
+            let of = (self.entered, slot);
+            let is_again = std::mem::replace(&mut self.fetching.requests_for, of) == of;
             self.fetching.requests_asked = now;
             let digests = self.missing_at_head();
             if !digests.is_empty() {
