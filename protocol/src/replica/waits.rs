@@ -216,16 +216,14 @@ impl<A: Application> Replica<A> {
         self.rank(all.collect())
     }
 
-    /// The `f + 1`-th of these from the largest one on; what is not known counts as the largest.
     fn rank(&self, values: Vec<Option<u64>>) -> Option<u64> {
-        let mut values: Vec<u64> = values.into_iter().map(|v| v.unwrap_or(u64::MAX)).collect();
-        values.sort_unstable_by(|a, b| b.cmp(a));
-        let rank = self.size.quorum(Strength::Weak) - 1;
-        values.get(rank).copied().filter(|value| *value < u64::MAX)
+        rank(values, self.size.quorum(Strength::Weak) - 1)
     }
 
+    /// The same in ms, and no more than any wait may be: what is set by it once is waited for.
     fn expected_ms(&self) -> Option<u64> {
-        self.expected_turnaround().map(|micros| micros.div_ceil(1000))
+        let most = self.setup.tuning.request_timeout_max_ms;
+        self.expected_turnaround().map(|micros| micros.div_ceil(1000).min(most))
     }
 
     /// How long what was passed on to all may wait for the primary to order any of it, in ms.
@@ -293,9 +291,32 @@ impl<A: Application> Replica<A> {
     }
 }
 
+/// The `faulty + 1`-th of those that are known, from the largest one on; `None` where more than `faulty` are not. What is
+/// not known has no rank: else liars would have the next ones, and set the value.
+fn rank(values: Vec<Option<u64>>, faulty: usize) -> Option<u64> {
+    let count = values.len();
+    let mut known: Vec<u64> = values.into_iter().flatten().collect();
+    if known.len() + faulty < count {
+        return None;
+    }
+    known.sort_unstable_by(|a, b| b.cmp(a));
+    known.get(faulty).copied()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn liars_set_no_rank_whoever_is_not_known() {
+        let liar = Some(u64::MAX - 1);
+        assert_eq!(rank(vec![liar, Some(3), Some(5)], 1), Some(5));
+        assert_eq!(rank(vec![liar, None, Some(5)], 1), Some(5));
+        assert_eq!(rank(vec![liar, liar, None, Some(4), Some(3), Some(9)], 2), Some(9));
+        assert_eq!(rank(vec![liar, liar, None, None, Some(3), Some(9)], 2), Some(9));
+        assert_eq!(rank(vec![liar, None, None], 1), None, "too little is known");
+        assert_eq!(rank(Vec::new(), 0), None);
+    }
 
     fn at(ms: u64) -> Instant {
         Instant(ms * 1000)
