@@ -87,8 +87,11 @@ impl Usurper {
 
     fn begin(&mut self, lair: &mut Lair, deeds: &mut Vec<Deed>) {
         let size = lair.membership.size();
+        // Without the primary's own view change nobody would look at it twice.
         let ready = self.changes.iter().find(|(view, changes)| {
-            view.primary(size.replicas()) != lair.id
+            let primary = view.primary(size.replicas());
+            primary != lair.id
+                && changes.contains_key(&primary)
                 && changes.contains_key(&lair.id)
                 && size.suffices(changes.len(), Strength::Weak)
         });
