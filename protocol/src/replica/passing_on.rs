@@ -2,12 +2,13 @@
 //! primary that leaves one out is found.
 //!
 //! A backup passes on to all what it has had for half the wait for a primary. Small requests go as they are.
-//! Of large ones it says only that they wait here, and who lacks one fetches it: mostly everybody has it from
-//! the client already, and one client's backlog must not fill the lines between all replicas. What still
-//! waits is named again, each time after twice the wait, since a word may be lost and a primary changes.
+//! Of large ones it says only that they wait here, and a primary that lacks one fetches it: mostly everybody has
+//! it from the client already, and one client's backlog must not fill the lines between all replicas. What still
+//! waits is named again, each time after twice the wait, since a word may be lost and a primary changes; then the
+//! other backups fetch it, too.
 //!
 //! The first time starts the clock that ends in a suspicion. A primary that lacks the request needs a round
-//! trip more where it is only named to it, which is a part of any request timeout that makes sense.
+//! trip more where it is only named to it, which the measured wait has room for.
 //!
 //! Naming costs a liar as much as it costs the others: one list a peer is kept, what is asked for is
 //! charged to the budget for answers that the peer has, and after an answer with nothing new nobody asks
