@@ -174,7 +174,7 @@ pub fn write<A: Application>(
         return Err(BackupError::Nothing(data.into()));
     }
     let setup = Setup {
-        id: store.owner()?,
+        id: store.owner(),
         membership: Arc::new(membership.clone()),
         // It says nothing to anybody, so it need not be able to sign.
         signer: Arc::new(SecretKey::from_bytes(&rand::random())),

@@ -90,14 +90,15 @@ const FIRST_GENERATION: u64 = 1;
 /// So many slots of an old history are removed at a time.
 const SWEPT: usize = 4096;
 
-/// What is written to a keyspace before it goes to a file, in bytes. fjall's default is 64 MiB, which
-/// every keyspace that is written to would take in memory in time: also `meta`, of which each version
-/// that is overwritten counts until then.
+/// What is written to a keyspace before it goes to a file, in bytes, at least: see [`spread`]. fjall's
+/// default is 64 MiB, which every keyspace that is written to would take in memory in time.
 const MEMTABLE_BYTES: u64 = 2 << 20;
 
-/// The same for slots: as many as are on disk before a state takes their place, twice, so that most of
-/// them are gone again before they would be written to a file.
-const HISTORY_MEMTABLE_BYTES: u64 = 4 << 20;
+/// The same for those that each group writes to: `meta`, of which each version that is overwritten
+/// counts, and slots. To write one to a file takes a dozen syncs, and while they last no group is
+/// written, so it has to be rare also where a sync takes long.
+const META_MEMTABLE_BYTES: u64 = 8 << 20;
+const HISTORY_MEMTABLE_BYTES: u64 = 16 << 20;
 
 /// Blocks of files kept in memory, in bytes, over all keyspaces.
 const CACHE_BYTES: u64 = 32 << 20;
@@ -144,6 +145,7 @@ const META_STAMPS: &[u8] = b"stamps";
 /// The open store. Whoever has it is the only writer.
 pub(crate) struct Store {
     path: PathBuf,
+    owner: ReplicaId,
     database: Database,
     history: Keyspace,
     meta: Keyspace,
@@ -219,6 +221,15 @@ impl Index {
     fn generations(&self) -> impl Iterator<Item = u64> {
         self.ground.into_iter().chain(self.incoming).map(|place| place.generation)
     }
+}
+
+/// How large a memtable of this replica is, where it is `least` at least. All replicas write about as
+/// much, and with equal ones all would be held up by their files at the same time: the service would be,
+/// and not one of them.
+fn spread(least: u64, me: ReplicaId) -> u64 {
+    // Multiples of the golden ratio lie apart, however many there are of them.
+    let thousandths = u64::from(me.0) * 618 % 1000;
+    least + least / 2 * thousandths / 1000
 }
 
 fn place((generation, head): &PlacedHead) -> Place {
@@ -354,8 +365,9 @@ impl Store {
         }
         create(path, &path.join("store"), genesis, me, |database| {
             let failed = |error: fjall::Error| unwritten(path, &error);
-            let keyspace =
-                database.keyspace(&rows::name(FIRST_GENERATION), rows::options).map_err(failed)?;
+            let keyspace = database
+                .keyspace(&rows::name(FIRST_GENERATION), || rows::options(me))
+                .map_err(failed)?;
             fill(&mut |rows| {
                 // What follows is synced with all before it, so this need not wait for the disk.
                 let mut batch = database.batch().durability(Some(PersistMode::Buffer));
@@ -370,9 +382,8 @@ impl Store {
     }
 
     /// Which replica it is of.
-    pub(crate) fn owner(&self) -> Result<ReplicaId, StoreError> {
-        let missing = || self.damaged("it does not name its replica");
-        self.read_meta(META_REPLICA)?.ok_or_else(missing)
+    pub(crate) fn owner(&self) -> ReplicaId {
+        self.owner
     }
 
     fn open_locked(
@@ -410,6 +421,8 @@ impl Store {
         let (state, evidence) = (keyspace(STATE)?, keyspace(EVIDENCE)?);
         let mut store = Self {
             path: path.into(),
+            // It says so itself, as soon as it is read.
+            owner: me.unwrap_or(ReplicaId(0)),
             database,
             history,
             meta,
@@ -451,20 +464,19 @@ impl Store {
         self.recovered()
     }
 
-    fn check_owner(&self, genesis: &Digest, me: Option<ReplicaId>) -> Result<(), StoreError> {
-        let missing = |what| move || self.damaged(format!("it does not name its {what}"));
-        let found: Digest = self.read_meta(META_GENESIS)?.ok_or_else(missing("cluster"))?;
+    fn check_owner(&mut self, genesis: &Digest, me: Option<ReplicaId>) -> Result<(), StoreError> {
+        let missing = |what| self.damaged(format!("it does not name its {what}"));
+        let found: Digest = self.read_meta(META_GENESIS)?.ok_or_else(|| missing("cluster"))?;
         if found != *genesis {
             let (path, expected) = (self.path.clone(), *genesis);
             return Err(StoreError::OtherCluster { path, found, expected });
         }
-        let found = self.owner()?;
-        match me.filter(|me| found != *me) {
-            Some(expected) => {
-                Err(StoreError::OtherReplica { path: self.path.clone(), found, expected })
-            }
-            None => Ok(()),
+        let found: ReplicaId = self.read_meta(META_REPLICA)?.ok_or_else(|| missing("replica"))?;
+        if let Some(expected) = me.filter(|me| found != *me) {
+            return Err(StoreError::OtherReplica { path: self.path.clone(), found, expected });
         }
+        self.owner = found;
+        Ok(())
     }
 
     /// Nothing that was synced may be gone.
@@ -529,7 +541,7 @@ impl Store {
         let present: BTreeSet<u64> = self.index.generations().collect();
         for name in self.database.list_keyspace_names() {
             let Some(generation) = rows::generation(&name) else { continue };
-            let opened = self.database.keyspace(&name, rows::options);
+            let opened = self.database.keyspace(&name, || rows::options(self.owner));
             let keyspace = opened.map_err(|error| self.unreadable(&error))?;
             if present.contains(&generation) {
                 self.rows.insert(generation, keyspace);
@@ -775,7 +787,8 @@ impl Store {
         for generation in index.generations() {
             let is_lost = self.note.damaged.contains(&generation);
             if !is_lost && !self.rows.contains_key(&generation) {
-                let opened = self.database.keyspace(&rows::name(generation), rows::options);
+                let opened =
+                    self.database.keyspace(&rows::name(generation), || rows::options(self.owner));
                 let keyspace = opened.map_err(|error| self.unwritten(&error))?;
                 self.files.add(&keyspace);
                 self.rows.insert(generation, keyspace);

@@ -511,7 +511,7 @@ fn a_damaged_row_is_found_when_it_is_read_and_rows_that_a_crash_left_are_dropped
     let (mut store, _) = open(folder.path()).expect("a new store");
     let changes: [Changed; 2] = [(b"a", Some(b"1")), (b"b", Some(b"2"))];
     store.commit(&[slot(1, 1), settled(1, 1, &changes)]).expect("written");
-    store.database.keyspace(&rows::name(77), rows::options).expect("made");
+    store.database.keyspace(&rows::name(77), || rows::options(ME)).expect("made");
     let keyspace = &store.rows[&1];
     keyspace.insert(b"a", rows::seal(b"b", b"1")).expect("written");
     let (store, recovered) = reopen(&folder, store);
@@ -717,12 +717,12 @@ fn a_founded_store_begins_with_its_rows_until_a_later_state_takes_their_place() 
     assert_eq!(rows.get(&row(0).0), Ok(None));
     assert_eq!(rows.get(&row(1).0), Ok(Some(Bytes::from_static(b"new"))));
     assert_eq!(rows.get(&row(2).0), Ok(Some(row(2).1)));
-    assert_eq!(store.owner(), Ok(ME));
+    assert_eq!(store.owner(), ME);
     // A view keeps the store open.
     drop(rows);
     drop(store);
     let (store, _) = Store::open_present(&data, &GENESIS, Durability::Sync).expect("it opens");
-    assert_eq!(store.owner(), Ok(ME));
+    assert_eq!(store.owner(), ME);
     let absent = Store::open_present(folder.path(), &GENESIS, Durability::Sync);
     assert!(matches!(absent, Err(StoreError::Absent { .. })));
 }

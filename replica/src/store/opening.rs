@@ -18,8 +18,8 @@ use super::journals::Journals;
 use super::note::Note;
 use super::{
     ASIDE, CACHE_BYTES, EVIDENCE, FORMAT, HISTORY, HISTORY_MEMTABLE_BYTES, JOURNALS_BYTES,
-    MEMTABLE_BYTES, META, META_FORMAT, META_GENESIS, META_INITIAL, META_REPLICA, META_STANDING,
-    ORPHANS, STATE, StoreError, seal, unseal,
+    MEMTABLE_BYTES, META, META_FORMAT, META_GENESIS, META_INITIAL, META_MEMTABLE_BYTES,
+    META_REPLICA, META_STANDING, ORPHANS, STATE, StoreError, seal, spread, unseal,
 };
 use crate::descriptors::tables_kept_open;
 
@@ -126,7 +126,7 @@ fn build<E: From<StoreError>>(
     let database = builder(half).open().map_err(failed)?;
     let initial = fill(&database)?;
     let found = || -> Result<(), String> {
-        let open = |name| database.keyspace(name, || options(name));
+        let open = |name| database.keyspace(name, || options(name, me));
         for name in [HISTORY, ASIDE, ORPHANS, STATE, EVIDENCE] {
             open(name).map_err(|error| plain(&error))?;
         }
@@ -164,9 +164,13 @@ pub(super) fn builder(folder: &Path) -> fjall::DatabaseBuilder<Database> {
 }
 
 /// Of a keyspace of the protocol's own. They are stored with it when it is made.
-pub(super) fn options(name: &str) -> KeyspaceCreateOptions {
-    let bytes = if name == HISTORY { HISTORY_MEMTABLE_BYTES } else { MEMTABLE_BYTES };
-    KeyspaceCreateOptions::default().max_memtable_size(bytes)
+fn options(name: &str, me: ReplicaId) -> KeyspaceCreateOptions {
+    let least = match name {
+        HISTORY => HISTORY_MEMTABLE_BYTES,
+        META => META_MEMTABLE_BYTES,
+        _ => MEMTABLE_BYTES,
+    };
+    KeyspaceCreateOptions::default().max_memtable_size(spread(least, me))
 }
 
 pub(super) fn open_database(path: &Path, whole: &Path) -> Result<Database, StoreError> {
@@ -290,7 +294,8 @@ pub(super) fn open_keyspace(
         let what = format!("its {name} is missing");
         return Err(StoreError::Damaged { path: path.into(), what });
     }
-    let opened = database.keyspace(name, || options(name));
+    // It has the options that it was made with.
+    let opened = database.keyspace(name, KeyspaceCreateOptions::default);
     opened.map_err(|error| unreadable(path, &error))
 }
 

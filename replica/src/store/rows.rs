@@ -9,13 +9,14 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use elea_protocol::id::ReplicaId;
 use elea_protocol::rows::{Row, Rows, RowsView, Unreadable};
 use fjall::compaction::Leveled;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, Readable as _, Snapshot};
 
 use super::error::patiently;
 use super::opening::plain;
-use super::{CHECKSUM, checksum};
+use super::{CHECKSUM, checksum, spread};
 
 /// With what the names of these keyspaces begin.
 const PREFIX: &str = "rows-";
@@ -23,12 +24,12 @@ const PREFIX: &str = "rows-";
 /// For checksums: a row stays what it is in whichever generation it lies.
 const ROWS: &str = "rows";
 
-/// What is written to a keyspace before it goes to a file, in bytes.
-const MEMTABLE_BYTES: u64 = 4 << 20;
+/// What is written to a keyspace before it goes to a file, in bytes, at least.
+const MEMTABLE_BYTES: u64 = 8 << 20;
 
-/// So many memtables that have been written, 32 MiB in all, are merged at a time into the level below
-/// them...
-const L0_TABLES: u8 = 8;
+/// So many memtables that have been written, 32 MiB in all and more, are merged at a time into the level
+/// below them...
+const L0_TABLES: u8 = 4;
 
 /// ...of so many tables of this size, in bytes, each level below that being ten times as large. The
 /// keys are hashes, so what is merged meets all of the next level: with fjall's defaults 16 MiB would
@@ -44,11 +45,11 @@ pub(super) fn generation(name: &str) -> Option<u64> {
     name.strip_prefix(PREFIX)?.parse().ok()
 }
 
-pub(super) fn options() -> KeyspaceCreateOptions {
+pub(super) fn options(me: ReplicaId) -> KeyspaceCreateOptions {
     let levels =
         Leveled::default().with_l0_threshold(L0_TABLES).with_table_target_size(TABLE_BYTES);
     KeyspaceCreateOptions::default()
-        .max_memtable_size(MEMTABLE_BYTES)
+        .max_memtable_size(spread(MEMTABLE_BYTES, me))
         .compaction_strategy(Arc::new(levels))
 }
 
