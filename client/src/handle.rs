@@ -33,7 +33,8 @@ pub struct Options {
     pub timeout: Duration,
     /// When to send again what is not answered.
     pub timing: Timing,
-    /// How many requests may be on their way before further ones are signed together.
+    /// How many requests may be on their way before further submissions are gathered to be signed
+    /// together, as long as they can be: submissions of two levels cannot.
     pub pipeline: usize,
     /// The state file that processes with the same key share. `None`: nothing is kept between
     /// them.

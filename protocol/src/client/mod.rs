@@ -109,7 +109,8 @@ pub struct Setup {
     /// most the cluster's `session_window`.
     pub window: u64,
     /// While so many requests wait for their first answer, further submissions wait and are signed
-    /// together, many in one request. Requests that had to be sent again do not count.
+    /// together, many in one request. Requests that had to be sent again do not count, and what fills a
+    /// request, or is followed by something of another level, has nothing to wait for.
     pub pipeline: usize,
 }
 

@@ -54,25 +54,33 @@ impl Queue {
         Ok(())
     }
 
-    /// The oldest submission, and all right behind it that fit into one request with it, unless one of
-    /// them must be alone. None overtakes another.
-    pub fn next_batch(&mut self) -> Vec<Submission> {
-        let mut batch = Vec::new();
+    /// How many of the oldest submissions fit into one request: the first, and all right behind it that
+    /// want the same, unless one of them must be alone. None overtakes another.
+    fn fitting(&self) -> usize {
         let (mut count, mut size) = (0, 0);
-        let Some(terms) = self.waiting.front().map(Submission::terms) else { return batch };
-        while let Some(next) = self.waiting.front() {
+        let Some(first) = self.waiting.front() else { return 0 };
+        let fits = |next: &&Submission| {
             count += next.operations.len();
             size += bytes(&next.operations);
-            let alone = next.alone;
-            let fits = count <= MERGED_MAX && size <= REQUEST_BYTES_MAX && next.terms() == terms;
-            if !batch.is_empty() && (!fits || alone) {
-                break;
-            }
-            batch.extend(self.waiting.pop_front());
-            if alone {
-                break;
-            }
-        }
+            let is_within = count <= MERGED_MAX && size <= REQUEST_BYTES_MAX;
+            is_within && !next.alone && next.terms() == first.terms()
+        };
+        // The first fits by itself, whatever it is.
+        if first.alone { 1 } else { self.waiting.iter().take_while(fits).count().max(1) }
+    }
+
+    /// Whether the next request is as large as it will ever be: something waits that does not fit into it,
+    /// or nothing ever may.
+    pub fn has_whole_batch(&self) -> bool {
+        let fitting = self.fitting();
+        fitting < self.waiting.len()
+            || self.waiting.front().is_some_and(|first| first.alone)
+            || self.waiting.iter().map(|one| one.operations.len()).sum::<usize>() >= MERGED_MAX
+    }
+
+    /// What goes into the next request.
+    pub fn next_batch(&mut self) -> Vec<Submission> {
+        let batch: Vec<_> = self.waiting.drain(..self.fitting()).collect();
         self.bytes -= batch.iter().map(|submission| bytes(&submission.operations)).sum::<usize>();
         batch
     }

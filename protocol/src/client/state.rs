@@ -16,6 +16,9 @@ use crate::message::{Level, Reply, ReplyKind, Request, SignedReply, SignedReques
 use crate::quorum::Strength;
 use crate::receipt::{Proven, Receipt};
 
+/// Beyond [`Setup::pipeline`] no more is on its way than this, in bytes.
+const FRESH_BYTES: usize = 128 << 10;
+
 /// One session of a client.
 pub struct Client {
     pub(super) setup: Setup,
@@ -24,8 +27,8 @@ pub struct Client {
     pub(super) outstanding: BTreeMap<RequestNumber, Outstanding>,
     /// Those of them that are not answered.
     pub(super) unanswered: BTreeSet<RequestNumber>,
-    /// Those of the unanswered that were sent once only: what [`Setup::pipeline`] bounds.
-    pub(super) fresh: BTreeSet<RequestNumber>,
+    /// Those of the unanswered that were sent once only, with their bytes: what [`Setup::pipeline`] bounds.
+    pub(super) fresh: BTreeMap<RequestNumber, usize>,
     /// Where to find a submission that was signed.
     pub(super) tickets: BTreeMap<Ticket, RequestNumber>,
     /// When to send what again.
@@ -53,7 +56,7 @@ impl Client {
             setup,
             outstanding: BTreeMap::new(),
             unanswered: BTreeSet::new(),
-            fresh: BTreeSet::new(),
+            fresh: BTreeMap::new(),
             tickets: BTreeMap::new(),
             timers: BTreeSet::new(),
             queue: Queue::default(),
@@ -204,7 +207,7 @@ impl Client {
     fn pump(&mut self, now: Instant, actions: &mut Vec<Action>) {
         while !self.queue.is_empty()
             && self.window_is_open()
-            && self.fresh.len() < self.setup.pipeline.max(1)
+            && (self.fresh.len() < self.setup.pipeline.max(1) || self.need_not_wait())
         {
             self.send_next(now, actions);
         }
@@ -213,6 +216,12 @@ impl Client {
         } else if self.stalled_since.is_none() {
             self.stalled_since = Some(now);
         }
+    }
+
+    /// Whether the next request can go out although so many are on their way: it would not grow while it
+    /// waits, and they are small.
+    fn need_not_wait(&self) -> bool {
+        self.queue.has_whole_batch() && self.fresh.values().sum::<usize>() < FRESH_BYTES
     }
 
     fn window_is_open(&self) -> bool {
@@ -235,6 +244,7 @@ impl Client {
         };
         let genesis = self.setup.membership.genesis();
         let request = SignedRequest::sign(&*self.setup.signer, genesis, body);
+        self.fresh.insert(number, request.body().wire_bytes());
         let mut open = Outstanding::new(request, &batch, &self.setup.timing);
         open.wait_ms = self.first_wait_ms();
         self.tickets.extend(batch.iter().map(|submission| (submission.ticket, number)));
@@ -242,7 +252,6 @@ impl Client {
         actions.push(Action::Awaits { number, what: awaiting(&open) });
         self.outstanding.insert(number, open);
         self.unanswered.insert(number);
-        self.fresh.insert(number);
         self.send(now, number, actions);
     }
 

@@ -133,6 +133,31 @@ fn the_queue_is_bounded_at_its_edge() {
 }
 
 #[test]
+fn what_cannot_grow_does_not_wait_for_the_pipeline() {
+    let mut world = World::of(4, 1, |setup| setup.pipeline = 1);
+    world.submit(Level::Strong, Follow::No);
+    let (_, none) = world.submit(Level::Weak, Follow::No);
+    assert!(none.is_empty(), "others may join it");
+    let (_, requests) = world.submit(Level::Strong, Follow::No);
+    let levels: Vec<_> = requests.iter().map(|request| request.body().level).collect();
+    assert_eq!(levels, [Level::Weak], "nothing joins it any more");
+
+    let many = submissions(&mut world, Level::Strong, 2 * MERGED_MAX);
+    let requests = sent(&world.handle(Event::Submit(many)));
+    let sizes: Vec<_> = requests.iter().map(|request| request.body().operations.len()).collect();
+    assert_eq!((sizes, world.client.queued()), (vec![MERGED_MAX, MERGED_MAX], 1));
+}
+
+#[test]
+fn what_is_large_waits_for_the_pipeline() {
+    let mut world = World::of(4, 1, |setup| setup.pipeline = 1);
+    let large = "v".repeat(REQUEST_BYTES_MAX / 2 + 1);
+    let many = (0..4).map(|_| world.submission(Level::Weak, Follow::No, &large)).collect();
+    let requests = sent(&world.handle(Event::Submit(many)));
+    assert_eq!((requests.len(), world.client.queued()), (1, 3));
+}
+
+#[test]
 fn requests_that_wait_long_do_not_hold_up_the_pipeline_but_a_full_window_ends_the_session() {
     let mut world = World::of(4, 1, |setup| (setup.window, setup.pipeline) = (3, 1));
     world.submit(Level::Strong, Follow::No);
