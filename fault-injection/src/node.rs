@@ -151,6 +151,8 @@ pub struct Node<S: Subject> {
     pub disk: Disk,
     /// Its clocks.
     pub clock: Clock,
+    /// Whether its disk is full.
+    pub is_full: bool,
     /// How often it was started.
     pub incarnation: u64,
     /// What its cores counted before they crashed.
@@ -204,6 +206,7 @@ impl<S: Subject> Node<S> {
             core: None,
             disk,
             clock,
+            is_full: false,
             incarnation: 0,
             past: Vec::new(),
             pieces: Pieces::default(),

@@ -25,6 +25,7 @@
 //! | `heal` | ends all cuts and drops |
 //! | `crash r=3`, `restart r=3` | as they say |
 //! | `lose r=3` | the power goes, and the disk is empty when it comes back |
+//! | `fill r=3`, `room r=3` | its disk is full, or has room again |
 //! | `scrub r=3` | finds, while it runs, that its stored state is damaged |
 //! | `list r=(2,3) without=c1` | starts replicas anew, one at a time, with a list of all clients but these |
 //! | `clock r=(0,1) ms=3600000 rate=500` | sets wall clocks so many ms off, which run at half speed then; of all replicas if none is named |
@@ -151,6 +152,8 @@ impl Script {
             }
             "crash" => page.inflict(given, Fault::Crash),
             "restart" => page.inflict(given, Fault::Restart),
+            "fill" => page.inflict(given, Fault::FillDisk),
+            "room" => page.inflict(given, Fault::MakeRoom),
             "lose" => page.lose(given),
             "scrub" => page.scrub(given),
             "clock" => page.set_clocks(given),

@@ -479,7 +479,7 @@ impl<S: Subject> World<S> {
             self.release(machine, outbound)?;
         }
         let node = &mut self.nodes[machine.index()];
-        if node.core.is_some() && node.disk.begin_sync().is_some() {
+        if node.core.is_some() && !node.is_full && node.disk.begin_sync().is_some() {
             let incarnation = node.incarnation;
             let slowest = self.plan.sync_max[machine.index()];
             let delay = self.rng.between(slowest / 4, slowest);

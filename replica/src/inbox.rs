@@ -20,6 +20,7 @@ use elea_protocol::rows::{RowsView, Unreadable};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::limits::Limits;
+use crate::store_thread::Word;
 use crate::weight::Lane;
 
 /// So many requests are handed to the core at a time: after them it looks at its peers again.
@@ -178,6 +179,7 @@ struct Lanes {
     synced: Option<Mark>,
     rows: Vec<(Mark, RowsView)>,
     unreadable: Option<Unreadable>,
+    disk_full: Option<bool>,
     questions: VecDeque<Event>,
     control: PeerLanes,
     bulk: PeerLanes,
@@ -303,12 +305,14 @@ impl Inbox {
         self.put(|lanes| lanes.clients.push(client, Queued { event, _room: Some(room) }));
     }
 
-    /// Tells the core how far the disk is, of which only the newest mark counts, and the rows of
-    /// states that are complete by now.
-    pub(crate) fn synced(&self, mark: Mark, rows: Vec<(Mark, RowsView)>) {
-        self.put(|lanes| {
-            lanes.rows.extend(rows);
-            lanes.synced = lanes.synced.max(Some(mark));
+    /// Tells the core how the disk is. Of how far it is, and whether it is full, only the newest word counts.
+    pub(crate) fn disk_says(&self, word: Word) {
+        self.put(|lanes| match word {
+            Word::Synced(mark, rows) => {
+                lanes.rows.extend(rows);
+                lanes.synced = lanes.synced.max(Some(mark));
+            }
+            Word::Full(is_full) => lanes.disk_full = Some(is_full),
         });
     }
 
@@ -377,8 +381,9 @@ impl Lanes {
         if let Some(mark) = self.synced.take() {
             group.push(Queued { event: Event::Synced(mark), _room: None });
         }
+        let disk_full = self.disk_full.take().map(Event::DiskFull);
         let unreadable = self.unreadable.take().map(Event::Unreadable);
-        let others = unreadable.into_iter().chain(self.questions.drain(..));
+        let others = disk_full.into_iter().chain(unreadable).chain(self.questions.drain(..));
         group.extend(others.map(|event| Queued { event, _room: None }));
         if !intake {
             return;
@@ -452,8 +457,8 @@ mod tests {
             inbox.put_peer(ReplicaId(0), Lane::Control, ask(n), room(&inbox));
         }
         inbox.put_peer(ReplicaId(1), Lane::Control, ask(10), room(&inbox));
-        inbox.synced(Mark(5), Vec::new());
-        inbox.synced(Mark(4), Vec::new());
+        inbox.disk_says(Word::Synced(Mark(5), Vec::new()));
+        inbox.disk_says(Word::Synced(Mark(4), Vec::new()));
         assert_eq!(taken(&inbox), [1_000_005, 0, 10, 1, 2, 15, 20]);
     }
 
@@ -474,7 +479,7 @@ mod tests {
         let passed = Some(Instant::now());
         assert_eq!(inbox.take(passed, false, &mut group), Woken::Running);
         assert!(group.is_empty());
-        inbox.synced(Mark(1), Vec::new());
+        inbox.disk_says(Word::Synced(Mark(1), Vec::new()));
         inbox.take(passed, false, &mut group);
         assert_eq!(sessions(&group), [1_000_001]);
     }

@@ -204,8 +204,8 @@ impl Node {
         let failed = Failure { raise, inbox: Arc::clone(&shell.inbox) };
         let (release, inbox) = (Arc::clone(&outbound), Arc::clone(&shell.inbox));
         let store = Worker::spawn(format!("{me}-store"), failed.clone(), move || {
-            let synced = |mark, rows| inbox.synced(mark, rows);
-            Ok(store_work.run(|outgoing| release.send(outgoing), synced)?)
+            let tell = |word| inbox.disk_says(word);
+            Ok(store_work.run(|outgoing| release.send(outgoing), tell)?)
         })?;
         let scrub_work = Scrub {
             files,

@@ -45,6 +45,15 @@ impl Disk for Store {
     }
 }
 
+/// What the core hears of the disk.
+#[derive(Debug)]
+pub(crate) enum Word {
+    /// Everything up to this mark is on it, and these are the rows of states that are complete by now.
+    Synced(Mark, Vec<(Mark, RowsView)>),
+    /// Whether it is full.
+    Full(bool),
+}
+
 enum Job {
     Append(Mark, Record),
     Hold(Mark, Outgoing),
@@ -131,12 +140,12 @@ pub(crate) fn store_queue<D: Disk>(
 }
 
 impl<D: Disk> StoreThread<D> {
-    /// Works until the queue is dropped, or the disk fails. `release` lets something out, `synced`
-    /// tells the core how far the disk is, with the rows of states and the marks they belong to.
+    /// Works until the queue is dropped, or the disk fails. `release` lets something out, `tell` tells the
+    /// core how the disk is.
     pub(crate) fn run(
         mut self,
         mut release: impl FnMut(Outgoing),
-        mut synced: impl FnMut(Mark, Vec<(Mark, RowsView)>),
+        mut tell: impl FnMut(Word),
     ) -> Result<(), StoreError> {
         let mut next = Group::default();
         loop {
@@ -154,13 +163,17 @@ impl<D: Disk> StoreThread<D> {
                 continue;
             }
             let was_full = !self.disk.has_room();
-            if was_full && !self.wait_for_room(&mut next, &mut release) {
-                return Ok(());
+            if was_full {
+                tell(Word::Full(true));
+                if !self.wait_for_room(&mut next, &mut release) {
+                    return Ok(());
+                }
             }
             let group = std::mem::take(&mut next);
             let rows = self.disk.commit(&group.records)?;
             if was_full {
                 tracing::info!("the disk has room again, and what waited for it is written");
+                tell(Word::Full(false));
             }
             // Marks count up by one, and the group ends with its last.
             let first = group.last.0 + 1 - group.records.len() as u64;
@@ -174,7 +187,7 @@ impl<D: Disk> StoreThread<D> {
             // Only now: whoever sees the mark may overtake what was held for it.
             self.progress.synced.store(group.last.0, Ordering::Release);
             self.progress.backlog.fetch_sub(group.bytes, Ordering::Relaxed);
-            synced(group.last, rows);
+            tell(Word::Synced(group.last, rows));
         }
     }
 

@@ -18,6 +18,7 @@ enum Seen {
     Released(u64),
     Rows(u64),
     Synced(u64),
+    Full(bool),
 }
 
 /// Writes a group when the test says how that ends.
@@ -68,11 +69,17 @@ fn test() -> Test {
                 };
                 released.send(Seen::Released(name.number.0)).expect("the test listens");
             },
-            move |mark, rows| {
-                for (of, _) in rows {
-                    sender.send(Seen::Rows(of.0)).expect("the test listens");
-                }
-                sender.send(Seen::Synced(mark.0)).expect("the test listens");
+            move |word| {
+                let seen = match word {
+                    Word::Full(is_full) => Seen::Full(is_full),
+                    Word::Synced(mark, rows) => {
+                        for (of, _) in rows {
+                            sender.send(Seen::Rows(of.0)).expect("the test listens");
+                        }
+                        Seen::Synced(mark.0)
+                    }
+                };
+                sender.send(seen).expect("the test listens");
             },
         )
     });
@@ -198,6 +205,7 @@ fn on_a_full_disk_nothing_is_written_or_let_go_until_there_is_room() {
     assert_eq!(test.next(), Seen::Synced(1));
     test.append(2);
     assert!(test.hold(2, 20), "it rests on what is not written");
+    assert_eq!(test.next(), Seen::Full(true));
     // Not merely slow: the thread has looked for room and found none.
     while test.counters.get(Counter::DiskFull) == 0 {
         thread::yield_now();
@@ -215,6 +223,7 @@ fn on_a_full_disk_nothing_is_written_or_let_go_until_there_is_room() {
     test.is_full.store(false, Ordering::Release);
     assert_eq!(test.next(), Seen::Written(1));
     test.verdicts.send(Ok(())).expect("it waits");
+    assert_eq!(test.next(), Seen::Full(false));
     assert_eq!(test.next(), Seen::Released(20));
     while test.next() != Seen::Synced(2) {}
     drop(test.queue);
@@ -228,5 +237,6 @@ fn a_stop_does_not_wait_for_room() {
     test.append(1);
     drop(test.queue);
     assert_eq!(test.thread.join().expect("no panic"), Ok(()));
-    assert!(test.seen.try_recv().is_err(), "nothing was written");
+    let seen: Vec<_> = test.seen.iter().collect();
+    assert!(!seen.iter().any(|seen| matches!(seen, Seen::Written(_))), "{seen:?}");
 }

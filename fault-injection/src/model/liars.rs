@@ -6,7 +6,7 @@
 //! the exploration chooses what arrives where, and what is withheld.
 
 use elea_protocol::id::{Digest, ReplicaId, Slot};
-use elea_protocol::message::{Campaign, Message, Position, ViewChange};
+use elea_protocol::message::{Campaign, Message, Position, Suspect, ViewChange};
 use elea_protocol::seal::{Signer, sign};
 
 /// What the liar makes of what a correct replica said.
@@ -24,7 +24,9 @@ pub fn echo(
             Message::Checkpoint(sign(signer, genesis, liar, vote.body).into_inner())
         }
         Message::Suspect(suspect) => {
-            Message::Suspect(sign(signer, genesis, liar, suspect.body).into_inner())
+            // As a primary it would be believed.
+            let body = Suspect::resign(suspect.body.view);
+            Message::Suspect(sign(signer, genesis, liar, body).into_inner())
         }
         Message::Campaign(campaign) => {
             let body = ViewChange {

@@ -25,6 +25,7 @@ const FETCHING: u64 = 0x00fe_7c41_0000;
 const ONE_SHOTS: u64 = 0x0001_5407_0000;
 const LISTS: u64 = 0x0000_1157_0000;
 const CLOCKS: u64 = 0x0000_c10c_0000;
+const FULL_DISKS: u64 = 0x0000_f011_0000;
 
 /// In microseconds.
 const HOUR: u64 = 3_600_000_000;
@@ -305,6 +306,21 @@ impl Draft {
         if rng.one_in(2) {
             let at = rng.between(self.plan.heal_at / 4, self.plan.heal_at);
             self.fault(at, Fault::Scrub(machine));
+        }
+    }
+
+    /// Now and then disks are full for a while. Of its own randomness, so that worlds stay what they were.
+    pub fn full_disks(&mut self) {
+        let mut rng = Rng::new(self.plan.seed ^ FULL_DISKS);
+        if !rng.one_in(5) {
+            return;
+        }
+        for _ in 0..rng.between(1, 4) {
+            let machine = *rng.pick(&self.machines());
+            let at = rng.between(0, self.plan.heal_at);
+            let room = at + rng.between(1, 900) * MILLI;
+            self.fault(at, Fault::FillDisk(machine));
+            self.fault(room, Fault::MakeRoom(machine));
         }
     }
 

@@ -49,6 +49,7 @@ pub fn plan(seed: u64) -> Plan {
     if draft.plan.component.is_none() && draft.rng.one_in(4) {
         draft.short_suffix();
     }
+    draft.full_disks();
     draft.clocks();
     draft.client_rolled_out();
     draft.passes_on();

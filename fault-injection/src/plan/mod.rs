@@ -41,6 +41,10 @@ pub enum Fault {
     Rot(Machine),
     /// A row of the stored state of a machine is spoilt, and its driver finds that while it runs.
     Scrub(Machine),
+    /// The disk of a machine is full: what is on its way to it now still gets there, and nothing after it.
+    FillDisk(Machine),
+    /// It has room again.
+    MakeRoom(Machine),
     /// The power of all machines goes.
     Blackout,
     /// The power of a machine goes, later, in the middle of fetching a state: when so many pieces

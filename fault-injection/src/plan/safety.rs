@@ -38,6 +38,7 @@ pub fn plan(seed: u64) -> Plan {
         draft.short_suffix();
     }
     draft.rot();
+    draft.full_disks();
     draft.crashes_while_fetching();
     draft.clocks();
     draft.client_rolled_out();

@@ -177,7 +177,7 @@ impl Villain for HugeViews {
         }
         let view = self.view(lair);
         let message = match lair.rng.between(0, 4) {
-            0 => Message::Suspect(lair.sign(Suspect { view })),
+            0 => Message::Suspect(lair.sign(Suspect::resign(view))),
             1 => {
                 // Somebody's view change for another view stands in for one for this view.
                 let view = lair.own_view_after(view, 0);
@@ -198,8 +198,8 @@ impl Villain for HugeViews {
     }
 }
 
-/// Always asks for the next views, as one that waits in vain, suspects every primary, and sends
-/// along the oldest view changes of others that it has.
+/// Always asks for the next views, as one that waits in vain, suspects every primary, gives up views that
+/// are not its own or not yet, and sends along the oldest view changes of others that it has.
 ///
 /// It attacks the rules of who is followed: alone it must not move anybody, and what others asked
 /// for before they entered a view must not count any more (F9, F12 in schedules.md).
@@ -246,7 +246,10 @@ impl Villain for Agitator {
             return;
         }
         let entered = self.notes.entered();
-        let suspect = lair.sign(Suspect { view: entered });
+        // As a primary it would be believed: of this view, and at its time of one of its own.
+        let later = lair.own_view_after(entered, 1);
+        let given_up = if lair.rng.one_in(2) { entered } else { later };
+        let suspect = lair.sign(Suspect::resign(given_up));
         tell(&lair.some(), Message::Suspect(suspect), deeds);
         let view = View(entered.0 + lair.rng.between(1, 5));
         let head = self.notes.head(lair);

@@ -57,7 +57,7 @@ impl FutureFlooder {
                     stamp,
                 }))
             }
-            3 => Message::Suspect(lair.sign(Suspect { view })),
+            3 => Message::Suspect(lair.sign(Suspect::of(view))),
             4 | 5 => {
                 let (entered, view) = (view, view.next());
                 let stamp = self.stamps.next(lair);

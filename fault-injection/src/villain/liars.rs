@@ -158,7 +158,7 @@ impl Villain for Inventor {
     fn does(&mut self, lair: &mut Lair, action: Action, deeds: &mut Vec<Deed>) {
         match &action {
             Action::Send { message: Message::Commit(vote), .. } => {
-                let suspect = Suspect { view: vote.body.view };
+                let suspect = Suspect::of(vote.body.view);
                 Self::in_their_names(lair, &vote.body, Message::Commit, deeds);
                 Self::in_their_names(lair, &suspect, Message::Suspect, deeds);
             }

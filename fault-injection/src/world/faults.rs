@@ -40,6 +40,8 @@ impl<S: Subject> World<S> {
                     self.scrub(*machine)?;
                 }
             }
+            Fault::FillDisk(machine) => self.set_full(*machine, true)?,
+            Fault::MakeRoom(machine) => self.set_full(*machine, false)?,
             Fault::CrashFetching { machine, pieces, down } => {
                 self.ambushes.insert(*machine, (*pieces, *down));
             }
@@ -72,6 +74,20 @@ impl<S: Subject> World<S> {
             }
         }
         Ok(())
+    }
+
+    fn set_full(&mut self, machine: Machine, is_full: bool) -> Result<(), Violation> {
+        let node = &mut self.nodes[machine.index()];
+        if std::mem::replace(&mut node.is_full, is_full) == is_full {
+            return Ok(());
+        }
+        if is_full {
+            self.coverage.mark("disk full");
+        }
+        if self.nodes[machine.index()].core.is_none() {
+            return Ok(());
+        }
+        self.hand(machine, Event::DiskFull(is_full))
     }
 
     /// The driver of a replica that runs finds that the stored state is not what was written.
@@ -132,6 +148,9 @@ impl<S: Subject> World<S> {
             self.coverage.mark("transfer resumed after a crash");
             self.coverage.add("pieces found after a crash", pieces as u64);
         }
+        if self.nodes[machine.index()].is_full {
+            return self.hand(machine, Event::DiskFull(true));
+        }
         self.after_replica(machine, Vec::new())
     }
 
@@ -144,6 +163,7 @@ impl<S: Subject> World<S> {
         self.network.heal();
         self.ambushes.clear();
         for machine in self.plan.machines() {
+            self.set_full(machine, false)?;
             self.restart(machine)?;
         }
         Ok(())

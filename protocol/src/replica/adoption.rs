@@ -483,6 +483,7 @@ impl<A: Application> Replica<A> {
             | Event::Synced(_)
             | Event::Rows(..)
             | Event::Unreadable(_) => self.take_up(event),
+            Event::DiskFull(is_full) => self.disk_full = is_full,
         }
     }
 

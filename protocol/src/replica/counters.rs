@@ -111,6 +111,8 @@ counters! {
     suspicions,
     /// Primaries suspected since they are late with most of what they order.
     limping_primaries,
+    /// Views that this replica gave up as their primary, since its disk is full.
+    resignations,
     /// Campaigns begun for another view.
     campaigns,
     /// New views made as their primary.

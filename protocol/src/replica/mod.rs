@@ -159,6 +159,8 @@ pub enum Event {
     Rows(Mark, RowsView),
     /// The driver found that the stored state is not what was written.
     Unreadable(Unreadable),
+    /// Whether the disk is full, so that nothing more gets durable until it has room.
+    DiskFull(bool),
     /// The [deadline](Replica::deadline) has come, or some other time.
     Tick,
 }
@@ -294,6 +296,8 @@ pub struct Replica<A: Application> {
     /// Up to where stamps may be used, and the record that says so.
     stamps_reserved: u64,
     stamps_after: Mark,
+    /// Whether nothing gets durable any more, for want of room.
+    disk_full: bool,
     seeds_drawn: u64,
     evidence: Vec<Evidence>,
     counters: Counters,
@@ -361,6 +365,7 @@ where
             last_stamp,
             stamps_reserved,
             stamps_after,
+            disk_full,
             seeds_drawn,
             evidence,
             counters: _,
@@ -414,6 +419,7 @@ where
             .field("last_stamp", last_stamp)
             .field("stamps_reserved", stamps_reserved)
             .field("stamps_after", stamps_after)
+            .field("disk_full", disk_full)
             .field("seeds_drawn", seeds_drawn)
             .field("evidence", evidence)
             .finish_non_exhaustive()
@@ -470,9 +476,11 @@ impl<A: Application> Replica<A> {
             | Event::AskStatus { .. }
             | Event::AskEvidence { .. } => (0, true),
             Event::Synced(_) => (0, false),
-            Event::Peer { .. } | Event::Rows(..) | Event::Unreadable(_) | Event::Tick => {
-                (self.setup.tuning.turn_slots, false)
-            }
+            Event::Peer { .. }
+            | Event::Rows(..)
+            | Event::Unreadable(_)
+            | Event::DiskFull(_)
+            | Event::Tick => (self.setup.tuning.turn_slots, false),
         };
         let was_at_work = self.turn.begin(steps);
         if self.is_adopting() {
@@ -511,6 +519,7 @@ impl<A: Application> Replica<A> {
             }
             Event::Rows(mark, rows) => self.on_rows(mark, rows),
             Event::Unreadable(why) => self.distrust(&why),
+            Event::DiskFull(is_full) => self.on_disk_full(is_full),
             Event::Tick => self.on_tick(),
         }
     }

@@ -169,7 +169,7 @@ impl<A: Application> Replica<A> {
             return;
         }
         self.forget_settled();
-        while !self.pending.is_idle() && !self.is_full() && self.may_order() {
+        while !self.pending.is_idle() && !self.is_full() && !self.disk_full && self.may_order() {
             let Some(batch) = self.next_batch() else {
                 // What waits cannot be ordered now: looked at again after a while.
                 self.last_ordered = self.now.instant;
@@ -219,6 +219,7 @@ impl<A: Application> Replica<A> {
     pub(super) fn order_at(&self) -> Option<Instant> {
         let waits =
             self.leads() && !self.pending.is_idle() && !self.is_full() && !self.is_ahead_of_disk();
+        let waits = waits && !self.disk_full;
         let soon = self.last_ordered.after_ms(self.setup.tuning.batch_wait_ms);
         waits.then(|| if self.is_ahead_of_others() { self.lone_at() } else { soon })
     }

@@ -14,7 +14,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Record, Recovered, Replica, Target};
+use super::{Mark, Record, Recovered, Replica, Target};
 use crate::application::Application;
 use crate::codec::Canonical;
 use crate::id::{Instant, Life, ReplicaId, Slot};
@@ -82,6 +82,8 @@ pub struct Quarantine {
 #[derive(Clone, Debug)]
 pub(super) struct Office {
     standing: Standing,
+    /// The record that says so, if it was written in this life.
+    standing_after: Mark,
     /// The first life of each replica that was heard of, and the own one. Durable.
     lives: BTreeMap<ReplicaId, Life>,
     /// Which life of this replica each other one heard of first.
@@ -98,6 +100,7 @@ impl Default for Office {
     fn default() -> Self {
         Self {
             standing: Standing::Voter,
+            standing_after: Mark::NONE,
             lives: BTreeMap::new(),
             told: BTreeMap::new(),
             // At once.
@@ -116,6 +119,11 @@ impl<A: Application> Replica<A> {
     #[must_use]
     pub fn may_vote(&self) -> bool {
         self.office.standing == Standing::Voter && self.office.quarantine.is_none()
+    }
+
+    /// What must be on disk before anything leaves that counts.
+    pub(super) fn votes_after(&self) -> Mark {
+        self.office.standing_after
     }
 
     /// Whether it orders requests: as the primary of a view that goes on.
@@ -264,6 +272,7 @@ impl<A: Application> Replica<A> {
         // Every vote waits for what was appended before it.
         self.append(Record::Standing(standing));
         self.office.standing = standing;
+        self.office.standing_after = self.appended;
         if standing == Standing::Voter {
             self.resume();
         }

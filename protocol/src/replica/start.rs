@@ -170,6 +170,7 @@ impl<A: Application> Replica<A> {
             last_stamp: 0,
             stamps_reserved: 0,
             stamps_after: Mark::NONE,
+            disk_full: false,
             seeds_drawn: 0,
             evidence,
             counters: Counters::default(),

@@ -7,6 +7,7 @@
 mod kept_out;
 mod new_view;
 mod patience;
+mod resigning;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,6 +36,8 @@ const OFFERED_MAX: usize = 2;
 pub(super) enum Why {
     /// `f + 1` replicas suspect the primary.
     Suspected,
+    /// The primary has resigned.
+    Resigned,
     /// There is a proof against it.
     Proven,
     /// The own lock refutes the new view of this view.
@@ -142,9 +145,7 @@ impl<A: Application> Replica<A> {
 
     fn hear_suspect(&mut self, suspect: Signed<Suspect>) {
         let known = self.changing.suspects.get(&suspect.by);
-        if suspect.by != self.setup.id
-            && known.is_none_or(|known| known.body.view < suspect.body.view)
-        {
+        if suspect.by != self.setup.id && known.is_none_or(|known| known.body < suspect.body) {
             self.changing.suspects.insert(suspect.by, suspect);
         }
     }
@@ -319,6 +320,7 @@ impl<A: Application> Replica<A> {
             self.campaign_for(view, why);
         }
         self.note_waiting();
+        self.resign();
     }
 
     fn asks_above(&self) -> View {
@@ -355,7 +357,8 @@ impl<A: Application> Replica<A> {
             .filter(|view| self.lock_refutes(*view))
             .max()
             .map(|view| (next(view), Why::Refuted(view)));
-        [suspected, proven, refuted]
+        let resigned = self.resigned().map(|view| (next(view), Why::Resigned));
+        [suspected, resigned, proven, refuted]
             .into_iter()
             .flatten()
             .filter(|(view, _)| *view > above)
@@ -474,7 +477,7 @@ impl<A: Application> Replica<A> {
         let me = self.setup.id;
         let own = self.changing.suspects.get(&me).cloned();
         if let Some(suspect) = own.filter(|suspect| suspect.body.view >= self.entered) {
-            self.send(Target::Others, Message::Suspect(suspect));
+            self.send_suspect(suspect);
         }
         if let Some(campaign) = self.changing.campaign {
             self.changing.answered.clear();

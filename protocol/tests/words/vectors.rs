@@ -119,7 +119,7 @@ fn what_is_signed_and_hashed_never_changes() {
     let digests = StateDigests { application: Digest([4; 32]), sessions: Digest([5; 32]) };
     line(&mut text, "state", &genesis, &digests);
 
-    line(&mut text, "suspicion", &genesis, &Suspect { view: View(2) });
+    line(&mut text, "suspicion", &genesis, &Suspect::of(View(2)));
     let change = ViewChange {
         view: View(5),
         campaign: View(6),

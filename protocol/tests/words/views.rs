@@ -42,7 +42,7 @@ fn says<T: Canonical>(by: u8, body: T) -> Signed<T> {
 }
 
 fn suspect(by: u8) -> Signed<Suspect> {
-    says(by, Suspect { view: View(2) })
+    says(by, Suspect::of(View(2)))
 }
 
 /// By replica 1; 2 suspects the primary, too, and 2 and 3 asked before.
@@ -84,9 +84,9 @@ fn a_suspicion_names_a_view_that_can_be_and_its_signer() {
     for (view, expected) in
         [(View(0), "good"), (VIEW_MAX, "good"), (VIEW_MAX.next(), BEYOND), (View(u64::MAX), BEYOND)]
     {
-        assert_eq!(verdict(Message::Suspect(says(1, Suspect { view }))), expected, "{view}");
+        assert_eq!(verdict(Message::Suspect(says(1, Suspect::of(view)))), expected, "{view}");
     }
-    for (forged, expected) in forgeries(&suspect(2), Suspect { view: View(3) }, UNKNOWN_SIGNER) {
+    for (forged, expected) in forgeries(&suspect(2), Suspect::of(View(3)), UNKNOWN_SIGNER) {
         assert_eq!(verdict(Message::Suspect(forged)), expected);
     }
 }
@@ -224,7 +224,7 @@ fn a_campaign_brings_one_word_a_replica_and_proofs_that_hold() {
     let suspects = |suspects| Campaign { suspects, ..campaign() };
     let others = |others| Campaign { others, ..campaign() };
     let proof = |a, b| Campaign { proof: Some(Box::new(Evidence::Commits(a, b))), ..campaign() };
-    let far = says(2, Suspect { view: VIEW_MAX.next() });
+    let far = says(2, Suspect::of(VIEW_MAX.next()));
     let all = |from: fn(u8) -> Signed<ViewChange>| (0..4).map(from).collect::<Vec<_>>();
     let mut cases = vec![
         (campaign(), "good"),
@@ -232,7 +232,7 @@ fn a_campaign_brings_one_word_a_replica_and_proofs_that_hold() {
         (suspects((0..4).map(suspect).collect()), "good"),
         (suspects((0..5).map(suspect).collect()), TWO_SUSPICIONS),
         (suspects(vec![suspect(2), suspect(2)]), TWO_SUSPICIONS),
-        (suspects(vec![suspect(2), says(2, Suspect { view: View(3) })]), TWO_SUSPICIONS),
+        (suspects(vec![suspect(2), says(2, Suspect::of(View(3)))]), TWO_SUSPICIONS),
         (suspects(vec![suspect(1), far]), BEYOND),
         (others(all(|by| says(by, change()))), "good"),
         (others(vec![says(4, change())]), TWO_CHANGES),
@@ -247,7 +247,7 @@ fn a_campaign_brings_one_word_a_replica_and_proofs_that_hold() {
         (proof(vote(3, 1), vote(2, 2)), "evidence without a contradiction"),
         (proof(vote(3, 1), Signed { by: ReplicaId(3), ..vote(2, 2) }), BAD_SIGNATURE),
     ];
-    for (forged, expected) in forgeries(&suspect(3), Suspect { view: View(3) }, TWO_SUSPICIONS) {
+    for (forged, expected) in forgeries(&suspect(3), Suspect::of(View(3)), TWO_SUSPICIONS) {
         cases.push((suspects(vec![suspect(1), forged]), expected));
     }
     for (campaign, expected) in cases {

@@ -187,7 +187,7 @@ fn a_replica_that_forgot_its_lock_is_found_after_its_restart() {
 fn a_replica_that_forgot_its_view_is_found_after_its_restart() {
     let mut stage = Stage::new();
     assert!(stage.status(1, 5, 9, 1).is_empty());
-    let suspect = |stage: &Stage, view| Message::Suspect(stage.signed(1, Suspect { view }));
+    let suspect = |stage: &Stage, view| Message::Suspect(stage.signed(1, Suspect::of(view)));
     let late = suspect(&stage, View(4));
     assert!(stage.hears(1, late).is_empty(), "an older word may come later");
     stage.restart(1);

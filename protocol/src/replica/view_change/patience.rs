@@ -5,7 +5,8 @@ use crate::application::Application;
 use crate::id::{Instant, View};
 use crate::message::{Message, Suspect};
 use crate::quorum::Strength;
-use crate::replica::{Replica, Target};
+use crate::replica::{Action, Replica, Target};
+use crate::seal::Signed;
 
 /// How often patience may double.
 const PATIENCE_DOUBLINGS: u32 = 6;
@@ -276,8 +277,13 @@ impl<A: Application> Replica<A> {
     }
 
     fn has_suspected(&self) -> bool {
+        self.has_said(Suspect::of(self.entered))
+    }
+
+    /// Whether this replica has said this, or more.
+    pub(super) fn has_said(&self, suspect: Suspect) -> bool {
         let own = self.changing.suspects.get(&self.setup.id);
-        own.is_some_and(|suspect| suspect.body.view >= self.entered)
+        own.is_some_and(|own| own.body >= suspect)
     }
 
     fn suspect(&mut self) {
@@ -286,11 +292,21 @@ impl<A: Application> Replica<A> {
 
     /// Suspects a view, and with it all before it.
     pub(super) fn suspect_through(&mut self, view: View) {
-        let Some(suspect) = self.cast(Suspect { view }) else { return };
         self.counters.suspicions += 1;
+        self.say_suspect(Suspect::of(view));
+    }
+
+    pub(super) fn say_suspect(&mut self, suspect: Suspect) {
+        let Some(suspect) = self.cast(suspect) else { return };
         self.changing.suspects.insert(self.setup.id, suspect.clone());
-        self.send(Target::Others, Message::Suspect(suspect));
+        self.send_suspect(suspect);
         self.reconsider();
+    }
+
+    /// It rests on nothing but the right to vote: also a full disk, or a slow one, must not hold it back.
+    pub(super) fn send_suspect(&mut self, suspect: Signed<Suspect>) {
+        let (message, after) = (Message::Suspect(suspect), self.votes_after());
+        self.out.push(Action::Send { to: Target::Others, message, after });
     }
 
     fn wait_ms(&self) -> u64 {

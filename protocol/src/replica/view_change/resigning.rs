@@ -1,0 +1,39 @@
+//! A primary that cannot do its work says so.
+//!
+//! On a full disk no order becomes durable, so none leaves. The others would find that out by waiting as
+//! long as they wait for any primary, which is long where disks have been slow. So a primary whose disk
+//! is full resigns, and that word alone is a reason to leave its view: nobody but the primary can say it,
+//! and a liar that does gains no more than by silence. To suspect the own view is less than that: a primary
+//! whose strong requests do not commit does so, too, and it takes `f + 1` for others to follow.
+
+use crate::application::Application;
+use crate::id::View;
+use crate::message::Suspect;
+use crate::replica::Replica;
+
+impl<A: Application> Replica<A> {
+    pub(in crate::replica) fn on_disk_full(&mut self, is_full: bool) {
+        self.disk_full = is_full;
+        self.resign();
+    }
+
+    /// Gives up the view that goes on, or is asked for, where it would be this replica's and its disk is
+    /// full.
+    pub(super) fn resign(&mut self) {
+        let view = self.asks_above();
+        let is_own = view.primary(self.size.replicas()) == self.setup.id;
+        let word = Suspect::resign(view);
+        if self.disk_full && is_own && self.may_vote() && !self.has_said(word) {
+            self.counters.resignations += 1;
+            self.say_suspect(word);
+        }
+    }
+
+    /// The view that goes on, or is asked for, if its primary has given it up. A later one is none of its
+    /// business yet: a liar could lead everybody through all views.
+    pub(super) fn resigned(&self) -> Option<View> {
+        let view = self.asks_above();
+        let of_primary = self.changing.suspects.get(&view.primary(self.size.replicas()))?;
+        (of_primary.body == Suspect::resign(view)).then_some(view)
+    }
+}
