@@ -27,6 +27,7 @@ pub mod failover;
 pub mod faults;
 pub mod fleet;
 pub mod greedy;
+pub mod hangover;
 pub mod havoc;
 pub mod hostile;
 pub mod kill_all;

@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use elea_chaos::fleet::read_key;
 use elea_chaos::greedy::Greed;
 use elea_chaos::service::Terms;
-use elea_chaos::{failover, greedy, kill_all, large, run};
+use elea_chaos::{failover, greedy, hangover, kill_all, large, run};
 use elea_fault_injection::violation::Violation;
 use elea_protocol::cluster_file::ClusterFile;
 use serde_json::{Value as Json, json};
@@ -44,6 +44,15 @@ enum Command {
         /// How many replicas
         #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=31))]
         replicas: u8,
+        /// The program under test [default: `elea` beside this one]
+        #[arg(long)]
+        elea: Option<PathBuf>,
+    },
+    /// Let one thing after the other go wrong, and tell by how much longer answers take a second later
+    Hangover {
+        /// How often each
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+        rounds: u32,
         /// The program under test [default: `elea` beside this one]
         #[arg(long)]
         elea: Option<PathBuf>,
@@ -245,6 +254,10 @@ async fn obey(command: &Command) -> Result<Json, Violation> {
         Command::Failover { rounds, replicas, elea } => {
             let elea = program(elea.as_ref())?;
             failover::run(&failover::Order { elea, rounds: *rounds, replicas: *replicas }).await
+        }
+        Command::Hangover { rounds, elea } => {
+            let elea = program(elea.as_ref())?;
+            hangover::run(&hangover::Order { elea, rounds: *rounds }).await
         }
         Command::Fairness { cluster, key, greedy, beside } => {
             let text = std::fs::read_to_string(cluster);

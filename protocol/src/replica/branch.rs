@@ -116,8 +116,8 @@ impl Side {
 struct Asked {
     /// The end of what was asked for last; nothing where there is no credit for it.
     below: Option<Position>,
-    /// When to ask somebody else.
-    again: Instant,
+    /// When. How long that is waited for before somebody else is asked is looked up each time.
+    since: Instant,
     turn: usize,
 }
 
@@ -197,8 +197,9 @@ impl Branches {
         self.asked.clear();
     }
 
-    pub(super) fn next_fetch(&self) -> Option<Instant> {
-        self.asked.values().map(|asked| asked.again).min()
+    /// When that was asked for which is waited for longest.
+    pub(super) fn oldest_asked(&self) -> Option<Instant> {
+        self.asked.values().map(|asked| asked.since).min()
     }
 
     /// How often in a row somebody was asked for the next slots of a history and did not answer.
@@ -466,17 +467,23 @@ impl<A: Application> Replica<A> {
         (2 * self.branch_max() as u64).max(CREDIT_LEAST)
     }
 
+    /// When somebody else is asked for what does not come.
+    pub(super) fn branch_fetch_at(&self) -> Option<Instant> {
+        let wait = self.answer_wait_ms(&self.fetching.pace);
+        self.branches.oldest_asked().map(|since| since.after_ms(wait))
+    }
+
     /// Fetches what the wishes lack, and lets go of what nobody wishes for.
     pub(super) fn fetch_branches(&mut self, wishes: &[Wish]) {
         let now = self.now.instant;
         self.keep_trails(wishes);
         let most = self.credit_max();
+        let wait = self.answer_wait_ms(&self.fetching.pace);
         let mut asks = Vec::new();
         let mut open = BTreeMap::new();
         let mut is_late = false;
         for wish in wishes {
             let Reach::Lacks(below) = self.reach(wish.end) else { continue };
-            let again = now.after_ms(self.answer_wait_ms(&self.fetching.pace));
             let known = self.branches.asked.remove(&wish.end);
             let credit = wish.word.map(|id| &mut self.peers.entry(id).or_default().credit);
             if credit.is_some_and(|credit| !credit.is_left(now, most)) {
@@ -484,13 +491,13 @@ impl<A: Application> Replica<A> {
                 let is_new = known.as_ref().is_none_or(|asked| asked.below.is_some());
                 self.counters.branches_over_credit += u64::from(is_new);
                 let turn = known.map_or(0, |asked| asked.turn);
-                open.insert(wish.end, Asked { below: None, again, turn });
+                open.insert(wish.end, Asked { below: None, since: now, turn });
                 continue;
             }
             let turn = match known {
                 // It came nearer: go on with who helped.
                 Some(asked) if asked.below != Some(below) => asked.turn,
-                Some(asked) if asked.again > now => {
+                Some(asked) if asked.since.after_ms(wait) > now => {
                     open.insert(wish.end, asked);
                     continue;
                 }
@@ -501,7 +508,7 @@ impl<A: Application> Replica<A> {
                 None => 0,
             };
             asks.push((self.holder(wish, turn), below));
-            open.insert(wish.end, Asked { below: Some(below), again, turn });
+            open.insert(wish.end, Asked { below: Some(below), since: now, turn });
         }
         self.branches.asked = open;
         if is_late {

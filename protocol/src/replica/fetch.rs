@@ -33,9 +33,10 @@ const FILL_QUIETLY: usize = 8;
 /// Where the asking stands.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Fetching {
-    /// When to ask for slots; none while nothing is known to be missing.
-    slots_at: Option<Instant>,
-    /// Whom to ask next: counts through the candidates.
+    /// Since when slots are known to be missing, or when they were asked for last. How long that is waited
+    /// for is looked up each time: a line may be faster by now than it was.
+    slots_since: Option<Instant>,
+    /// Whom to ask next: counts through the candidates. Nobody was asked yet while it is 0.
     slots_turn: usize,
     /// For which slot of which view requests were asked for last, when, and whose turn it was.
     requests_for: (View, Slot),
@@ -49,7 +50,7 @@ pub(super) struct Fetching {
 impl Fetching {
     /// Whether slots of the own history are known to be missing.
     pub(super) fn asks_for_slots(&self) -> bool {
-        self.slots_at.is_some()
+        self.slots_since.is_some()
     }
 
     /// Whether a long stretch of old slots is being executed.
@@ -99,11 +100,19 @@ impl<A: Application> Replica<A> {
 
     /// Something shows that slots are missing. Mostly they are on their way.
     pub(super) fn note_behind(&mut self) {
-        if self.fetching.slots_at.is_none() {
-            let grace = self.setup.tuning.fetch_grace_ms;
-            self.fetching.slots_at = Some(self.now.instant.after_ms(grace));
+        if self.fetching.slots_since.is_none() {
+            self.fetching.slots_since = Some(self.now.instant);
             self.fetching.slots_turn = 0;
         }
+    }
+
+    /// When to ask for slots; `None` while nothing is known to be missing.
+    fn slots_at(&self) -> Option<Instant> {
+        let wait = match self.fetching.slots_turn {
+            0 => self.setup.tuning.fetch_grace_ms,
+            _ => self.answer_wait_ms(&self.fetching.pace),
+        };
+        self.fetching.slots_since.map(|since| since.after_ms(wait))
     }
 
     fn lacks_slots(&self) -> bool {
@@ -127,7 +136,7 @@ impl<A: Application> Replica<A> {
                 self.fetching.requests_asked.after_ms(self.answer_wait_ms(&self.fetching.pace));
             if self.fetching.requests_for == (self.entered, slot) { retry } else { grace }
         });
-        [requests, self.fetching.slots_at].into_iter().flatten().min()
+        [requests, self.slots_at()].into_iter().flatten().min()
     }
 
     pub(super) fn fetch_missing(&mut self) {
@@ -135,11 +144,11 @@ impl<A: Application> Replica<A> {
         if !self.ahead.is_empty() && !self.ahead.contains_key(&self.history.head().slot.next()) {
             self.note_behind();
         }
-        if self.fetching.slots_at.is_some_and(|at| at <= now) {
+        if self.slots_at().is_some_and(|at| at <= now) {
             if self.lacks_slots() {
                 self.fetch_slots();
             } else {
-                self.fetching.slots_at = None;
+                self.fetching.slots_since = None;
             }
         }
         let due = self.fetch_at().is_some_and(|at| at <= now);
@@ -168,8 +177,7 @@ impl<A: Application> Replica<A> {
         if self.fetching.slots_turn > 0 {
             self.fetching.pace.missed();
         }
-        let retry = self.answer_wait_ms(&self.fetching.pace);
-        self.fetching.slots_at = Some(self.now.instant.after_ms(retry));
+        self.fetching.slots_since = Some(self.now.instant);
         let to = self.candidate(self.fetching.slots_turn);
         self.fetching.slots_turn += 1;
         self.counters.slot_fetches += 1;
@@ -334,10 +342,9 @@ impl<A: Application> Replica<A> {
         }
         if self.lacks_slots() {
             // It was of use: go on with the same peer, and without waiting.
-            let next = self.next_slots_fetch_to(from);
-            self.fetching.slots_at = Some(next);
+            self.fetch_slots_from(from);
         } else {
-            self.fetching.slots_at = None;
+            self.fetching.slots_since = None;
         }
     }
 
@@ -356,12 +363,12 @@ impl<A: Application> Replica<A> {
         }
     }
 
-    fn next_slots_fetch_to(&mut self, to: ReplicaId) -> Instant {
+    fn fetch_slots_from(&mut self, to: ReplicaId) {
         self.counters.slot_fetches += 1;
         self.ask(Some(to), Wanted::Slots { from: self.history.head().slot.next() });
         // Should this one not come, that is a miss.
         self.fetching.slots_turn = 1;
-        self.now.instant.after_ms(self.answer_wait_ms(&self.fetching.pace))
+        self.fetching.slots_since = Some(self.now.instant);
     }
 
     /// Accepts slots that follow the head: under a certificate of the entered view where their

@@ -578,7 +578,7 @@ impl<A: Application> Replica<A> {
             self.forward_at(),
             self.fetch_at(),
             self.change_at(),
-            self.branches.next_fetch(),
+            self.branch_fetch_at(),
             self.transfer_at(),
             self.enrol_at(),
         ]

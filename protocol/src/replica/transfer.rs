@@ -90,7 +90,7 @@ pub(super) struct Transfer<R> {
     application: Option<R>,
     /// Whether the disk knows of it.
     recorded: bool,
-    /// Pieces asked for: of whom, and until when they should be here.
+    /// Pieces asked for: of whom, and when.
     asked: BTreeMap<StatePart, (ReplicaId, Instant)>,
     /// How many may be, and how long they take.
     window: usize,
@@ -466,8 +466,6 @@ impl<A: Application> Replica<A> {
     /// Asks for as many pieces as may be under way.
     fn ask_for_state(&mut self) {
         let now = self.now.instant;
-        let pace = self.transfer.as_ref().map(|transfer| &transfer.pace);
-        let until = now.after_ms(pace.map_or(0, |pace| self.answer_wait_ms(pace)));
         let me = self.setup.id;
         let size = self.size;
         loop {
@@ -478,7 +476,7 @@ impl<A: Application> Replica<A> {
             let Some(part) = transfer.next_part() else { return };
             let others = size.members().filter(|id| *id != me);
             let Some(to) = transfer.candidate(others) else { return };
-            transfer.asked.insert(part, (to, until));
+            transfer.asked.insert(part, (to, now));
             transfer.pace.asks(to, now);
             let at = transfer.proof.position();
             self.ask(Some(to), Wanted::State { at, part });
@@ -555,7 +553,8 @@ impl<A: Application> Replica<A> {
     /// When to ask again for a piece that does not come, or for the next one.
     pub(super) fn transfer_at(&self) -> Option<Instant> {
         let transfer = self.transfer.as_ref()?;
-        let retry = transfer.asked.values().map(|(_, until)| *until).min();
+        let wait = self.answer_wait_ms(&transfer.pace);
+        let retry = transfer.asked.values().map(|(_, since)| since.after_ms(wait)).min();
         let next = || transfer.next_part().map(|_| transfer.not_before);
         let may_ask =
             transfer.asked.len() < transfer.window && transfer.not_before > self.now.instant;
@@ -574,11 +573,14 @@ impl<A: Application> Replica<A> {
         self.begin_repair();
         let now = self.now.instant;
         let retry = self.fetch_wait_ms();
+        let pace = self.transfer.as_ref().map(|transfer| &transfer.pace);
+        let wait = pace.map_or(0, |pace| self.answer_wait_ms(pace));
         let Some(transfer) = &mut self.transfer else { return };
         if transfer.whole.is_some() {
             return;
         }
-        let late: Vec<_> = transfer.asked.extract_if(.., |_, (_, until)| *until <= now).collect();
+        let is_late = |since: &Instant| since.after_ms(wait) <= now;
+        let late: Vec<_> = transfer.asked.extract_if(.., |_, (_, since)| is_late(since)).collect();
         for (_, (of, _)) in &late {
             transfer.blame(*of, 1);
         }

@@ -16,7 +16,8 @@ use crate::replica::Replica;
 use crate::replica::branch::{Footing, Path};
 use crate::seal::Signed;
 
-/// How often the wait before others' doubts are shared may double: without an end, in effect.
+/// How often the wait before others' doubts are shared may double, which is as long as for a primary at
+/// first: without an end, in effect.
 const DOUBLINGS: u32 = 30;
 
 /// What is known of views that somebody is kept out of.
@@ -64,13 +65,14 @@ impl<A: Application> Replica<A> {
     fn kept_out_at(&self) -> Option<Instant> {
         let (view, since) = self.changing.kept_out.of?;
         let is_told = self.suspects().is_some_and(|told| told >= view);
-        (!is_told).then(|| since.after_ms(self.setup.tuning.request_timeout_ms))
+        (!is_told).then(|| since.after_ms(self.order_wait_ms()))
     }
 
     fn doubted_at(&self) -> Option<Instant> {
         let doublings = self.changing.kept_out.shared.min(DOUBLINGS);
         let since = self.changing.kept_out.doubted_since?;
-        Some(since.after_ms(self.setup.tuning.request_timeout_ms << doublings))
+        let doubled = self.order_wait_ms().saturating_mul(1 << doublings);
+        Some(since.after_ms(doubled))
     }
 
     /// When something here is due.
