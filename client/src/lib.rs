@@ -16,9 +16,9 @@
 //! # }
 //! ```
 //!
-//! A [`Client`] is cheap to clone and may be used from many tasks at once; operations that wait at
-//! the same time are signed together. Dropping a future gives up the answer and nothing else: an
-//! operation that was sent is executed all the same.
+//! A [`Client`] is cheap to clone and may be used from many tasks at once; operations of one level
+//! that wait at the same time are signed together. Dropping a future gives up the answer and nothing
+//! else: an operation that was sent is executed all the same.
 //!
 //! One task owns the sessions ([`elea_protocol::client`] decides, this crate carries out), and one
 //! task for each replica keeps a connection up. Which sessions are used, and what the files beside
