@@ -110,6 +110,8 @@ pub struct Disk {
     written: Mark,
     synced: Mark,
     syncing: Option<Mark>,
+    /// Whether the replica was an observer already before the last sync.
+    was_observer: bool,
 }
 
 fn broken(who: ReplicaId, what: impl std::fmt::Display) -> Violation {
@@ -339,6 +341,12 @@ impl Disk {
         self.contents.incoming.as_ref().map(State::at)
     }
 
+    /// Whether the replica was an observer before the last sync, or before it was started.
+    #[must_use]
+    pub fn was_observer(&self) -> bool {
+        self.was_observer
+    }
+
     /// What the replica may do, by what is on its disk.
     #[must_use]
     pub fn standing(&self) -> Standing {
@@ -379,6 +387,7 @@ impl Disk {
     /// A record does not decode, or contradicts those before it.
     pub fn finish_sync(&mut self, who: ReplicaId) -> Result<Synced, Violation> {
         let up_to = self.syncing.take().unwrap_or(self.synced);
+        self.was_observer = self.standing() == Standing::Observer;
         let mut length = 0;
         let mut marks = Vec::new();
         while let Some((mark, bytes)) = self.unsynced.pop_front_if(|(mark, _)| *mark <= up_to) {
@@ -435,6 +444,7 @@ impl Disk {
         }
         let tail = std::mem::take(&mut self.tail);
         let (left, _) = self.replay(who, &tail[..bytes])?;
+        self.was_observer = self.standing() == Standing::Observer;
         self.unsynced.clear();
         (self.written, self.synced, self.syncing) = (Mark::NONE, Mark::NONE, None);
         Ok(Loss { records: count - kept, is_torn: left > 0 })

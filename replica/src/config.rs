@@ -104,8 +104,6 @@ pub enum RunError {
     #[error("the replica stopped on an internal error ({0}): restart it, and please report this")]
     Panicked(String),
     /// The disk did not answer while the replica was stopping.
-    #[error(
-        "the store did not finish writing within {0} ms: check the disk; what was answered before is safe"
-    )]
-    StopTimeout(u64),
+    #[error("the store does not finish writing: check the disk; what was answered before is safe")]
+    StopTimeout,
 }

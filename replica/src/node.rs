@@ -28,7 +28,7 @@ use crate::clients::Clients;
 use crate::clock::Clock;
 use crate::config::{Config, RunError};
 use crate::core_thread::{self, Router};
-use crate::counters::Counters;
+use crate::counters::{Counter, Counters};
 use crate::descriptors::Descriptors;
 use crate::doubles::Doubles;
 use crate::first_start;
@@ -45,6 +45,9 @@ use crate::verified_cache::VerifiedCache;
 
 /// How long a stop waits for the state of the head to be certified.
 const SETTLE: Duration = Duration::from_secs(1);
+
+/// So many times as long as for any other step of a stop the store is waited for while it writes nothing.
+const STORE_STEPS: u32 = 6;
 
 /// Runs a replica until `shutdown` comes or it cannot go on.
 ///
@@ -318,9 +321,8 @@ impl Node {
         self.shell.no_more.cancel();
         self.shell.inbox.close();
         self.scrub_end = None;
-        let quiet = self.core.ended(step).await
-            && self.store.ended(step).await
-            && self.scrub.ended(step).await;
+        let quiet =
+            self.core.ended(step).await && self.written(step).await && self.scrub.ended(step).await;
         // Now nothing new can be said, and what was said is in the connections' queues.
         self.shell.stopping.cancel();
         if timeout(step, &mut self.listener).await.is_err() {
@@ -334,13 +336,28 @@ impl Node {
         tracing::info!(replica = %me, "stopped");
         match failure {
             Some(error) => Err(error),
-            None if !quiet => Err(RunError::StopTimeout(self.shell.limits.stop_timeout_ms)),
+            None if !quiet => Err(RunError::StopTimeout),
             None => Ok(()),
         }
     }
 }
 
 impl Node {
+    /// Waits until the store has written what was queued, for as long as it writes anything: a disk may be
+    /// slow. One group may have to wait for a dozen syncs of the store's own.
+    async fn written(&mut self, step: Duration) -> bool {
+        let groups = |node: &Self| node.shell.counters.get(Counter::StoreCommits);
+        loop {
+            let before = groups(self);
+            if self.store.ended(step * STORE_STEPS).await {
+                return true;
+            }
+            if groups(self) == before {
+                return false;
+            }
+        }
+    }
+
     /// Waits until all that is final is in a stable state, if that is to be expected.
     async fn settle(&self) {
         let enough =

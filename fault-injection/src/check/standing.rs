@@ -27,7 +27,8 @@ pub fn message_leaves(
         // What it began in its first life may come back to it, and go on from there.
         Message::NewView(new_view) => new_view.by == who && !has_lost,
         Message::Enrolled(word) => {
-            let is_observer = disk.standing() == Standing::Observer;
+            // What it said before it knew leaves with the record that says so, at the latest.
+            let is_observer = disk.was_observer();
             return demand(word.by != who || !is_observer, "standing", || {
                 format!("{who} is an observer and vouches for {}", word.body.replica)
             });

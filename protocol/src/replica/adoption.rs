@@ -214,6 +214,10 @@ impl<A: Application> Replica<A> {
         }
         let lock = self.lock_on(path, new_view.as_ref(), whole.as_ref().map(|w| &w.proof.cover));
         self.record_adoption(new_view.clone(), path, &orphans, lock.clone(), &whole);
+        // A state is put in place under the own history, which the lock goes on from. Its slots are fetched
+        // again.
+        let rank = lock.as_ref().map(CommitCertificate::rank);
+        let stays = new_view.is_none() && self.lock.as_ref().map(CommitCertificate::rank) > rank;
 
         let abandoned = self.history.head().slot.since(kept);
         self.counters.slots_undone += abandoned;
@@ -226,8 +230,10 @@ impl<A: Application> Replica<A> {
         if let Some(new_view) = new_view {
             self.begin_view(new_view, path.top());
         }
-        self.lock = lock;
-        self.lock_aside = false;
+        if !stays {
+            self.lock = lock;
+        }
+        self.lock_aside = stays;
         if abandoned > 0 || unseen {
             // What was in the way of older orphans may be gone.
             self.pending.orphans_mut().unpark_all();

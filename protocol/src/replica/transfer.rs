@@ -378,7 +378,12 @@ impl<A: Application> Replica<A> {
 
     pub(super) fn serve_state(&mut self, to: ReplicaId, at: Position, part: StatePart) -> usize {
         let now = self.now.instant;
-        let Some(served) = self.served.iter_mut().find(|served| served.taken.at == at) else {
+        if let Some(served) = self.served.iter_mut().find(|served| served.taken.at == at) {
+            served.asked = Some(now);
+        }
+        // Also one that is not stable here: who asks has the certificate, and nobody else may be left who had.
+        let kept = self.served.iter().map(|served| &served.taken);
+        let Some(taken) = kept.chain(self.taken.values()).find(|taken| taken.at == at) else {
             // Say what there is instead.
             if let Some(proof) = self.stable.clone().filter(|proof| proof.slot() > at.slot) {
                 let branch = Branch { head: at, slots: Vec::new(), stable: Some(Box::new(proof)) };
@@ -386,9 +391,7 @@ impl<A: Application> Replica<A> {
             }
             return usize::try_from(BUDGET_LEAST).unwrap_or(usize::MAX);
         };
-        served.asked = Some(now);
-        let taken = &served.taken;
-        let of = taken.pieces(part);
+        let (of, digests) = (taken.pieces(part), taken.digests);
         let Some(bytes) = taken.piece(part) else {
             if matches!(part, StatePart::Application(index) if index < of) {
                 // What cannot be given to others is no state to stand on.
@@ -398,7 +401,7 @@ impl<A: Application> Replica<A> {
         };
         let size = bytes.len();
         self.counters.chunks_served += 1;
-        let chunk = StateChunk { at, digests: taken.digests, part, of, bytes };
+        let chunk = StateChunk { at, digests, part, of, bytes };
         self.send_at_once(Target::One(to), Message::State(chunk));
         size
     }
