@@ -20,7 +20,7 @@ impl<A: Application> Replica<A> {
     /// Gives up the view that goes on, or is asked for, where it would be this replica's and its disk is
     /// full.
     pub(super) fn resign(&mut self) {
-        let view = self.asks_above();
+        let Some(view) = self.may_be_given_up() else { return };
         let is_own = view.primary(self.size.replicas()) == self.setup.id;
         let word = Suspect::resign(view);
         if self.disk_full && is_own && self.may_vote() && !self.has_said(word) {
@@ -32,8 +32,16 @@ impl<A: Application> Replica<A> {
     /// The view that goes on, or is asked for, if its primary has given it up. A later one is none of its
     /// business yet: a liar could lead everybody through all views.
     pub(super) fn resigned(&self) -> Option<View> {
-        let view = self.asks_above();
+        let view = self.may_be_given_up()?;
         let of_primary = self.changing.suspects.get(&view.primary(self.size.replicas()))?;
         (of_primary.body == Suspect::resign(view)).then_some(view)
+    }
+
+    /// The view that goes on, or is asked for, until all have had their turn: where all disks are full,
+    /// views would follow each other as fast as messages go.
+    fn may_be_given_up(&self) -> Option<View> {
+        let view = self.asks_above();
+        let turns = view.0.saturating_sub(self.entered.0);
+        (turns < u64::from(self.size.replicas())).then_some(view)
     }
 }
