@@ -188,11 +188,13 @@ fn what_is_small_goes_between_the_pieces_of_what_is_large() {
         }
         wait_for(&cluster, 0, |status| status.head.slot >= Slot(2)).await;
         let mut peer = Wire::peer(&cluster, 0, 1).await;
+        // Before its first word the connection may not be in use yet, and answers would go nowhere.
+        assert!(matches!(peer.next().await, Some(ToClient::Peer(_))));
         peer.send(&fetch(&cluster, 1, Wanted::Slots { from: Slot(1) })).await;
         peer.send(&fetch(&cluster, 2, Wanted::Clients)).await;
         // An old one shows that those before it were answered. Until then nothing is read here.
         peer.send(&fetch(&cluster, 1, Wanted::Clients)).await;
-        wait_for(&cluster, 0, |status| counted(status, "stale_stamp") == 1).await;
+        wait_for(&cluster, 0, |status| counted(status, "stale_stamp") >= 1).await;
         let mut parts = Parts::default();
         let mut list_came = false;
         loop {
