@@ -40,6 +40,8 @@ mod proxy;
 mod receipts;
 #[path = "process/settings.rs"]
 mod settings;
+#[path = "process/slow_disk.rs"]
+mod slow_disk;
 #[path = "process/slow_line.rs"]
 mod slow_line;
 #[path = "process/standing.rs"]

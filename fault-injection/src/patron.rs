@@ -103,6 +103,8 @@ pub struct Patron {
     tickets: u64,
     roots: VerifiedRoots,
     rng: Rng,
+    /// Of the bits that tell its sessions apart.
+    random_max: u64,
     /// What it counted.
     pub coverage: Coverage,
     /// Readable words about what it was told, newest last; for scripted traces.
@@ -146,6 +148,8 @@ impl Patron {
             tickets: 0,
             roots: VerifiedRoots::default(),
             rng,
+            // Short words serve where nobody else has the key.
+            random_max: planned.key_of.map_or(u16::MAX.into(), |_| u32::MAX.into()),
             coverage: Coverage::default(),
             told: Vec::new(),
         };
@@ -169,7 +173,7 @@ impl Patron {
     /// A session in the generation that begins at `opening`.
     fn open_session_in(&mut self, opening: SessionId) {
         let session = loop {
-            let random = u32::try_from(self.rng.between(0, u64::from(u16::MAX))).expect("16 bits");
+            let random = u32::try_from(self.rng.between(0, self.random_max)).expect("32 bits");
             let session = opening.told_apart_by(random);
             if self.sessions.iter().all(|known| known.session() != session) {
                 break session;

@@ -9,6 +9,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use elea_chaos::clock::{Clocks, Setting};
+use elea_chaos::slow_sync::SlowSync;
 use elea_protocol::cluster_file::ClusterFile;
 use elea_protocol::id::ReplicaId;
 use rand::RngExt as _;
@@ -18,6 +19,9 @@ use tempfile::TempDir;
 
 /// How long anything may take before a test gives it up. Machines that run tests are busy.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Where in a town's folder that is which makes its disks slow.
+const DISKS: &str = "slow-sync";
 
 /// What a command answered.
 #[derive(Debug)]
@@ -241,6 +245,21 @@ impl Town {
         clocks.set(ReplicaId(id), &setting).expect("a file can be written");
     }
 
+    /// The same as [`Self::new`], with disks that can be slow. `None` where they cannot.
+    pub fn with_slow_disks(count: u8) -> Option<Self> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let can = SlowSync::build(folder.path().to_owned());
+        can.ok()?;
+        let build =
+            |town: &Self| drop(SlowSync::build(town.path(DISKS)).expect("it could be built"));
+        Some(Self::prepared(count, build))
+    }
+
+    /// How slow the disks are.
+    pub fn disks(&self) -> Option<SlowSync> {
+        SlowSync::built_in(self.path(DISKS))
+    }
+
     /// Starts a replica and does not wait until it is ready.
     pub fn launch(&mut self, id: u8) {
         self.spawn(id);
@@ -253,6 +272,9 @@ impl Town {
         command.arg("--key").arg(path("key")).arg("--data").arg(path("data"));
         if let Some(clocks) = self.clocks().filter(|clocks| clocks.file(ReplicaId(id)).exists()) {
             command.envs(clocks.environment(ReplicaId(id)));
+        }
+        if let Some(disks) = self.disks() {
+            command.envs(disks.environment(ReplicaId(id)));
         }
         let process = Process::start(command.args(self.words), &path("log"));
         self.replicas[usize::from(id)] = Some(process);

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use elea_client::{Client, Strong, Weak};
 use elea_fault_injection::violation::{Violation, demand};
 use elea_kv::Put;
-use elea_protocol::id::ReplicaId;
 use serde_json::{Value as Json, json};
 
 use crate::fleet::{Fleet, Plan, harness};
@@ -35,18 +34,8 @@ pub struct Order {
 /// # Errors
 /// A write is never answered, or a replica does not come back.
 pub async fn run(order: &Order) -> Result<Json, Violation> {
-    let plan = Plan {
-        elea: order.elea.clone(),
-        replicas: order.replicas,
-        clients: 1,
-        in_namespaces: false,
-        is_large: false,
-        has_hostile: false,
-        strangers: 0,
-    };
-    let mut fleet = Fleet::new(&plan).await?;
-    let ids: Vec<ReplicaId> = fleet.ids().collect();
-    fleet.start(&ids).await?;
+    let plan = Plan::plain(&order.elea, order.replicas, 1);
+    let mut fleet = Fleet::started(&plan).await?;
     let client = workload::client(&fleet, 0).await?.with_timeout(Duration::from_secs(30));
     let (mut weak, mut strong, mut usual) = (Vec::new(), Vec::new(), Vec::new());
     let mut views = 0;

@@ -55,6 +55,22 @@ pub struct Plan {
     pub is_large: bool,
 }
 
+impl Plan {
+    /// So many replicas of this program and so many clients, and nothing else.
+    #[must_use]
+    pub fn plain(elea: &Path, replicas: u8, clients: usize) -> Self {
+        Self {
+            elea: elea.to_owned(),
+            replicas,
+            clients,
+            strangers: 0,
+            has_hostile: false,
+            in_namespaces: false,
+            is_large: false,
+        }
+    }
+}
+
 /// One replica.
 struct Replica {
     child: Option<Child>,
@@ -174,6 +190,17 @@ impl Fleet {
             fs::write(fleet.path(&format!("cluster-of-{}.toml", id.0)), own)
                 .map_err(harness("a cluster file"))?;
         }
+        Ok(fleet)
+    }
+
+    /// The same with all replicas running.
+    ///
+    /// # Errors
+    /// As [`Self::new`], or one does not start.
+    pub async fn started(plan: &Plan) -> Result<Self, Violation> {
+        let mut fleet = Self::new(plan).await?;
+        let ids: Vec<ReplicaId> = fleet.ids().collect();
+        fleet.start(&ids).await?;
         Ok(fleet)
     }
 

@@ -74,18 +74,8 @@ pub struct Order {
 /// # Errors
 /// A replica does not start, or writes are not answered in peace.
 pub async fn run(order: &Order) -> Result<Json, Violation> {
-    let plan = Plan {
-        elea: order.elea.clone(),
-        replicas: 4,
-        clients: 2,
-        in_namespaces: false,
-        is_large: false,
-        has_hostile: false,
-        strangers: 0,
-    };
-    let mut fleet = Fleet::new(&plan).await?;
-    let ids: Vec<ReplicaId> = fleet.ids().collect();
-    fleet.start(&ids).await?;
+    let plan = Plan::plain(&order.elea, 4, 2);
+    let mut fleet = Fleet::started(&plan).await?;
     let patient = Duration::from_secs(60);
     let client = workload::client(&fleet, 0).await?.with_timeout(patient);
     let other = workload::client(&fleet, 1).await?.with_timeout(patient);

@@ -57,15 +57,7 @@ struct Counts {
 /// The first broken promise.
 pub async fn run(order: &Order) -> Result<Json, Violation> {
     let mut rng = Rng::new(order.seed);
-    let plan = Plan {
-        elea: order.elea.clone(),
-        replicas: order.replicas,
-        clients: WRITERS + 1,
-        strangers: 0,
-        has_hostile: false,
-        in_namespaces: false,
-        is_large: false,
-    };
+    let plan = Plan::plain(&order.elea, order.replicas, WRITERS + 1);
     let mut fleet = Fleet::new(&plan).await?;
     let done = rounds(order, &mut fleet, &mut rng).await;
     if done.is_err() {

@@ -130,18 +130,8 @@ fn tell(what: &str) {
 }
 
 async fn fleet(order: &Order) -> Result<(Fleet, Client), Violation> {
-    let plan = Plan {
-        elea: order.elea.clone(),
-        replicas: 4,
-        clients: 2,
-        strangers: 0,
-        has_hostile: false,
-        in_namespaces: false,
-        is_large: true,
-    };
-    let mut fleet = Fleet::new(&plan).await?;
-    let ids: Vec<ReplicaId> = fleet.ids().collect();
-    fleet.start(&ids).await?;
+    let plan = Plan { is_large: true, ..Plan::plain(&order.elea, 4, 2) };
+    let fleet = Fleet::started(&plan).await?;
     let client = workload::client(&fleet, 0).await?.with_timeout(PATIENCE);
     Ok((fleet, client))
 }

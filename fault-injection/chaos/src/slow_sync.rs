@@ -46,6 +46,19 @@ impl SlowSync {
         Err(io::Error::other(format!("the C compiler: {}", why.trim())))
     }
 
+    /// The one that was built into this folder, if one was.
+    #[must_use]
+    pub fn built_in(folder: PathBuf) -> Option<Self> {
+        let slow = Self { folder };
+        slow.library().exists().then_some(slow)
+    }
+
+    /// What a replica's process has to find in its environment, where nothing else is loaded.
+    #[must_use]
+    pub fn environment(&self, id: ReplicaId) -> [(&'static str, PathBuf); 2] {
+        [(VARIABLE, self.file(id)), ("LD_PRELOAD", self.library())]
+    }
+
     /// To be loaded by processes.
     #[must_use]
     pub fn library(&self) -> PathBuf {
@@ -86,7 +99,7 @@ mod tests {
     fn sync(slow: &SlowSync, id: ReplicaId, path: &Path) -> Duration {
         let begin = Instant::now();
         let mut command = Command::new("sync");
-        command.arg(path).env("LD_PRELOAD", slow.library()).env(VARIABLE, slow.file(id));
+        command.arg(path).envs(slow.environment(id));
         assert!(command.status().expect("a process").success());
         begin.elapsed()
     }
@@ -94,11 +107,14 @@ mod tests {
     #[test]
     fn a_sync_takes_as_long_as_the_file_says_at_that_time() {
         let folder = tempfile::tempdir().expect("a folder");
-        let slow = match SlowSync::build(folder.path().join("library")) {
+        let library = folder.path().join("library");
+        assert!(SlowSync::built_in(library.clone()).is_none());
+        let slow = match SlowSync::build(library.clone()) {
             Ok(slow) => slow,
             Err(why) if why.to_string().starts_with("no C compiler") => return,
             Err(why) => panic!("{why}"),
         };
+        let slow = SlowSync::built_in(library).unwrap_or(slow);
         let (one, other) = (ReplicaId(1), ReplicaId(2));
         let path = folder.path().join("file");
         fs::write(&path, "text").expect("written");

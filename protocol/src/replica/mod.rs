@@ -43,6 +43,7 @@ mod execution;
 mod fetch;
 mod invariant;
 mod merge;
+mod offers;
 mod ordering;
 mod orphans;
 mod pacing;
