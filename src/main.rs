@@ -4,6 +4,8 @@ mod children;
 mod cli;
 mod cluster;
 mod commands;
+#[cfg(test)]
+mod documents;
 mod failure;
 mod files;
 mod liar;
