@@ -43,7 +43,6 @@ mod execution;
 mod fetch;
 mod invariant;
 mod merge;
-mod offers;
 mod ordering;
 mod orphans;
 mod pacing;

@@ -9,7 +9,7 @@
 //! [`Tuning::transfer_bytes_per_ms`](crate::tuning::Tuning). Every piece goes to the disk when it
 //! comes, so that a crash costs none. Who sends a piece that is not of the certified state lies, or
 //! its disk does: the count is shown by its name. Who does that, or does not answer, is asked after
-//! the others. Where nothing comes any more, another state is fetched that somebody offers ([`Offers`]).
+//! the others.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +17,6 @@ use bytes::Bytes;
 
 use super::branch::{Footing, Path, Reach, Side};
 use super::fetch::BUDGET_LEAST;
-use super::offers::Offers;
 use super::sessions::{FrozenSessions, Sessions, SessionsRestore};
 use super::waits::Pace;
 use super::{Doubt, Mark, Record, Replica, StateHead, StoredState, Target};
@@ -40,10 +39,6 @@ const SERVED_MS: u64 = 30_000;
 
 /// Pieces asked for and not here yet, at most.
 const ASKED_MAX: usize = 4;
-
-/// So many times as long as for a newer state nothing has come before an older one is fetched instead: what is
-/// here of the one is lost with that.
-const IDLE_WAITS: u64 = 4;
 
 /// A piece that is not of the certified state counts like so many that do not come.
 const LIE: u64 = 2;
@@ -115,8 +110,8 @@ pub(super) struct Transfer<R> {
     idle_since: Instant,
     /// Everything is here when this is durable.
     whole: Option<Mark>,
-    /// Other states that were offered meanwhile.
-    offers: Offers,
+    /// A newer state that was offered meanwhile.
+    newer: Option<(ReplicaId, StableProof)>,
 }
 
 /// A state of which everything is here and on disk, to be put in place.
@@ -151,7 +146,7 @@ impl<R: Restore> Transfer<R> {
             bytes: 0,
             idle_since: now,
             whole: None,
-            offers: Offers::default(),
+            newer: None,
         }
     }
 
@@ -451,18 +446,19 @@ impl<A: Application> Replica<A> {
             Some(transfer) if transfer.proof.position() == proof.position() => {
                 transfer.sources.insert(from);
             }
-            Some(transfer) => transfer.offers.note(from, proof),
+            Some(transfer) => {
+                if transfer.newer.as_ref().is_none_or(|(_, newer)| newer.slot() < proof.slot())
+                    && transfer.proof.slot() < proof.slot()
+                {
+                    transfer.newer = Some((from, proof));
+                }
+            }
             None => self.start_transfer(from, proof),
         }
     }
 
     fn start_transfer(&mut self, from: ReplicaId, proof: StableProof) {
-        let now = self.now.instant;
-        let mut transfer = Transfer::new(proof, now);
-        if let Some(before) = self.transfer.take() {
-            // How long answers take has nothing to do with the state.
-            (transfer.pace, transfer.offers) = (before.pace, before.offers);
-        }
+        let mut transfer = Transfer::new(proof, self.now.instant);
         if from != self.setup.id {
             transfer.sources.insert(from);
         }
@@ -582,7 +578,6 @@ impl<A: Application> Replica<A> {
         let retry = self.fetch_wait_ms();
         let pace = self.transfer.as_ref().map(|transfer| &transfer.pace);
         let wait = pace.map_or(0, |pace| self.answer_wait_ms(pace));
-        let stable = self.stable();
         let Some(transfer) = &mut self.transfer else { return };
         if transfer.whole.is_some() {
             return;
@@ -596,11 +591,8 @@ impl<A: Application> Replica<A> {
             transfer.window = 1;
             transfer.pace.missed();
         }
-        let is_idle = |ms: u64| !late.is_empty() && transfer.idle_since.after_ms(ms) <= now;
-        let (is_idle, is_for_long) = (is_idle(retry), is_idle(IDLE_WAITS * wait.max(retry)));
-        let fetched = transfer.proof.slot();
-        let other = is_idle.then(|| transfer.offers.choose(fetched, stable, is_for_long));
-        if let Some((from, proof)) = other.flatten() {
+        let is_idle = transfer.idle_since.after_ms(retry) <= now;
+        if let Some((from, proof)) = transfer.newer.take_if(|_| is_idle && !late.is_empty()) {
             self.start_transfer(from, proof);
         } else {
             self.ask_for_state();
