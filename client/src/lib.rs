@@ -1,9 +1,9 @@
 //! The asynchronous client library of Elea.
 //!
 //! ```no_run
-//! # use elea_client::{Client, Cluster, Command, Error, SecretKey};
-//! # async fn example(cluster: Cluster, key: SecretKey, put: impl Command, incr: impl Command)
-//! #     -> Result<(), Error> {
+//! # use elea_client::{Client, Cluster, Command, load_key};
+//! # async fn example(put: impl Command, incr: impl Command) -> Result<(), Box<dyn std::error::Error>> {
+//! let (cluster, key) = (Cluster::load("cluster.toml")?, load_key("client-0.key")?);
 //! let client = Client::connect(&cluster, key).await?;
 //! let weak = client.weak(put).await?; // f + 1 replicas agree: never lost
 //! println!("version {:?}", weak.version);
@@ -26,6 +26,7 @@
 
 mod connection;
 mod error;
+pub mod files;
 mod handle;
 mod link;
 mod live;
@@ -35,16 +36,20 @@ pub mod sessions;
 #[cfg(test)]
 mod tests;
 
+use std::path::Path;
 use std::sync::Arc;
-
-use elea_protocol::cluster_file::ClusterFile;
-use elea_protocol::membership::Membership;
 
 pub use elea_protocol::application::Command;
 pub use elea_protocol::client::{Answer, Finality, Outcome, Progress, Timing};
-pub use elea_protocol::message::{Level, NodeStatus};
+pub use elea_protocol::cluster_file::ClusterFile;
+pub use elea_protocol::evidence::Evidence;
+pub use elea_protocol::id::{ReplicaId, SessionId, Slot};
+pub use elea_protocol::membership::Membership;
+pub use elea_protocol::message::{Level, NodeStatus, RefusalReason};
+pub use elea_protocol::receipt::{BadReceipt, Proven, Receipt};
 pub use elea_protocol::seal::SecretKey;
 pub use error::{Error, ErrorKind, ReplicaNote, Shortfall};
+pub use files::{FileError, load_key};
 pub use handle::{Client, Done, Executed, Following, Options, Strong, Weak};
 
 /// Who a client talks to, and where they are.
@@ -59,6 +64,14 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    /// The cluster of a cluster file.
+    ///
+    /// # Errors
+    /// There is no such file, or it is no cluster file: the error names the line.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self, FileError> {
+        Ok((&files::load_cluster(path)?).into())
+    }
+
     /// A cluster with default rules.
     #[must_use]
     pub fn new(membership: Arc<Membership>, addresses: Vec<String>) -> Self {

@@ -77,7 +77,7 @@ async fn a_merge_is_reported_with_the_new_result() {
         // All of a strong quorum's committed replies came before two speculative ones matched.
         assert_eq!(finality, Finality::Same);
     }
-    assert!(last.slot > elea_protocol::id::Slot(1));
+    assert!(last.slot > Slot(1));
     assert!(executed.finality().await.is_none(), "told once");
 }
 
@@ -310,7 +310,7 @@ async fn where_a_place_is_read_only_nothing_is_kept_and_a_named_place_must_be_wr
     assert!(error(std::io::ErrorKind::ReadOnlyFilesystem).is_read_only());
     assert!(!error(std::io::ErrorKind::NotFound).is_read_only());
     // A place that nobody may write, whoever runs the test.
-    let key_file = std::path::Path::new("/proc/self/client-0.key");
+    let key_file = Path::new("/proc/self/client-0.key");
     let file = SessionFile::beside(key_file, world.membership.genesis());
     assert!(file.is_err());
 }
