@@ -308,10 +308,8 @@ impl Inbox {
     /// Tells the core how the disk is. Of how far it is, and whether it is full, only the newest word counts.
     pub(crate) fn disk_says(&self, word: Word) {
         self.put(|lanes| match word {
-            Word::Synced(mark, rows) => {
-                lanes.rows.extend(rows);
-                lanes.synced = lanes.synced.max(Some(mark));
-            }
+            Word::Synced(mark) => lanes.synced = lanes.synced.max(Some(mark)),
+            Word::Rows(rows) => lanes.rows.extend(rows),
             Word::Full(is_full) => lanes.disk_full = Some(is_full),
         });
     }
@@ -376,11 +374,11 @@ impl Inbox {
 
 impl Lanes {
     fn drain(&mut self, intake: bool, group: &mut Vec<Queued>) {
-        let rows = self.rows.drain(..).map(|(mark, rows)| Event::Rows(mark, rows));
-        group.extend(rows.map(|event| Queued { event, _room: None }));
         if let Some(mark) = self.synced.take() {
             group.push(Queued { event: Event::Synced(mark), _room: None });
         }
+        let rows = self.rows.drain(..).map(|(mark, rows)| Event::Rows(mark, rows));
+        group.extend(rows.map(|event| Queued { event, _room: None }));
         let disk_full = self.disk_full.take().map(Event::DiskFull);
         let unreadable = self.unreadable.take().map(Event::Unreadable);
         let others = disk_full.into_iter().chain(unreadable).chain(self.questions.drain(..));
@@ -457,8 +455,8 @@ mod tests {
             inbox.put_peer(ReplicaId(0), Lane::Control, ask(n), room(&inbox));
         }
         inbox.put_peer(ReplicaId(1), Lane::Control, ask(10), room(&inbox));
-        inbox.disk_says(Word::Synced(Mark(5), Vec::new()));
-        inbox.disk_says(Word::Synced(Mark(4), Vec::new()));
+        inbox.disk_says(Word::Synced(Mark(5)));
+        inbox.disk_says(Word::Synced(Mark(4)));
         assert_eq!(taken(&inbox), [1_000_005, 0, 10, 1, 2, 15, 20]);
     }
 
@@ -479,7 +477,7 @@ mod tests {
         let passed = Some(Instant::now());
         assert_eq!(inbox.take(passed, false, &mut group), Woken::Running);
         assert!(group.is_empty());
-        inbox.disk_says(Word::Synced(Mark(1), Vec::new()));
+        inbox.disk_says(Word::Synced(Mark(1)));
         inbox.take(passed, false, &mut group);
         assert_eq!(sessions(&group), [1_000_001]);
     }

@@ -39,7 +39,7 @@ use crate::outbound::Outbound;
 use crate::peer_link::{LinkTask, link};
 use crate::scrub::Scrub;
 use crate::store::Store;
-use crate::store_thread::store_queue;
+use crate::store_thread::{LogThenTables, Word, store_queue};
 use crate::terms::Agreement;
 use crate::verified_cache::VerifiedCache;
 
@@ -79,6 +79,8 @@ pub struct Node {
     settled: watch::Receiver<bool>,
     core: Worker,
     store: Worker,
+    /// Takes what the store's log has into its tables.
+    tables: Worker,
     scrub: Worker,
     /// Dropped to end it.
     scrub_end: Option<mpsc::Sender<Infallible>>,
@@ -201,7 +203,9 @@ impl Node {
         let outbound = Arc::new(Outbound { links, clients });
         let files = store.files();
         let held_max = 2 * limits.store_backlog_bytes;
-        let (queue, store_work) = store_queue(store, Arc::clone(&counters), held_max);
+        let (writer, tables, apply_work) = store.into_parts();
+        let disk = LogThenTables { writer, tables };
+        let (queue, store_work) = store_queue(disk, Arc::clone(&counters), held_max);
 
         let (raise, failure) = watch::channel(None);
         let failed = Failure { raise, inbox: Arc::clone(&shell.inbox) };
@@ -209,6 +213,10 @@ impl Node {
         let store = Worker::spawn(format!("{me}-store"), failed.clone(), move || {
             let tell = |word| inbox.disk_says(word);
             Ok(store_work.run(|outgoing| release.send(outgoing), tell)?)
+        })?;
+        let inbox = Arc::clone(&shell.inbox);
+        let tables = Worker::spawn(format!("{me}-tables"), failed.clone(), move || {
+            Ok(apply_work.run(|rows| inbox.disk_says(Word::Rows(rows)))?)
         })?;
         let scrub_work = Scrub {
             files,
@@ -250,6 +258,7 @@ impl Node {
             settled,
             core,
             store,
+            tables,
             scrub,
             scrub_end: Some(scrub_end),
             listener,
@@ -321,8 +330,10 @@ impl Node {
         self.shell.no_more.cancel();
         self.shell.inbox.close();
         self.scrub_end = None;
-        let quiet =
-            self.core.ended(step).await && self.written(step).await && self.scrub.ended(step).await;
+        let quiet = self.core.ended(step).await
+            && self.written(step).await
+            && self.tables.ended(step * STORE_STEPS).await
+            && self.scrub.ended(step).await;
         // Now nothing new can be said, and what was said is in the connections' queues.
         self.shell.stopping.cancel();
         if timeout(step, &mut self.listener).await.is_err() {

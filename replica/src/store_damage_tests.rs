@@ -3,9 +3,13 @@
 use std::collections::BTreeMap;
 use std::fs;
 
+use bytes::Bytes;
 use elea_protocol::message::DiskHealth;
 use elea_protocol::replica::Ground;
+use fjall::Keyspace;
 
+use super::log::WITNESS;
+use super::opening::open_database;
 use super::tests::{adopted, all_rows, fetching, head, open, row, rows, settled, slot, stored};
 use super::*;
 
@@ -25,7 +29,7 @@ fn built(folder: &Path) -> Store {
     state.changes = changes;
     store.commit(&[slot(1, 11), slot(2, 12), slot(3, 13)]).expect("written");
     store.commit(&[Record::Settled(state)]).expect("written");
-    store.rows.values().for_each(|keyspace| {
+    store.tables.rows.values().for_each(|keyspace| {
         keyspace.rotate_memtable_and_wait().expect("flushed");
     });
     store
@@ -46,6 +50,11 @@ fn turn_a_bit(file: &Path, thousandths: u64) {
     fs::write(file, bytes).expect("written");
 }
 
+/// What fjall says of everything that follows a failure.
+fn failed() -> StoreError {
+    StoreError::WriteFailed { path: "data".into(), reason: "an earlier write failed".to_owned() }
+}
+
 fn look(store: &Store) -> Vec<Damage> {
     let mut found = Vec::new();
     let looked = store.files().look(&mut |_| true, &mut |damage| found.push(damage));
@@ -63,7 +72,7 @@ fn a_look_finds_a_turned_bit_wherever_it_is_in_a_table_and_nothing_where_there_i
     let store = built(folder.path());
     assert_eq!(look(&store), []);
     assert_eq!(store.files().health(), DiskHealth::Sound);
-    let table = &tables(&store.rows[&1])[0];
+    let table = &tables(&store.tables.rows[&1])[0];
     let sound = fs::read(table).expect("there");
     for place in PLACES {
         turn_a_bit(table, place);
@@ -91,7 +100,7 @@ fn a_store_with_damaged_rows_opens_all_the_same_and_is_whole_again_with_those_of
     for place in PLACES {
         let folder = tempfile::tempdir().expect("a folder");
         let store = built(folder.path());
-        let table = tables(&store.rows[&1]).remove(0);
+        let table = tables(&store.tables.rows[&1]).remove(0);
         drop(store);
         turn_a_bit(&table, place);
 
@@ -119,7 +128,7 @@ fn a_store_with_damaged_rows_opens_all_the_same_and_is_whole_again_with_those_of
         let (store, recovered) = open(folder.path()).expect("sound");
         let state = recovered.state.expect("there");
         assert_eq!(all_rows(&state.rows), [row(b"key", b"value")]);
-        assert_eq!(store.note.damaged, BTreeSet::new());
+        assert_eq!(store.tables.note.damaged, BTreeSet::new());
         assert!(!table.exists(), "the damaged rows are gone");
     }
 }
@@ -128,18 +137,18 @@ fn a_store_with_damaged_rows_opens_all_the_same_and_is_whole_again_with_those_of
 fn damaged_rows_that_keep_fjall_from_writing_are_given_up() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut store = built(folder.path());
-    let table = tables(&store.rows[&1]).remove(0);
+    let table = tables(&store.tables.rows[&1]).remove(0);
     turn_a_bit(&table, 100);
     // Whatever fails when damage is met, fjall says of everything after it that it cannot be
     // written.
-    let error = store.failed("an earlier write failed");
-    let blamed = store.blame(error.clone());
+    let error = failed();
+    let blamed = store.tables.blame(error.clone());
     assert!(matches!(&blamed, StoreError::RowsDamaged { what, .. } if what.contains("rows-1")));
     drop(store);
     let (mut store, recovered) = open(folder.path()).expect("all but the rows");
     assert!(!is_readable(&recovered.state.expect("there").rows));
     assert!(matches!(store.files().health(), DiskHealth::Damaged(what) if what.contains("rows-1")));
-    assert_eq!(store.blame(error.clone()), error, "nothing is left to blame");
+    assert_eq!(store.tables.blame(error.clone()), error, "nothing is left to blame");
     // Nothing may be written over what is gone.
     store.commit(&[slot(4, 14)]).expect("written");
     assert!(store.commit(&[settled(3, 13, &[])]).is_err());
@@ -155,29 +164,29 @@ fn rows_on_their_way_here_that_are_damaged_are_fetched_anew() {
     let mut store = built(folder.path());
     store.commit(&[fetching(9, 19)]).expect("written");
     store.commit(&[rows(9, 19, vec![row(b"key", b"value")], false)]).expect("written");
-    store.rows[&2].rotate_memtable_and_wait().expect("flushed");
-    let table = tables(&store.rows[&2]).remove(0);
+    store.tables.rows[&2].rotate_memtable_and_wait().expect("flushed");
+    let table = tables(&store.tables.rows[&2]).remove(0);
     turn_a_bit(&table, 0);
     assert_eq!(look(&store)[0].keyspace, "rows-2");
     assert!(!store.files().note(&look(&store)[0]), "nobody stands on them");
-    let error = store.failed("an earlier write failed");
-    assert!(matches!(store.blame(error), StoreError::RowsDamaged { .. }));
+    let error = failed();
+    assert!(matches!(store.tables.blame(error), StoreError::RowsDamaged { .. }));
     drop(store);
     let (mut store, recovered) = open(folder.path()).expect("all but those");
     assert!(recovered.incoming.is_none());
     assert!(is_readable(&recovered.state.expect("there").rows), "the state in place is sound");
     store.commit(&[fetching(9, 19)]).expect("written");
-    let generations: Vec<u64> = store.rows.keys().copied().collect();
+    let generations: Vec<u64> = store.tables.rows.keys().copied().collect();
     assert_eq!(generations, [1, 3], "no name is used twice");
-    assert_eq!(store.note.damaged, BTreeSet::new());
+    assert_eq!(store.tables.note.damaged, BTreeSet::new());
 }
 
 #[test]
 fn damage_to_anything_else_is_the_end_of_the_store_and_leaves_the_rows_where_they_are() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = built(folder.path());
-    store.meta.rotate_memtable_and_wait().expect("flushed");
-    let table = tables(&store.meta).remove(0);
+    store.tables.meta.rotate_memtable_and_wait().expect("flushed");
+    let table = tables(&store.tables.meta).remove(0);
     let sound = fs::read(&table).expect("there");
     drop(store);
     let mut refused = BTreeMap::new();
@@ -201,7 +210,7 @@ fn damage_to_anything_else_is_the_end_of_the_store_and_leaves_the_rows_where_the
 fn a_trial_without_rows_that_a_crash_interrupts_is_undone() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = built(folder.path());
-    let place = store.rows[&1].path().to_owned();
+    let place = store.tables.rows[&1].path().to_owned();
     drop(store);
     let name = place.file_name().expect("a number").to_string_lossy().into_owned();
     fs::rename(&place, folder.path().join(format!("rows-aside-{name}"))).expect("moved");
@@ -220,7 +229,8 @@ fn manifests(keyspace: &Path) -> Vec<PathBuf> {
 fn any_turned_bit_of_a_manifest_is_found_and_one_of_rows_is_repaired() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = built(folder.path());
-    let (of_rows, of_meta) = (store.rows[&1].path().to_owned(), store.meta.path().to_owned());
+    let (of_rows, of_meta) =
+        (store.tables.rows[&1].path().to_owned(), store.tables.meta.path().to_owned());
     drop(store);
     for manifest in manifests(&of_meta) {
         let sound = fs::read(&manifest).expect("there");
@@ -237,14 +247,14 @@ fn any_turned_bit_of_a_manifest_is_found_and_one_of_rows_is_repaired() {
     turn_a_bit(&manifest, 40);
     let (store, recovered) = open(folder.path()).expect("all but the rows");
     assert!(!is_readable(&recovered.state.expect("there").rows));
-    assert_eq!(store.note.damaged, BTreeSet::from([1]));
+    assert_eq!(store.tables.note.damaged, BTreeSet::from([1]));
 }
 
 #[test]
 fn no_byte_at_the_end_of_a_table_keeps_the_store_from_being_opened() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = built(folder.path());
-    let table = tables(&store.rows[&1]).remove(0);
+    let table = tables(&store.tables.rows[&1]).remove(0);
     drop(store);
     let whole = folder.path().join("store");
     let sound = fs::read(&table).expect("there");

@@ -182,10 +182,10 @@ impl Model {
         assert!(slots == self.slots, "{} slots, not {}", slots.len(), self.slots.len());
         let states = || self.state.iter().chain(&self.incoming);
         let pieces: usize = states().map(|state| state.pieces.len()).sum();
-        assert_eq!(keys(&store.history), self.slots.len());
-        assert_eq!(keys(&store.aside), self.aside.len());
-        assert_eq!(keys(&store.state), pieces);
-        assert_eq!(store.rows.len(), states().count());
+        assert_eq!(keys(&store.tables.history), self.slots.len());
+        assert_eq!(keys(&store.tables.aside), self.aside.len());
+        assert_eq!(keys(&store.tables.state), pieces);
+        assert_eq!(store.tables.rows.len(), states().count());
     }
 }
 
@@ -417,14 +417,14 @@ fn the_store_holds_what_the_records_come_to_however_they_are_grouped() {
             // A crash takes what is settled in part, and a replica begins anew after it.
             let is_whole = model.settling.is_none();
             let recovered = if (is_whole && dice.one_in(8)) || rest.is_empty() {
-                let index = store.index.clone();
+                let index = store.writer.index.clone();
                 drop(store);
                 let (opened, recovered) = open();
                 store = opened;
-                assert_eq!(store.index, index);
+                assert_eq!(store.writer.index, index);
                 recovered
             } else {
-                store.recovered().expect("sound")
+                store.tables.recovered().expect("sound")
             };
             model.assert_is(&store, recovered);
         }

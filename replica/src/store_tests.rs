@@ -6,18 +6,29 @@ use std::fs;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+use elea_protocol::codec;
 use elea_protocol::evidence::Evidence;
-use elea_protocol::id::{ClientId, Life, RequestNumber, SessionId, View};
+use elea_protocol::id::{ClientId, Life, RequestNumber, SessionId, Slot, View};
 use elea_protocol::message::{
     Checkpoint, CheckpointCertificate, Commit, CommitCertificate, Level, Linked, Mismatch, NewView,
-    NewViewHeader, NonDeterminism, OrderHeader, Request, SignedRequest, StableProof, StateDigests,
+    NewViewHeader, NonDeterminism, OrderHeader, Position, Request, SignedRequest, StableProof,
+    Standing, StateDigests, StatePart,
 };
-use elea_protocol::replica::{Adopted, Aside, EnteredView, Ground, Settled};
+use elea_protocol::replica::{
+    Adopted, Aside, EnteredView, Ground, Mark, Settled, StateHead, StoredState,
+};
 use elea_protocol::seal::{SecretKey, Signature, Signed, Signer};
-use fjall::KeyspaceCreateOptions;
+use fjall::{Keyspace, KeyspaceCreateOptions};
 use tempfile::TempDir;
 
+use super::layout::{
+    ASIDE, CHECKSUM, CONVERTIBLE, EVIDENCE, FORMAT, HISTORY, META, META_FORMAT, META_LOCK, ORPHANS,
+    STATE, seal, slot_key, unseal,
+};
+use super::log::WITNESS;
 use super::opening::builder;
+use super::tables::SWEPT;
 use super::*;
 
 const GENESIS: Digest = Digest([1; 32]);
@@ -178,10 +189,10 @@ fn assert_same(found: Recovered, expected: Recovered) {
 
 /// Closes the store and opens it again; what is known of it without reading must be the same.
 fn reopen(folder: &TempDir, store: Store) -> (Store, Recovered) {
-    let index = store.index.clone();
+    let index = store.writer.index.clone();
     drop(store);
     let (store, recovered) = open(folder.path()).expect("the same store");
-    assert_eq!(store.index, index);
+    assert_eq!(store.writer.index, index);
     (store, recovered)
 }
 
@@ -242,7 +253,7 @@ fn data_of_another_cluster_another_replica_or_a_newer_version_is_refused() {
 
     let (store, _) = open(folder.path()).expect("the same store");
     let newer = seal(META, META_FORMAT, &(FORMAT + 1)).expect("small");
-    store.meta.insert(META_FORMAT, newer).expect("written");
+    store.tables.meta.insert(META_FORMAT, newer).expect("written");
     drop(store);
     let refused = open(folder.path()).err();
     assert!(matches!(refused, Some(StoreError::NewerFormat { found, .. }) if found == FORMAT + 1));
@@ -271,25 +282,25 @@ fn any_flipped_bit_of_a_value_a_swapped_value_and_a_hole_are_found() {
         matches!(first, Some(StoreError::Damaged { .. }))
     };
     assert!(!is_damaged(&store));
-    let sound = store.history.get(key(2)).expect("read").expect("there");
+    let sound = store.tables.history.get(key(2)).expect("read").expect("there");
     for position in 0..sound.len() {
         let mut flipped = sound.to_vec();
         flipped[position] ^= 1 << (position % 8);
-        store.history.insert(key(2), flipped).expect("written");
+        store.tables.history.insert(key(2), flipped).expect("written");
         assert!(is_damaged(&store), "byte {position}");
     }
-    let third = store.history.get(key(3)).expect("read").expect("there");
-    store.history.insert(key(2), third).expect("written");
+    let third = store.tables.history.get(key(3)).expect("read").expect("there");
+    store.tables.history.insert(key(2), third).expect("written");
     assert!(is_damaged(&store), "a value in another's place");
-    store.history.remove(key(2)).expect("removed");
+    store.tables.history.remove(key(2)).expect("removed");
     assert!(is_damaged(&store), "a hole");
-    store.history.insert(key(2), sound).expect("written");
+    store.tables.history.insert(key(2), sound).expect("written");
     assert!(!is_damaged(&store));
 
     store.commit(&[locked(1)]).expect("written");
-    let mut flipped = store.meta.get(META_LOCK).expect("read").expect("there").to_vec();
+    let mut flipped = store.tables.meta.get(META_LOCK).expect("read").expect("there").to_vec();
     flipped[CHECKSUM] ^= 1;
-    store.meta.insert(META_LOCK, flipped).expect("written");
+    store.tables.meta.insert(META_LOCK, flipped).expect("written");
     drop(store);
     assert!(matches!(open(folder.path()).err(), Some(StoreError::Damaged { .. })));
 }
@@ -339,8 +350,8 @@ fn an_older_copy_of_the_database_is_refused_and_a_lost_witness_is_not_missed() {
     let old = fs::read(&witness).expect("read");
     let (mut store, _) = open(folder.path()).expect("the same store");
     store.commit(&[slot(2, 2)]).expect("written");
-    store.group += 1;
-    store.bear_witness().expect("written");
+    store.writer.log.group += 1;
+    store.writer.log.bear_witness().expect("written");
     drop(store);
     assert!(matches!(open(folder.path()).err(), Some(StoreError::Damaged { .. })));
     // One that lags behind, as after a power cut, and none at all.
@@ -365,6 +376,100 @@ fn a_store_of_the_first_format_is_refused_though_it_lacks_what_is_new() {
     drop(database);
     let refused = open(folder.path()).err().expect("it cannot be read");
     assert!(matches!(refused, StoreError::OlderFormat { found: 1, .. }), "{refused}");
+}
+
+#[test]
+fn a_store_without_a_log_is_made_one_with_a_log_by_the_first_start_of_its_owner() {
+    let folder = TempDir::new().expect("a folder");
+    let (mut store, _) = open(folder.path()).expect("a new store");
+    store.commit(&[slot(1, 1), slot(2, 2)]).expect("written");
+    let format = |store: &Store| {
+        let stored = store.tables.meta.get(META_FORMAT).expect("read").expect("there");
+        unseal::<u32>(META, META_FORMAT, &stored).expect("sound")
+    };
+    let before = seal(META, META_FORMAT, &CONVERTIBLE).expect("small");
+    store.tables.meta.insert(META_FORMAT, before).expect("written");
+    drop(store);
+    for log in ["log-0", "log-1"] {
+        fs::remove_file(folder.path().join(log)).expect("there");
+    }
+    let (store, _) = Store::open_present(folder.path(), &GENESIS, Durability::Sync).expect("sound");
+    assert_eq!((stored(&store), format(&store)), (vec![1, 2], CONVERTIBLE));
+    drop(store);
+    let (mut store, _) = open(folder.path()).expect("converted");
+    assert_eq!((stored(&store), format(&store)), (vec![1, 2], FORMAT));
+    store.commit(&[slot(3, 3)]).expect("written");
+    let (store, _) = reopen(&folder, store);
+    assert_eq!(stored(&store), [1, 2, 3]);
+}
+
+/// Groups that are in the log and in no table, as a crash leaves them, and some that are in both.
+#[test]
+fn what_is_only_in_the_log_is_there_after_a_start_and_may_be_taken_again() {
+    let records = [
+        slot(1, 1),
+        slot(2, 2),
+        settled(1, 1, &[(b"a", Some(b"1")), (b"b", Some(b"1"))]),
+        Record::Aside(aside(2, 12)),
+        fetching(9, 9),
+        chunk(9, 9, StatePart::Last, b"piece"),
+        rows(9, 9, vec![row(b"k", b"v")], true),
+        adopted(Ground::Common(Slot(1)), &[12], Some(lock(2))),
+        settled(2, 12, &[(b"a", None)]),
+        adopted(Ground::State(Box::new(head(9, 9))), &[], None),
+        slot(10, 10),
+        fetching(20, 20),
+    ];
+    for in_tables in 0..=records.len() {
+        let folder = TempDir::new().expect("a folder");
+        let (mut store, _) = open(folder.path()).expect("a new store");
+        let mut left = Vec::new();
+        for (place, record) in records.iter().enumerate() {
+            let staged = store.writer.write(std::slice::from_ref(record)).expect("written");
+            let Staged { redo, completed, .. } = staged.expect("something");
+            if place < in_tables {
+                let taken = store.tables.take(redo, completed.into_iter().map(|(_, of)| of));
+                taken.expect("taken");
+            } else {
+                left.push(redo);
+            }
+        }
+        let (store, recovered) = reopen(&folder, store);
+        assert_eq!(stored(&store), [10], "{in_tables} of them in the tables");
+        assert_eq!(all_rows(&recovered.state.expect("in place").rows), [row(b"k", b"v")]);
+        assert_eq!(recovered.incoming.expect("on its way").head, head(20, 20));
+        let mut store = store;
+        for redo in left {
+            store.tables.take(redo, []).expect("taken again");
+        }
+        let (store, _) = reopen(&folder, store);
+        assert_eq!(stored(&store), [10]);
+    }
+}
+
+/// All that is written while the tables stand still comes to them later, and the rows with it.
+#[test]
+fn the_tables_follow_the_log() {
+    let folder = TempDir::new().expect("a folder");
+    let (store, _) = open(folder.path()).expect("a new store");
+    let (mut writer, to, applier) = store.into_parts();
+    let group = [slot(1, 1), slot(2, 2), settled(1, 1, &[(b"a", Some(b"1"))])];
+    for (mark, record) in (1..).zip(&group) {
+        let staged = writer.write(std::slice::from_ref(record)).expect("written");
+        to.hand_over(Mark(mark), staged.expect("something"));
+    }
+    let (sender, told) = std::sync::mpsc::channel();
+    let applying =
+        std::thread::spawn(move || applier.run(|rows| sender.send(rows).expect("heard")));
+    let rows = told.recv().expect("the rows of the state");
+    let [(Mark(3), view)] = rows.as_slice() else { panic!("{rows:?}") };
+    assert_eq!(all_rows(view), [row(b"a", b"1")]);
+    let staged = writer.write(&[slot(3, 3)]).expect("written").expect("something");
+    to.hand_over(Mark(4), staged);
+    drop((to, writer, rows));
+    assert_eq!(applying.join().expect("no panic"), Ok(()));
+    let (store, _) = open(folder.path()).expect("nobody has it any more");
+    assert_eq!(stored(&store), [2, 3]);
 }
 
 #[test]
@@ -417,7 +522,7 @@ fn an_adopted_history_replaces_the_end_of_the_own_one_from_slots_of_this_group_a
         .commit(&[locked(4), Record::Aside(aside(3, 13)), Record::Aside(aside(9, 99))])
         .expect("it");
     let (mut store, _) = reopen(&folder, store);
-    assert_eq!(keys(&store.aside), 2);
+    assert_eq!(keys(&store.tables.aside), 2);
     let change = Record::Adopted(Box::new(Adopted {
         entered: Some(entered(3, 4)),
         ground: Ground::Common(Slot(2)),
@@ -431,7 +536,7 @@ fn an_adopted_history_replaces_the_end_of_the_own_one_from_slots_of_this_group_a
     assert_eq!(stored(&store), [1, 2, 13, 14, 15]);
     let expected = Recovered { entered: Some(entered(3, 4)), lock: Some(lock(3)), ..fresh() };
     assert_same(recovered, expected);
-    assert_eq!(keys(&store.aside), 0, "they are in the history, or of no use any more");
+    assert_eq!(keys(&store.tables.aside), 0, "they are in the history, or of no use any more");
     // Without a lock, without another view, and shorter.
     store.commit(&[adopted(Ground::Common(Slot(1)), &[], None)]).expect("written");
     let (store, recovered) = reopen(&folder, store);
@@ -453,9 +558,13 @@ fn a_fetched_state_replaces_the_history_and_what_was_fetched_of_others_goes() {
         rows(10, 1, vec![row(b"k", b"old")], false),
     ];
     assert!(store.commit(&first).expect("written").is_empty());
-    assert_eq!((keys(&store.state), store.rows.len()), (2, 1));
+    assert_eq!((keys(&store.tables.state), store.tables.rows.len()), (2, 1));
     store.commit(&[fetching(20, 2), chunk(20, 2, Last, b"c")]).expect("written");
-    assert_eq!((keys(&store.state), store.rows.len()), (1, 1), "only the newest is on its way");
+    assert_eq!(
+        (keys(&store.tables.state), store.tables.rows.len()),
+        (1, 1),
+        "only the newest is on its way"
+    );
     // A crash in the middle costs nothing of it.
     let (mut store, recovered) = reopen(&folder, store);
     assert!(recovered.state.is_none(), "it is not in place");
@@ -480,7 +589,7 @@ fn a_fetched_state_replaces_the_history_and_what_was_fetched_of_others_goes() {
     store.commit(&group).expect("written");
     let (mut store, mut recovered) = reopen(&folder, store);
     assert_eq!(stored(&store), [121, 122]);
-    assert_eq!(keys(&store.history), 2, "the old history is swept");
+    assert_eq!(keys(&store.tables.history), 2, "the old history is swept");
     let state = recovered.state.take().expect("in place");
     assert_eq!((state.head, state.pieces.len()), (head(20, 2), 1));
     let expected = vec![row(b"x", b"2"), row(b"y", b"3")];
@@ -495,14 +604,14 @@ fn a_fetched_state_replaces_the_history_and_what_was_fetched_of_others_goes() {
     let (mut store, recovered) = reopen(&folder, store);
     assert_eq!(all_rows(&recovered.state.expect("in place").rows).len(), 2);
     drop(recovered.incoming);
-    assert_eq!(store.rows.len(), 2);
+    assert_eq!(store.tables.rows.len(), 2);
     let next = adopted(Ground::State(Box::new(head(20, 2))), &[], None);
     store.commit(&[next, slot(21, 41), fetching(50, 5)]).expect("written");
     let (store, recovered) = reopen(&folder, store);
     let state = recovered.state.expect("in place");
     assert_eq!((all_rows(&state.rows), state.pieces.len()), (vec![row(b"z", b"4")], 0));
     assert!(all_rows(&recovered.incoming.expect("on its way").rows).is_empty());
-    assert_eq!((stored(&store), store.rows.len()), (vec![41], 2));
+    assert_eq!((stored(&store), store.tables.rows.len()), (vec![41], 2));
 }
 
 #[test]
@@ -511,11 +620,11 @@ fn a_damaged_row_is_found_when_it_is_read_and_rows_that_a_crash_left_are_dropped
     let (mut store, _) = open(folder.path()).expect("a new store");
     let changes: [Changed; 2] = [(b"a", Some(b"1")), (b"b", Some(b"2"))];
     store.commit(&[slot(1, 1), settled(1, 1, &changes)]).expect("written");
-    store.database.keyspace(&rows::name(77), || rows::options(ME)).expect("made");
-    let keyspace = &store.rows[&1];
+    store.tables.database.keyspace(&rows::name(77), || rows::options(ME)).expect("made");
+    let keyspace = &store.tables.rows[&1];
     keyspace.insert(b"a", rows::seal(b"b", b"1")).expect("written");
     let (store, recovered) = reopen(&folder, store);
-    assert!(!store.database.keyspace_exists(&rows::name(77)));
+    assert!(!store.tables.database.keyspace_exists(&rows::name(77)));
     let view = recovered.state.expect("in place").rows;
     assert!(view.get(b"a").is_err(), "of another place");
     assert_eq!(view.get(b"b"), Ok(Some(Bytes::from_static(b"2"))));
@@ -531,15 +640,19 @@ fn an_old_history_that_a_crash_left_is_swept_at_the_next_start_however_long_it_i
     store.commit(&[fetching(9, 1), state, slot(10, 10)]).expect("written");
     let left = SWEPT as u64 * 2 + 3;
     for n in 1..=left {
-        store.history.insert(slot_key(0, Slot(n)), b"old").expect("written");
+        store.tables.history.insert(slot_key(0, Slot(n)), b"old").expect("written");
     }
     let (mut store, _) = reopen(&folder, store);
     assert_eq!(stored(&store), [10]);
-    assert_eq!(keys(&store.history), 1 + SWEPT + 3, "a part at a time, so that none takes long");
+    assert_eq!(
+        keys(&store.tables.history),
+        1 + SWEPT + 3,
+        "a part at a time, so that none takes long"
+    );
     for n in 11..=13 {
         store.commit(&[slot(n, n)]).expect("written");
     }
-    assert_eq!(keys(&store.history), 4);
+    assert_eq!(keys(&store.tables.history), 4);
     assert_eq!(stored(&store), [10, 11, 12, 13]);
 }
 
@@ -563,7 +676,7 @@ fn a_state_takes_the_place_of_the_slots_up_to_it_and_of_the_state_before() {
     drop(view);
     let (mut store, recovered) = reopen(&folder, store);
     assert_eq!(stored(&store), [6, 7, 8, 9, 10]);
-    assert_eq!(keys(&store.history), 5);
+    assert_eq!(keys(&store.tables.history), 5);
     let state = recovered.state.expect("it was written");
     assert_eq!((state.head, state.pieces.len()), (head(5, 1), 1));
     drop(state.rows);
@@ -575,12 +688,15 @@ fn a_state_takes_the_place_of_the_slots_up_to_it_and_of_the_state_before() {
     let state = recovered.state.expect("it was written");
     assert_eq!(all_rows(&state.rows), [row(b"b", b"1"), row(b"c", b"2")]);
     drop(state.rows);
-    assert_eq!((keys(&store.history), keys(&store.state)), (1, 1));
+    assert_eq!((keys(&store.tables.history), keys(&store.tables.state)), (1, 1));
     let other = adopted(Ground::State(Box::new(head(20, 3))), &[], None);
     let fetched = [fetching(20, 3), chunk(20, 3, StatePart::Last, b"d"), other, slot(21, 21)];
     store.commit(&fetched).expect("written");
     let (store, _) = reopen(&folder, store);
-    assert_eq!((stored(&store), keys(&store.history), store.rows.len()), (vec![21], 1, 1));
+    assert_eq!(
+        (stored(&store), keys(&store.tables.history), store.tables.rows.len()),
+        (vec![21], 1, 1)
+    );
 }
 
 #[test]
@@ -591,11 +707,11 @@ fn what_a_state_changes_comes_in_parts_and_is_of_no_effect_before_the_last() {
     store.commit(&[slot(1, 1), slot(2, 2), settled(1, 1, &[(b"a", Some(b"1"))])]).expect("written");
     let given_up = settling(2, 2, true, &[(b"a", None), (b"x", Some(b"x"))]);
     assert_eq!(store.commit(std::slice::from_ref(&given_up)).expect("kept").len(), 0);
-    let group = store.group;
+    let group = store.writer.log.group;
     // A crash takes it, and what follows it cannot be taken for what it belongs to.
     drop(store);
     let (mut store, recovered) = open();
-    assert_eq!(store.group, group);
+    assert_eq!(store.writer.log.group, group);
     let rows = all_rows(&recovered.state.expect("settled").rows);
     assert_eq!(rows, [(Bytes::from("a"), Bytes::from("1"))]);
     assert!(store.commit(&[settling(2, 2, false, &[])]).is_err());
@@ -650,7 +766,7 @@ fn a_damaged_value_of_any_kind_is_found_at_the_start() {
         Record::Evidence(Box::new(proof(1))),
     ];
     let keyspaces: [fn(&Store) -> &Keyspace; 4] =
-        [|s| &s.orphans, |s| &s.state, |s| &s.evidence, |s| &s.meta];
+        [|s| &s.tables.orphans, |s| &s.tables.state, |s| &s.tables.evidence, |s| &s.tables.meta];
     for keyspace in keyspaces {
         let folder = TempDir::new().expect("a folder");
         let (mut store, _) = open(folder.path()).expect("a new store");

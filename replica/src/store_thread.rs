@@ -1,4 +1,4 @@
-//! The thread that owns the store: group commit, and the gate before everything that must not be
+//! The thread that writes the store's log: group commit, and the gate before everything that must not be
 //! said before it is on disk.
 //!
 //! It takes all that has queued up, writes the records of it in one batch with one fsync, then lets
@@ -19,7 +19,7 @@ use elea_protocol::rows::RowsView;
 
 use crate::counters::{Counter, Counters};
 use crate::outbound::Outgoing;
-use crate::store::{Store, StoreError};
+use crate::store::{Staged, StoreError, ToTables, Writer};
 use crate::weight;
 
 /// How often it is looked whether a full disk has room again.
@@ -27,29 +27,50 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Where records go. The store, or what stands for it in tests.
 pub(crate) trait Disk: Send + 'static {
-    /// Writes a group of records, all or nothing, and waits until they are durable. Answers the
-    /// rows of states that some of them complete, by their places in the group.
-    fn commit(&mut self, records: &[Record]) -> Result<Vec<(usize, RowsView)>, StoreError>;
+    /// What was written and is to be handed on.
+    type Written;
+
+    /// Writes a group of records, all or nothing, and waits until they are durable.
+    fn write(&mut self, records: &[Record]) -> Result<Self::Written, StoreError>;
+
+    /// Hands on what was written, of which everybody knows by now. `first` is the mark of its first record.
+    fn hand_on(&mut self, first: Mark, written: Self::Written);
 
     /// Whether there is room for another group.
     fn has_room(&self) -> bool;
 }
 
-impl Disk for Store {
-    fn commit(&mut self, records: &[Record]) -> Result<Vec<(usize, RowsView)>, StoreError> {
-        Self::commit(self, records)
+/// The log of the store, and the tables behind it.
+pub(crate) struct LogThenTables {
+    pub(crate) writer: Writer,
+    pub(crate) tables: ToTables,
+}
+
+impl Disk for LogThenTables {
+    type Written = Option<Staged>;
+
+    fn write(&mut self, records: &[Record]) -> Result<Self::Written, StoreError> {
+        self.writer.write(records)
+    }
+
+    fn hand_on(&mut self, first: Mark, written: Self::Written) {
+        if let Some(staged) = written {
+            self.tables.hand_over(first, staged);
+        }
     }
 
     fn has_room(&self) -> bool {
-        Self::has_room(self)
+        self.writer.has_room()
     }
 }
 
 /// What the core hears of the disk.
 #[derive(Debug)]
 pub(crate) enum Word {
-    /// Everything up to this mark is on it, and these are the rows of states that are complete by now.
-    Synced(Mark, Vec<(Mark, RowsView)>),
+    /// Everything up to this mark is on it.
+    Synced(Mark),
+    /// The rows of states that are complete by now.
+    Rows(Vec<(Mark, RowsView)>),
     /// Whether it is full.
     Full(bool),
 }
@@ -170,14 +191,13 @@ impl<D: Disk> StoreThread<D> {
                 }
             }
             let group = std::mem::take(&mut next);
-            let rows = self.disk.commit(&group.records)?;
+            let written = self.disk.write(&group.records)?;
             if was_full {
                 tracing::info!("the disk has room again, and what waited for it is written");
                 tell(Word::Full(false));
             }
             // Marks count up by one, and the group ends with its last.
-            let first = group.last.0 + 1 - group.records.len() as u64;
-            let rows = rows.into_iter().map(|(at, rows)| (Mark(first + at as u64), rows)).collect();
+            let first = Mark(group.last.0 + 1 - group.records.len() as u64);
             self.counters.count(Counter::StoreCommits);
             self.counters.add(Counter::StoreRecords, group.records.len() as u64);
             // What was said while the disk was busy may rest on this very group: a word comes a
@@ -187,7 +207,8 @@ impl<D: Disk> StoreThread<D> {
             // Only now: whoever sees the mark may overtake what was held for it.
             self.progress.synced.store(group.last.0, Ordering::Release);
             self.progress.backlog.fetch_sub(group.bytes, Ordering::Relaxed);
-            tell(Word::Synced(group.last, rows));
+            tell(Word::Synced(group.last));
+            self.disk.hand_on(first, written);
         }
     }
 

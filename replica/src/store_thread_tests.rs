@@ -6,7 +6,6 @@ use std::thread::{self, JoinHandle};
 
 use elea_protocol::id::{ClientId, Digest, RequestName, RequestNumber, SessionId, Slot, View};
 use elea_protocol::message::{Commit, CommitCertificate, ToClient};
-use elea_protocol::rows::MemoryRows;
 
 use super::*;
 
@@ -16,8 +15,9 @@ enum Seen {
     /// A group of so many records reached the disk.
     Written(usize),
     Released(u64),
-    Rows(u64),
     Synced(u64),
+    /// Beginning with this mark so many.
+    HandedOn(u64, usize),
     Full(bool),
 }
 
@@ -29,11 +29,15 @@ struct SlowDisk {
 }
 
 impl Disk for SlowDisk {
-    fn commit(&mut self, records: &[Record]) -> Result<Vec<(usize, RowsView)>, StoreError> {
+    type Written = usize;
+
+    fn write(&mut self, records: &[Record]) -> Result<usize, StoreError> {
         self.seen.send(Seen::Written(records.len())).expect("the test listens");
-        // Every second record of a group completes a state.
-        let rows = (1..records.len()).step_by(2).map(|at| (at, MemoryRows::none())).collect();
-        self.verdicts.recv().expect("the test decides").map(|()| rows)
+        self.verdicts.recv().expect("the test decides").map(|()| records.len())
+    }
+
+    fn hand_on(&mut self, first: Mark, written: usize) {
+        self.seen.send(Seen::HandedOn(first.0, written)).expect("the test listens");
     }
 
     fn has_room(&self) -> bool {
@@ -72,12 +76,8 @@ fn test() -> Test {
             move |word| {
                 let seen = match word {
                     Word::Full(is_full) => Seen::Full(is_full),
-                    Word::Synced(mark, rows) => {
-                        for (of, _) in rows {
-                            sender.send(Seen::Rows(of.0)).expect("the test listens");
-                        }
-                        Seen::Synced(mark.0)
-                    }
+                    Word::Synced(mark) => Seen::Synced(mark.0),
+                    Word::Rows(_) => unreachable!("it comes from the tables"),
                 };
                 sender.send(seen).expect("the test listens");
             },
@@ -130,12 +130,13 @@ fn nothing_is_let_go_before_its_mark_and_what_queues_up_meanwhile_is_one_group()
     test.verdicts.send(Ok(())).expect("the disk waits");
     // All that rests on the first group, also what was said after the disk had begun.
     assert_eq!([test.next(), test.next()], [Seen::Released(2), Seen::Released(4)]);
-    assert_eq!(test.next(), Seen::Synced(1));
+    assert_eq!([test.next(), test.next()], [Seen::Synced(1), Seen::HandedOn(1, 1)]);
     assert_eq!(test.next(), Seen::Written(3));
     test.verdicts.send(Ok(())).expect("the disk waits");
     let order = [test.next(), test.next(), test.next(), test.next()];
-    let of_state = Seen::Rows(3);
-    assert_eq!(order, [Seen::Released(3), Seen::Released(5), of_state, Seen::Synced(4)]);
+    // Everybody knows before it goes on.
+    let handed_on = Seen::HandedOn(2, 3);
+    assert_eq!(order, [Seen::Released(3), Seen::Released(5), Seen::Synced(4), handed_on]);
     assert!(!test.hold(4, 6), "what is synced already needs no wait");
     drop(test.queue);
     assert_eq!(test.thread.join().expect("no panic"), Ok(()));
@@ -202,7 +203,7 @@ fn on_a_full_disk_nothing_is_written_or_let_go_until_there_is_room() {
     assert_eq!(test.next(), Seen::Written(1));
     test.is_full.store(true, Ordering::Release);
     test.verdicts.send(Ok(())).expect("it waits");
-    assert_eq!(test.next(), Seen::Synced(1));
+    assert_eq!([test.next(), test.next()], [Seen::Synced(1), Seen::HandedOn(1, 1)]);
     test.append(2);
     assert!(test.hold(2, 20), "it rests on what is not written");
     assert_eq!(test.next(), Seen::Full(true));

@@ -9,7 +9,7 @@ use elea_protocol::id::{Digest, ReplicaId};
 
 use rustix::io::Errno;
 
-use super::FORMAT;
+use super::layout::FORMAT;
 use super::opening::io_error;
 
 /// What passes by itself when others have given something back, or when somebody makes room.

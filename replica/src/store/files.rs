@@ -16,7 +16,8 @@ use fjall::{AbstractTree as _, Keyspace};
 use rustix::fs::{Advice, fadvise};
 use xxhash_rust::xxh3::Xxh3;
 
-use super::{is_damage, rows};
+use super::opening::is_damage;
+use super::rows;
 
 /// So much is read at a time, in bytes.
 const STEP: usize = 256 << 10;

@@ -1,6 +1,8 @@
 //! What a group of records comes to, worked out before anything of it is written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use elea_protocol::codec::{self, Canonical as _};
@@ -10,37 +12,74 @@ use elea_protocol::replica::{Adopted, Aside, Ground, Record, Settled, StateHead}
 use elea_protocol::rows::Changes;
 use serde::Serialize;
 
-use super::{
-    ASIDE, EVIDENCE, HISTORY, Index, META, META_ENTERED, META_ERA, META_GENERATION, META_INCOMING,
+use super::layout::{
+    ASIDE, Change, EVIDENCE, HISTORY, META, META_ENTERED, META_ERA, META_GENERATION, META_INCOMING,
     META_LIVES, META_LOCK, META_MISMATCHES, META_STABLE, META_STAMPS, META_STANDING, META_STATE,
-    META_VOTED, ORPHANS, Place, PlacedHead, STATE, Settling, Store, StoreError, Stored, piece_key,
-    place, rows, seal, slot_key, unseal,
+    META_VOTED, ORPHANS, Place, PlacedHead, Present, Redo, STATE, Space, Stored, piece_key, place,
+    seal, slot_key,
 };
+use super::{StoreError, rows};
 
-/// What becomes of one key: a value, or nothing.
-pub(super) type Change = Option<Vec<u8>>;
+/// What is known of the store without reading it: enough to know what a record changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Index {
+    /// The state that the history begins with.
+    pub(super) ground: Option<Place>,
+    /// How often a state has taken the place of another history. It is a part of the keys of slots,
+    /// so that those of a history that is gone are told from the present ones.
+    pub(super) era: u64,
+    /// The highest slot stored, or the base where there is none.
+    pub(super) highest: Slot,
+    /// The slots aside. Hardly ever any, so that a copy costs nothing.
+    pub(super) aside: BTreeMap<Digest, Arc<Aside>>,
+    /// The state on its way here.
+    pub(super) incoming: Option<Place>,
+    /// The keys of the protocol's own pieces of states.
+    pub(super) pieces: Arc<BTreeSet<[u8; 13]>>,
+    /// The highest generation that ever was. No name is used twice: fjall's journals may hold rows
+    /// of the one that had it first.
+    pub(super) generation: u64,
+}
+
+impl Index {
+    pub(super) fn base(&self) -> Slot {
+        self.ground.map_or(Slot::GENESIS, |ground| ground.at.slot)
+    }
+
+    pub(super) fn present(&self) -> Present {
+        let generation = |place: Place| place.generation;
+        Present {
+            era: self.era,
+            base: self.base(),
+            ground: self.ground.map(generation),
+            incoming: self.incoming.map(generation),
+        }
+    }
+}
+
+/// What becomes of rows when the state of a checkpoint is settled: sealed, and in memory only.
+#[derive(Debug)]
+pub(super) struct Settling {
+    at: Position,
+    rows: BTreeMap<Bytes, Change>,
+}
 
 /// The rows as they are stored.
-pub(super) fn sealed(changes: &Changes) -> impl Iterator<Item = (Bytes, Change)> {
+fn sealed(changes: &Changes) -> impl Iterator<Item = (Bytes, Change)> {
     let seal = |(key, value): &(Bytes, Option<Bytes>)| {
-        (key.clone(), value.as_ref().map(|value| rows::seal(key, value)))
+        (key.clone(), value.as_ref().map(|value| rows::seal(key, value).into()))
     };
     changes.iter().map(seal)
 }
 
-/// What one group of records comes to. Within a batch of fjall's a key must not occur twice: both
-/// would get one sequence number, and which of them stays is undefined.
+/// What one group of records comes to.
 pub(super) struct Group<'a> {
-    pub(super) store: &'a Store,
+    path: &'a Path,
+    /// Generations whose rows were damaged and are given up.
+    given_up: &'a BTreeSet<u64>,
     /// As it is after the group.
     pub(super) index: Index,
-    pub(super) history: BTreeMap<[u8; 16], Change>,
-    pub(super) meta: BTreeMap<&'static [u8], Change>,
-    pub(super) aside: BTreeMap<Digest, Change>,
-    pub(super) orphans: BTreeMap<Digest, Change>,
-    pub(super) state: BTreeMap<[u8; 13], Change>,
-    pub(super) rows: BTreeMap<u64, BTreeMap<Bytes, Change>>,
-    pub(super) evidence: BTreeMap<Digest, Change>,
+    pub(super) redo: Redo,
     /// What was told for the next settled state, and is not written yet.
     pub(super) settling: Option<Settling>,
     /// Records, by their places in the group, with the generations whose rows they complete.
@@ -48,33 +87,17 @@ pub(super) struct Group<'a> {
 }
 
 impl<'a> Group<'a> {
-    pub(super) fn new(store: &'a Store, settling: Option<Settling>) -> Self {
-        Self {
-            store,
-            index: store.index.clone(),
-            history: BTreeMap::new(),
-            meta: BTreeMap::new(),
-            aside: BTreeMap::new(),
-            orphans: BTreeMap::new(),
-            state: BTreeMap::new(),
-            rows: BTreeMap::new(),
-            evidence: BTreeMap::new(),
-            settling,
-            completed: Vec::new(),
-        }
+    pub(super) fn new(
+        path: &'a Path,
+        given_up: &'a BTreeSet<u64>,
+        index: Index,
+        settling: Option<Settling>,
+    ) -> Self {
+        Self { path, given_up, index, redo: Redo::default(), settling, completed: Vec::new() }
     }
 
-    /// Whether there is nothing to write.
-    pub(super) fn is_empty(&self) -> bool {
-        self.index == self.store.index
-            && self.history.is_empty()
-            && self.meta.is_empty()
-            && self.aside.is_empty()
-            && self.orphans.is_empty()
-            && self.state.is_empty()
-            && self.rows.is_empty()
-            && self.evidence.is_empty()
-            && self.completed.is_empty()
+    fn damaged(&self, what: impl ToString) -> StoreError {
+        StoreError::Damaged { path: self.path.into(), what: what.to_string() }
     }
 
     fn seal<T: Serialize>(
@@ -83,7 +106,23 @@ impl<'a> Group<'a> {
         key: &[u8],
         value: &T,
     ) -> Result<Change, StoreError> {
-        seal(keyspace, key, value).map(Some).map_err(|error| self.store.failed(error))
+        let sealed = seal(keyspace, key, value).map(|sealed| Some(sealed.into()));
+        sealed.map_err(|error| failed(self.path, error))
+    }
+
+    fn put<T: Serialize>(
+        &mut self,
+        (space, name): (Space, &str),
+        key: &[u8],
+        value: &T,
+    ) -> Result<(), StoreError> {
+        let sealed = self.seal(name, key, value)?;
+        self.redo.put(space, Bytes::copy_from_slice(key), sealed);
+        Ok(())
+    }
+
+    fn remove(&mut self, space: Space, key: &[u8]) {
+        self.redo.put(space, Bytes::copy_from_slice(key), None);
     }
 
     pub(super) fn put_meta<T: Serialize>(
@@ -91,9 +130,7 @@ impl<'a> Group<'a> {
         key: &'static [u8],
         value: &T,
     ) -> Result<(), StoreError> {
-        let sealed = self.seal(META, key, value)?;
-        self.meta.insert(key, sealed);
-        Ok(())
+        self.put((Space::Meta, META), key, value)
     }
 
     pub(super) fn stage(&mut self, place: usize, record: &Record) -> Result<(), StoreError> {
@@ -104,21 +141,17 @@ impl<'a> Group<'a> {
             }
             Record::Aside(aside) => {
                 let key = aside.at.hash;
-                let sealed = self.seal(ASIDE, &key.0, aside)?;
-                self.aside.insert(key, sealed);
-                self.index.aside.insert(key);
-                Ok(())
+                self.index.aside.insert(key, Arc::new(aside.clone()));
+                self.put((Space::Aside, ASIDE), &key.0, aside)
             }
             Record::Lock(certificate) => self.put_meta(META_LOCK, certificate),
             Record::Stable(stable) => self.put_meta(META_STABLE, stable),
             Record::Adopted(adopted) => self.adopt(adopted),
             Record::Orphans { add, remove } => {
                 for orphan in add {
-                    let key = orphan.digest();
-                    let sealed = self.seal(ORPHANS, &key.0, orphan)?;
-                    self.orphans.insert(key, sealed);
+                    self.put((Space::Orphans, ORPHANS), &orphan.digest().0, orphan)?;
                 }
-                self.orphans.extend(remove.iter().map(|digest| (*digest, None)));
+                remove.iter().for_each(|digest| self.remove(Space::Orphans, &digest.0));
                 Ok(())
             }
             Record::Fetching(head) => self.fetch(head),
@@ -143,11 +176,9 @@ impl<'a> Group<'a> {
             }
             Record::Evidence(evidence) => {
                 // Named by its content, so that the same proof is kept once.
-                let bytes = codec::encode(evidence).map_err(|error| self.store.failed(error))?;
+                let bytes = codec::encode(evidence).map_err(|error| failed(self.path, error))?;
                 let key = Stored { keyspace: EVIDENCE, key: &[], bytes: &bytes }.digest();
-                let sealed = self.seal(EVIDENCE, &key.0, evidence)?;
-                self.evidence.insert(key, sealed);
-                Ok(())
+                self.put((Space::Evidence, EVIDENCE), &key.0, evidence)
             }
             Record::Standing(standing) => self.put_meta(META_STANDING, standing),
             Record::Lives(lives) => self.put_meta(META_LIVES, lives),
@@ -163,10 +194,10 @@ impl<'a> Group<'a> {
             // A replica that goes on with a hole in its history could not start again.
             let what =
                 format!("slot {slot} is to be kept, and slots {base} to {highest} are there");
-            return Err(self.store.damaged(what));
+            return Err(self.damaged(what));
         }
         for gone in slot.next().0..=highest.0 {
-            self.history.insert(slot_key(self.index.era, Slot(gone)), None);
+            self.remove(Space::History, &slot_key(self.index.era, Slot(gone)));
         }
         self.index.highest = slot;
         Ok(())
@@ -174,23 +205,9 @@ impl<'a> Group<'a> {
 
     fn push(&mut self, slot: Slot, hash: &Digest, entry: &SlotEntry) -> Result<(), StoreError> {
         let key = slot_key(self.index.era, slot);
-        let sealed = self.seal(HISTORY, &key, &(hash, entry))?;
-        self.history.insert(key, sealed);
+        self.put((Space::History, HISTORY), &key, &(hash, entry))?;
         self.index.highest = slot;
         Ok(())
-    }
-
-    /// A slot aside, of an earlier group or of this one.
-    fn read_aside(&self, hash: &Digest) -> Result<Aside, StoreError> {
-        let stored = match self.aside.get(hash) {
-            None => self.store.read(&self.store.aside, ASIDE, &hash.0)?,
-            Some(None) => None,
-            Some(Some(stored)) => {
-                let read = unseal(ASIDE, &hash.0, stored);
-                Some(read.map_err(|what| self.store.damaged(what))?)
-            }
-        };
-        stored.ok_or_else(|| self.store.damaged("a slot aside that is adopted is missing"))
     }
 
     fn adopt(&mut self, adopted: &Adopted) -> Result<(), StoreError> {
@@ -199,11 +216,15 @@ impl<'a> Group<'a> {
             Ground::State(head) => self.stand_on(head)?,
         }
         for hash in &adopted.slots {
-            let Aside { at, linked } = self.read_aside(hash)?;
+            let known = self.index.aside.get(hash).cloned();
+            let Some(aside) = known else {
+                return Err(self.damaged("a slot aside that is adopted is missing"));
+            };
+            let Aside { at, linked } = &*aside;
             let next = self.index.highest.next();
             if at.slot != next {
                 let what = format!("slot {} is to be put where slot {next} belongs", at.slot);
-                return Err(self.store.damaged(what));
+                return Err(self.damaged(what));
             }
             self.push(at.slot, &at.hash, &linked.entry)?;
         }
@@ -213,12 +234,10 @@ impl<'a> Group<'a> {
         self.put_meta(META_VOTED, &adopted.voted)?;
         match &adopted.lock {
             Some(lock) => self.put_meta(META_LOCK, lock)?,
-            None => {
-                self.meta.insert(META_LOCK, None);
-            }
+            None => self.remove(Space::Meta, META_LOCK),
         }
         let gone = std::mem::take(&mut self.index.aside);
-        self.aside.extend(gone.into_iter().map(|hash| (hash, None)));
+        gone.keys().for_each(|hash| self.remove(Space::Aside, &hash.0));
         Ok(())
     }
 
@@ -231,11 +250,10 @@ impl<'a> Group<'a> {
         bytes: &Bytes,
     ) -> Result<(), StoreError> {
         let Some(key) = piece_key(generation, part) else {
-            return Err(self.store.damaged("a piece of the application's state is to be kept"));
+            return Err(self.damaged("a piece of the application's state is to be kept"));
         };
-        let sealed = self.seal(STATE, &key, bytes)?;
-        self.state.insert(key, sealed);
-        Ok(())
+        Arc::make_mut(&mut self.index.pieces).insert(key);
+        self.put((Space::State, STATE), &key, bytes)
     }
 
     fn change_rows<'b>(
@@ -243,9 +261,9 @@ impl<'a> Group<'a> {
         generation: u64,
         changes: impl IntoIterator<Item = (&'b Bytes, Option<&'b Bytes>)>,
     ) {
-        let rows = self.rows.entry(generation).or_default();
         for (key, value) in changes {
-            rows.insert(key.clone(), value.map(|value| rows::seal(key, value)));
+            let sealed = value.map(|value| rows::seal(key, value).into());
+            self.redo.put(Space::Rows(generation), key.clone(), sealed);
         }
     }
 
@@ -260,7 +278,7 @@ impl<'a> Group<'a> {
     fn fetch(&mut self, head: &StateHead) -> Result<(), StoreError> {
         let head: PlacedHead = (self.next_generation()?, head.clone());
         if let Some(before) = self.index.incoming.replace(place(&head)) {
-            self.drop_state(before.generation)?;
+            self.drop_state(before.generation);
         }
         self.put_meta(META_INCOMING, &head)
     }
@@ -271,7 +289,7 @@ impl<'a> Group<'a> {
             Some(incoming) if incoming.at == at => Ok(incoming.generation),
             _ => {
                 let what = format!("a piece of a state at slot {} that is not fetched", at.slot);
-                Err(self.store.damaged(what))
+                Err(self.damaged(what))
             }
         }
     }
@@ -283,7 +301,7 @@ impl<'a> Group<'a> {
         }
         let Some(settling) = self.settling.as_mut().filter(|settling| settling.at == at) else {
             let what = format!("a part of a state at slot {} comes before the first", at.slot);
-            return Err(self.store.damaged(what));
+            return Err(self.damaged(what));
         };
         settling.rows.extend(sealed(changes));
         Ok(())
@@ -297,29 +315,26 @@ impl<'a> Group<'a> {
         if at.slot <= base || at.slot > highest {
             // What is stable only grows.
             let what = format!("a state at {} is of slots from {base} to {highest}", at.slot);
-            return Err(self.store.damaged(what));
+            return Err(self.damaged(what));
         }
         let before = self.index.ground.map(|ground| ground.generation);
-        if before.is_some_and(|generation| self.store.note.damaged.contains(&generation)) {
-            return Err(self.store.damaged("a state is to be written over one that was given up"));
+        if before.is_some_and(|generation| self.given_up.contains(&generation)) {
+            return Err(self.damaged("a state is to be written over one that was given up"));
         }
         let generation = match before {
             Some(generation) => generation,
             None => self.next_generation()?,
         };
-        self.drop_pieces(generation)?;
+        self.drop_pieces(generation);
         self.index.ground = Some(Place { generation, at });
         for (part, bytes) in pieces {
             self.put_piece(generation, *part, bytes)?;
         }
         let gathered = self.settling.take().filter(|settling| settling.at == at);
-        let rows = self.rows.entry(generation).or_default();
-        match gathered {
-            Some(gathered) if rows.is_empty() => *rows = gathered.rows,
-            Some(gathered) => rows.extend(gathered.rows),
-            None => {}
+        let gathered = gathered.map(|gathered| gathered.rows).unwrap_or_default();
+        for (key, change) in gathered.into_iter().chain(sealed(changes)) {
+            self.redo.put(Space::Rows(generation), key, change);
         }
-        rows.extend(sealed(changes));
         self.put_meta(META_STATE, &(generation, head))?;
         Ok(generation)
     }
@@ -330,41 +345,40 @@ impl<'a> Group<'a> {
         let generation = self.incoming_at(at)?;
         if at.slot < base {
             let what = format!("a state at slot {} is to replace that at slot {base}", at.slot);
-            return Err(self.store.damaged(what));
+            return Err(self.damaged(what));
         }
         let new = self.index.incoming.take();
         if let Some(old) = std::mem::replace(&mut self.index.ground, new) {
-            self.drop_state(old.generation)?;
+            self.drop_state(old.generation);
         }
         // Whatever the group holds so far is of the history that is gone.
-        self.history.clear();
+        self.redo.spaces.remove(&Space::History);
         self.settling = None;
         self.index.era += 1;
         self.index.highest = at.slot;
         let era = self.index.era;
         self.put_meta(META_ERA, &era)?;
         self.put_meta(META_STATE, &(generation, head))?;
-        self.meta.insert(META_INCOMING, None);
+        self.remove(Space::Meta, META_INCOMING);
         self.put_meta(META_STABLE, &head.stable)
     }
 
     /// Lets go of a state.
-    fn drop_state(&mut self, generation: u64) -> Result<(), StoreError> {
-        self.rows.remove(&generation);
-        self.drop_pieces(generation)
+    fn drop_state(&mut self, generation: u64) {
+        self.redo.spaces.remove(&Space::Rows(generation));
+        self.drop_pieces(generation);
     }
 
     /// Lets go of the protocol's own pieces of a state.
-    fn drop_pieces(&mut self, generation: u64) -> Result<(), StoreError> {
+    fn drop_pieces(&mut self, generation: u64) {
         let prefix = generation.to_be_bytes();
-        for guard in self.store.state.prefix(prefix) {
-            let key = guard.key().map_err(|error| self.store.unreadable(&error))?;
-            let key = key[..].try_into();
-            let key = key.map_err(|_| self.store.damaged("the key of a piece is malformed"))?;
-            self.state.insert(key, None);
-        }
-        let staged = self.state.iter_mut().filter(|(key, _)| key.starts_with(&prefix));
-        staged.for_each(|(_, change)| *change = None);
-        Ok(())
+        let pieces = Arc::make_mut(&mut self.index.pieces);
+        let gone = pieces.extract_if(.., |key| key.starts_with(&prefix));
+        gone.for_each(|key| self.redo.put(Space::State, Bytes::copy_from_slice(&key), None));
     }
+}
+
+/// The bytes of a record cannot be made.
+fn failed(path: &Path, reason: impl ToString) -> StoreError {
+    StoreError::WriteFailed { path: PathBuf::from(path), reason: reason.to_string() }
 }

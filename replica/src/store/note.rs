@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 
 use elea_protocol::id::hex;
 
-use super::checksum;
+use super::layout::checksum;
 
 const NAME: &str = "rows";
 const NEW: &str = "rows.new";

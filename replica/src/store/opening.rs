@@ -13,22 +13,39 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, LsmError, PersistMode};
 
 use xxhash_rust::xxh3::xxh3_128;
 
+use super::StoreError;
 use super::error::is_shortage;
 use super::journals::Journals;
-use super::note::Note;
-use super::{
-    ASIDE, CACHE_BYTES, EVIDENCE, FORMAT, HISTORY, HISTORY_MEMTABLE_BYTES, JOURNALS_BYTES,
-    MEMTABLE_BYTES, META, META_FORMAT, META_GENESIS, META_INITIAL, META_MEMTABLE_BYTES,
-    META_REPLICA, META_STANDING, ORPHANS, STATE, StoreError, seal, spread, unseal,
+use super::layout::{
+    ASIDE, CONVERTIBLE, EVIDENCE, FORMAT, HISTORY, META, META_FORMAT, META_GENESIS, META_INITIAL,
+    META_REPLICA, META_STANDING, ORPHANS, STATE, seal, spread, unseal,
 };
+use super::note::Note;
 use crate::descriptors::tables_kept_open;
 
-pub(super) fn check_format(path: &Path, meta: &Keyspace) -> Result<(), StoreError> {
+/// What is written to a keyspace before it goes to a file, in bytes, at least: see [`spread`]. fjall's
+/// default is 64 MiB, which every keyspace that is written to would take in memory in time.
+const MEMTABLE_BYTES: u64 = 2 << 20;
+
+/// The same for those that nearly all that is written goes to: `meta`, of which each version that is overwritten
+/// counts, and slots.
+const META_MEMTABLE_BYTES: u64 = 8 << 20;
+const HISTORY_MEMTABLE_BYTES: u64 = 16 << 20;
+
+/// Blocks of files kept in memory, in bytes, over all keyspaces.
+const CACHE_BYTES: u64 = 32 << 20;
+
+/// The journals that are on disk because something in them is not in a file yet, in bytes. fjall takes
+/// no less. A start reads them.
+const JOURNALS_BYTES: u64 = 64 << 20;
+
+/// Answers the format, where it is one that can be read.
+pub(super) fn check_format(path: &Path, meta: &Keyspace) -> Result<u32, StoreError> {
     let damaged = |what: String| StoreError::Damaged { path: path.into(), what };
     let stored = meta.get(META_FORMAT).map_err(|error| unreadable(path, &error))?;
     let stored = stored.ok_or_else(|| damaged("it does not name its format".to_owned()))?;
     match unseal::<u32>(META, META_FORMAT, &stored).map_err(damaged)? {
-        FORMAT => Ok(()),
+        found @ (FORMAT | CONVERTIBLE) => Ok(found),
         found if found > FORMAT => Err(StoreError::NewerFormat { path: path.into(), found }),
         found => Err(StoreError::OlderFormat { path: path.into(), found }),
     }

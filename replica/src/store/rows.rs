@@ -15,8 +15,8 @@ use fjall::compaction::Leveled;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, Readable as _, Snapshot};
 
 use super::error::patiently;
+use super::layout::{CHECKSUM, checksum, spread};
 use super::opening::plain;
-use super::{CHECKSUM, checksum, spread};
 
 /// With what the names of these keyspaces begin.
 const PREFIX: &str = "rows-";
