@@ -190,3 +190,13 @@ fn every_counter_that_is_explained_is_counted() {
         }
     }
 }
+
+#[test]
+fn the_program_in_the_readme_of_the_client_is_the_one_that_is_run() {
+    let readme = document("client/README.md");
+    let (_, program) = readme.split_once("```rust,no_run\n").expect("it has one");
+    let (program, _) = program.split_once("```").expect("it ends");
+    let run = document("examples/src/bin/greeting.rs");
+    let (_, run) = run.split_once("\n\n").expect("a header comes first");
+    assert_eq!(program, run);
+}

@@ -61,9 +61,12 @@
 //!
 //! To replicate something else, start from [`counter`]: a whole application on one page.
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 mod command;
 mod cost;
-pub mod counter;
 mod execute;
 mod limits;
 mod operation;

@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use elea_client::files::key_text;
 use elea_client::{ClusterFile, SecretKey};
+use elea_examples::counter::Counter;
 use elea_kv::KeyValueStore;
+use elea_protocol::application::Application;
 use elea_protocol::cluster_file::{Durability, ListedClient};
 use elea_protocol::membership::Membership;
 use elea_protocol::replica::Setup;
@@ -25,7 +27,7 @@ struct Cluster {
     runtime: Runtime,
 }
 
-fn cluster() -> Cluster {
+fn cluster<A: Application + 'static>(application: impl Fn() -> A) -> Cluster {
     let folder = TempDir::new().expect("a folder");
     let keys: Vec<_> = (1..=4).map(|n| Arc::new(SecretKey::from_bytes(&[n; 32]))).collect();
     let client = SecretKey::from_bytes(&[100; 32]);
@@ -74,7 +76,7 @@ fn cluster() -> Cluster {
             durability: Durability::Os,
             limits: Limits::default(),
         };
-        let node = Node::start_on(config, KeyValueStore::new(), listener);
+        let node = Node::start_on(config, application(), listener);
         runtime.block_on(node).expect("it starts")
     });
     let nodes = nodes.collect();
@@ -87,6 +89,7 @@ impl Cluster {
         let file = |name: &str| self.folder.path().join(name);
         let mut command = Command::new(program);
         command.arg(file("cluster.toml")).arg(file("client-0.key")).args(words);
+        command.current_dir(self.folder.path());
         let output = command.output().expect("it runs");
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{words:?}: {errors}");
@@ -102,7 +105,7 @@ impl Cluster {
 
 #[test]
 fn the_examples_do_what_they_say() {
-    let cluster = cluster();
+    let cluster = cluster(KeyValueStore::new);
 
     let inventory = |words: &[&str]| cluster.run(env!("CARGO_BIN_EXE_inventory"), words);
     assert!(inventory(&["bolts", "10"]).starts_with("bolts: 10 as far as"));
@@ -123,5 +126,17 @@ fn the_examples_do_what_they_say() {
     assert_eq!(discovery(&["mail", "leave", "10.0.0.7:25"]), "");
     assert_eq!(discovery(&["mail", "list"]), "10.0.0.8:25\n");
 
+    let greeting = || cluster.run(env!("CARGO_BIN_EXE_greeting"), &[]);
+    assert_eq!([greeting(), greeting()], ["visitor 1\n", "visitor 2\n"]);
+
+    cluster.stop();
+}
+
+#[test]
+fn an_application_of_its_own_runs_and_its_client_with_it() {
+    let cluster = cluster(Counter::new);
+    let counter = |word: &str| cluster.run(env!("CARGO_BIN_EXE_counter"), &[word]);
+    assert_eq!(counter("5"), "5 as far as f + 1 replicas know\nthat is final\n");
+    assert_eq!(counter("-7"), "-2 as far as f + 1 replicas know\nthat is final\n");
     cluster.stop();
 }

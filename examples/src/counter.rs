@@ -12,7 +12,7 @@
 //! 4. **A snapshot**, in chunks that can be checked one by one. A state that fits a frame is one
 //!    chunk; [`MerkleTrie`](elea_protocol::trie::MerkleTrie) cuts larger ones. The chunks are also
 //!    what is kept on disk; an application that writes only what changed has a little more to do.
-//! 5. **Commands** for clients: a type for each operation, with what it answers.
+//! 5. **Commands** for clients: a type for each operation, with what it answers. `src/bin/counter.rs` is a client.
 
 use std::collections::VecDeque;
 
