@@ -59,7 +59,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! To replicate something else, start from [`counter`]: a whole application on one page.
+//! To replicate something else, start from the counter in the examples: a whole application on one page.
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

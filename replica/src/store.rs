@@ -225,6 +225,8 @@ impl Store {
     ) -> Result<(Self, Recovered), StoreError> {
         let mut tables = Tables::open(path, genesis, me)?;
         let (group, owner) = (tables.group()?, tables.owner);
+        // A killed process may have left some of it to the system, and from here on the log need not have it.
+        tables.sync()?;
         let mut gathered = Redo::default();
         let log = Log::open(path, (genesis, owner), durability, group, |redo, is_last| {
             gathered.merge(redo);

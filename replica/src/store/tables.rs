@@ -389,6 +389,11 @@ impl Tables {
         self.unwritten(&error.into())
     }
 
+    /// Waits until all that is in them is on disk.
+    pub(super) fn sync(&self) -> Result<(), StoreError> {
+        self.database.persist(PersistMode::SyncAll).map_err(|error| self.unwritten(&error))
+    }
+
     /// Does what groups of the log say, all or nothing. When it returns that is on disk. Answers the rows of
     /// these generations as they are then; those that something else has replaced are left out.
     pub(super) fn take(
