@@ -115,6 +115,8 @@ counters! {
     StoreCommits = "store_commits",
     /// Records in them.
     StoreRecords = "store_records",
+    /// Such groups that are in the store's tables, too: see `docs/adr/0002-store.md`.
+    StoreTaken = "store_taken",
     /// Waits for room on the disk.
     DiskFull = "disk_full",
     /// Tables of the store found to be what was written.

@@ -214,9 +214,14 @@ impl Node {
             let tell = |word| inbox.disk_says(word);
             Ok(store_work.run(|outgoing| release.send(outgoing), tell)?)
         })?;
-        let inbox = Arc::clone(&shell.inbox);
+        let (inbox, counted) = (Arc::clone(&shell.inbox), Arc::clone(&counters));
         let tables = Worker::spawn(format!("{me}-tables"), failed.clone(), move || {
-            Ok(apply_work.run(|rows| inbox.disk_says(Word::Rows(rows)))?)
+            Ok(apply_work.run(|groups, rows| {
+                counted.add(Counter::StoreTaken, groups);
+                if !rows.is_empty() {
+                    inbox.disk_says(Word::Rows(rows));
+                }
+            })?)
         })?;
         let scrub_work = Scrub {
             files,
@@ -357,7 +362,9 @@ impl Node {
     /// Waits until the store has written what was queued, for as long as it writes anything: a disk may be
     /// slow. One group may have to wait for a dozen syncs of the store's own.
     async fn written(&mut self, step: Duration) -> bool {
-        let groups = |node: &Self| node.shell.counters.get(Counter::StoreCommits);
+        // It may wait until the tables have taken more.
+        let moved = [Counter::StoreCommits, Counter::StoreTaken];
+        let groups = |node: &Self| moved.map(|counter| node.shell.counters.get(counter));
         loop {
             let before = groups(self);
             if self.store.ended(step * STORE_STEPS).await {

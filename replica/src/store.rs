@@ -84,8 +84,9 @@ const FILES_RESERVE: u64 = 256;
 
 /// The open store. Whoever has it is the only writer.
 pub(crate) struct Store {
-    writer: Writer,
+    // Closed before the lock in the other part is let go.
     tables: Tables,
+    writer: Writer,
 }
 
 /// The part that groups of records are written through.
@@ -236,10 +237,7 @@ impl Store {
             Ok(())
         })?;
         let read = tables.read_index(genesis).and_then(|index| Ok((index, tables.recovered()?)));
-        let (index, recovered) = match read {
-            Err(error) if me.is_some() => return Err(tables.blame(error)),
-            read => read?,
-        };
+        let (index, recovered) = read.map_err(|error| tables.blame(error))?;
         let writer = Writer {
             path: path.into(),
             log,
@@ -250,7 +248,7 @@ impl Store {
             reserve: 0,
             _lock: Arc::new(lock),
         };
-        Ok((Self { writer, tables }, recovered))
+        Ok((Self { tables, writer }, recovered))
     }
 
     /// What is known of its files.
@@ -288,7 +286,7 @@ impl Store {
 
     /// Parts that work on their own: what writes the log, and what takes it into the tables.
     pub(crate) fn into_parts(self) -> (Writer, ToTables, Applier) {
-        let Self { writer, tables } = self;
+        let Self { tables, writer } = self;
         let lock = Arc::clone(&writer._lock);
         let (to, applier) = applier::applier(tables, Arc::clone(&writer.log.taken), lock);
         (writer, to, applier)

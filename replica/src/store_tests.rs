@@ -459,9 +459,17 @@ fn the_tables_follow_the_log() {
         to.hand_over(Mark(mark), staged.expect("something"));
     }
     let (sender, told) = std::sync::mpsc::channel();
-    let applying =
-        std::thread::spawn(move || applier.run(|rows| sender.send(rows).expect("heard")));
-    let rows = told.recv().expect("the rows of the state");
+    let mut counted = 0;
+    let applying = std::thread::spawn(move || {
+        applier.run(|groups, rows| {
+            counted += groups;
+            if !rows.is_empty() {
+                sender.send((counted, rows)).expect("heard");
+            }
+        })
+    });
+    let (groups, rows) = told.recv().expect("the rows of the state");
+    assert_eq!(groups, 3);
     let [(Mark(3), view)] = rows.as_slice() else { panic!("{rows:?}") };
     assert_eq!(all_rows(view), [row(b"a", b"1")]);
     let staged = writer.write(&[slot(3, 3)]).expect("written").expect("something");
@@ -753,6 +761,28 @@ fn records_that_would_leave_a_history_with_a_hole_are_not_written() {
     let (store, recovered) = reopen(&folder, store);
     assert_eq!(stored(&store), [1, 2]);
     assert_same(recovered, fresh());
+}
+
+/// Once it is in the log no start would get beyond it.
+#[test]
+fn a_row_that_the_database_cannot_take_is_refused_before_it_is_written() {
+    let folder = TempDir::new().expect("a folder");
+    let (mut store, _) = open(folder.path()).expect("a new store");
+    store.commit(&[slot(1, 1), fetching(9, 9)]).expect("written");
+    let long: &[u8] = &[7; 65_536];
+    for key in [&b""[..], long] {
+        let key = Bytes::copy_from_slice(key);
+        let row = (key.clone(), Bytes::from_static(b"v"));
+        let Record::Settled(mut state) = settled(1, 1, &[]) else { unreachable!("it is one") };
+        state.changes = vec![(key, None)];
+        for record in [rows(9, 9, vec![row], true), Record::Settled(state)] {
+            let refused = store.commit(&[record]);
+            assert!(matches!(refused, Err(StoreError::WriteFailed { .. })), "{refused:?}");
+        }
+    }
+    let longest = (Bytes::copy_from_slice(&long[1..]), Bytes::from_static(b"v"));
+    store.commit(&[rows(9, 9, vec![longest], true)]).expect("written");
+    assert_eq!(stored(&reopen(&folder, store).0), [1]);
 }
 
 #[test]

@@ -33,7 +33,10 @@ struct Group {
 }
 
 /// Where groups are handed over.
-pub(crate) struct ToTables(Sender<Group>);
+pub(crate) struct ToTables {
+    groups: Sender<Group>,
+    taken: Arc<Taken>,
+}
 
 impl ToTables {
     /// Hands over what is in the log. `first` is the mark of the first of its records.
@@ -42,7 +45,13 @@ impl ToTables {
         let mark = |(place, generation): (usize, u64)| (Mark(first.0 + place as u64), generation);
         let completed = completed.into_iter().map(mark).collect();
         // The thread is gone only after it failed, which it has said itself. What is in the log is not lost.
-        let _ = self.0.send(Group { number, redo, completed });
+        let _ = self.groups.send(Group { number, redo, completed });
+    }
+}
+
+impl Drop for ToTables {
+    fn drop(&mut self) {
+        self.taken.stop();
     }
 }
 
@@ -58,12 +67,17 @@ pub(crate) struct Applier {
 /// The tables behind a queue.
 pub(super) fn applier(tables: Tables, taken: Arc<Taken>, lock: Arc<File>) -> (ToTables, Applier) {
     let (sender, groups) = channel();
-    (ToTables(sender), Applier { tables, groups, taken, _lock: lock })
+    let to = ToTables { groups: sender, taken: Arc::clone(&taken) };
+    (to, Applier { tables, groups, taken, _lock: lock })
 }
 
 impl Applier {
-    /// Works until there is nobody any more who hands anything over. `tell` tells of rows that are complete.
-    pub(crate) fn run(mut self, tell: impl FnMut(Vec<(Mark, RowsView)>)) -> Result<(), StoreError> {
+    /// Works until there is nobody any more who hands anything over. `tell` tells how many more groups are in the
+    /// tables, and of rows that are complete with them.
+    pub(crate) fn run(
+        mut self,
+        tell: impl FnMut(u64, Vec<(Mark, RowsView)>),
+    ) -> Result<(), StoreError> {
         // However it ends, nobody waits for it any longer.
         let over = Over(Arc::clone(&self.taken));
         let done = self.take_all(tell);
@@ -71,8 +85,16 @@ impl Applier {
         done
     }
 
-    fn take_all(&mut self, mut tell: impl FnMut(Vec<(Mark, RowsView)>)) -> Result<(), StoreError> {
+    fn take_all(
+        &mut self,
+        mut tell: impl FnMut(u64, Vec<(Mark, RowsView)>),
+    ) -> Result<(), StoreError> {
+        let mut before = self.taken.group();
         while let Some(Group { number, redo, completed }) = self.gather() {
+            // Whatever was handed over before the end is still in the queue then.
+            if self.taken.is_stopping() {
+                return Ok(());
+            }
             let generations = completed.iter().map(|(_, generation)| *generation);
             let views = self.tables.take(redo, generations)?;
             self.taken.set(number);
@@ -80,9 +102,8 @@ impl Applier {
                 .into_iter()
                 .filter_map(|(mark, generation)| Some((mark, views.get(&generation)?.clone())))
                 .collect();
-            if !rows.is_empty() {
-                tell(rows);
-            }
+            tell(number - before, rows);
+            before = number;
         }
         Ok(())
     }

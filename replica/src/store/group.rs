@@ -20,6 +20,9 @@ use super::layout::{
 };
 use super::{StoreError, rows};
 
+/// The longest key that fjall takes, in bytes.
+const KEY_MAX: usize = 65_535;
+
 /// What is known of the store without reading it: enough to know what a record changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Index {
@@ -161,8 +164,9 @@ impl<'a> Group<'a> {
             }
             Record::Rows { at, rows, whole } => {
                 let generation = self.incoming_at(*at)?;
-                let rows = rows.iter().map(|(key, value)| (key, Some(value)));
-                self.change_rows(generation, rows);
+                for (key, value) in rows {
+                    self.put_row(generation, key.clone(), Some(rows::seal(key, value).into()))?;
+                }
                 if *whole {
                     self.completed.push((place, generation));
                 }
@@ -256,15 +260,15 @@ impl<'a> Group<'a> {
         self.put((Space::State, STATE), &key, bytes)
     }
 
-    fn change_rows<'b>(
-        &mut self,
-        generation: u64,
-        changes: impl IntoIterator<Item = (&'b Bytes, Option<&'b Bytes>)>,
-    ) {
-        for (key, value) in changes {
-            let sealed = value.map(|value| rows::seal(key, value).into());
-            self.redo.put(Space::Rows(generation), key.clone(), sealed);
+    /// Refuses what fjall could not take: once it is in the log no start would get beyond it.
+    fn put_row(&mut self, generation: u64, key: Bytes, change: Change) -> Result<(), StoreError> {
+        if key.is_empty() || key.len() > KEY_MAX {
+            let what =
+                format!("a row has a key of {} bytes, and 1 to {KEY_MAX} are possible", key.len());
+            return Err(failed(self.path, what));
         }
+        self.redo.put(Space::Rows(generation), key, change);
+        Ok(())
     }
 
     fn next_generation(&mut self) -> Result<u64, StoreError> {
@@ -333,7 +337,7 @@ impl<'a> Group<'a> {
         let gathered = self.settling.take().filter(|settling| settling.at == at);
         let gathered = gathered.map(|gathered| gathered.rows).unwrap_or_default();
         for (key, change) in gathered.into_iter().chain(sealed(changes)) {
-            self.redo.put(Space::Rows(generation), key, change);
+            self.put_row(generation, key, change)?;
         }
         self.put_meta(META_STATE, &(generation, head))?;
         Ok(generation)

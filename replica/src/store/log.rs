@@ -63,6 +63,8 @@ pub(super) struct Taken {
 struct Known {
     /// All groups up to this one are in the tables, and on disk.
     group: u64,
+    /// No more has to be: what is left is for the next start.
+    is_stopping: bool,
     /// No more will be, and why, if it was a failure.
     over: Option<Result<(), StoreError>>,
 }
@@ -73,9 +75,22 @@ impl Taken {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn group(&self) -> u64 {
+        self.known().group
+    }
+
     pub(super) fn set(&self, group: u64) {
         self.known().group = group;
         self.changed.notify_all();
+    }
+
+    /// Nobody writes any more.
+    pub(super) fn stop(&self) {
+        self.known().is_stopping = true;
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.known().is_stopping
     }
 
     /// Nothing more is taken. Only the first word counts.

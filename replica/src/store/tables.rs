@@ -48,6 +48,8 @@ const STANDSTILL: Duration = Duration::from_secs(5);
 pub(crate) struct Tables {
     path: PathBuf,
     pub(super) owner: ReplicaId,
+    /// Whether this is the owner's process. Nobody else gives anything up.
+    is_owners: bool,
     pub(super) database: Database,
     pub(super) history: Keyspace,
     pub(super) meta: Keyspace,
@@ -97,6 +99,7 @@ impl Tables {
             path: path.into(),
             // They say so themselves, as soon as they are read.
             owner: me.unwrap_or(ReplicaId(0)),
+            is_owners: is_owner,
             database,
             history,
             meta,
@@ -112,11 +115,8 @@ impl Tables {
             swept: Vec::new(),
         };
         let prepared = tables.prepare(genesis, me, format);
-        match prepared {
-            Ok(()) => Ok(tables),
-            Err(error) if is_owner => Err(tables.blame(error)),
-            Err(error) => Err(error),
-        }
+        prepared.map_err(|error| tables.blame(error))?;
+        Ok(tables)
     }
 
     fn prepare(
@@ -253,7 +253,8 @@ impl Tables {
     /// has met a damaged block, and does not say of what. Such rows are given up.
     pub(super) fn blame(&mut self, error: StoreError) -> StoreError {
         use StoreError::{Damaged, Interrupted, WriteFailed};
-        if !matches!(error, WriteFailed { .. } | Damaged { .. } | Interrupted { .. }) {
+        let may_be = matches!(error, WriteFailed { .. } | Damaged { .. } | Interrupted { .. });
+        if !may_be || !self.is_owners {
             return error;
         }
         let mut found = None;
