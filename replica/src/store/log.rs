@@ -12,8 +12,8 @@
 //! frame: "ELG1" | group u64 | length u64 | XXH3 of the payload, u128 | payload
 //! ```
 //!
-//! Numbers are little-endian; the seed of the checksum comes from the genesis, the replica and the group. Groups are numbered without a gap for as long as the store lives. A file is read from its
-//! beginning as long as frames are whole and each has the number after the one before: what comes behind that
+//! Numbers are little-endian; the seed of the checksum comes from the genesis, the replica and the group. Groups
+//! are numbered without a gap for as long as the store lives. A file is read from its beginning as long as frames are whole and each has the number after the one before: what comes behind that
 //! is older, or was never synced. Then the tables are given what they lack. Where a frame is damaged, what was in
 //! it and behind it is missed: there is a gap to the other file, or to the number of the last group synced, which
 //! stands in a file of its own, the *witness*. That one is not synced: it may lag behind after a power cut,
