@@ -627,8 +627,10 @@ impl<A: Application> Replica<A> {
         let head = branch.head;
         let is_asked = self.branches.asked.values().any(|asked| asked.below == Some(head))
             && self.branches.trails.values().any(|trail| trail.below() == head);
-        let only_state = branch.slots.is_empty();
-        if !(is_asked || only_state && self.fetching.asks_for_slots()) {
+        // Who is asked for slots or for a state may have given them up.
+        let is_instead =
+            branch.slots.is_empty() && (self.fetching.asks_for_slots() || self.transfer.is_some());
+        if !(is_asked || is_instead) {
             self.counters.branches_refused += 1;
             return;
         }

@@ -131,8 +131,7 @@ impl<A: Application> Replica<A> {
         if taken.digests.digest() != state {
             // Q replicas have another state here. Ours is not to be trusted, nor built upon.
             let own = taken.digests;
-            self.counters.state_mismatch += 1;
-            self.note_mismatch(proof.clone(), own);
+            self.distrust_computed(proof.clone(), own);
             self.begin_transfer(from, proof);
             return;
         }

@@ -15,6 +15,7 @@ use crate::message::{CommitCertificate, Message, NewView, Position};
 use crate::replica::ordering::header_of;
 use crate::replica::status::Peer;
 use crate::seal::Signed;
+use crate::tuning::Rules;
 
 /// Requests of a slot that are looked through in one step of a turn, beside the slot itself.
 const REQUESTS_A_STEP: u64 = 16;
@@ -95,7 +96,8 @@ impl<A: Application> Replica<A> {
         Entrance::Open(path)
     }
 
-    /// What is stable is not undone, and a suffix has its limit.
+    /// What is stable is not undone, and a suffix has its limit: above what others have made stable, and
+    /// above the own state twice that where it stays and is to be replaced: until it is, nothing becomes stable here.
     fn may_stand_on(&self, path: &Path) -> bool {
         let ahead = self
             .stable_ahead
@@ -108,10 +110,13 @@ impl<A: Application> Replica<A> {
             Footing::State(at) => at.slot,
         };
         // All but the last slot, which was put where there was room.
-        let above = path.top().since(stable);
-        let Some(slots) = above.checked_sub(1) else { return true };
-        let weight = self.weight_on(path, stable, Slot(path.top().0 - 1));
-        !self.setup.tuning.rules.is_full(slots, weight)
+        let last = Slot(path.top().0.saturating_sub(1));
+        let fits = |rules: Rules, from: Slot| {
+            !rules.is_full(last.since(from), self.weight_on(path, from, last))
+        };
+        let rules = self.setup.tuning.rules;
+        let stays = self.is_distrusted() && matches!(path.footing, Footing::Common(_));
+        fits(rules, stable) && (!stays || fits(rules.twice(), self.stable()))
     }
 
     /// The rules for orders, for the slots of a history above `certified`.

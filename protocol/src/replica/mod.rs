@@ -43,6 +43,7 @@ mod execution;
 mod fetch;
 mod invariant;
 mod merge;
+mod offers;
 mod ordering;
 mod orphans;
 mod pacing;
@@ -273,7 +274,7 @@ pub struct Replica<A: Application> {
     /// A state that is on its way here, and one that is here and not in place yet.
     transfer: Option<Transfer<A::Restore>>,
     ready: Option<Whole>,
-    /// Whether the own state could not be read, so that nothing may rest on it.
+    /// Whether the own state could not be read, or is not the certified one, so that nothing may rest on it.
     distrusted: bool,
     /// How the disk is kept small.
     settling: Settling,

@@ -45,7 +45,7 @@ const AHEAD_OF_DISK: u64 = 2 << 20;
 const AHEAD_OF_OTHERS: u64 = 8 << 20;
 
 /// So many status intervals somebody counts who is not heard, and certificates are waited for.
-const LONE_STATUSES: u64 = 4;
+pub(super) const LONE_STATUSES: u64 = 4;
 
 /// So many requests at most are passed over for one slot, since their clients rest.
 const PASSED_OVER: usize = 1024;
@@ -119,6 +119,9 @@ impl<A: Application> Replica<A> {
     /// Whether the suffix above the stable checkpoint is as long as it may be. What others have
     /// made stable already counts as such: a replica that catches up is not to stop before it.
     pub(super) fn is_full(&self) -> bool {
+        if self.must_wait_for_state() {
+            return true;
+        }
         // Of the view entered: then the history that leads to it is the one that is followed here.
         let ahead = self
             .stable_ahead

@@ -29,9 +29,6 @@ use crate::seal::{Signed, sign};
 /// The first wait until a new replica asks again, in ms; it doubles up to the status interval.
 const ASK_AGAIN_MS: u64 = 10;
 
-/// No checkpoint ends this quarantine: another state has to be in place.
-const UNTIL_REPLACED: Slot = Slot(u64::MAX);
-
 /// Mismatches kept for the operator, the newest ones.
 const MISMATCHES_KEPT: usize = 8;
 
@@ -76,6 +73,8 @@ pub struct Quarantine {
     pub doubt: Doubt,
     /// It ends with a stable checkpoint at this slot or above it.
     pub until: Slot,
+    /// Whether what is stored is in doubt: then no checkpoint ends it before another state is in place.
+    pub is_store_in_doubt: bool,
 }
 
 /// All about what this replica may do.
@@ -194,7 +193,7 @@ impl<A: Application> Replica<A> {
     pub(super) fn recover_doubt(&mut self) {
         let newest = self.office.mismatches.iter().map(|known| known.certified.slot()).max();
         if let Some(slot) = newest.filter(|slot| *slot > self.stable()) {
-            self.office.quarantine = Some(Quarantine { doubt: Doubt::State(slot), until: slot });
+            self.quarantine(Doubt::State(slot));
         }
     }
 
@@ -208,7 +207,8 @@ impl<A: Application> Replica<A> {
     /// Asks the others which life of this replica they know, and leaves quarantine when it is time.
     pub(super) fn tend_standing(&mut self) {
         let stable = self.stable();
-        if self.office.quarantine.take_if(|quarantine| quarantine.until <= stable).is_some() {
+        let is_over = |known: &mut Quarantine| !known.is_store_in_doubt && known.until <= stable;
+        if self.office.quarantine.take_if(is_over).is_some() {
             self.counters.quarantines_ended += 1;
             self.resume();
         }
@@ -297,15 +297,18 @@ impl<A: Application> Replica<A> {
     /// is a voter again when a checkpoint that is not stable yet becomes so here, with a state that
     /// is the certified one.
     pub fn quarantine(&mut self, doubt: Doubt) {
-        let until = match doubt {
-            Doubt::State(slot) => slot,
-            Doubt::Store(_) => UNTIL_REPLACED,
+        let (until, is_store_in_doubt) = match doubt {
+            Doubt::State(slot) => (slot, false),
+            Doubt::Store(_) => (Slot::GENESIS, true),
         };
         match &mut self.office.quarantine {
-            Some(known) => known.until = known.until.max(until),
+            Some(known) => {
+                known.until = known.until.max(until);
+                known.is_store_in_doubt |= is_store_in_doubt;
+            }
             None => {
                 self.counters.quarantines += 1;
-                self.office.quarantine = Some(Quarantine { doubt, until });
+                self.office.quarantine = Some(Quarantine { doubt, until, is_store_in_doubt });
             }
         }
         self.forget_own_campaign();
@@ -314,14 +317,14 @@ impl<A: Application> Replica<A> {
     /// A certified state has taken the place of one that could not be read. A doubt that came before
     /// that one is still to be settled.
     pub(super) fn end_doubt_of_store(&mut self) {
-        if let Some(quarantine) = &mut self.office.quarantine
-            && quarantine.until == UNTIL_REPLACED
-        {
-            quarantine.until = match quarantine.doubt {
-                Doubt::State(slot) => slot,
-                Doubt::Store(_) => Slot::GENESIS,
-            };
+        if let Some(quarantine) = &mut self.office.quarantine {
+            quarantine.is_store_in_doubt = false;
         }
+    }
+
+    /// Whether it is known already that what is stored is not what was written.
+    pub(super) fn is_store_in_doubt(&self) -> bool {
+        self.office.quarantine.as_ref().is_some_and(|known| known.is_store_in_doubt)
     }
 
     /// A strong quorum certified another state than the own one.

@@ -9,7 +9,7 @@
 //! [`Tuning::transfer_bytes_per_ms`](crate::tuning::Tuning). Every piece goes to the disk when it
 //! comes, so that a crash costs none. Who sends a piece that is not of the certified state lies, or
 //! its disk does: the count is shown by its name. Who does that, or does not answer, is asked after
-//! the others.
+//! the others. Where nothing comes any more, another state is fetched that somebody offers ([`Offers`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,6 +17,8 @@ use bytes::Bytes;
 
 use super::branch::{Footing, Path, Reach, Side};
 use super::fetch::BUDGET_LEAST;
+use super::offers::Offers;
+use super::ordering::LONE_STATUSES;
 use super::sessions::{FrozenSessions, Sessions, SessionsRestore};
 use super::waits::Pace;
 use super::{Doubt, Mark, Record, Replica, StateHead, StoredState, Target};
@@ -39,6 +41,10 @@ const SERVED_MS: u64 = 30_000;
 
 /// Pieces asked for and not here yet, at most.
 const ASKED_MAX: usize = 4;
+
+/// So many times as long as for a newer state nothing has come before an older one is fetched instead: what is
+/// here of the one is lost with that.
+const IDLE_WAITS: u64 = 4;
 
 /// A piece that is not of the certified state counts like so many that do not come.
 const LIE: u64 = 2;
@@ -110,8 +116,8 @@ pub(super) struct Transfer<R> {
     idle_since: Instant,
     /// Everything is here when this is durable.
     whole: Option<Mark>,
-    /// A newer state that was offered meanwhile.
-    newer: Option<(ReplicaId, StableProof)>,
+    /// Other states that were offered meanwhile.
+    offers: Offers,
 }
 
 /// A state of which everything is here and on disk, to be put in place.
@@ -146,7 +152,7 @@ impl<R: Restore> Transfer<R> {
             bytes: 0,
             idle_since: now,
             whole: None,
-            newer: None,
+            offers: Offers::default(),
         }
     }
 
@@ -186,11 +192,16 @@ impl<R: Restore> Transfer<R> {
         Some(1 + u64::from(sessions) + u64::from(application))
     }
 
-    /// Whom to ask next: of those with the fewest demerits, those who showed that they have it.
-    fn candidate(&mut self, others: impl Iterator<Item = ReplicaId>) -> Option<ReplicaId> {
+    /// Whom to ask next: of those who were heard lately, or else of all, those with the fewest demerits, and of
+    /// them who showed that they have it.
+    fn candidate(
+        &mut self,
+        others: impl Iterator<Item = ReplicaId>,
+        is_heard: impl Fn(&ReplicaId) -> bool,
+    ) -> Option<ReplicaId> {
         let others: Vec<_> = others.collect();
         let demerits = |id: &ReplicaId| self.demerits.get(id).copied().unwrap_or_default();
-        let rank = |id: &ReplicaId| (demerits(id), !self.sources.contains(id));
+        let rank = |id: &ReplicaId| (!is_heard(id), demerits(id), !self.sources.contains(id));
         let best = others.iter().map(rank).min()?;
         let among: Vec<_> = others.iter().filter(|id| rank(id) == best).collect();
         let chosen = **among.get(self.turn % among.len().max(1))?;
@@ -446,19 +457,18 @@ impl<A: Application> Replica<A> {
             Some(transfer) if transfer.proof.position() == proof.position() => {
                 transfer.sources.insert(from);
             }
-            Some(transfer) => {
-                if transfer.newer.as_ref().is_none_or(|(_, newer)| newer.slot() < proof.slot())
-                    && transfer.proof.slot() < proof.slot()
-                {
-                    transfer.newer = Some((from, proof));
-                }
-            }
+            Some(transfer) => transfer.offers.note(from, proof),
             None => self.start_transfer(from, proof),
         }
     }
 
     fn start_transfer(&mut self, from: ReplicaId, proof: StableProof) {
-        let mut transfer = Transfer::new(proof, self.now.instant);
+        let now = self.now.instant;
+        let mut transfer = Transfer::new(proof, now);
+        if let Some(before) = self.transfer.take() {
+            // How long answers take has nothing to do with the state.
+            (transfer.pace, transfer.offers) = (before.pace, before.offers);
+        }
         if from != self.setup.id {
             transfer.sources.insert(from);
         }
@@ -471,6 +481,7 @@ impl<A: Application> Replica<A> {
         let now = self.now.instant;
         let me = self.setup.id;
         let size = self.size;
+        let lately = LONE_STATUSES * self.setup.tuning.status_interval_ms;
         loop {
             let Some(transfer) = &mut self.transfer else { return };
             if transfer.asked.len() >= transfer.window || transfer.not_before > now {
@@ -478,7 +489,10 @@ impl<A: Application> Replica<A> {
             }
             let Some(part) = transfer.next_part() else { return };
             let others = size.members().filter(|id| *id != me);
-            let Some(to) = transfer.candidate(others) else { return };
+            let peers = &self.peers;
+            let is_heard =
+                |id: &ReplicaId| peers.get(id).is_some_and(|peer| peer.heard_within(now, lately));
+            let Some(to) = transfer.candidate(others, is_heard) else { return };
             transfer.asked.insert(part, (to, now));
             transfer.pace.asks(to, now);
             let at = transfer.proof.position();
@@ -578,6 +592,7 @@ impl<A: Application> Replica<A> {
         let retry = self.fetch_wait_ms();
         let pace = self.transfer.as_ref().map(|transfer| &transfer.pace);
         let wait = pace.map_or(0, |pace| self.answer_wait_ms(pace));
+        let stable = self.stable();
         let Some(transfer) = &mut self.transfer else { return };
         if transfer.whole.is_some() {
             return;
@@ -591,8 +606,11 @@ impl<A: Application> Replica<A> {
             transfer.window = 1;
             transfer.pace.missed();
         }
-        let is_idle = transfer.idle_since.after_ms(retry) <= now;
-        if let Some((from, proof)) = transfer.newer.take_if(|_| is_idle && !late.is_empty()) {
+        let is_idle = |ms: u64| !late.is_empty() && transfer.idle_since.after_ms(ms) <= now;
+        let (is_idle, is_for_long) = (is_idle(retry), is_idle(IDLE_WAITS * wait.max(retry)));
+        let fetched = transfer.proof.slot();
+        let other = is_idle.then(|| transfer.offers.choose(fetched, stable, is_for_long));
+        if let Some((from, proof)) = other.flatten() {
             self.start_transfer(from, proof);
         } else {
             self.ask_for_state();
@@ -617,11 +635,19 @@ impl<A: Application> Replica<A> {
 
     /// The own state cannot be read. What was executed on it since is of no use.
     pub(super) fn distrust(&mut self, why: &Unreadable) {
-        if !self.distrusted {
+        self.distrusted = true;
+        if !self.is_store_in_doubt() {
             self.counters.state_unreadable += 1;
-            self.distrusted = true;
             self.quarantine(Doubt::Store(why.0.clone()));
         }
+    }
+
+    /// The own state is not the certified one. It stays where it is until that can take its place.
+    pub(super) fn distrust_computed(&mut self, proof: StableProof, own: StateDigests) {
+        self.counters.state_mismatch += 1;
+        self.distrusted = true;
+        self.taken.clear();
+        self.note_mismatch(proof, own);
     }
 
     /// A certified state is in place.
