@@ -8,8 +8,8 @@
 //!
 //! 1. **Preparing.** The slots are written aside, and it is found out which requests will be orphans.
 //!    The old history goes on meanwhile; nothing of this counts yet, and it may come to nothing.
-//! 2. **The change itself** is one event with one record: the view, the entry slot, the lock, the
-//!    orphans and the history are the new ones from then on. It costs no more than its records.
+//! 2. **The change itself** is one event. The orphans are written, and then one record: the view, the entry
+//!    slot, the lock and the history are the new ones from then on. It costs no more than its records.
 //! 3. **Carrying it out**: undoing, then executing slot by slot. A crash anywhere in it starts from that
 //!    record. Until it is done the replica knows no more of its own history than what it has executed,
 //!    so nothing leaves that would rest on more: no order is made or accepted, no vote cast, no client
@@ -19,9 +19,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::branch::{Footing, Path};
+use super::entered::Entered;
 use super::record::{Adopted, EnteredView, Ground, StateHead};
+use super::states::Taken;
 use super::trail::Trail;
-use super::transfer::{Taken, Whole};
+use super::transfer::Whole;
 use super::{Event, Known, Record, Replica};
 use crate::application::Application;
 use crate::history::{Entry, History};
@@ -30,9 +32,6 @@ use crate::message::{
     CommitCertificate, Message, NewView, Position, Requests, Results, SignedRequest,
 };
 use crate::quorum::Strength;
-use crate::replica::checkpoint::CHECKPOINTS_KEPT;
-use crate::replica::commit::COMMITS_KEPT;
-use crate::replica::votes::Votes;
 use crate::seal::Signed;
 
 /// Bytes and number of the orphans in one record.
@@ -185,7 +184,7 @@ impl<A: Application> Replica<A> {
     }
 
     fn is_in_new_state(&self, path: &Path, name: &RequestName) -> bool {
-        let state = self.ready.as_ref().filter(|_| matches!(path.footing, Footing::State(_)));
+        let state = self.arriving.ready().filter(|_| matches!(path.footing, Footing::State(_)));
         state.is_some_and(|whole| !matches!(whole.sessions.known(name), Known::Open))
     }
 
@@ -201,7 +200,7 @@ impl<A: Application> Replica<A> {
         let Preparation { names, orphans, results, .. } = prepared;
         let whole = match path.footing {
             Footing::Common(_) => None,
-            Footing::State(_) => self.ready.take(),
+            Footing::State(_) => self.arriving.take_ready(),
         };
         if let Some(whole) = &whole {
             let (at, state) = (whole.proof.position(), whole.digests.application);
@@ -217,7 +216,7 @@ impl<A: Application> Replica<A> {
         // A state is put in place under the own history, which the lock goes on from. Its slots are fetched
         // again.
         let rank = lock.as_ref().map(CommitCertificate::rank);
-        let stays = new_view.is_none() && self.lock.as_ref().map(CommitCertificate::rank) > rank;
+        let stays = new_view.is_none() && self.lock.rank() > rank;
 
         let abandoned = self.history.head().slot.since(kept);
         self.counters.slots_undone += abandoned;
@@ -230,10 +229,11 @@ impl<A: Application> Replica<A> {
         if let Some(new_view) = new_view {
             self.begin_view(new_view, path.top());
         }
-        if !stays {
-            self.lock = lock;
+        if stays {
+            self.lock.stay_aside();
+        } else {
+            self.lock.move_to(lock);
         }
-        self.lock_aside = stays;
         if abandoned > 0 || unseen {
             // What was in the way of older orphans may be gone.
             self.pending.orphans_mut().unpark_all();
@@ -253,16 +253,16 @@ impl<A: Application> Replica<A> {
     fn stand_on_state(&mut self, whole: Whole) -> Slot {
         let at = whole.proof.position();
         self.history = History::after(at, whole.last.choices.time);
-        self.taken.clear();
+        self.states.forget_taken();
         self.trust_again();
         self.counters.state_transfers += 1;
         self.settling.begin_anew();
         let (snapshot, sessions) = self.execution.freeze();
         let (last, digests) = (whole.last, whole.digests);
         self.keep_transferred(Taken { at, digests, last, snapshot, sessions });
-        self.checkpoints.forget_through(at.slot);
-        self.stable = Some(whole.proof);
-        self.stable_ahead.take_if(|proof| proof.slot() <= at.slot);
+        self.ballots.forget_checkpoints_through(at.slot);
+        self.stable.raise(whole.proof);
+        self.stable.take_ahead_through(at.slot);
         at.slot
     }
 
@@ -274,7 +274,7 @@ impl<A: Application> Replica<A> {
         cover: Option<&CommitCertificate>,
     ) -> Option<CommitCertificate> {
         let base = new_view.and_then(|new_view| new_view.body.base());
-        [self.lock.as_ref(), base, cover]
+        [self.lock.get(), base, cover]
             .into_iter()
             .flatten()
             .filter(|lock| self.passes(path, lock.position()))
@@ -318,15 +318,13 @@ impl<A: Application> Replica<A> {
         let above = (path.footing.slot().0 + 1..=path.top().0).map(Slot);
         let slots = above.filter_map(|slot| self.hash_on(path, slot)).collect();
         let head = self.history.head();
-        if entered.is_some() {
-            self.voted_floor = Slot::GENESIS;
+        let voted = if entered.is_some() {
+            Slot::GENESIS
         } else if !self.passes(path, head) {
-            // The votes cast so far in this view are of another history. Which they were is not on
-            // the disk, but that none of them lies above the head is.
-            self.voted_floor = self.voted_commit.max(head.slot);
-            self.voted_commit = self.voted_floor;
-        }
-        let voted = self.voted_floor;
+            self.ballots.leave_history(head.slot)
+        } else {
+            self.ballots.floor()
+        };
         self.append(Record::Adopted(Box::new(Adopted { entered, ground, slots, lock, voted })));
     }
 
@@ -337,21 +335,15 @@ impl<A: Application> Replica<A> {
         if !self.size.suffices(new_view.body.changes.len(), Strength::Strong) {
             self.counters.weak_views_entered += 1;
         }
-        self.entered = view;
-        self.entry_slot = entry_slot;
-        self.new_view = Some(new_view);
-        for (_, ahead) in std::mem::take(&mut self.ahead) {
+        self.view = Entered::new(new_view, entry_slot);
+        for ahead in self.ahead.take_all() {
             self.pending.drop_wanted(ahead.order.body.requests);
         }
-        self.commits = Votes::new(COMMITS_KEPT);
-        self.checkpoints = Votes::new(CHECKPOINTS_KEPT);
-        self.certified_ahead = None;
-        self.voted_commit = Slot::GENESIS;
-        self.voted_checkpoint = Slot::GENESIS;
-        self.under_way.clear();
+        self.ballots.begin_view();
+        self.lock.forget_ahead();
+        self.pipeline.begin_view();
         self.divergent.clear();
-        self.commit_at = None;
-        self.quiet_at = None;
+        self.due.begin_view();
         self.pending.forget_forwards(self.next_forward());
         self.end_campaign(view);
     }
@@ -405,7 +397,7 @@ impl<A: Application> Replica<A> {
     fn undo_to(&mut self, slot: Slot) {
         self.execution.undo_to(slot);
         self.history.cut(slot);
-        self.taken.split_off(&slot.next());
+        self.states.retain_taken(|taken| taken <= slot);
     }
 
     fn execute_adopted(&mut self, at: Position) {
@@ -430,7 +422,7 @@ impl<A: Application> Replica<A> {
             // Nobody is to blame for what waited here meanwhile.
             self.forget_patience();
         }
-        self.ahead = self.ahead.split_off(&self.history.head().slot.next());
+        self.ahead.forget_through(self.history.head().slot);
         self.after_adoption();
     }
 
@@ -463,7 +455,7 @@ impl<A: Application> Replica<A> {
         // An adopted history may be long: its slots were neither voted on nor answered.
         self.answer_anew();
         let head = self.history.head().slot;
-        if let Some(proof) = self.stable_ahead.take_if(|proof| proof.slot() <= head) {
+        if let Some(proof) = self.stable.take_ahead_through(head) {
             self.on_stable(self.setup.id, proof);
         }
         self.note_strong_slots();
@@ -489,16 +481,16 @@ impl<A: Application> Replica<A> {
             | Event::Synced(_)
             | Event::Rows(..)
             | Event::Unreadable(_) => self.take_up(event),
-            Event::DiskFull(is_full) => self.disk_full = is_full,
+            Event::DiskFull(is_full) => self.outbox.note_disk_full(is_full),
         }
     }
 
     fn hear_meanwhile(&mut self, from: ReplicaId, message: Message) {
         match message {
-            Message::Order(order) if order.body.header.view >= self.entered => {
+            Message::Order(order) if order.body.header.view >= self.entered() => {
                 self.keep_later_order(order);
             }
-            Message::Commit(vote) if vote.body.view >= self.entered => {
+            Message::Commit(vote) if vote.body.view >= self.entered() => {
                 self.keep_later_commit(&vote);
             }
             Message::Requests(requests) => self.keep_unseen(requests),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::status::Peer;
-use super::{Action, Known, Mark, Replica};
+use super::{Known, Mark, Replica};
 use crate::application::Application;
 use crate::id::{ClientId, ReplicaId, SessionId, Slot};
 use crate::message::{
@@ -19,8 +19,8 @@ impl<A: Application> Replica<A> {
         if !self.may_vote() {
             return;
         }
-        let (session, after) = (Some(session), self.appended);
-        self.out.push(Action::Answer { client, session, message, after });
+        let after = self.outbox.appended();
+        self.outbox.answer(client, Some(session), message, after);
     }
 
     /// Sends replies of one slot, signed together, when everything appended so far is on disk.
@@ -66,7 +66,7 @@ impl<A: Application> Replica<A> {
             if let Some(results) = results {
                 replies.push(Reply {
                     kind,
-                    view: self.entered,
+                    view: self.entered(),
                     slot,
                     hash: entry.hash,
                     name: request.body().name(),
@@ -128,7 +128,7 @@ impl<A: Application> Replica<A> {
             .map(|reply| reply.results);
         self.send_replies(vec![Reply {
             kind,
-            view: self.entered,
+            view: self.entered(),
             slot,
             hash,
             name,
@@ -156,8 +156,7 @@ impl<A: Application> Replica<A> {
 
     pub(super) fn answer_evidence(&mut self, client: ClientId) {
         let message = ToClient::Evidence(self.evidence.clone());
-        let after = self.appended;
-        self.out.push(Action::Answer { client, session: None, message, after });
+        self.outbox.answer(client, None, message, self.outbox.appended());
     }
 
     pub(super) fn answer_status(
@@ -170,11 +169,11 @@ impl<A: Application> Replica<A> {
         disagreements: Vec<Disagreement>,
     ) {
         // On a full disk nothing gets durable any more, and whoever looks after it should hear that.
-        let after = if disk == DiskHealth::Full { Mark::NONE } else { self.appended };
+        let after = if disk == DiskHealth::Full { Mark::NONE } else { self.outbox.appended() };
         let refused = |(id, peer): (&ReplicaId, &Peer)| {
             (peer.pieces_refused > 0).then_some((*id, peer.pieces_refused))
         };
-        let lock = self.lock.as_ref().map(|lock| {
+        let lock = self.lock.get().map(|lock| {
             (lock.commit.view, Position { slot: lock.commit.slot, hash: lock.commit.hash })
         });
         let counters = self
@@ -189,7 +188,7 @@ impl<A: Application> Replica<A> {
             standing: self.standing(),
             quarantined: self.in_quarantine().is_some(),
             mismatches: self.mismatch_reports(),
-            view: self.entered,
+            view: self.entered(),
             primary: self.primary(),
             campaign: self.campaign(),
             head: self.history.head(),
@@ -213,6 +212,6 @@ impl<A: Application> Replica<A> {
         };
         let signed = self.sign(body);
         let message = ToClient::Status(Box::new(signed));
-        self.out.push(Action::Answer { client, session: None, message, after });
+        self.outbox.answer(client, None, message, after);
     }
 }

@@ -24,7 +24,8 @@ use crate::application::Application;
 use crate::history::{Entry, extend};
 use crate::id::{Digest, Instant, ReplicaId, Slot};
 use crate::message::{
-    Batch, Branch, Linked, Message, Order, Position, SLOTS_MAX, SlotEntry, Wanted,
+    Batch, Branch, CommitCertificate, Linked, Message, Order, Position, SLOTS_MAX, SlotEntry,
+    Wanted,
 };
 use crate::seal::Signed;
 
@@ -527,7 +528,7 @@ impl<A: Application> Replica<A> {
     /// Every wish has a trail, and what nobody wishes for goes. The longest of what goes rests for a
     /// while: a head moves on, and who wishes for the next one finds below it what is here already.
     fn keep_trails(&mut self, wishes: &[Wish]) {
-        let lock = self.lock.as_ref().filter(|_| self.lock_aside).map(|lock| lock.position());
+        let lock = self.lock.aside().map(CommitCertificate::position);
         let wanted: BTreeSet<Position> =
             wishes.iter().map(|wish| wish.end).chain(lock).chain(self.prepared_end()).collect();
         let gone = self.branches.trails.extract_if(.., |end, _| !wanted.contains(end));
@@ -601,7 +602,7 @@ impl<A: Application> Replica<A> {
             };
             let Some(linked) = linked else {
                 // What is below is stable here, and given up.
-                stable = self.stable.clone().filter(|proof| at.slot <= proof.slot());
+                stable = self.stable.proof().filter(|proof| at.slot <= proof.slot()).cloned();
                 break;
             };
             let size: usize =
@@ -628,8 +629,8 @@ impl<A: Application> Replica<A> {
         let is_asked = self.branches.asked.values().any(|asked| asked.below == Some(head))
             && self.branches.trails.values().any(|trail| trail.below() == head);
         // Who is asked for slots or for a state may have given them up.
-        let is_instead =
-            branch.slots.is_empty() && (self.fetching.asks_for_slots() || self.transfer.is_some());
+        let is_instead = branch.slots.is_empty()
+            && (self.fetching.asks_for_slots() || self.arriving.is_under_way());
         if !(is_asked || is_instead) {
             self.counters.branches_refused += 1;
             return;

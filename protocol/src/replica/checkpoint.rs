@@ -1,21 +1,12 @@
 //! Checkpoints: votes for a state, and what becomes stable and is given up.
 
-use super::votes::{Heard, Vote};
+use super::votes::Heard;
 use super::{Record, Replica, Target};
 use crate::application::Application;
 use crate::codec::Canonical;
 use crate::id::{ReplicaId, Slot};
-use crate::message::{Checkpoint, CheckpointCertificate, Message, StableProof};
+use crate::message::{Checkpoint, CheckpointCertificate, Message, Position, StableProof};
 use crate::seal::Signed;
-
-/// Checkpoint votes kept of each replica.
-pub(super) const CHECKPOINTS_KEPT: usize = 8;
-
-impl Vote for Checkpoint {
-    fn slot(&self) -> Slot {
-        self.slot
-    }
-}
 
 impl<A: Application> Replica<A> {
     /// Where the head is certified and not stable, its state is voted for soon, unless something follows.
@@ -23,7 +14,7 @@ impl<A: Application> Replica<A> {
         let head = self.history.head().slot;
         let is_due = head > self.stable() && self.certified() == head;
         let delay = self.setup.tuning.checkpoint_delay_ms;
-        self.quiet_at = is_due.then(|| self.now.instant.after_ms(delay));
+        self.due.checkpoint_at(is_due.then(|| self.now.instant.after_ms(delay)));
     }
 
     /// Whether all that this replica knows to be final is in a stable state, so that a backup has it.
@@ -34,10 +25,10 @@ impl<A: Application> Replica<A> {
 
     /// A quiet cluster makes its head stable, whatever its slot: so a backup of it ends there.
     pub(super) fn checkpoint_when_quiet(&mut self) {
-        if self.quiet_at.is_none_or(|at| at > self.now.instant) {
+        if !self.due.is_checkpoint_due(self.now.instant) {
             return;
         }
-        self.quiet_at = None;
+        self.due.checkpoint_at(None);
         if self.certified() == self.history.head().slot {
             self.take_head(self.certified());
             self.vote_checkpoint();
@@ -48,13 +39,13 @@ impl<A: Application> Replica<A> {
     pub(super) fn take_head(&mut self, slot: Slot) {
         let head = self.history.head();
         let is_here = head.slot == slot && slot > self.stable();
-        if !is_here || self.is_distrusted() || self.taken.contains_key(&slot) {
+        if !is_here || self.is_distrusted() || self.states.taken(slot).is_some() {
             return;
         }
         // Beside the regular ones the newest is enough: what the others come to agree on is sent
         // again, and the next one takes its place.
         let interval = self.setup.tuning.rules.checkpoint_interval;
-        self.taken.retain(|taken, _| taken.0.is_multiple_of(interval));
+        self.states.retain_taken(|taken| taken.0.is_multiple_of(interval));
         self.take_checkpoint(head);
     }
 
@@ -63,25 +54,24 @@ impl<A: Application> Replica<A> {
         if self.is_adopting() {
             return;
         }
-        let Some((&slot, taken)) = self.taken.range(..=self.certified()).next_back() else {
-            return;
-        };
-        let (hash, state) = (taken.at.hash, taken.digests.digest());
-        if slot <= self.voted_checkpoint || slot <= self.stable() {
+        let Some(taken) = self.states.newest_taken(self.certified()) else { return };
+        let Position { slot, hash } = taken.at;
+        let state = taken.digests.digest();
+        if slot <= self.ballots.last_checkpoint() || slot <= self.stable() {
             return;
         }
-        let vote = self.cast(Checkpoint { view: self.entered, slot, hash, state });
+        let vote = self.cast(Checkpoint { view: self.entered(), slot, hash, state });
         let Some(vote) = vote else { return };
-        self.voted_checkpoint = slot;
+        self.ballots.note_checkpoint(slot);
         self.counters.checkpoints_cast += 1;
         self.send(Target::Others, Message::Checkpoint(vote.clone()));
         self.hear_checkpoint(&vote);
     }
 
     pub(super) fn on_checkpoint(&mut self, vote: &Signed<Checkpoint>) {
-        if vote.body.view < self.entered {
+        if vote.body.view < self.entered() {
             self.counters.stale_view += 1;
-        } else if vote.body.view > self.entered {
+        } else if vote.body.view > self.entered() {
             self.counters.future_view += 1;
         } else {
             self.hear_checkpoint(vote);
@@ -89,14 +79,14 @@ impl<A: Application> Replica<A> {
     }
 
     fn hear_checkpoint(&mut self, vote: &Signed<Checkpoint>) {
-        match self.checkpoints.hear(self.size, vote) {
+        match self.ballots.hear_checkpoint(self.size, vote) {
             Heard::Kept | Heard::Nothing => {}
             // Two states for one slot: the voter is corrupt, which may be an accident of its disk.
             Heard::Contradicts(_) => self.counters.contradictions += 1,
             Heard::Quorum(votes) => {
                 let checkpoint = CheckpointCertificate { checkpoint: vote.body, votes };
                 // Whoever voted held a certificate; here it may still be on its way.
-                let cover = self.lock.clone().filter(|_| self.certified() >= vote.body.slot);
+                let cover = self.lock.get().filter(|_| self.certified() >= vote.body.slot).cloned();
                 if let Some(cover) = cover {
                     self.on_stable(self.setup.id, StableProof { checkpoint, cover });
                 }
@@ -112,9 +102,7 @@ impl<A: Application> Replica<A> {
         self.on_certificate(from, proof.cover.clone());
         if self.history.hash_at(slot) != Some(hash) {
             // Not here yet, or another history is: the cover is the way to it.
-            let higher = self.stable_ahead.as_ref().is_none_or(|known| known.slot() < slot);
-            if higher {
-                self.stable_ahead = Some(proof);
+            if self.stable.note_ahead(proof) {
                 self.note_behind();
             }
             return;
@@ -127,7 +115,7 @@ impl<A: Application> Replica<A> {
         self.take_head(slot);
         // Below all that is in memory, or where this replica has gone on, there is nothing to compare
         // with. The next checkpoint will do.
-        let Some(taken) = self.taken.get(&slot) else { return };
+        let Some(taken) = self.states.taken(slot) else { return };
         if taken.digests.digest() != state {
             // Q replicas have another state here. Ours is not to be trusted, nor built upon.
             let own = taken.digests;
@@ -139,8 +127,8 @@ impl<A: Application> Replica<A> {
         let interval = self.setup.tuning.rules.checkpoint_interval;
         self.counters.checkpoints_quiet += u64::from(!slot.0.is_multiple_of(interval));
         self.append(Record::Stable(Box::new(proof.clone())));
-        self.stable = Some(proof);
-        self.checkpoints.forget_through(slot);
+        self.stable.raise(proof);
+        self.ballots.forget_checkpoints_through(slot);
         self.keep_state(slot);
         self.give_up_through(slot);
         self.settle_when_due();

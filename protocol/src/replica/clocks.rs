@@ -119,7 +119,7 @@ impl<A: Application> Replica<A> {
         let mut hash = head.hash;
         let mut chain = Vec::new();
         for slot in (head.slot.next().0..).map(Slot) {
-            let Some(ahead) = self.ahead.get(&slot) else { break };
+            let Some(ahead) = self.ahead.get(slot) else { break };
             let header = &ahead.order.body.header;
             hash = extend(&hash, &header.batch);
             if hash != header.hash {
@@ -128,7 +128,7 @@ impl<A: Application> Replica<A> {
             chain.push(hash);
         }
         let through = self.borne_out(|id| {
-            let at = self.peers.get(&id)?.position_in(self.entered)?;
+            let at = self.peers.get(&id)?.position_in(self.entered())?;
             let index = usize::try_from(at.slot.since(head.slot)).ok()?.checked_sub(1)?;
             (chain.get(index) == Some(&at.hash)).then_some(at.slot)
         });

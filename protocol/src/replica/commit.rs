@@ -2,33 +2,24 @@
 
 use super::branch::{Footing, Path};
 use super::pacing::HEAVY;
-use super::votes::{Heard, Vote};
+use super::votes::Heard;
 use super::{Record, Replica, Target};
 use crate::application::Application;
 use crate::evidence::Evidence;
-use crate::id::{Instant, ReplicaId, Slot};
+use crate::id::{ReplicaId, Slot};
 use crate::message::{Commit, CommitCertificate, Message, Position};
 use crate::seal::Signed;
-
-/// Commit votes kept of each replica.
-pub(super) const COMMITS_KEPT: usize = 256;
-
-impl Vote for Commit {
-    fn slot(&self) -> Slot {
-        self.slot
-    }
-}
 
 impl<A: Application> Replica<A> {
     /// The last slot of the own history that a certificate of the entered view covers. Replies
     /// rest on this and not on an older lock: what two views say does not count together.
     pub(super) fn certified(&self) -> Slot {
         self.lock
-            .as_ref()
+            .get()
             .filter(|lock| {
                 // A lock may lie on another history than the own.
-                !self.lock_aside
-                    && lock.commit.view == self.entered
+                !self.lock.is_aside()
+                    && lock.commit.view == self.entered()
                     && (lock.commit.slot < self.history.base().slot
                         || self.history.goes_through(lock.position()))
             })
@@ -37,7 +28,7 @@ impl<A: Application> Replica<A> {
 
     /// The own history may have come to where the lock is: from then on it counts in full.
     fn settle_lock(&mut self) {
-        let lock = self.lock.clone().filter(|_| self.lock_aside);
+        let lock = self.lock.aside().cloned();
         if let Some(lock) = lock.filter(|lock| self.history.goes_through(lock.position())) {
             let path = Path::own(lock.position());
             self.raise_lock(lock, &path);
@@ -47,7 +38,7 @@ impl<A: Application> Replica<A> {
     /// A slot was executed: vote if it is a commit point, else see to it that somebody votes soon.
     pub(super) fn after_execution(&mut self, slot: Slot, wants_commit: bool) {
         // Before the vote, which may be the last one that a certificate lacks.
-        self.quiet_at = None;
+        self.due.checkpoint_at(None);
         if wants_commit {
             self.note_strong();
         }
@@ -60,28 +51,26 @@ impl<A: Application> Replica<A> {
             }
         } else {
             let delay = self.setup.tuning.commit_delay_ms;
-            self.commit_at = Some(self.now.instant.after_ms(delay));
+            self.due.commit_at(self.now.instant.after_ms(delay));
         }
         self.settle_lock();
-        if let Some(certificate) =
-            self.certified_ahead.take_if(|certificate| certificate.commit.slot <= slot)
-        {
+        if let Some(certificate) = self.lock.take_ahead_through(slot) {
             self.on_certificate(self.setup.id, certificate);
         }
-        if let Some(certificate) = self.stable_ahead.take_if(|proof| proof.slot() <= slot) {
-            self.on_stable(self.setup.id, certificate);
+        if let Some(proof) = self.stable.take_ahead_through(slot) {
+            self.on_stable(self.setup.id, proof);
         }
     }
 
     /// Votes at the head, unless that was done.
     pub(super) fn vote_commit(&mut self) {
-        self.commit_at = None;
+        self.due.commit_is_done();
         let Position { slot, hash } = self.history.head();
-        if slot <= self.voted_commit || slot == Slot::GENESIS || !self.is_serving() {
+        if slot <= self.ballots.last_commit() || slot == Slot::GENESIS || !self.is_serving() {
             return;
         }
-        let Some(vote) = self.cast(Commit { view: self.entered, slot, hash }) else { return };
-        self.voted_commit = slot;
+        let Some(vote) = self.cast(Commit { view: self.entered(), slot, hash }) else { return };
+        self.ballots.note_commit(slot);
         self.counters.commits_cast += 1;
         // Not before the history up to it is durable: a vote that can be forgotten is a vote that
         // can be cast twice.
@@ -91,15 +80,15 @@ impl<A: Application> Replica<A> {
 
     /// Weak requests become final soon where the network allows.
     pub(super) fn commit_when_quiet(&mut self) {
-        if self.commit_at.is_some_and(|at: Instant| at <= self.now.instant) {
+        if self.due.is_commit_due(self.now.instant) {
             self.vote_commit();
         }
     }
 
     pub(super) fn on_commit(&mut self, vote: &Signed<Commit>) {
-        if vote.body.view < self.entered {
+        if vote.body.view < self.entered() {
             self.counters.stale_view += 1;
-        } else if vote.body.view > self.entered {
+        } else if vote.body.view > self.entered() {
             self.counters.future_view += 1;
             self.keep_later_commit(vote);
         } else {
@@ -112,7 +101,7 @@ impl<A: Application> Replica<A> {
             self.counters.divergent_votes += 1;
             self.divergent.insert(vote.by);
         }
-        match self.commits.hear(self.size, vote) {
+        match self.ballots.hear_commit(self.size, vote) {
             Heard::Kept | Heard::Nothing => {}
             Heard::Contradicts(before) => {
                 self.accuse(Evidence::Commits(before, vote.clone()));
@@ -121,35 +110,32 @@ impl<A: Application> Replica<A> {
                 self.on_certificate(vote.by, CommitCertificate { commit: vote.body, votes });
             }
         }
-        self.counters.votes_dropped = self.commits.dropped() + self.checkpoints.dropped();
+        self.counters.votes_dropped = self.ballots.dropped();
     }
 
     pub(super) fn on_certificate(&mut self, from: ReplicaId, certificate: CommitCertificate) {
         let Commit { view, slot, hash } = certificate.commit;
         let Some(own) = self.history.hash_at(slot) else {
-            if view == self.entered && slot > self.history.head().slot {
+            if view == self.entered() && slot > self.history.head().slot {
                 // Not executed yet. A certificate whose batches are not here is no lock.
-                let higher =
-                    self.certified_ahead.as_ref().is_none_or(|known| known.commit.slot < slot);
-                if higher {
-                    self.certified_ahead = Some(certificate);
+                if self.lock.note_ahead(certificate) {
                     self.note_behind();
                 }
-            } else if view != self.entered {
-                self.consider_lock(from, certificate);
+            } else if view != self.entered() {
+                self.lock.note_candidate(from, certificate);
             }
             return;
         };
         if own == hash {
-            if self.lock.as_ref().is_none_or(|lock| lock.rank() < certificate.rank()) {
+            if self.lock.is_below(&certificate) {
                 let path = Path::own(certificate.position());
                 self.raise_lock(certificate, &path);
             }
         } else {
-            if view == self.entered {
+            if view == self.entered() {
                 self.counters.divergent_votes += 1;
             }
-            self.consider_lock(from, certificate);
+            self.lock.note_candidate(from, certificate);
         }
     }
 
@@ -162,12 +148,11 @@ impl<A: Application> Replica<A> {
             // and what was said rests on the one that stays on disk.
             self.counters.locks_aside += 1;
             let end = certificate.position();
-            self.lock = Some(certificate);
-            self.lock_aside = true;
-            if commit.view == self.entered && path.footing.slot() < self.history.head().slot {
+            self.lock.raise_aside(certificate);
+            if commit.view == self.entered() && path.footing.slot() < self.history.head().slot {
                 // The own history is one that its own view's certificate contradicts.
                 self.prove_divergence(end);
-                if let Some(new_view) = self.new_view.clone() {
+                if let Some(new_view) = self.view.new_view().cloned() {
                     self.prove_new_view_refuted(&new_view);
                 }
             }
@@ -177,10 +162,9 @@ impl<A: Application> Replica<A> {
         }
         self.counters.certificates += 1;
         self.append(Record::Lock(certificate.clone()));
-        self.lock = Some(certificate);
-        self.lock_aside = false;
-        if commit.view == self.entered {
-            self.commits.forget_through(commit.slot);
+        self.lock.raise(certificate);
+        if commit.view == self.entered() {
+            self.ballots.forget_commits_through(commit.slot);
             // The replies wait for the lock to be durable: two replicas that restart without it
             // could let another history in.
             self.answer_committed(before, commit.slot);

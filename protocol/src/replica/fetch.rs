@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::waits::Pace;
-use super::{Action, Replica, Target};
+use super::{Replica, Target};
 use crate::application::Application;
 use crate::history::extend;
 use crate::id::{ClientId, Digest, Instant, ReplicaId, Slot, View};
@@ -117,31 +117,32 @@ impl<A: Application> Replica<A> {
 
     fn lacks_slots(&self) -> bool {
         let head = self.history.head().slot;
-        if self.certified_ahead.is_some() || self.stable_ahead.is_some() {
+        if self.lock.ahead().is_some() || self.stable.ahead().is_some() {
             // Also where the next order is here: a lying primary may have sent this replica alone
             // one that waits for ever.
             return true;
         }
-        if self.ahead.contains_key(&head.next()) {
+        if self.ahead.get(head.next()).is_some() {
             return false;
         }
-        !self.ahead.is_empty() || self.peers.values().any(|peer| peer.head_in(self.entered) > head)
+        !self.ahead.is_empty()
+            || self.peers.values().any(|peer| peer.head_in(self.entered()) > head)
     }
 
     pub(super) fn fetch_at(&self) -> Option<Instant> {
         let slot = self.history.head().slot.next();
-        let requests = self.ahead.get(&slot).map(|next| {
+        let requests = self.ahead.get(slot).map(|next| {
             let grace = next.since.after_ms(self.setup.tuning.fetch_grace_ms);
             let retry =
                 self.fetching.requests_asked.after_ms(self.answer_wait_ms(&self.fetching.pace));
-            if self.fetching.requests_for == (self.entered, slot) { retry } else { grace }
+            if self.fetching.requests_for == (self.entered(), slot) { retry } else { grace }
         });
         [requests, self.slots_at()].into_iter().flatten().min()
     }
 
     pub(super) fn fetch_missing(&mut self) {
         let now = self.now.instant;
-        if !self.ahead.is_empty() && !self.ahead.contains_key(&self.history.head().slot.next()) {
+        if !self.ahead.is_empty() && self.ahead.get(self.history.head().slot.next()).is_none() {
             self.note_behind();
         }
         if self.slots_at().is_some_and(|at| at <= now) {
@@ -152,9 +153,9 @@ impl<A: Application> Replica<A> {
             }
         }
         let due = self.fetch_at().is_some_and(|at| at <= now);
-        if due && self.ahead.contains_key(&self.history.head().slot.next()) {
+        if due && self.ahead.get(self.history.head().slot.next()).is_some() {
             let slot = self.history.head().slot.next();
-            let of = (self.entered, slot);
+            let of = (self.entered(), slot);
             let is_again = std::mem::replace(&mut self.fetching.requests_for, of) == of;
             self.fetching.requests_asked = now;
             let digests = self.missing_at_head();
@@ -191,8 +192,7 @@ impl<A: Application> Replica<A> {
             self.fetching.pace.asks(to, self.now.instant);
         }
         let fetch = self.sign(Fetch { wanted, room: self.fetching.pace.room(), stamp });
-        let after = self.stamps_after;
-        self.out.push(Action::Send { to: Target::One(to), message: Message::Fetch(fetch), after });
+        self.outbox.send(Target::One(to), Message::Fetch(fetch), self.stamps.after());
     }
 
     /// Whom to ask in this turn: the primary first, then everybody, those first who said that
@@ -203,7 +203,7 @@ impl<A: Application> Replica<A> {
             self.size.members().filter(|id| *id != self.setup.id).collect();
         others.sort_by_key(|id| {
             let is_behind =
-                self.peers.get(id).is_none_or(|peer| peer.head_in(self.entered) <= head);
+                self.peers.get(id).is_none_or(|peer| peer.head_in(self.entered()) <= head);
             (*id != self.primary(), is_behind)
         });
         others.get(turn % others.len().max(1)).copied()
@@ -286,7 +286,7 @@ impl<A: Application> Replica<A> {
         }
         if from <= self.history.base().slot {
             // Given up: only the state is left of it.
-            if let Some(proof) = self.stable.clone() {
+            if let Some(proof) = self.stable.proof().cloned() {
                 let head = proof.position();
                 let branch = Branch { head, slots: Vec::new(), stable: Some(Box::new(proof)) };
                 self.send(Target::One(to), Message::Branch(branch));
@@ -303,7 +303,8 @@ impl<A: Application> Replica<A> {
                 (bytes <= room || slot == from).then(|| entry.to_slot_entry())
             })
             .collect();
-        let certificate = self.lock.clone().filter(|lock| lock.commit.view == self.entered);
+        let certificate =
+            self.lock.get().filter(|lock| lock.commit.view == self.entered()).cloned();
         self.send(Target::One(to), Message::Slots(Slots { from, entries, certificate }));
         bytes
     }
@@ -354,7 +355,7 @@ impl<A: Application> Replica<A> {
         let head = self.history.head();
         let parts = order.is_some_and(|order| {
             let header = order.body.header;
-            header.view == self.entered
+            header.view == self.entered()
                 && header.slot == head.slot.next()
                 && extend(&head.hash, &header.batch) != header.hash
         });
@@ -378,7 +379,7 @@ impl<A: Application> Replica<A> {
         let first = self.history.head().slot.next();
         // What a lying primary ordered in their place must not slip in between.
         let last = first.plus(certified.len() as u64);
-        self.ahead.retain(|slot, _| *slot >= last);
+        self.ahead.forget_through(Slot(last.0.saturating_sub(1)));
         for (index, entry) in entries.iter().enumerate() {
             let before = self.history.head();
             if first.plus(index as u64) <= before.slot {
@@ -391,7 +392,7 @@ impl<A: Application> Replica<A> {
             let order = entry.order.as_ref().filter(|order| {
                 let header = order.body.header;
                 order.by == self.primary()
-                    && header.view == self.entered
+                    && header.view == self.entered()
                     && header.slot == before.slot.next()
                     && header.hash == hash
                     && header.batch == batch.digest()
@@ -424,10 +425,10 @@ impl<A: Application> Replica<A> {
         entries: &[SlotEntry],
         certificate: Option<&CommitCertificate>,
     ) -> Vec<Digest> {
-        let certificates: Vec<_> = [certificate, self.certified_ahead.as_ref()]
+        let certificates: Vec<_> = [certificate, self.lock.ahead()]
             .into_iter()
             .flatten()
-            .filter(|certificate| certificate.commit.view == self.entered)
+            .filter(|certificate| certificate.commit.view == self.entered())
             .collect();
         let head = self.history.head();
         let mut hash = head.hash;

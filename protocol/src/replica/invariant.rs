@@ -22,8 +22,8 @@ impl<A: Application> Replica<A> {
             self.history.base().slot <= stable,
             "I5: slots above the stable checkpoint were given up"
         );
-        if let Some(lock) = &self.lock
-            && lock.commit.view == self.entered
+        if let Some(lock) = self.lock.get()
+            && lock.commit.view == self.entered()
             && self.certified() >= lock.commit.slot
         {
             assert!(
@@ -34,14 +34,15 @@ impl<A: Application> Replica<A> {
             );
         }
         assert!(
-            self.campaign().is_none_or(|view| view > self.entered),
+            self.campaign().is_none_or(|view| view > self.entered()),
             "I7: campaigns for a view that was entered"
         );
+        let voted = self.ballots.last_commit();
         assert!(
-            self.voted_commit == crate::id::Slot::GENESIS || self.voted_commit >= self.entry_slot,
+            voted == crate::id::Slot::GENESIS || voted >= self.entry_slot(),
             "I7: voted below the entry slot"
         );
-        assert!(self.synced <= self.appended, "synced what was never appended");
+        self.outbox.assert_invariants();
         let limit = self.setup.tuning.orders_ahead;
         assert!(self.ahead.len() as u64 <= limit, "I10: {} orders ahead", self.ahead.len());
     }

@@ -12,7 +12,7 @@ use crate::application::Application;
 use crate::evidence::{Evidence, FORK_LINKS_MAX, Fork};
 use crate::id::{ClientId, ReplicaId, Slot, View, WallTime};
 use crate::message::{CommitCertificate, Message, NewView, Position};
-use crate::replica::ordering::header_of;
+use crate::replica::backup::header_of;
 use crate::replica::status::Peer;
 use crate::seal::Signed;
 use crate::tuning::Rules;
@@ -50,10 +50,10 @@ impl<A: Application> Replica<A> {
         let view = new_view.header.view;
         let head = new_view.header.head;
         let base = new_view.base();
-        if view <= self.entered || self.proof_against(view) {
+        if view <= self.entered() || self.proof_against(view) {
             return Entrance::Shut;
         }
-        let lock = self.lock.clone();
+        let lock = self.lock.get().cloned();
         let lock = lock.as_ref();
         if lock.is_some_and(|lock| lock.commit.view > view) {
             return Entrance::Shut;
@@ -100,8 +100,8 @@ impl<A: Application> Replica<A> {
     /// above the own state twice that where it stays and is to be replaced: until it is, nothing becomes stable here.
     fn may_stand_on(&self, path: &Path) -> bool {
         let ahead = self
-            .stable_ahead
-            .as_ref()
+            .stable
+            .ahead()
             .filter(|proof| self.passes(path, proof.position()))
             .map_or(Slot::GENESIS, |proof| proof.slot());
         let stable = match path.footing {
@@ -154,7 +154,7 @@ impl<A: Application> Replica<A> {
         }
         match path.footing {
             Footing::Common(slot) => self.history.time_at(slot),
-            Footing::State(_) => self.ready.as_ref().map(|whole| whole.last.choices.time),
+            Footing::State(_) => self.arriving.ready().map(|whole| whole.last.choices.time),
         }
     }
 
@@ -196,7 +196,7 @@ impl<A: Application> Replica<A> {
                 (self.execution.sessions_at(slot)?.clone(), self.history.time_at(slot)?)
             }
             Footing::State(_) => {
-                let whole = self.ready.as_ref()?;
+                let whole = self.arriving.ready()?;
                 (whole.sessions.clone(), whole.last.choices.time)
             }
         };
@@ -215,7 +215,7 @@ impl<A: Application> Replica<A> {
         let Some(theirs) = self.hash_on(&path, at) else { return };
         let Some(own) = self.history.entry(at) else { return };
         let of_this_view = |order: &Option<Signed<crate::message::Order>>| {
-            order.as_ref().filter(|order| order.body.header.view == self.entered).map(header_of)
+            order.as_ref().filter(|order| order.body.header.view == self.entered()).map(header_of)
         };
         let own_order = of_this_view(&own.order);
         let theirs = Position { slot: at, hash: theirs };
@@ -225,9 +225,9 @@ impl<A: Application> Replica<A> {
             (None, Some(theirs)) => {
                 let certificate = self
                     .lock
-                    .clone()
-                    .filter(|lock| self.certified() >= at && lock.commit.view == self.entered);
-                certificate.and_then(|certificate| {
+                    .get()
+                    .filter(|lock| self.certified() >= at && lock.commit.view == self.entered());
+                certificate.cloned().and_then(|certificate| {
                     let fork = self.fork_on_own(at, certificate.commit.slot)?;
                     Some(Evidence::OrderRefuted(theirs, certificate, fork))
                 })
@@ -249,12 +249,13 @@ impl<A: Application> Replica<A> {
 
     /// A certificate of the view entered that lies on a history at or above a slot.
     fn certificate_on(&self, path: &Path, at: Slot) -> Option<CommitCertificate> {
-        self.candidates
+        self.lock
+            .candidates()
             .values()
-            .chain(&self.certified_ahead)
-            .chain(&self.lock)
+            .chain(self.lock.ahead())
+            .chain(self.lock.get())
             .find(|certificate| {
-                certificate.commit.view == self.entered
+                certificate.commit.view == self.entered()
                     && certificate.commit.slot >= at
                     && self.hash_on(path, certificate.commit.slot) == Some(certificate.commit.hash)
             })
@@ -285,9 +286,10 @@ impl<A: Application> Replica<A> {
             return;
         }
         let certificates: Vec<CommitCertificate> = self
-            .candidates
+            .lock
+            .candidates()
             .values()
-            .chain(&self.lock)
+            .chain(self.lock.get())
             .filter(|certificate| certificate.commit.view == view)
             .cloned()
             .collect();
@@ -312,7 +314,7 @@ impl<A: Application> Replica<A> {
 
     /// Sends the new view of the view entered, to whoever has not entered it or has another one.
     pub(super) fn send_new_view(&mut self, to: ReplicaId) {
-        if let Some(new_view) = self.new_view.clone() {
+        if let Some(new_view) = self.view.new_view().cloned() {
             self.send_charged(to, Message::NewView(new_view));
         }
     }

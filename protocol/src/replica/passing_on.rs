@@ -17,7 +17,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::ordering::is_for_good;
+use super::intake::is_for_good;
 use super::pending::Inserted;
 use super::{Known, Replica, Target};
 use crate::application::Application;

@@ -15,7 +15,7 @@
 //! then, and lets go of what it kept in memory. Only one such record is under way at a time, so
 //! that this view is of exactly that checkpoint.
 
-use super::transfer::Taken;
+use super::states::Taken;
 use super::{Mark, Record, Replica, Settled, StateHead};
 use crate::application::{Application, Snapshot};
 use crate::id::Slot;
@@ -96,7 +96,7 @@ impl<A: Application> Replica<A> {
         let Settling { logged, pieces, gathering, writing } = &self.settling;
         let is_free = gathering.is_none() && writing.is_none();
         let is_due = is_free && *logged >= self.setup.tuning.settle_bytes.max(*pieces);
-        let Some(proof) = self.stable.clone().filter(|_| is_due) else { return };
+        let Some(proof) = self.stable.proof().filter(|_| is_due).cloned() else { return };
         self.settling.logged = 0;
         self.settling.gathering = Some(Gathering { proof, next: 0, after: Mark::NONE });
         self.settle_on();
@@ -104,15 +104,15 @@ impl<A: Application> Replica<A> {
 
     /// Works out the next slice of the changes, when the one before is through.
     pub(super) fn settle_on(&mut self) {
-        let synced = self.synced;
-        let Some(mut gathering) = self.settling.gathering.take_if(|now| now.after <= synced) else {
+        let outbox = &self.outbox;
+        let Some(mut gathering) =
+            self.settling.gathering.take_if(|now| outbox.is_synced(now.after))
+        else {
             return;
         };
         let at = gathering.proof.position();
-        let served = self.served.iter().find(|served| served.taken.at == at);
-        let Some(taken) = served.map(|served| &served.taken).filter(|_| !self.distrusted) else {
-            return;
-        };
+        let taken = self.states.served(at).filter(|_| !self.stable.is_distrusted());
+        let Some(taken) = taken else { return };
         let (first, mut changes, mut bytes) = (gathering.next, Changes::new(), 0);
         let is_last = loop {
             match self.execution.changes(&taken.snapshot, gathering.next) {
@@ -131,8 +131,7 @@ impl<A: Application> Replica<A> {
             }
         };
         if !is_last {
-            self.append(Record::Settling { at, first: first == 0, changes });
-            gathering.after = self.appended;
+            gathering.after = self.append(Record::Settling { at, first: first == 0, changes });
             self.settling.gathering = Some(gathering);
             return;
         }
@@ -140,8 +139,8 @@ impl<A: Application> Replica<A> {
         self.settling.pieces = pieces.iter().map(|(_, bytes)| bytes.len() as u64).sum();
         self.counters.states_settled += 1;
         let head = StateHead { stable: gathering.proof, digests };
-        self.append(Record::Settled(Box::new(Settled { head, pieces, changes })));
-        self.settling.writing = Some((self.appended, at.slot));
+        let mark = self.append(Record::Settled(Box::new(Settled { head, pieces, changes })));
+        self.settling.writing = Some((mark, at.slot));
     }
 
     /// A record that changes rows is durable, and these are the rows.

@@ -45,7 +45,7 @@ impl Ballot for Checkpoint {}
 impl Ballot for Suspect {}
 impl Ballot for ViewChange {}
 impl Ballot for NewView {}
-// A client believes a weak quorum of refusals and a strong one of reports.
+// A client believes a weak quorum of either.
 impl Ballot for Refusal {}
 impl Ballot for SessionReport {}
 // It says where its sender stands: others fetch what they lack, and take back a view change that
@@ -270,9 +270,8 @@ impl<A: Application> Replica<A> {
 
     fn take_standing(&mut self, standing: Standing) {
         // Every vote waits for what was appended before it.
-        self.append(Record::Standing(standing));
+        self.office.standing_after = self.append(Record::Standing(standing));
         self.office.standing = standing;
-        self.office.standing_after = self.appended;
         if standing == Standing::Voter {
             self.resume();
         }

@@ -1,29 +1,35 @@
 //! Starting from disk.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::backup::OrdersAhead;
+use super::ballots::Ballots;
 use super::branch::Branches;
-use super::checkpoint::CHECKPOINTS_KEPT;
-use super::commit::COMMITS_KEPT;
+use super::due::Due;
+use super::entered::Entered;
 use super::execution::Undone;
 use super::fetch::Fetching;
-use super::pacing::Pacing;
+use super::lock::Lock;
+use super::outbox::Outbox;
 use super::pending::Pending;
+use super::primary::Pipeline;
 use super::settle::Settling;
 use super::shares::Shares;
+use super::stable::Stable;
+use super::stamps::Stamps;
 use super::standing::Office;
-use super::transfer::{Taken, Transfer};
+use super::states::{States, Taken};
+use super::transfer::{Arriving, Transfer};
 use super::turns::Turn;
 use super::view_change::Changing;
-use super::votes::Votes;
 use super::waits::Waits;
-use super::{Counters, Execution, Known, Mark, Recovered, Replica, Setup, StateHead, StoredState};
+use super::{Counters, Execution, Known, Recovered, Replica, Setup, StateHead, StoredState};
 use crate::application::Application;
 use crate::codec::Canonical;
 use crate::evidence::Evidence;
 use crate::history::{Entry, History, extend};
-use crate::id::{Digest, Now, Slot, View};
+use crate::id::{Digest, Now, Slot};
 use crate::message::{Batch, Position, SlotEntry, StableProof};
 use crate::rows::RowsView;
 
@@ -71,14 +77,10 @@ impl<A: Application> Replica<A> {
             replica.replay(hash, entry, stable_slot)?;
         }
         if let Some(entered) = recovered.entered {
-            replica.entered = entered.view();
-            replica.entry_slot = entered.entry_slot;
-            replica.new_view = Some(entered.new_view);
+            replica.view = Entered::new(entered.new_view, entered.entry_slot);
         }
-        replica.last_stamp = recovered.stamps;
-        replica.stamps_reserved = recovered.stamps;
-        replica.voted_commit = recovered.voted;
-        replica.voted_floor = recovered.voted;
+        replica.stamps = Stamps::recovered(recovered.stamps);
+        replica.ballots = Ballots::recovered(recovered.voted);
         for evidence in replica.evidence.clone() {
             replica.note_proof(&evidence);
         }
@@ -91,10 +93,10 @@ impl<A: Application> Replica<A> {
             if !below && !replica.history.goes_through(lock.position()) {
                 return Err(StartError::Damaged(at, "the lock is not on the stored history"));
             }
-            replica.lock = Some(lock);
+            replica.lock.raise(lock);
         }
         replica.recover_doubt();
-        replica.commits.forget_through(replica.certified());
+        replica.ballots.forget_commits_through(replica.certified());
         let orphans: Vec<_> = recovered
             .orphans
             .into_iter()
@@ -103,17 +105,16 @@ impl<A: Application> Replica<A> {
         replica.pending.insert_orphans(&orphans, now.instant);
         // What became of the last votes is not known: cast them again, they are the same.
         if replica.history.head().slot > replica.certified() {
-            replica.commit_at = Some(now.instant);
+            replica.due.commit_at(now.instant);
         }
         replica.expect_quiet();
         replica.note_strong_slots();
         if let Some(incoming) = recovered.incoming {
             replica.resume_transfer(incoming);
         }
-        replica.out.clear();
-        replica.appended = Mark::NONE;
+        replica.outbox.begin();
         replica.counters = Counters::default();
-        replica.counters.state_unreadable = u64::from(replica.distrusted);
+        replica.counters.state_unreadable = u64::from(replica.is_distrusted());
         replica.assert_invariants();
         Ok(replica)
     }
@@ -123,9 +124,7 @@ impl<A: Application> Replica<A> {
         Self {
             size: setup.membership.size(),
             now,
-            entered: View::ZERO,
-            new_view: None,
-            entry_slot: Slot::GENESIS,
+            view: Entered::default(),
             office: Office::default(),
             changing: Changing::default(),
             history: History::new(*setup.membership.genesis()),
@@ -135,46 +134,25 @@ impl<A: Application> Replica<A> {
             preparation: None,
             adopting: None,
             turn: Turn::default(),
-            candidates: BTreeMap::new(),
-            lock: None,
-            lock_aside: false,
-            stable: None,
+            lock: Lock::default(),
+            stable: Stable::default(),
             pending: Pending::default(),
             shares: Shares::default(),
-            ahead: BTreeMap::new(),
-            commits: Votes::new(COMMITS_KEPT),
-            checkpoints: Votes::new(CHECKPOINTS_KEPT),
-            certified_ahead: None,
-            stable_ahead: None,
-            voted_commit: Slot::GENESIS,
-            voted_floor: Slot::GENESIS,
-            voted_checkpoint: Slot::GENESIS,
-            taken: BTreeMap::new(),
-            served: VecDeque::new(),
-            transfer: None,
-            ready: None,
-            distrusted: false,
+            ahead: OrdersAhead::default(),
+            ballots: Ballots::default(),
+            states: States::default(),
+            arriving: Arriving::default(),
             settling: Settling::default(),
             peers: BTreeMap::new(),
             waits: Waits::default(),
             divergent: BTreeSet::new(),
             fetching: Fetching::default(),
-            under_way: VecDeque::new(),
-            last_ordered: now.instant,
-            pacing: Pacing::default(),
-            appended: Mark::NONE,
-            synced: Mark::NONE,
-            commit_at: None,
-            quiet_at: None,
-            status_at: now.instant,
-            last_stamp: 0,
-            stamps_reserved: 0,
-            stamps_after: Mark::NONE,
-            disk_full: false,
-            seeds_drawn: 0,
+            pipeline: Pipeline::new(now.instant),
+            outbox: Outbox::default(),
+            stamps: Stamps::default(),
+            due: Due::new(now.instant),
             evidence,
             counters: Counters::default(),
-            out: Vec::new(),
             setup,
         }
     }
@@ -215,8 +193,8 @@ impl<A: Application> Replica<A> {
                 self.distrust(&why);
             }
         }
-        self.checkpoints.forget_through(at.slot);
-        self.stable = Some(stable);
+        self.ballots.forget_checkpoints_through(at.slot);
+        self.stable.raise(stable);
         Ok(())
     }
 
@@ -231,9 +209,9 @@ impl<A: Application> Replica<A> {
             return;
         }
         if transfer.is_whole() {
-            self.ready = transfer.into_whole(state.rows, self.now.instant);
+            self.arriving.complete(transfer.into_whole(state.rows, self.now.instant));
         } else {
-            self.transfer = Some(transfer);
+            self.arriving.resume(transfer);
         }
     }
 
@@ -247,14 +225,14 @@ impl<A: Application> Replica<A> {
             return damaged("the stable checkpoint is of another history");
         }
         let state = proof.checkpoint.checkpoint.state;
-        if self.taken.get(&slot).is_some_and(|taken| taken.digests.digest() != state) {
+        if self.states.taken(slot).is_some_and(|taken| taken.digests.digest() != state) {
             if !self.is_distrusted() {
                 return damaged("the state after replay is not the one that was certified");
             }
-            self.taken.remove(&slot);
+            self.states.retain_taken(|taken| taken != slot);
         }
-        self.stable = Some(proof);
-        self.checkpoints.forget_through(slot);
+        self.stable.raise(proof);
+        self.ballots.forget_checkpoints_through(slot);
         self.keep_state(slot);
         self.give_up_through(slot);
         Ok(())
@@ -280,7 +258,7 @@ impl<A: Application> Replica<A> {
         self.push(entry);
         self.execute(slot, hash, &batch);
         if slot < stable && slot.0.is_multiple_of(self.setup.tuning.rules.checkpoint_interval) {
-            self.taken.clear();
+            self.states.forget_taken();
             self.give_up_through(slot);
         }
         if slot == stable {

@@ -20,9 +20,6 @@ use crate::seal::Signed;
 /// A sender that is so many stamps behind its own words, those of ten seconds, is told.
 const FAR_BEHIND: u64 = 10_000_000;
 
-/// So many stamps are reserved on disk at a time: those of ten minutes.
-const STAMPS_RESERVED: u64 = 600_000_000;
-
 /// What is known of another replica.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Peer {
@@ -108,33 +105,31 @@ fn lock_in(status: &Status, view: View) -> Slot {
 }
 
 impl<A: Application> Replica<A> {
-    /// A number above all before it, also across restarts, wherever the clock is set to. What carries
-    /// it must not leave before the record that [reserves](Record::Stamps) it is on disk. It follows the
-    /// clock, so that a replica that lost its disk is heard as well.
+    /// The next [stamp](super::stamps). What carries it must not leave before the record that
+    /// [reserves](Record::Stamps) it is on disk.
     pub(super) fn next_stamp(&mut self) -> u64 {
-        let wall = self.now.wall.0.saturating_mul(1000);
-        self.last_stamp = wall.max(self.last_stamp.saturating_add(1));
-        if self.stamps_reserved.saturating_sub(self.last_stamp) < STAMPS_RESERVED / 2 {
-            self.stamps_reserved = self.last_stamp.saturating_add(STAMPS_RESERVED);
-            self.append(Record::Stamps(self.stamps_reserved));
-            self.stamps_after = self.appended;
+        let stamp = self.stamps.next(self.now.wall.0.saturating_mul(1000));
+        if let Some(reserved) = self.stamps.wanted() {
+            let record = self.append(Record::Stamps(reserved));
+            self.stamps.reserve(reserved, record);
         }
-        self.last_stamp
+        stamp
     }
 
     pub(super) fn send_status_when_due(&mut self) {
-        if self.status_at > self.now.instant {
+        if !self.due.is_status_due(self.now.instant) {
             return;
         }
-        self.status_at = self.now.instant.after_ms(self.setup.tuning.status_interval_ms);
+        let interval = self.setup.tuning.status_interval_ms;
+        self.due.status_at(self.now.instant.after_ms(interval));
         // After a restart nothing else calls for it.
         self.vote_checkpoint();
         let stamp = self.next_stamp();
-        let lock = self.lock.as_ref().map(|lock| {
+        let lock = self.lock.get().map(|lock| {
             (lock.commit.view, Position { slot: lock.commit.slot, hash: lock.commit.hash })
         });
         let status = self.sign(Status {
-            entered: self.entered,
+            entered: self.entered(),
             campaign: self.campaign(),
             head: self.tip(),
             lock,
@@ -175,10 +170,10 @@ impl<A: Application> Replica<A> {
         }
         let before = peer.before;
         self.hear_of_list(from, status.clients);
-        if status.entered < self.entered {
+        if status.entered < self.entered() {
             self.send_new_view(from);
         }
-        if status.entered == self.entered && !self.is_adopting() {
+        if status.entered == self.entered() && !self.is_adopting() {
             self.note_divergence(from, status.head);
             if status.head.slot > self.history.head().slot {
                 self.note_behind();
@@ -194,10 +189,7 @@ impl<A: Application> Replica<A> {
     /// before this one, whose disk is lost: to be heard again, the stamps go on from there.
     fn hear_own_status(&mut self, status: &Status) {
         self.counters.stale_stamp += 1;
-        if status.stamp > self.last_stamp {
-            // Fetches and view changes after that status had stamps of their own.
-            self.last_stamp = status.stamp.saturating_add(STAMPS_RESERVED);
-        }
+        self.stamps.note_used(status.stamp);
     }
 
     /// A peer is behind its own words, by so many stamps. Perhaps an old one was played back; but if it
@@ -250,7 +242,7 @@ impl<A: Application> Replica<A> {
 
     /// Sends what a peer's last two words show it to lack.
     fn send_again(&mut self, from: ReplicaId, before: &Status, status: &Status) {
-        let view = self.entered;
+        let view = self.entered();
         // Own votes are repeated by who may vote.
         let of_view = status.entered == view && self.may_vote() && !self.is_adopting();
         // Its head lies below all that is in memory here: whether it is on the own history is not
@@ -261,12 +253,13 @@ impl<A: Application> Replica<A> {
         }
         if before.lock == status.lock {
             let rank = status.lock.map(|(view, at)| (view, at.slot));
-            let certificate = self.lock.clone().filter(|own| Some(own.rank()) > rank);
+            let certificate = self.lock.get().filter(|own| Some(own.rank()) > rank).cloned();
             if let Some(certificate) = certificate {
                 self.send_charged(from, Message::Certificate(certificate));
             }
             let lock = lock_in(status, view);
-            let vote = self.commits.newest_of(self.setup.id).filter(|vote| vote.body.slot > lock);
+            let vote =
+                self.ballots.newest_commit_of(self.setup.id).filter(|vote| vote.body.slot > lock);
             // Under a certificate the history may have become another one within the view.
             let vote = vote.filter(|vote| {
                 let Commit { slot, hash, .. } = vote.body;
@@ -285,13 +278,13 @@ impl<A: Application> Replica<A> {
             self.send_charged(from, Message::Evidence(Box::new(evidence)));
         }
         if before.stable == status.stable {
-            let certificate = self.stable.clone().filter(|own| own.slot() > status.stable);
+            let certificate = self.stable.proof().filter(|own| own.slot() > status.stable).cloned();
             if let Some(certificate) = certificate {
                 self.send_charged(from, Message::Stable(Box::new(certificate)));
             }
             let vote = self
-                .checkpoints
-                .newest_of(self.setup.id)
+                .ballots
+                .newest_checkpoint_of(self.setup.id)
                 .filter(|vote| vote.body.slot > status.stable);
             let vote = vote.filter(|vote| {
                 let Checkpoint { slot, hash, .. } = vote.body;

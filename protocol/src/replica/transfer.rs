@@ -18,11 +18,12 @@ use bytes::Bytes;
 use super::branch::{Footing, Path, Reach, Side};
 use super::fetch::BUDGET_LEAST;
 use super::offers::Offers;
-use super::ordering::LONE_STATUSES;
-use super::sessions::{FrozenSessions, Sessions, SessionsRestore};
+use super::primary::LONE_STATUSES;
+use super::sessions::{Sessions, SessionsRestore};
+use super::states::Taken;
 use super::waits::Pace;
 use super::{Doubt, Mark, Record, Replica, StateHead, StoredState, Target};
-use crate::application::{Application, Restore, Snapshot};
+use crate::application::{Application, Restore};
 use crate::codec::{self, Canonical};
 use crate::history::extend;
 use crate::id::{Digest, Instant, ReplicaId, Slot};
@@ -33,12 +34,6 @@ use crate::message::{
 use crate::rows::{RowsView, Unreadable};
 use crate::tuning::Rules;
 
-/// States kept for peers that fetch them: the newest, and those somebody was fetching lately.
-const SERVED_MAX: usize = 4;
-
-/// How long after the last question a state is kept for whoever asked, in ms.
-const SERVED_MS: u64 = 30_000;
-
 /// Pieces asked for and not here yet, at most.
 const ASKED_MAX: usize = 4;
 
@@ -48,43 +43,6 @@ const IDLE_WAITS: u64 = 4;
 
 /// A piece that is not of the certified state counts like so many that do not come.
 const LIE: u64 = 2;
-
-/// The state after a checkpoint slot, frozen.
-#[derive(Clone, Debug)]
-pub(super) struct Taken<S> {
-    pub(super) at: Position,
-    pub(super) digests: StateDigests,
-    pub(super) last: LastSlot,
-    pub(super) snapshot: S,
-    pub(super) sessions: FrozenSessions,
-}
-
-impl<S: Snapshot> Taken<S> {
-    /// A piece of it; `None` past the end.
-    pub(super) fn piece(&self, part: StatePart) -> Option<Bytes> {
-        match part {
-            StatePart::Last => codec::encode(&self.last).ok(),
-            StatePart::Sessions(index) => self.sessions.chunk(index),
-            StatePart::Application(index) => self.snapshot.chunk(index),
-        }
-    }
-
-    /// How many pieces there are of this kind.
-    fn pieces(&self, part: StatePart) -> u32 {
-        match part {
-            StatePart::Last => 1,
-            StatePart::Sessions(_) => self.sessions.chunks(),
-            StatePart::Application(_) => self.snapshot.chunks(),
-        }
-    }
-}
-
-/// A stable one of them, kept for others.
-#[derive(Clone, Debug)]
-pub(super) struct Served<S> {
-    pub(super) taken: Taken<S>,
-    asked: Option<Instant>,
-}
 
 /// A state on its way here.
 #[derive(Clone, Debug)]
@@ -130,6 +88,56 @@ pub(super) struct Whole {
     pub(super) rows: RowsView,
     /// When the last piece came.
     since: Instant,
+}
+
+/// The state that is on its way here, and the one that is here and not in place yet.
+#[derive(Clone, Debug)]
+pub(super) struct Arriving<R> {
+    transfer: Option<Transfer<R>>,
+    ready: Option<Whole>,
+}
+
+impl<R> Default for Arriving<R> {
+    fn default() -> Self {
+        Self { transfer: None, ready: None }
+    }
+}
+
+impl<R> Arriving<R> {
+    /// A state that was being fetched was found on disk.
+    pub(super) fn resume(&mut self, transfer: Transfer<R>) {
+        self.transfer = Some(transfer);
+    }
+
+    /// All of a state is here.
+    pub(super) fn complete(&mut self, whole: Option<Whole>) {
+        self.ready = whole;
+    }
+
+    /// Whether one is on its way.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.transfer.is_some()
+    }
+
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.transfer.is_none() && self.ready.is_none()
+    }
+
+    /// One of which everything is here.
+    pub(super) fn ready(&self) -> Option<&Whole> {
+        self.ready.as_ref()
+    }
+
+    pub(super) fn take_ready(&mut self) -> Option<Whole> {
+        self.ready.take()
+    }
+
+    /// Lets go of what is of no use any more.
+    fn retain(&mut self, is_wanted: impl Fn(Slot) -> bool) {
+        self.transfer.take_if(|transfer| !is_wanted(transfer.proof.slot()));
+        self.ready.take_if(|whole| !is_wanted(whole.proof.slot()));
+    }
 }
 
 impl<R: Restore> Transfer<R> {
@@ -314,20 +322,18 @@ impl<A: Application> Replica<A> {
             choices: entry.batch.choices,
             requests: entry.batch.request_digests(),
         };
-        self.taken.insert(at.slot, Taken { at, digests, last, snapshot, sessions });
+        self.states.take(Taken { at, digests, last, snapshot, sessions });
     }
 
     /// A checkpoint is stable: its state is kept for others, those below are not needed.
     pub(super) fn keep_state(&mut self, slot: Slot) {
-        let above = self.taken.split_off(&slot.next());
-        let taken = std::mem::replace(&mut self.taken, above).remove(&slot);
-        self.served.extend(taken.map(|taken| Served { taken, asked: None }));
+        self.states.make_stable(slot);
         self.drop_old_states();
     }
 
     /// A state that was transferred is served from then on.
     pub(super) fn keep_transferred(&mut self, taken: Taken<A::Snapshot>) {
-        self.served.push_back(Served { taken, asked: None });
+        self.states.keep(taken);
         self.drop_old_states();
     }
 
@@ -335,35 +341,13 @@ impl<A: Application> Replica<A> {
     /// nothing is stable yet, or where the own state is not to be trusted.
     #[must_use]
     pub fn stable_state(&self) -> Option<(StateHead, &A::Snapshot)> {
-        let stable = self.stable.clone().filter(|_| !self.is_distrusted())?;
-        let at = stable.position();
-        let served = self.served.iter().find(|served| served.taken.at == at)?;
-        Some((StateHead { stable, digests: served.taken.digests }, &served.taken.snapshot))
+        let stable = self.stable.proof().filter(|_| !self.is_distrusted())?.clone();
+        let taken = self.states.served(stable.position())?;
+        Some((StateHead { stable, digests: taken.digests }, &taken.snapshot))
     }
 
     fn drop_old_states(&mut self) {
-        let now = self.now.instant;
-        let settled = self.settling.at();
-        let newest = self.served.len().saturating_sub(2);
-        let mut index = 0;
-        self.served.retain(|served| {
-            index += 1;
-            index > newest
-                || Some(served.taken.at) == settled
-                || served.asked.is_some_and(|asked| asked.after_ms(SERVED_MS) > now)
-        });
-        while self.served.len() > SERVED_MAX {
-            let oldest = self.served.iter().position(|served| Some(served.taken.at) != settled);
-            self.served.remove(oldest.unwrap_or_default());
-        }
-    }
-
-    /// The oldest state that somebody is fetching.
-    fn oldest_asked_for(&self) -> Option<Slot> {
-        let now = self.now.instant;
-        let is_fresh = |asked: Instant| asked.after_ms(SERVED_MS) > now;
-        let asked = self.served.iter().filter(|served| served.asked.is_some_and(is_fresh));
-        asked.map(|served| served.taken.at.slot).min()
+        self.states.drop_old(self.now.instant, self.settling.at());
     }
 
     /// The lowest slot after which slots stay in memory for others when `stable` is stable: the last
@@ -382,21 +366,17 @@ impl<A: Application> Replica<A> {
         let always = reach(base, tuning.retained_slots, retained_bytes);
         let Rules { max_speculative_slots, max_speculative_bytes, .. } = tuning.rules;
         let fetched = self
-            .oldest_asked_for()
+            .states
+            .oldest_asked_for(self.now.instant)
             .map(|from| reach(base.max(from), max_speculative_slots, max_speculative_bytes));
         fetched.map_or(always, |fetched| fetched.min(always))
     }
 
     pub(super) fn serve_state(&mut self, to: ReplicaId, at: Position, part: StatePart) -> usize {
-        let now = self.now.instant;
-        if let Some(served) = self.served.iter_mut().find(|served| served.taken.at == at) {
-            served.asked = Some(now);
-        }
-        // Also one that is not stable here: who asks has the certificate, and nobody else may be left who had.
-        let kept = self.served.iter().map(|served| &served.taken);
-        let Some(taken) = kept.chain(self.taken.values()).find(|taken| taken.at == at) else {
+        let Some(taken) = self.states.give(at, self.now.instant) else {
             // Say what there is instead.
-            if let Some(proof) = self.stable.clone().filter(|proof| proof.slot() > at.slot) {
+            if let Some(proof) = self.stable.proof().filter(|proof| proof.slot() > at.slot).cloned()
+            {
                 let branch = Branch { head: at, slots: Vec::new(), stable: Some(Box::new(proof)) };
                 self.send(Target::One(to), Message::Branch(branch));
             }
@@ -421,22 +401,17 @@ impl<A: Application> Replica<A> {
 
     /// The checkpoint of a state that is here whole and not in place yet.
     pub(super) fn transferred(&self) -> Option<Position> {
-        self.ready.as_ref().map(|whole| whole.proof.position())
-    }
-
-    /// Whether a state of this slot is of use.
-    fn wants_state(&self, slot: Slot) -> bool {
-        slot > self.stable() || (self.is_distrusted() && slot == self.stable())
+        self.arriving.ready.as_ref().map(|whole| whole.proof.position())
     }
 
     /// Asked for history, a peer says that it has only the state.
     pub(super) fn consider_state(&mut self, from: ReplicaId, proof: StableProof) {
-        if !self.wants_state(proof.slot()) {
+        if !self.stable.lacks_state(proof.slot()) {
             return;
         }
         let in_history = self.history.goes_through(proof.position()) && !self.is_distrusted();
         self.on_stable(from, proof.clone());
-        if in_history || !self.wants_state(proof.slot()) {
+        if in_history || !self.stable.lacks_state(proof.slot()) {
             return;
         }
         self.begin_transfer(from, proof);
@@ -444,16 +419,16 @@ impl<A: Application> Replica<A> {
 
     pub(super) fn begin_transfer(&mut self, from: ReplicaId, proof: StableProof) {
         let now = self.now.instant;
-        if let Some(whole) = &self.ready {
+        if let Some(whole) = &self.arriving.ready {
             // It is put in place as soon as its view can be entered. If that takes too long, what
             // it takes is no longer to be had, and the newer state is the way on.
             let patience = 4 * self.fetch_wait_ms();
             if whole.proof.slot() >= proof.slot() || whole.since.after_ms(patience) > now {
                 return;
             }
-            self.ready = None;
+            self.arriving.ready = None;
         }
-        match &mut self.transfer {
+        match &mut self.arriving.transfer {
             Some(transfer) if transfer.proof.position() == proof.position() => {
                 transfer.sources.insert(from);
             }
@@ -465,14 +440,14 @@ impl<A: Application> Replica<A> {
     fn start_transfer(&mut self, from: ReplicaId, proof: StableProof) {
         let now = self.now.instant;
         let mut transfer = Transfer::new(proof, now);
-        if let Some(before) = self.transfer.take() {
+        if let Some(before) = self.arriving.transfer.take() {
             // How long answers take has nothing to do with the state.
             (transfer.pace, transfer.offers) = (before.pace, before.offers);
         }
         if from != self.setup.id {
             transfer.sources.insert(from);
         }
-        self.transfer = Some(transfer);
+        self.arriving.transfer = Some(transfer);
         self.ask_for_state();
     }
 
@@ -483,7 +458,7 @@ impl<A: Application> Replica<A> {
         let size = self.size;
         let lately = LONE_STATUSES * self.setup.tuning.status_interval_ms;
         loop {
-            let Some(transfer) = &mut self.transfer else { return };
+            let Some(transfer) = &mut self.arriving.transfer else { return };
             if transfer.asked.len() >= transfer.window || transfer.not_before > now {
                 return;
             }
@@ -504,7 +479,8 @@ impl<A: Application> Replica<A> {
         let (now, rules) = (self.now.instant, self.setup.tuning.rules);
         let rate = self.setup.tuning.transfer_bytes_per_ms;
         let StateChunk { at, digests, part, bytes, .. } = chunk;
-        let asked = self.transfer.as_mut().filter(|transfer| transfer.proof.position() == at);
+        let asked =
+            self.arriving.transfer.as_mut().filter(|transfer| transfer.proof.position() == at);
         let Some(transfer) = asked.filter(|transfer| transfer.asked.contains_key(&part)) else {
             self.counters.useless_answers += 1;
             return;
@@ -553,8 +529,8 @@ impl<A: Application> Replica<A> {
             let rows = rows.into_iter().chain(rest).flatten().collect();
             self.append(Record::Rows { at, rows, whole });
         }
-        let appended = self.appended;
-        if let Some(transfer) = self.transfer.as_mut().filter(|_| whole) {
+        let appended = self.outbox.appended();
+        if let Some(transfer) = self.arriving.transfer.as_mut().filter(|_| whole) {
             transfer.whole = Some(appended);
         }
         self.ask_for_state();
@@ -562,14 +538,16 @@ impl<A: Application> Replica<A> {
 
     /// The last rows of a state that was fetched are on disk.
     pub(super) fn fetched(&mut self, mark: Mark, rows: RowsView) {
-        if let Some(transfer) = self.transfer.take_if(|transfer| transfer.whole == Some(mark)) {
-            self.ready = transfer.into_whole(rows, self.now.instant);
+        if let Some(transfer) =
+            self.arriving.transfer.take_if(|transfer| transfer.whole == Some(mark))
+        {
+            self.arriving.ready = transfer.into_whole(rows, self.now.instant);
         }
     }
 
     /// When to ask again for a piece that does not come, or for the next one.
     pub(super) fn transfer_at(&self) -> Option<Instant> {
-        let transfer = self.transfer.as_ref()?;
+        let transfer = self.arriving.transfer.as_ref()?;
         let wait = self.answer_wait_ms(&transfer.pace);
         let retry = transfer.asked.values().map(|(_, since)| since.after_ms(wait)).min();
         let next = || transfer.next_part().map(|_| transfer.not_before);
@@ -580,20 +558,16 @@ impl<A: Application> Replica<A> {
 
     /// Asks again, gives up what nobody has any more, and puts in place what is whole.
     pub(super) fn tend_transfer(&mut self) {
-        if self.transfer.as_ref().is_some_and(|transfer| !self.wants_state(transfer.proof.slot())) {
-            self.transfer = None;
-        }
-        if self.ready.as_ref().is_some_and(|whole| !self.wants_state(whole.proof.slot())) {
-            self.ready = None;
-        }
+        let stable = &self.stable;
+        self.arriving.retain(|slot| stable.lacks_state(slot));
         self.install_in_view();
         self.begin_repair();
         let now = self.now.instant;
         let retry = self.fetch_wait_ms();
-        let pace = self.transfer.as_ref().map(|transfer| &transfer.pace);
+        let pace = self.arriving.transfer.as_ref().map(|transfer| &transfer.pace);
         let wait = pace.map_or(0, |pace| self.answer_wait_ms(pace));
         let stable = self.stable();
-        let Some(transfer) = &mut self.transfer else { return };
+        let Some(transfer) = &mut self.arriving.transfer else { return };
         if transfer.whole.is_some() {
             return;
         }
@@ -620,8 +594,8 @@ impl<A: Application> Replica<A> {
     /// The own state is of no use: that of the own stable checkpoint is fetched from others. Those
     /// who are further offer theirs.
     fn begin_repair(&mut self) {
-        let is_due = self.is_distrusted() && self.transfer.is_none() && self.ready.is_none();
-        if let Some(proof) = self.stable.clone().filter(|_| is_due) {
+        let is_due = self.is_distrusted() && self.arriving.is_empty();
+        if let Some(proof) = self.stable.proof().filter(|_| is_due).cloned() {
             self.start_transfer(self.setup.id, proof);
         }
     }
@@ -630,12 +604,12 @@ impl<A: Application> Replica<A> {
 
     /// Whether the own state, and with it every result, may be wrong.
     pub(super) fn is_distrusted(&self) -> bool {
-        self.distrusted
+        self.stable.is_distrusted()
     }
 
     /// The own state cannot be read. What was executed on it since is of no use.
     pub(super) fn distrust(&mut self, why: &Unreadable) {
-        self.distrusted = true;
+        self.stable.distrust();
         if !self.is_store_in_doubt() {
             self.counters.state_unreadable += 1;
             self.quarantine(Doubt::Store(why.0.clone()));
@@ -645,14 +619,14 @@ impl<A: Application> Replica<A> {
     /// The own state is not the certified one. It stays where it is until that can take its place.
     pub(super) fn distrust_computed(&mut self, proof: StableProof, own: StateDigests) {
         self.counters.state_mismatch += 1;
-        self.distrusted = true;
-        self.taken.clear();
+        self.stable.distrust();
+        self.states.forget_taken();
         self.note_mismatch(proof, own);
     }
 
     /// A certified state is in place.
     pub(super) fn trust_again(&mut self) {
-        self.distrusted = false;
+        self.stable.trust();
         self.end_doubt_of_store();
     }
 
@@ -667,10 +641,12 @@ impl<A: Application> Replica<A> {
     /// entered. Where the certificate is, no other history of this view can be certified, so that
     /// the own votes on another one, if there were any, come to nothing.
     fn install_in_view(&mut self) {
-        let Some(proof) = self.ready.as_ref().map(|whole| whole.proof.clone()) else { return };
-        let of_view = proof.cover.commit.view == self.entered;
+        let Some(proof) = self.arriving.ready.as_ref().map(|whole| whole.proof.clone()) else {
+            return;
+        };
+        let of_view = proof.cover.commit.view == self.entered();
         let at = proof.position();
-        if self.history.goes_through(at) && (of_view || !self.lock_aside) {
+        if self.history.goes_through(at) && (of_view || !self.lock.is_aside()) {
             // The own state is not the certified one, but the history is: it is executed anew. The
             // history stays what it is, so it matters not of which view the certificate is.
             let own: Vec<_> = self
@@ -703,8 +679,8 @@ impl<A: Application> Replica<A> {
         }
         // The lock may be a later one of this view: then the history leads up to it.
         let cover = &proof.cover;
-        let lock = self.lock.as_ref().filter(|lock| lock.rank() > cover.rank());
-        if lock.is_some_and(|lock| lock.commit.view != self.entered) {
+        let lock = self.lock.get().filter(|lock| lock.rank() > cover.rank());
+        if lock.is_some_and(|lock| lock.commit.view != self.entered()) {
             return;
         }
         let end = lock.unwrap_or(cover).position();
@@ -720,7 +696,7 @@ impl<A: Application> Replica<A> {
     /// How far the fetching of a state has come, if one is being fetched.
     #[must_use]
     pub fn transferring(&self) -> Option<Transferring> {
-        self.transfer.as_ref().map(|transfer| Transferring {
+        self.arriving.transfer.as_ref().map(|transfer| Transferring {
             slot: transfer.proof.slot(),
             pieces: transfer.pieces,
             of: transfer.of(),
@@ -728,6 +704,3 @@ impl<A: Application> Replica<A> {
         })
     }
 }
-
-/// States of our own by their slots.
-pub(super) type States<S> = BTreeMap<Slot, Taken<S>>;

@@ -159,7 +159,7 @@ impl<A: Application> Replica<A> {
     pub(super) fn note_proof(&mut self, evidence: &Evidence) -> bool {
         let view = evidence.view();
         let matters = evidence.convicts_primary(self.size.replicas())
-            && (view == self.entered || self.changing.offered.contains_key(&view))
+            && (view == self.entered() || self.changing.offered.contains_key(&view))
             && !self.changing.proofs.contains_key(&view);
         if matters {
             self.changing.proofs.insert(view, evidence.clone());
@@ -185,16 +185,16 @@ impl<A: Application> Replica<A> {
         let by = change.by;
         let (view, rank) = (change.body.view, change.body.lock_rank());
         self.hear_change(change);
-        if from == by && view <= self.entered {
+        if from == by && view <= self.entered() {
             self.send_new_view(by);
         }
-        let own = self.lock.clone().filter(|own| Some(own.rank()) > rank);
+        let own = self.lock.get().filter(|own| Some(own.rank()) > rank).cloned();
         if let Some(own) = own.filter(|_| from == by) {
             self.send_charged(by, Message::Certificate(own));
         }
         // The lowest campaign gathers the component.
         let below = self.changing.campaign.is_some_and(|own| view < own.view);
-        if view > self.entered
+        if view > self.entered()
             && below
             && self.may_ask_for(view)
             && self.changing.answered.insert(view)
@@ -226,9 +226,9 @@ impl<A: Application> Replica<A> {
             self.changing.newest.insert(by, change.clone());
         }
         if let Some(lock) = body.lock.clone() {
-            self.consider_lock(by, lock);
+            self.lock.note_candidate(by, lock);
         }
-        if body.view > self.entered {
+        if body.view > self.entered() {
             self.keep_change(change);
         }
     }
@@ -259,8 +259,8 @@ impl<A: Application> Replica<A> {
 
     pub(super) fn on_new_view(&mut self, from: ReplicaId, new_view: Signed<NewView>) {
         let view = new_view.body.header.view;
-        let known = if view == self.entered {
-            self.new_view.as_ref()
+        let known = if view == self.entered() {
+            self.view.new_view()
         } else {
             self.changing.offered.get(&view)
         };
@@ -272,7 +272,7 @@ impl<A: Application> Replica<A> {
             }
             return;
         }
-        if view <= self.entered {
+        if view <= self.entered() {
             self.counters.stale_view += 1;
             // Whoever sends it lags behind.
             self.send_new_view(from);
@@ -280,7 +280,7 @@ impl<A: Application> Replica<A> {
         }
         for change in &new_view.body.changes {
             if let Some(lock) = change.body.lock.clone() {
-                self.consider_lock(change.by, lock);
+                self.lock.note_candidate(change.by, lock);
             }
         }
         // Of each primary by itself: one that lies must not push out the views of others.
@@ -324,11 +324,11 @@ impl<A: Application> Replica<A> {
     }
 
     fn asks_above(&self) -> View {
-        self.changing.campaign().map_or(self.entered, |view| view.max(self.entered))
+        self.changing.campaign().map_or(self.entered(), |view| view.max(self.entered()))
     }
 
     fn lock_view(&self) -> Option<View> {
-        self.lock.as_ref().map(|lock| lock.commit.view)
+        self.lock.get().map(|lock| lock.commit.view)
     }
 
     /// The view must be above that of the lock: it could not be entered.
@@ -344,15 +344,15 @@ impl<A: Application> Replica<A> {
         };
         let suspected = self
             .suspected_through()
-            .filter(|view| *view >= self.entered)
+            .filter(|view| *view >= self.entered())
             .map(|view| (next(view), Why::Suspected));
         let proven = self
             .changing
             .proofs
             .last_key_value()
-            .filter(|(view, _)| **view >= self.entered)
+            .filter(|(view, _)| **view >= self.entered())
             .map(|(view, _)| (next(*view), Why::Proven));
-        let refuted = std::iter::once(self.entered)
+        let refuted = std::iter::once(self.entered())
             .chain(self.changing.offered.keys().copied())
             .filter(|view| self.lock_refutes(*view))
             .max()
@@ -385,11 +385,11 @@ impl<A: Application> Replica<A> {
 
     /// Cause 3: `base.view <= lock.view < v`, and the head does not extend the lock.
     fn lock_refutes(&self, view: View) -> bool {
-        let Some(lock) = self.lock.as_ref().filter(|lock| lock.commit.view < view) else {
+        let Some(lock) = self.lock.get().filter(|lock| lock.commit.view < view) else {
             return false;
         };
-        let new_view = if view == self.entered {
-            self.new_view.as_ref()
+        let new_view = if view == self.entered() {
+            self.view.new_view()
         } else {
             self.changing.offered.get(&view)
         };
@@ -437,8 +437,8 @@ impl<A: Application> Replica<A> {
         let change = self.cast(ViewChange {
             view,
             campaign,
-            entered: self.entered,
-            lock: self.lock.clone(),
+            entered: self.entered(),
+            lock: self.lock.get().cloned(),
             stable: self.stable(),
             head: self.tip(),
             stamp,
@@ -448,14 +448,14 @@ impl<A: Application> Replica<A> {
     }
 
     fn send_campaign(&mut self, to: Target, change: Signed<ViewChange>) {
-        let entered = self.entered;
+        let entered = self.entered();
         let newest = self.changing.newest.values();
         let others = newest.filter(|change| change.body.campaign > entered).cloned().collect();
         let suspects = self
             .changing
             .suspects
             .values()
-            .filter(|suspect| suspect.body.view >= self.entered)
+            .filter(|suspect| suspect.body.view >= self.entered())
             .cloned()
             .collect();
         let proof = self.changing.proofs.last_key_value().map(|(_, proof)| Box::new(proof.clone()));
@@ -476,7 +476,7 @@ impl<A: Application> Replica<A> {
     pub(super) fn repeat_campaign(&mut self) {
         let me = self.setup.id;
         let own = self.changing.suspects.get(&me).cloned();
-        if let Some(suspect) = own.filter(|suspect| suspect.body.view >= self.entered) {
+        if let Some(suspect) = own.filter(|suspect| suspect.body.view >= self.entered()) {
             self.send_suspect(suspect);
         }
         if let Some(campaign) = self.changing.campaign {
@@ -495,7 +495,7 @@ impl<A: Application> Replica<A> {
         self.peers.iter().filter_map(|(id, peer)| {
             let asked = peer.campaign()?;
             let shown = self.changing.newest.get(id)?.body.campaign;
-            Some(asked.min(shown)).filter(|view| *view > self.entered)
+            Some(asked.min(shown)).filter(|view| *view > self.entered())
         })
     }
 
@@ -513,8 +513,8 @@ impl<A: Application> Replica<A> {
             return false;
         }
         let leaving = self.changing.campaign.is_some()
-            && self.size.suffices(self.campaigners(self.entered.next()), Strength::Weak);
-        !leaving && !self.proof_against(self.entered)
+            && self.size.suffices(self.campaigners(self.entered().next()), Strength::Weak);
+        !leaving && !self.proof_against(self.entered())
     }
 
     fn note_waiting(&mut self) {
@@ -526,7 +526,7 @@ impl<A: Application> Replica<A> {
         }
         // A campaign for the lock's own view is for one that could not be entered anew.
         let ahead = self.lock_view().is_some_and(|view| {
-            view > self.entered && self.changing.campaign().is_none_or(|own| own <= view)
+            view > self.entered() && self.changing.campaign().is_none_or(|own| own <= view)
         });
         self.changing.lock_ahead_since =
             ahead.then(|| self.changing.lock_ahead_since.unwrap_or(now));
@@ -566,36 +566,17 @@ impl<A: Application> Replica<A> {
 
     // ---- other histories ----
 
-    /// A certificate of whatever view is known: a lock, once its batches are here.
-    pub(super) fn consider_lock(&mut self, from: ReplicaId, certificate: CommitCertificate) {
-        let is_higher = |known: &CommitCertificate| known.rank() < certificate.rank();
-        if !self.lock.as_ref().is_none_or(is_higher) {
-            return;
-        }
-        if self.candidates.get(&from).is_none_or(is_higher) {
-            self.candidates.insert(from, certificate);
-        }
-    }
-
     /// Raises the lock to the highest certificate whose batches are here.
     fn tend_candidates(&mut self) {
-        if self.candidates.is_empty() {
-            return;
-        }
-        let rank = self.lock.as_ref().map(CommitCertificate::rank);
-        self.candidates.retain(|_, certificate| Some(certificate.rank()) > rank);
-        let mut known: Vec<(ReplicaId, CommitCertificate)> =
-            self.candidates.iter().map(|(from, c)| (*from, c.clone())).collect();
-        known.sort_by_key(|(_, certificate)| std::cmp::Reverse(certificate.rank()));
-        for (from, certificate) in known {
+        for (from, certificate) in self.lock.highest_candidates() {
             match self.reach(certificate.position()) {
                 Reach::Whole(path) => {
-                    self.candidates.remove(&from);
+                    self.lock.forget_candidate(from);
                     self.raise_lock(certificate, &path);
                     return;
                 }
                 Reach::Never => {
-                    self.candidates.remove(&from);
+                    self.lock.forget_candidate(from);
                 }
                 Reach::Lacks(_) | Reach::NotYet => {}
             }
@@ -605,8 +586,8 @@ impl<A: Application> Replica<A> {
     /// Where the lock is of the view entered and its history extends the own, its slots are the
     /// next ones: the certificate stands in for orders.
     fn extend_to_lock(&mut self) {
-        let lock = self.lock.as_ref().filter(|lock| lock.commit.view == self.entered);
-        let Some(end) = lock.filter(|_| self.lock_aside).map(CommitCertificate::position) else {
+        let lock = self.lock.aside().filter(|lock| lock.commit.view == self.entered());
+        let Some(end) = lock.map(CommitCertificate::position) else {
             return;
         };
         let Reach::Whole(path) = self.reach(end) else { return };
@@ -626,7 +607,7 @@ impl<A: Application> Replica<A> {
             if !self.turn.take() {
                 return;
             }
-            let order = side.order.filter(|order| order.body.header.view == self.entered);
+            let order = side.order.filter(|order| order.body.header.view == self.entered());
             self.accept(at.hash, side.batch, order, |_| ());
         }
     }
@@ -647,7 +628,7 @@ impl<A: Application> Replica<A> {
                 None => wishes.push(Wish { end, holders: vec![holder], word }),
             }
         };
-        for (from, certificate) in &self.candidates {
+        for (from, certificate) in self.lock.candidates() {
             wish(certificate.position(), *from, None);
         }
         for (view, new_view) in &self.changing.offered {
@@ -665,20 +646,20 @@ impl<A: Application> Replica<A> {
             }
             wish(change.body.head, change.by, Some(change.by));
         }
-        if !self.proof_against(self.entered) {
+        if !self.proof_against(self.entered()) {
             for id in &self.divergent {
                 if let Some(end) = self.peers.get(id).and_then(|peer| peer.pursued) {
                     wish(end, *id, Some(*id));
                 }
             }
         }
-        let of_view = self.lock.as_ref().filter(|lock| lock.commit.view == self.entered);
-        if let Some(lock) = of_view.filter(|_| self.lock_aside) {
+        let aside = self.lock.aside().filter(|lock| lock.commit.view == self.entered());
+        if let Some(lock) = aside {
             for id in self.size.members().filter(|id| *id != self.setup.id) {
                 wish(lock.position(), id, None);
             }
         }
-        if let Some(whole) = &self.ready {
+        if let Some(whole) = self.arriving.ready() {
             for id in self.size.members().filter(|id| *id != self.setup.id) {
                 wish(whole.proof.cover.position(), id, None);
             }
@@ -693,7 +674,7 @@ impl<A: Application> Replica<A> {
         let ids: Vec<ReplicaId> = self.peers.keys().copied().collect();
         for id in ids {
             let Some(peer) = self.peers.get(&id) else { continue };
-            let head = peer.position_in(self.entered).filter(|_| self.divergent.contains(&id));
+            let head = peer.position_in(self.entered()).filter(|_| self.divergent.contains(&id));
             let open = peer.pursued.filter(|end| {
                 let is_open = matches!(self.reach(*end), Reach::Lacks(_) | Reach::NotYet);
                 is_open && self.branches.asked_in_vain(*end) < patience
@@ -708,10 +689,9 @@ impl<A: Application> Replica<A> {
     /// Looks after everything that is fetched, and does what has become possible with it.
     pub(super) fn tend_views(&mut self) {
         if !self.changing.is_busy()
-            && self.candidates.is_empty()
+            && self.lock.candidates().is_empty()
             && self.divergent.is_empty()
-            && self.ready.is_none()
-            && self.transfer.is_none()
+            && self.arriving.is_empty()
             && !self.is_distrusted()
             && self.branches.is_empty()
         {
@@ -723,8 +703,7 @@ impl<A: Application> Replica<A> {
         self.pursue();
         // Each step may make another one possible.
         for _ in 0..8 {
-            let before =
-                (self.entered, self.lock.as_ref().map(CommitCertificate::rank), self.stable());
+            let before = (self.entered(), self.lock.rank(), self.stable());
             self.tend_candidates();
             self.extend_to_lock();
             self.tend_transfer();
@@ -734,7 +713,7 @@ impl<A: Application> Replica<A> {
             if self.is_adopting() {
                 return;
             }
-            let proven = self.proof_against(self.entered);
+            let proven = self.proof_against(self.entered());
             for id in self.divergent.clone().into_iter().filter(|_| !proven) {
                 let end = self.peers.get(&id).and_then(|peer| peer.pursued);
                 if let Some(end) = end {
@@ -742,8 +721,7 @@ impl<A: Application> Replica<A> {
                 }
             }
             self.reconsider();
-            let after =
-                (self.entered, self.lock.as_ref().map(CommitCertificate::rank), self.stable());
+            let after = (self.entered(), self.lock.rank(), self.stable());
             if after == before {
                 break;
             }

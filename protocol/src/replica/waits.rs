@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::{Action, Mark, Replica, Target};
+use super::{Mark, Replica, Target};
 use crate::application::Application;
 use crate::estimate::{Estimate, SAMPLE_MAX};
 use crate::id::{Instant, ReplicaId};
@@ -171,8 +171,7 @@ impl<A: Application> Replica<A> {
             self.waits.sent.pop_front();
         }
         // No disk is waited for, except where a stamp could be used again after a crash.
-        let after = self.stamps_after;
-        self.out.push(Action::Send { to: Target::Others, message: Message::Pulse(pulse), after });
+        self.outbox.send(Target::Others, Message::Pulse(pulse), self.stamps.after());
     }
 
     pub(super) fn on_pulse(&mut self, pulse: &Signed<Pulse>) {

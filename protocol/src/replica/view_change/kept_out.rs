@@ -16,7 +16,7 @@ use crate::replica::Replica;
 use crate::replica::branch::{Footing, Path};
 use crate::seal::Signed;
 
-/// How often the wait before others' doubts are shared may double, which is as long as for a primary at
+/// How often the wait before others' suspicions are shared may double, which is as long as for a primary at
 /// first: without an end, in effect.
 const DOUBLINGS: u32 = 30;
 
@@ -27,8 +27,8 @@ pub(super) struct KeptOut {
     of: Option<(View, Instant)>,
     /// Since when another one has suspected the view entered, or a later one, while slots of this
     /// replica may be what keeps it out.
-    doubted_since: Option<Instant>,
-    /// How often doubts were shared since a certificate of the entered view formed.
+    others_suspect_since: Option<Instant>,
+    /// How often suspicions were shared since a certificate of the entered view formed.
     shared: u32,
 }
 
@@ -36,13 +36,13 @@ impl KeptOut {
     /// Another view was entered.
     pub(super) fn forget(&mut self) {
         self.of = None;
-        self.doubted_since = None;
+        self.others_suspect_since = None;
     }
 
     /// A certificate formed: enough others follow. Under load there is always a slot that none covers yet,
     /// so the wait begins anew.
     pub(super) fn certified(&mut self) {
-        self.doubted_since = None;
+        self.others_suspect_since = None;
         self.shared = 0;
     }
 }
@@ -68,49 +68,49 @@ impl<A: Application> Replica<A> {
         (!is_told).then(|| since.after_ms(self.order_wait_ms()))
     }
 
-    fn doubted_at(&self) -> Option<Instant> {
+    fn joins_at(&self) -> Option<Instant> {
         let doublings = self.changing.kept_out.shared.min(DOUBLINGS);
-        let since = self.changing.kept_out.doubted_since?;
+        let since = self.changing.kept_out.others_suspect_since?;
         let doubled = self.order_wait_ms().saturating_mul(1 << doublings);
         Some(since.after_ms(doubled))
     }
 
     /// When something here is due.
     pub(super) fn kept_out_due(&self) -> Option<Instant> {
-        [self.kept_out_at(), self.doubted_at()].into_iter().flatten().min()
+        [self.kept_out_at(), self.joins_at()].into_iter().flatten().min()
     }
 
     /// Suspects a view that this replica has been kept out of for long, or its own one, which keeps
     /// others out.
     pub(super) fn tend_kept_out(&mut self) {
-        self.note_doubts();
+        self.note_others_suspicions();
         let now = self.now.instant;
         if self.kept_out_at().is_some_and(|at| at <= now)
             && let Some((view, _)) = self.changing.kept_out.of
         {
             self.suspect_through(view);
         }
-        if self.doubted_at().is_some_and(|at| at <= now) {
+        if self.joins_at().is_some_and(|at| at <= now) {
             self.changing.kept_out.shared += 1;
-            self.changing.kept_out.doubted_since = None;
-            self.suspect_through(self.entered);
+            self.changing.kept_out.others_suspect_since = None;
+            self.suspect_through(self.entered());
         }
     }
 
-    fn note_doubts(&mut self) {
-        let entered = self.entered;
-        let is_doubted = self.suspects().is_none_or(|own| own < entered)
+    fn note_others_suspicions(&mut self) {
+        let entered = self.entered();
+        let is_suspected = self.suspects().is_none_or(|own| own < entered)
             && self.changing.suspects.values().any(|suspect| suspect.body.view >= entered)
             && self.may_keep_others_out();
         let now = self.now.instant;
-        let since = &mut self.changing.kept_out.doubted_since;
-        *since = is_doubted.then(|| since.unwrap_or(now));
+        let since = &mut self.changing.kept_out.others_suspect_since;
+        *since = is_suspected.then(|| since.unwrap_or(now));
     }
 
     /// Whether slots above all that is certified of the own history are such that not everybody could
     /// follow them now.
     fn may_keep_others_out(&self) -> bool {
-        let lock = self.lock.as_ref().filter(|lock| self.history.goes_through(lock.position()));
+        let lock = self.lock.get().filter(|lock| self.history.goes_through(lock.position()));
         let certified = self.stable().max(lock.map_or(Slot::GENESIS, |lock| lock.commit.slot));
         let Some(before) = self.history.time_at(certified) else { return false };
         self.history.head().slot > certified

@@ -55,7 +55,7 @@ impl<A: Application> Replica<A> {
         own.into_iter()
             .flat_map(|kept| kept.keys().copied())
             .filter(|view| {
-                *view > self.entered && view.primary(self.size.replicas()) == self.setup.id
+                *view > self.entered() && view.primary(self.size.replicas()) == self.setup.id
             })
             .collect()
     }
@@ -76,7 +76,7 @@ impl<A: Application> Replica<A> {
     /// As primary of a view asked for, begins it when enough ask for it.
     pub(super) fn begin_views(&mut self) {
         for view in self.own_views() {
-            if view > self.entered {
+            if view > self.entered() {
                 self.begin_view_as_primary(view);
             }
             if self.turn.waits() {
@@ -116,9 +116,7 @@ impl<A: Application> Replica<A> {
             })
             .collect();
         let own = chosen.iter().find(|change| change.by == self.setup.id);
-        let current = own.is_some_and(|own| {
-            own.body.lock_rank() == self.lock.as_ref().map(CommitCertificate::rank)
-        });
+        let current = own.is_some_and(|own| own.body.lock_rank() == self.lock.rank());
         if !current || !self.size.suffices(chosen.len(), Strength::Weak) {
             return;
         }
@@ -179,7 +177,7 @@ impl<A: Application> Replica<A> {
             return;
         }
         self.adopt(Some(new_view.clone()), path);
-        if self.entered != view {
+        if self.entered() != view {
             return;
         }
         self.counters.new_views_made += 1;
@@ -211,7 +209,7 @@ impl<A: Application> Replica<A> {
 
     /// Takes up what came before the view was entered.
     pub(in crate::replica) fn take_later(&mut self) {
-        let entered = self.entered;
+        let entered = self.entered();
         let orders = std::mem::take(&mut self.changing.orders);
         for ((view, _), order) in orders {
             if view == entered {

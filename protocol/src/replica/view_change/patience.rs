@@ -5,7 +5,7 @@ use crate::application::Application;
 use crate::id::{Instant, View};
 use crate::message::{Message, Suspect};
 use crate::quorum::Strength;
-use crate::replica::{Action, Replica, Target};
+use crate::replica::{Replica, Target};
 use crate::seal::Signed;
 
 /// How often patience may double.
@@ -92,11 +92,10 @@ impl<A: Application> Replica<A> {
 
     /// A primary is suspected: the wait for the next one is longer.
     fn lose_some_patience(&mut self) {
+        let heard = self.waits.heard(self.primary());
         let changing = &mut self.changing;
         changing.impatience = (changing.impatience + 1).min(PATIENCE_DOUBLINGS);
-        let lives = changing.waiting_since.is_some_and(|since| {
-            self.waits.heard(self.entered.primary(self.size.replicas())) >= Some(since)
-        });
+        let lives = changing.waiting_since.is_some_and(|since| heard >= Some(since));
         if lives {
             changing.lasting = changing.impatience;
             changing.impatient_since = self.now.instant;
@@ -277,7 +276,7 @@ impl<A: Application> Replica<A> {
     }
 
     fn has_suspected(&self) -> bool {
-        self.has_said(Suspect::of(self.entered))
+        self.has_said(Suspect::of(self.entered()))
     }
 
     /// Whether this replica has said this, or more.
@@ -287,7 +286,7 @@ impl<A: Application> Replica<A> {
     }
 
     fn suspect(&mut self) {
-        self.suspect_through(self.entered);
+        self.suspect_through(self.entered());
     }
 
     /// Suspects a view, and with it all before it.
@@ -305,8 +304,7 @@ impl<A: Application> Replica<A> {
 
     /// It rests on nothing but the right to vote: also a full disk, or a slow one, must not hold it back.
     pub(super) fn send_suspect(&mut self, suspect: Signed<Suspect>) {
-        let (message, after) = (Message::Suspect(suspect), self.votes_after());
-        self.out.push(Action::Send { to: Target::Others, message, after });
+        self.outbox.send(Target::Others, Message::Suspect(suspect), self.votes_after());
     }
 
     fn wait_ms(&self) -> u64 {

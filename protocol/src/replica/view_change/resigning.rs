@@ -13,7 +13,7 @@ use crate::replica::Replica;
 
 impl<A: Application> Replica<A> {
     pub(in crate::replica) fn on_disk_full(&mut self, is_full: bool) {
-        self.disk_full = is_full;
+        self.outbox.note_disk_full(is_full);
         self.resign();
     }
 
@@ -23,7 +23,7 @@ impl<A: Application> Replica<A> {
         let Some(view) = self.may_be_given_up() else { return };
         let is_own = view.primary(self.size.replicas()) == self.setup.id;
         let word = Suspect::resign(view);
-        if self.disk_full && is_own && self.may_vote() && !self.has_said(word) {
+        if self.outbox.is_disk_full() && is_own && self.may_vote() && !self.has_said(word) {
             self.counters.resignations += 1;
             self.say_suspect(word);
         }
@@ -41,7 +41,7 @@ impl<A: Application> Replica<A> {
     /// views would follow each other as fast as messages go.
     fn may_be_given_up(&self) -> Option<View> {
         let view = self.asks_above();
-        let turns = view.0.saturating_sub(self.entered.0);
+        let turns = view.0.saturating_sub(self.entered().0);
         (turns < u64::from(self.size.replicas())).then_some(view)
     }
 }

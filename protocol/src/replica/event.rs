@@ -1,0 +1,115 @@
+//! What happens to a replica, and what it asks of the world.
+
+use std::sync::Arc;
+
+use super::Record;
+use crate::evidence::Evidence;
+use crate::id::{ClientId, ReplicaId, SessionId};
+use crate::message::{Disagreement, DiskHealth, Message, Origin, SignedRequest, ToClient};
+use crate::rows::{RowsView, Unreadable};
+use crate::seal::Verified;
+
+/// A point in the sequence of durable records of one run. `Mark::NONE` is before all of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mark(pub u64);
+
+impl Mark {
+    /// Depends on no record.
+    pub const NONE: Self = Self(0);
+}
+
+/// Everything that can happen to a replica.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A peer sent something, on a connection that it proved to be its own.
+    Peer {
+        /// Whose connection it was; not who signed what the message holds.
+        from: ReplicaId,
+        /// What came.
+        message: Verified<Message>,
+    },
+    /// A client sent a request.
+    Request(Verified<Arc<SignedRequest>>),
+    /// A client asks what became of one of its sessions.
+    AskSession {
+        /// Who asks; known from the connection.
+        client: ClientId,
+        /// Its session.
+        session: SessionId,
+    },
+    /// A client or operator asks which proofs of misbehaviour the replica holds.
+    AskEvidence {
+        /// Who asks.
+        client: ClientId,
+    },
+    /// A client or operator asks how the replica is.
+    AskStatus {
+        /// Who asks.
+        client: ClientId,
+        /// To be sent back.
+        nonce: u64,
+        /// What the driver has counted, to be told beside the core's own.
+        counters: Vec<(String, u64)>,
+        /// How the driver's disk is.
+        disk: DiskHealth,
+        /// Whose keys it hears in two places at once.
+        doubled: Vec<Origin>,
+        /// Whom the driver does not speak to, for their settings.
+        disagreements: Vec<Disagreement>,
+    },
+    /// Every record up to this mark is on disk.
+    Synced(Mark),
+    /// The record of this mark is on disk, which was a [`Record::Settled`] or the last
+    /// [`Record::Rows`] of a state, and these are the rows of that state as they are now.
+    Rows(Mark, RowsView),
+    /// The driver found that the stored state is not what was written.
+    Unreadable(Unreadable),
+    /// Whether the disk is full, so that nothing more gets durable until it has room.
+    DiskFull(bool),
+    /// The [deadline](super::Replica::deadline) has come, or some other time.
+    Tick,
+}
+
+/// Everything a replica asks of the world, in order.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// Write this record; tell with [`Event::Synced`] when it and all before it are on disk.
+    Append {
+        /// One above the last.
+        mark: Mark,
+        /// What to write.
+        record: Record,
+    },
+    /// Send to replicas, not before `after` is on disk.
+    Send {
+        /// To whom.
+        to: Target,
+        /// What.
+        message: Message,
+        /// What it rests on.
+        after: Mark,
+    },
+    /// Send to a client, on every connection of its that used this session, or on all of them
+    /// where no session is named; not before `after` is on disk.
+    Answer {
+        /// To whom.
+        client: ClientId,
+        /// For which of its sessions.
+        session: Option<SessionId>,
+        /// What.
+        message: ToClient,
+        /// What it rests on.
+        after: Mark,
+    },
+    /// Somebody was caught; the proof is also kept.
+    Accuse(Evidence),
+}
+
+/// Whom a message is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Every other replica.
+    Others,
+    /// One of them.
+    One(ReplicaId),
+}

@@ -1,0 +1,119 @@
+//! The lock: the highest commit certificate whose batches are here; and the certificates that may become it.
+
+use std::collections::BTreeMap;
+
+use crate::id::{ReplicaId, Slot, View};
+use crate::message::CommitCertificate;
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Lock {
+    certificate: Option<CommitCertificate>,
+    /// Whether it lies on another history than the own. It is in memory only then.
+    is_aside: bool,
+    /// The highest certificate of the view entered for a slot that is not executed yet.
+    ahead: Option<CommitCertificate>,
+    /// The highest certificate shown by each replica that ranks above the lock.
+    candidates: BTreeMap<ReplicaId, CommitCertificate>,
+}
+
+impl Lock {
+    pub(super) fn get(&self) -> Option<&CommitCertificate> {
+        self.certificate.as_ref()
+    }
+
+    /// View and slot, by which locks are compared.
+    pub(super) fn rank(&self) -> Option<(View, Slot)> {
+        self.get().map(CommitCertificate::rank)
+    }
+
+    /// Whether it lies on another history than the own.
+    pub(super) fn is_aside(&self) -> bool {
+        self.is_aside
+    }
+
+    /// The lock, where it lies on another history than the own.
+    pub(super) fn aside(&self) -> Option<&CommitCertificate> {
+        self.get().filter(|_| self.is_aside)
+    }
+
+    /// Whether this certificate would be a higher one.
+    pub(super) fn is_below(&self, certificate: &CommitCertificate) -> bool {
+        self.rank() < Some(certificate.rank())
+    }
+
+    /// A higher certificate, on the own history. It is on disk before anything is said that rests on it.
+    pub(super) fn raise(&mut self, certificate: CommitCertificate) {
+        (self.certificate, self.is_aside) = (Some(certificate), false);
+    }
+
+    /// A higher certificate, on another history.
+    pub(super) fn raise_aside(&mut self, certificate: CommitCertificate) {
+        (self.certificate, self.is_aside) = (Some(certificate), true);
+    }
+
+    /// The own history is another one from now on, and the highest certificate on that is this one.
+    pub(super) fn move_to(&mut self, certificate: Option<CommitCertificate>) {
+        (self.certificate, self.is_aside) = (certificate, false);
+    }
+
+    /// The own history is another one from now on, which the lock does not lie on.
+    pub(super) fn stay_aside(&mut self) {
+        self.is_aside = true;
+    }
+
+    // ---- for slots that are not executed yet ----
+
+    pub(super) fn ahead(&self) -> Option<&CommitCertificate> {
+        self.ahead.as_ref()
+    }
+
+    /// `true` where it is the highest one.
+    pub(super) fn note_ahead(&mut self, certificate: CommitCertificate) -> bool {
+        let is_higher =
+            self.ahead.as_ref().is_none_or(|known| known.commit.slot < certificate.commit.slot);
+        if is_higher {
+            self.ahead = Some(certificate);
+        }
+        is_higher
+    }
+
+    /// Everything up to this slot is executed.
+    pub(super) fn take_ahead_through(&mut self, slot: Slot) -> Option<CommitCertificate> {
+        self.ahead.take_if(|certificate| certificate.commit.slot <= slot)
+    }
+
+    /// They are of the view before.
+    pub(super) fn forget_ahead(&mut self) {
+        self.ahead = None;
+    }
+
+    // ---- candidates ----
+
+    /// A replica shows a certificate whose batches may not be here.
+    pub(super) fn note_candidate(&mut self, from: ReplicaId, certificate: CommitCertificate) {
+        let known = self.candidates.get(&from);
+        if self.is_below(&certificate)
+            && known.is_none_or(|known| known.rank() < certificate.rank())
+        {
+            self.candidates.insert(from, certificate);
+        }
+    }
+
+    pub(super) fn candidates(&self) -> &BTreeMap<ReplicaId, CommitCertificate> {
+        &self.candidates
+    }
+
+    /// Those that rank above the lock, highest first; the others are forgotten.
+    pub(super) fn highest_candidates(&mut self) -> Vec<(ReplicaId, CommitCertificate)> {
+        let rank = self.rank();
+        self.candidates.retain(|_, certificate| Some(certificate.rank()) > rank);
+        let mut known: Vec<(ReplicaId, CommitCertificate)> =
+            self.candidates.iter().map(|(from, c)| (*from, c.clone())).collect();
+        known.sort_by_key(|(_, certificate)| std::cmp::Reverse(certificate.rank()));
+        known
+    }
+
+    pub(super) fn forget_candidate(&mut self, from: ReplicaId) {
+        self.candidates.remove(&from);
+    }
+}
