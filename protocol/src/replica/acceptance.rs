@@ -56,7 +56,8 @@ impl<A: Application> Replica<A> {
         self.counters.executed_slots += 1;
         self.counters.executed_requests += batch.requests.len() as u64;
         self.history.keep_results(slot, results);
-        if slot.0.is_multiple_of(self.setup.tuning.rules.checkpoint_interval) {
+        let interval = self.setup.tuning.rules.checkpoint_interval;
+        if slot.0.is_multiple_of(interval) && !self.is_distrusted() {
             self.take_checkpoint(at);
         }
         self.note_trouble();

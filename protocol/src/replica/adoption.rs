@@ -215,8 +215,7 @@ impl<A: Application> Replica<A> {
         self.record_adoption(new_view.clone(), path, &orphans, lock.clone(), &whole);
         // A state is put in place under the own history, which the lock goes on from. Its slots are fetched
         // again.
-        let rank = lock.as_ref().map(CommitCertificate::rank);
-        let stays = new_view.is_none() && self.lock.rank() > rank;
+        let stays = new_view.is_none();
 
         let abandoned = self.history.head().slot.since(kept);
         self.counters.slots_undone += abandoned;
@@ -229,11 +228,7 @@ impl<A: Application> Replica<A> {
         if let Some(new_view) = new_view {
             self.begin_view(new_view, path.top());
         }
-        if stays {
-            self.lock.stay_aside();
-        } else {
-            self.lock.move_to(lock);
-        }
+        self.lock.move_to(lock, stays);
         if abandoned > 0 || unseen {
             // What was in the way of older orphans may be gone.
             self.pending.orphans_mut().unpark_all();
@@ -274,7 +269,7 @@ impl<A: Application> Replica<A> {
         cover: Option<&CommitCertificate>,
     ) -> Option<CommitCertificate> {
         let base = new_view.and_then(|new_view| new_view.body.base());
-        [self.lock.get(), base, cover]
+        [self.lock.own(), self.lock.aside(), base, cover]
             .into_iter()
             .flatten()
             .filter(|lock| self.passes(path, lock.position()))
@@ -341,7 +336,7 @@ impl<A: Application> Replica<A> {
         }
         self.ballots.begin_view();
         self.lock.forget_ahead();
-        self.pipeline.begin_view();
+        self.pipeline.begin_view(self.now.instant);
         self.divergent.clear();
         self.due.begin_view();
         self.pending.forget_forwards(self.next_forward());
@@ -456,6 +451,11 @@ impl<A: Application> Replica<A> {
         self.answer_anew();
         let head = self.history.head().slot;
         if let Some(proof) = self.stable.take_ahead_through(head) {
+            self.on_stable(self.setup.id, proof);
+        }
+        // What a state was wrong at may have been executed anew on a right one, and nobody shows the proof again.
+        let mismatch = self.newest_mismatch().filter(|proof| proof.slot() <= head).cloned();
+        if let Some(proof) = mismatch.filter(|_| !self.is_distrusted()) {
             self.on_stable(self.setup.id, proof);
         }
         self.note_strong_slots();

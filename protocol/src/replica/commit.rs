@@ -15,10 +15,9 @@ impl<A: Application> Replica<A> {
     /// rest on this and not on an older lock: what two views say does not count together.
     pub(super) fn certified(&self) -> Slot {
         self.lock
-            .get()
+            .own()
             .filter(|lock| {
-                // A lock may lie on another history than the own.
-                !self.lock.is_aside()
+                self.lock.aside().is_none()
                     && lock.commit.view == self.entered()
                     && (lock.commit.slot < self.history.base().slot
                         || self.history.goes_through(lock.position()))
@@ -168,6 +167,7 @@ impl<A: Application> Replica<A> {
             // The replies wait for the lock to be durable: two replicas that restart without it
             // could let another history in.
             self.answer_committed(before, commit.slot);
+            self.pipeline.note_certificate(self.now.instant);
             self.note_certificate();
             self.vote_checkpoint();
             self.expect_quiet();

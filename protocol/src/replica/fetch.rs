@@ -146,7 +146,7 @@ impl<A: Application> Replica<A> {
             self.note_behind();
         }
         if self.slots_at().is_some_and(|at| at <= now) {
-            if self.lacks_slots() {
+            if self.lacks_slots() && !self.must_wait_for_state() {
                 self.fetch_slots();
             } else {
                 self.fetching.slots_since = None;

@@ -42,6 +42,10 @@ impl<A: Application> Replica<A> {
             voted == crate::id::Slot::GENESIS || voted >= self.entry_slot(),
             "I7: voted below the entry slot"
         );
+        assert!(
+            !self.is_distrusted() || !self.may_vote(),
+            "I3: it may vote on a state that is to be replaced"
+        );
         self.outbox.assert_invariants();
         let limit = self.setup.tuning.orders_ahead;
         assert!(self.ahead.len() as u64 <= limit, "I10: {} orders ahead", self.ahead.len());

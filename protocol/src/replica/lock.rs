@@ -7,9 +7,10 @@ use crate::message::CommitCertificate;
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Lock {
-    certificate: Option<CommitCertificate>,
-    /// Whether it lies on another history than the own. It is in memory only then.
-    is_aside: bool,
+    /// The highest one on the own history. Durable.
+    own: Option<CommitCertificate>,
+    /// A higher one, on another history. It is in memory only.
+    aside: Option<CommitCertificate>,
     /// The highest certificate of the view entered for a slot that is not executed yet.
     ahead: Option<CommitCertificate>,
     /// The highest certificate shown by each replica that ranks above the lock.
@@ -18,7 +19,7 @@ pub(super) struct Lock {
 
 impl Lock {
     pub(super) fn get(&self) -> Option<&CommitCertificate> {
-        self.certificate.as_ref()
+        self.aside.as_ref().or(self.own.as_ref())
     }
 
     /// View and slot, by which locks are compared.
@@ -26,14 +27,14 @@ impl Lock {
         self.get().map(CommitCertificate::rank)
     }
 
-    /// Whether it lies on another history than the own.
-    pub(super) fn is_aside(&self) -> bool {
-        self.is_aside
+    /// The highest one on the own history, on which what was said rests.
+    pub(super) fn own(&self) -> Option<&CommitCertificate> {
+        self.own.as_ref()
     }
 
     /// The lock, where it lies on another history than the own.
     pub(super) fn aside(&self) -> Option<&CommitCertificate> {
-        self.get().filter(|_| self.is_aside)
+        self.aside.as_ref()
     }
 
     /// Whether this certificate would be a higher one.
@@ -43,22 +44,20 @@ impl Lock {
 
     /// A higher certificate, on the own history. It is on disk before anything is said that rests on it.
     pub(super) fn raise(&mut self, certificate: CommitCertificate) {
-        (self.certificate, self.is_aside) = (Some(certificate), false);
+        (self.own, self.aside) = (Some(certificate), None);
     }
 
     /// A higher certificate, on another history.
     pub(super) fn raise_aside(&mut self, certificate: CommitCertificate) {
-        (self.certificate, self.is_aside) = (Some(certificate), true);
+        self.aside = Some(certificate);
     }
 
-    /// The own history is another one from now on, and the highest certificate on that is this one.
-    pub(super) fn move_to(&mut self, certificate: Option<CommitCertificate>) {
-        (self.certificate, self.is_aside) = (certificate, false);
-    }
-
-    /// The own history is another one from now on, which the lock does not lie on.
-    pub(super) fn stay_aside(&mut self) {
-        self.is_aside = true;
+    /// The own history is another one from now on, and the highest certificate on that is this one. A lock aside
+    /// `stays` where it ranks above that.
+    pub(super) fn move_to(&mut self, certificate: Option<CommitCertificate>, stays: bool) {
+        self.own = certificate;
+        let rank = self.own.as_ref().map(CommitCertificate::rank);
+        self.aside.take_if(|aside| !stays || Some(aside.rank()) <= rank);
     }
 
     // ---- for slots that are not executed yet ----

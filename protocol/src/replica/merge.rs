@@ -81,6 +81,8 @@ impl<A: Application> Replica<A> {
             Sound::Yes if self.may_stand_on(&path) => Entrance::Open(path),
             Sound::Waits if self.may_stand_on(&path) => Entrance::Waits,
             Sound::Yes | Sound::NotYet | Sound::Waits => Entrance::Shut,
+            // What is wrong may be the own state.
+            Sound::No if self.is_distrusted() => Entrance::Shut,
             Sound::No => Entrance::Barred,
         }
     }

@@ -121,10 +121,7 @@ use crate::evidence::Evidence;
 use crate::history::History;
 use crate::id::{Digest, Instant, Now, ReplicaId, RequestName, Slot, View};
 use crate::membership::Membership;
-use crate::message::{
-    CommitCertificate, Message, Position,
-    StableProof,
-};
+use crate::message::{CommitCertificate, Message, Position, StableProof};
 use crate::quorum::ClusterSize;
 use crate::seal::Signer;
 use crate::tuning::Tuning;

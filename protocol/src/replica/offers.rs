@@ -15,6 +15,8 @@ pub(super) struct Offers {
     by: BTreeMap<ReplicaId, StableProof>,
     /// Whose older one was chosen last.
     last: Option<ReplicaId>,
+    /// The newest state of which nothing came for long: that it is newer is no reason any more to hurry to it.
+    given_up: Slot,
 }
 
 impl Offers {
@@ -24,23 +26,27 @@ impl Offers {
     }
 
     /// What to fetch in place of the state after slot `fetched`: the newest of the newer ones, or, where nothing has
-    /// come for long, an older one above `stable`, of each peer in turn. Who offers what it does not give holds
-    /// nothing up for good. Whoever is still there offers again what was not chosen.
+    /// come for long, one that is older, or was given up before, of each peer in turn. Who offers what it does not give
+    /// holds nothing up for good. Whoever is still there offers again what was not chosen.
     pub(super) fn choose(
         &mut self,
         fetched: Slot,
-        stable: Slot,
+        is_of_use: impl Fn(Slot) -> bool,
         is_for_long: bool,
     ) -> Option<(ReplicaId, StableProof)> {
+        let is_newer = |proof: &StableProof| proof.slot() > fetched.max(self.given_up);
         let newest = self.by.iter().max_by_key(|(_, proof)| proof.slot());
-        let newer = newest.filter(|(_, proof)| proof.slot() > fetched).map(|(by, _)| *by);
-        let is_older = |proof: &StableProof| stable < proof.slot() && proof.slot() < fetched;
-        let mut older = self.by.iter().filter(|(_, proof)| is_older(proof)).map(|(by, _)| *by);
-        let first = older.clone().next();
-        let in_turn = older.find(|by| self.last.is_none_or(|last| *by > last)).or(first);
+        let newer = newest.filter(|(_, proof)| is_newer(proof)).map(|(by, _)| *by);
+        let is_another = |proof: &StableProof| {
+            proof.slot() != fetched && is_of_use(proof.slot()) && !is_newer(proof)
+        };
+        let mut others = self.by.iter().filter(|(_, proof)| is_another(proof)).map(|(by, _)| *by);
+        let first = others.clone().next();
+        let in_turn = others.find(|by| self.last.is_none_or(|last| *by > last)).or(first);
         let in_turn = in_turn.filter(|_| is_for_long);
         if newer.is_none() && in_turn.is_some() {
             self.last = in_turn;
+            self.given_up = self.given_up.max(fetched);
         }
         let by = newer.or(in_turn)?;
         let proof = self.by.remove(&by)?;
@@ -66,7 +72,7 @@ mod tests {
     }
 
     fn chosen(offers: &mut Offers, fetched: u64, is_for_long: bool) -> Option<(u8, u64)> {
-        let (by, proof) = offers.choose(Slot(fetched), Slot(2), is_for_long)?;
+        let (by, proof) = offers.choose(Slot(fetched), |slot| slot > Slot(2), is_for_long)?;
         Some((by.0, proof.slot().0))
     }
 
@@ -84,6 +90,12 @@ mod tests {
         assert_eq!(chosen(&mut offer(&[(1, 4), (2, 3)]), 5, true), Some((1, 4)));
         // What is here already, and what would be no way on.
         assert_eq!(chosen(&mut offer(&[(0, 1), (1, 2), (2, 5)]), 5, true), None);
+        // Nothing came of it before: what comes of another one is not thrown away for it.
+        let mut offers = offer(&[(1, 4)]);
+        assert_eq!(chosen(&mut offers, 9, true), Some((1, 4)));
+        offers.note(ReplicaId(0), proof(9));
+        assert_eq!(chosen(&mut offers, 4, false), None);
+        assert_eq!(chosen(&mut offers, 4, true), Some((0, 9)));
         // Who has lost what it had says so.
         let mut offers = offer(&[(0, 9)]);
         offers.note(ReplicaId(0), proof(4));

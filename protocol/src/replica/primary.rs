@@ -45,6 +45,8 @@ pub(super) struct Pipeline {
     /// Oldest first.
     under_way: VecDeque<UnderWay>,
     last_ordered: Instant,
+    /// When a certificate of the view entered came last, or it was entered.
+    last_certified: Instant,
     pub(super) pacing: Pacing,
     seeds_drawn: u64,
 }
@@ -54,14 +56,21 @@ impl Pipeline {
         Self {
             under_way: VecDeque::new(),
             last_ordered: now,
+            last_certified: now,
             pacing: Pacing::default(),
             seeds_drawn: 0,
         }
     }
 
     /// Those of another view are nobody's business any more.
-    pub(super) fn begin_view(&mut self) {
+    pub(super) fn begin_view(&mut self, now: Instant) {
         self.under_way.clear();
+        self.last_certified = now;
+    }
+
+    /// A certificate of the view entered formed.
+    pub(super) fn note_certificate(&mut self, now: Instant) {
+        self.last_certified = now;
     }
 
     fn len(&self) -> u64 {
@@ -115,16 +124,17 @@ impl<A: Application> Replica<A> {
         let has_waited =
             self.now.instant >= self.pipeline.last_ordered.after_ms(tuning.batch_wait_ms);
         let is_free = self.pipeline.len() < tuning.pipeline_slots;
-        let waits_for_others = self.is_ahead_of_others() && self.now.instant < self.lone_at();
-        (is_free || has_waited) && !self.is_ahead_of_disk() && !waits_for_others
+        (is_free || has_waited) && !self.is_ahead_of_disk() && !self.is_ahead_of_others()
     }
 
     /// Whether so much is ordered that the others are not known to have that a strong request would stand behind
     /// it for long: weak ones need nobody's votes, and a primary is faster than those that fetch from it.
-    /// Without a strong quorum there are no certificates, and no strong requests.
+    /// What the view began with counts for nothing: whoever entered it has that. Without a strong quorum there are no
+    /// certificates, and no strong requests; nor where none has come for a while, whoever is heard.
     fn is_ahead_of_others(&self) -> bool {
-        let from = self.certified().max(self.history.base().slot);
-        if self.history.weight_above(from) < AHEAD_OF_OTHERS {
+        let from = self.certified().max(self.history.base().slot).max(self.entry_slot());
+        let is_certified_lately = self.now.instant < self.lone_at();
+        if !is_certified_lately || self.history.weight_above(from) < AHEAD_OF_OTHERS {
             return false;
         }
         let (now, within) =
@@ -133,9 +143,10 @@ impl<A: Application> Replica<A> {
         self.size.suffices(heard + 1, Strength::Strong)
     }
 
-    /// When the primary orders although it is ahead of the others: one of them may lie.
+    /// Until then certificates are waited for.
     fn lone_at(&self) -> Instant {
-        self.pipeline.last_ordered.after_ms(LONE_STATUSES * self.setup.tuning.status_interval_ms)
+        let statuses = LONE_STATUSES * self.setup.tuning.status_interval_ms;
+        self.pipeline.last_certified.after_ms(statuses.max(self.commit_wait_ms()))
     }
 
     /// Whether so much waits for the own disk that more would only stand in a queue there, before what

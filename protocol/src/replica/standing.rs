@@ -326,6 +326,12 @@ impl<A: Application> Replica<A> {
         self.office.quarantine.as_ref().is_some_and(|known| known.is_store_in_doubt)
     }
 
+    /// The newest of the certified states that were not the own one.
+    pub(super) fn newest_mismatch(&self) -> Option<&StableProof> {
+        let all = self.office.mismatches.iter().map(|mismatch| &mismatch.certified);
+        all.max_by_key(|certified| certified.slot())
+    }
+
     /// A strong quorum certified another state than the own one.
     pub(super) fn note_mismatch(&mut self, certified: StableProof, own: StateDigests) {
         let slot = certified.slot();

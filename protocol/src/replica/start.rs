@@ -211,7 +211,7 @@ impl<A: Application> Replica<A> {
         if transfer.is_whole() {
             self.arriving.complete(transfer.into_whole(state.rows, self.now.instant));
         } else {
-            self.arriving.resume(transfer);
+            self.arriving.resume(transfer, self.now.instant);
         }
     }
 

@@ -44,6 +44,9 @@ const IDLE_WAITS: u64 = 4;
 /// A piece that is not of the certified state counts like so many that do not come.
 const LIE: u64 = 2;
 
+/// And so does not to be heard.
+const SILENT: u64 = 2;
+
 /// A state on its way here.
 #[derive(Clone, Debug)]
 pub(super) struct Transfer<R> {
@@ -105,8 +108,8 @@ impl<R> Default for Arriving<R> {
 
 impl<R> Arriving<R> {
     /// A state that was being fetched was found on disk.
-    pub(super) fn resume(&mut self, transfer: Transfer<R>) {
-        self.transfer = Some(transfer);
+    pub(super) fn resume(&mut self, transfer: Transfer<R>, now: Instant) {
+        self.transfer = Some(Transfer { idle_since: now, ..transfer });
     }
 
     /// All of a state is here.
@@ -200,8 +203,8 @@ impl<R: Restore> Transfer<R> {
         Some(1 + u64::from(sessions) + u64::from(application))
     }
 
-    /// Whom to ask next: of those who were heard lately, or else of all, those with the fewest demerits, and of
-    /// them who showed that they have it.
+    /// Whom to ask next: those with the fewest demerits, and of them who showed that they have it. Who was not
+    /// heard lately may be out of reach, or only have a slow disk.
     fn candidate(
         &mut self,
         others: impl Iterator<Item = ReplicaId>,
@@ -209,7 +212,10 @@ impl<R: Restore> Transfer<R> {
     ) -> Option<ReplicaId> {
         let others: Vec<_> = others.collect();
         let demerits = |id: &ReplicaId| self.demerits.get(id).copied().unwrap_or_default();
-        let rank = |id: &ReplicaId| (!is_heard(id), demerits(id), !self.sources.contains(id));
+        let rank = |id: &ReplicaId| {
+            let silent = if is_heard(id) { 0 } else { SILENT };
+            (demerits(id) + silent, !self.sources.contains(id))
+        };
         let best = others.iter().map(rank).min()?;
         let among: Vec<_> = others.iter().filter(|id| rank(id) == best).collect();
         let chosen = **among.get(self.turn % among.len().max(1))?;
@@ -375,8 +381,9 @@ impl<A: Application> Replica<A> {
     pub(super) fn serve_state(&mut self, to: ReplicaId, at: Position, part: StatePart) -> usize {
         let Some(taken) = self.states.give(at, self.now.instant) else {
             // Say what there is instead.
-            if let Some(proof) = self.stable.proof().filter(|proof| proof.slot() > at.slot).cloned()
-            {
+            let newer = self.stable.proof().filter(|proof| proof.slot() > at.slot).cloned();
+            let states = &self.states;
+            if let Some(proof) = newer.filter(|proof| states.served(proof.position()).is_some()) {
                 let branch = Branch { head: at, slots: Vec::new(), stable: Some(Box::new(proof)) };
                 self.send(Target::One(to), Message::Branch(branch));
             }
@@ -441,8 +448,10 @@ impl<A: Application> Replica<A> {
         let now = self.now.instant;
         let mut transfer = Transfer::new(proof, now);
         if let Some(before) = self.arriving.transfer.take() {
-            // How long answers take has nothing to do with the state.
+            // How long answers take has nothing to do with the state,
             (transfer.pace, transfer.offers) = (before.pace, before.offers);
+            // nor who gives nothing.
+            transfer.demerits = before.demerits;
         }
         if from != self.setup.id {
             transfer.sources.insert(from);
@@ -566,7 +575,6 @@ impl<A: Application> Replica<A> {
         let retry = self.fetch_wait_ms();
         let pace = self.arriving.transfer.as_ref().map(|transfer| &transfer.pace);
         let wait = pace.map_or(0, |pace| self.answer_wait_ms(pace));
-        let stable = self.stable();
         let Some(transfer) = &mut self.arriving.transfer else { return };
         if transfer.whole.is_some() {
             return;
@@ -583,7 +591,13 @@ impl<A: Application> Replica<A> {
         let is_idle = |ms: u64| !late.is_empty() && transfer.idle_since.after_ms(ms) <= now;
         let (is_idle, is_for_long) = (is_idle(retry), is_idle(IDLE_WAITS * wait.max(retry)));
         let fetched = transfer.proof.slot();
-        let other = is_idle.then(|| transfer.offers.choose(fetched, stable, is_for_long));
+        if let Some(own) = self.stable.proof().filter(|_| self.stable.is_distrusted()) {
+            // Whoever is left may have just that of the own stable checkpoint, and says nothing of it.
+            transfer.offers.note(self.setup.id, own.clone());
+        }
+        let stable = &self.stable;
+        let is_of_use = |slot| stable.lacks_state(slot);
+        let other = is_idle.then(|| transfer.offers.choose(fetched, is_of_use, is_for_long));
         if let Some((from, proof)) = other.flatten() {
             self.start_transfer(from, proof);
         } else {
@@ -610,6 +624,7 @@ impl<A: Application> Replica<A> {
     /// The own state cannot be read. What was executed on it since is of no use.
     pub(super) fn distrust(&mut self, why: &Unreadable) {
         self.stable.distrust();
+        self.states.forget_taken();
         if !self.is_store_in_doubt() {
             self.counters.state_unreadable += 1;
             self.quarantine(Doubt::Store(why.0.clone()));
@@ -646,7 +661,7 @@ impl<A: Application> Replica<A> {
         };
         let of_view = proof.cover.commit.view == self.entered();
         let at = proof.position();
-        if self.history.goes_through(at) && (of_view || !self.lock.is_aside()) {
+        if self.history.goes_through(at) {
             // The own state is not the certified one, but the history is: it is executed anew. The
             // history stays what it is, so it matters not of which view the certificate is.
             let own: Vec<_> = self
