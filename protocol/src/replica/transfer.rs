@@ -591,7 +591,7 @@ impl<A: Application> Replica<A> {
         let is_idle = |ms: u64| !late.is_empty() && transfer.idle_since.after_ms(ms) <= now;
         let (is_idle, is_for_long) = (is_idle(retry), is_idle(IDLE_WAITS * wait.max(retry)));
         let fetched = transfer.proof.slot();
-        if let Some(own) = self.stable.proof().filter(|_| self.stable.is_distrusted()) {
+        if let Some(own) = self.stable.proof().filter(|_| is_idle && self.stable.is_distrusted()) {
             // Whoever is left may have just that of the own stable checkpoint, and says nothing of it.
             transfer.offers.note(self.setup.id, own.clone());
         }
