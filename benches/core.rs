@@ -13,7 +13,8 @@ use elea_protocol::id::{ClientId, Instant, Now, ReplicaId, RequestNumber, Sessio
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{Level, Request, SignedRequest, ToClient};
 use elea_protocol::replica::{Action, Event, Recovered, Replica, Setup, Target};
-use elea_protocol::seal::{Ed25519, SecretKey, Signer, Verified};
+use elea_protocol::seal::Verified;
+use elea_protocol::signature::{Ed25519, SecretKey, Signer};
 use elea_protocol::tuning::Tuning;
 
 /// Four cores; everything they send arrives at once, and every record is durable at once.

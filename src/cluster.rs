@@ -15,7 +15,7 @@ use elea_protocol::evidence::Evidence;
 use elea_protocol::id::{Digest, ReplicaId, Slot, View};
 use elea_protocol::message::{Level, NodeStatus};
 use elea_protocol::receipt::{Proven, Receipt};
-use elea_protocol::seal::SecretKey;
+use elea_protocol::signature::SecretKey;
 
 use crate::failure::Failure;
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use elea_client::files::FileProblem;
 pub use elea_client::files::{Readers, key_text};
 use elea_protocol::cluster_file::ClusterFile;
-use elea_protocol::seal::SecretKey;
+use elea_protocol::signature::SecretKey;
 use rustix::fs::Mode;
 
 use crate::failure::Failure;
@@ -99,7 +99,7 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
 mod tests {
     use std::os::unix::fs::MetadataExt;
 
-    use elea_protocol::seal::Signer as _;
+    use elea_protocol::signature::Signer as _;
 
     use super::*;
 

@@ -9,7 +9,8 @@ use elea_protocol::codec;
 use elea_protocol::id::{Digest, ReplicaId, Slot, View};
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{Commit, HelloBody, Message, Origin, ToClient, ToReplica};
-use elea_protocol::seal::{SecretKey, sign, sign_hello};
+use elea_protocol::seal::{sign, sign_hello};
+use elea_protocol::signature::SecretKey;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 

@@ -11,6 +11,8 @@ mod files;
 mod liar;
 mod output;
 mod proxy;
+#[cfg(test)]
+mod structure;
 mod txn_syntax;
 
 use std::process::ExitCode;

@@ -5,13 +5,12 @@ use elea_protocol::application::{Command, Undecodable};
 use elea_protocol::codec::{self, FRAME_MAX};
 
 use crate::cost;
-use crate::operation::{
-    Add, Append, Cas, Delete, Get, Incr, Members, Operation, Put, Remove, Scan, Step,
-};
+use crate::operation::Operation;
 use crate::outcome::{
     Added, Answer, Appended, Counted, Found, MemberList, Outcome, Page, Refused, Removed, Swap,
     TxnOutcome, Version,
 };
+use crate::step::{Add, Append, Cas, Delete, Get, Incr, Members, Put, Remove, Scan, Step};
 use crate::txn::Txn;
 
 impl Command for Operation {

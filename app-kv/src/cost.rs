@@ -11,8 +11,9 @@ use elea_protocol::id::{ClientId, RequestNumber, SessionId, Slot};
 use elea_protocol::message::OPERATION_WEIGHT;
 
 use crate::limits::Limits;
-use crate::operation::{Operation, Step};
+use crate::operation::Operation;
 use crate::outcome::{Quantity, Reason};
+use crate::step::Step;
 use crate::text::PAGE;
 
 /// What counts for every write beside its bytes: the same as for an operation.

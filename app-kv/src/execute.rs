@@ -5,13 +5,14 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 
-use crate::operation::{Append, Operation, Scan, Step};
+use crate::operation::Operation;
 use crate::outcome::{
     Added, Answer, Appended, Counted, MemberList, Outcome, Page, Reason, Refused, Removed, Swap,
     TxnOutcome, Version,
 };
 use crate::set::Set;
 use crate::state::{Desk, Entry, Held, integer};
+use crate::step::{Append, Scan, Step};
 use crate::text::Text;
 use crate::txn::{Compare, Relation, Test, Txn};
 

@@ -74,6 +74,7 @@ mod outcome;
 mod set;
 mod snapshot;
 mod state;
+mod step;
 mod store;
 mod text;
 mod txn;
@@ -81,13 +82,12 @@ mod txn;
 pub use elea_protocol::application::{Command, Undecodable};
 
 pub use self::limits::{BadLimits, Limits};
-pub use self::operation::{
-    Add, Append, Cas, Delete, Get, Incr, Members, Operation, Put, Remove, Scan, Step,
-};
+pub use self::operation::Operation;
 pub use self::outcome::{
     Added, Answer, Appended, Counted, Found, Item, MemberList, Outcome, Page, Quantity, Reason,
     Refused, Removed, Swap, TxnOutcome, Value, Version,
 };
 pub use self::snapshot::{StateRestore, StateSnapshot};
+pub use self::step::{Add, Append, Cas, Delete, Get, Incr, Members, Put, Remove, Scan, Step};
 pub use self::store::KeyValueStore;
 pub use self::txn::{Compare, Relation, Test, Txn};

@@ -3,8 +3,9 @@
 use elea_protocol::message::APPLICATION_WEIGHT_MAX;
 use serde::{Deserialize, Serialize};
 
-use crate::operation::{Operation, Step};
+use crate::operation::Operation;
 use crate::outcome::{Quantity, Reason};
+use crate::step::Step;
 use crate::txn::Txn;
 
 /// How large keys, values and the like may be. An operation beyond a limit is refused.

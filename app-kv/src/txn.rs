@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::operation::Step;
 use crate::outcome::Version;
+use crate::step::Step;
 
 /// If all comparisons hold, does the steps of `then`, otherwise those of `otherwise`.
 ///

@@ -16,7 +16,8 @@ use elea_protocol::membership::Membership;
 use elea_protocol::message::{
     Challenge, Farewell, HelloBody, KnockBody, Origin, ToClient, ToReplica, WIRE_VERSION,
 };
-use elea_protocol::seal::{Rejection, Signer, VerifiedRoots, sign_hello, sign_knock};
+use elea_protocol::seal::{Rejection, VerifiedRoots, sign_hello, sign_knock};
+use elea_protocol::signature::Signer;
 use futures::{SinkExt, StreamExt};
 use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use elea_protocol::cluster_file::{BadClusterFile, ClusterFile};
 use elea_protocol::id::{hex, unhex};
-use elea_protocol::seal::SecretKey;
+use elea_protocol::signature::SecretKey;
 
 /// No cluster file is this large; somebody named a wrong file.
 const CLUSTER_FILE_MAX: u64 = 1 << 20;
@@ -180,7 +180,7 @@ mod tests {
     use std::fs::{self, Permissions};
     use std::os::unix::fs::PermissionsExt;
 
-    use elea_protocol::seal::Signer as _;
+    use elea_protocol::signature::Signer as _;
 
     use super::*;
 

@@ -12,7 +12,7 @@ use elea_protocol::evidence::Evidence;
 use elea_protocol::id::{ClientId, ReplicaId, SessionId, Slot};
 use elea_protocol::message::{Level, NodeStatus};
 use elea_protocol::receipt::Receipt;
-use elea_protocol::seal::{SecretKey, Signer};
+use elea_protocol::signature::{SecretKey, Signer};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 

@@ -30,7 +30,6 @@ pub mod files;
 mod handle;
 mod link;
 mod live;
-mod opening;
 mod owner;
 pub mod sessions;
 #[cfg(test)]
@@ -47,7 +46,7 @@ pub use elea_protocol::id::{ReplicaId, SessionId, Slot};
 pub use elea_protocol::membership::Membership;
 pub use elea_protocol::message::{Level, NodeStatus, RefusalReason};
 pub use elea_protocol::receipt::{BadReceipt, Proven, Receipt};
-pub use elea_protocol::seal::SecretKey;
+pub use elea_protocol::signature::SecretKey;
 pub use error::{Error, ErrorKind, ReplicaNote, Shortfall};
 pub use files::{FileError, load_key};
 pub use handle::{Client, Done, Executed, Following, Options, Strong, Weak};

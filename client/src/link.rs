@@ -10,7 +10,8 @@ use elea_protocol::client::Awaiting;
 use elea_protocol::evidence::Evidence;
 use elea_protocol::id::{ReplicaId, RequestName, RequestNumber, SessionId};
 use elea_protocol::message::{NodeStatus, Refusal, ReplyKind, SessionReport, SignedReply};
-use elea_protocol::seal::{Signed, Verified};
+use elea_protocol::seal::Verified;
+use elea_protocol::signature::Signed;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::{Instant, sleep};
 

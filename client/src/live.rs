@@ -1,9 +1,15 @@
 //! The sessions that one client has in use.
 
-use elea_protocol::client::Client as Core;
+use std::time::{Duration, SystemTime};
 
-use crate::opening::Used;
+use elea_protocol::client::Client as Core;
+use tokio::time::Instant;
+
 use crate::sessions::{Lease, Parting};
+
+/// A session that was not used for so long is asked about again. The cluster may have seen many
+/// others meanwhile.
+const REST: Duration = Duration::from_secs(60);
 
 /// A session in use.
 pub(crate) struct Live {
@@ -26,5 +32,33 @@ impl Live {
 
     pub fn parting(&self) -> Parting {
         Parting { next: self.core.next(), whole: self.core.is_whole() && !self.draining }
+    }
+}
+
+/// When a session was used last, by two clocks: one does not tell how long a machine slept, and
+/// the other may be set.
+pub(crate) struct Used(Instant, SystemTime);
+
+impl Used {
+    pub fn now() -> Self {
+        Self(Instant::now(), SystemTime::now())
+    }
+
+    pub fn is_long_ago(&self) -> bool {
+        self.0.elapsed() >= REST || self.1.elapsed().is_ok_and(|elapsed| elapsed >= REST)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn either_clock_tells_of_a_rest_and_one_that_was_set_back_tells_nothing() {
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        assert!(!Used(now, wall).is_long_ago());
+        assert!(Used(now - REST, wall).is_long_ago());
+        assert!(Used(now, wall - REST).is_long_ago());
+        assert!(!Used(now, wall + 2 * REST).is_long_ago());
     }
 }

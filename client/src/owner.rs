@@ -1,5 +1,7 @@
 //! The task that owns the sessions: commands and messages in, frames and answers out.
 
+mod opening;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -17,14 +19,15 @@ use elea_protocol::id::{
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{Level, NodeStatus, ToReplica};
 use elea_protocol::quorum::Strength;
-use elea_protocol::seal::{Signer, Verified};
+use elea_protocol::seal::Verified;
+use elea_protocol::signature::Signer;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
+use self::opening::Opening;
 use crate::error::Error;
 use crate::link::{Awaited, Inbound, Links, Question, Said};
-use crate::live::Live;
-use crate::opening::{Opening, Used};
+use crate::live::{Live, Used};
 use crate::sessions::{SessionError, Sessions};
 
 /// The most sessions one client has in use at one time.

@@ -14,7 +14,7 @@ use elea_protocol::application::Application;
 use elea_protocol::cluster_file::{Durability, ListedClient};
 use elea_protocol::membership::Membership;
 use elea_protocol::replica::Setup;
-use elea_protocol::seal::{Ed25519, Signer as _};
+use elea_protocol::signature::{Ed25519, Signer as _};
 use elea_protocol::tuning::Tuning;
 use elea_replica::{Config, Limits, Node};
 use tempfile::TempDir;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use elea_protocol::codec::encode;
 use elea_protocol::id::{ClientId, Digest, RequestNumber, SessionId};
 use elea_protocol::message::{Level, Request, SignedRequest, ToReplica};
-use elea_protocol::seal::{Signature, Signer};
+use elea_protocol::signature::{Signature, Signer};
 
 use crate::rng::Rng;
 

@@ -6,9 +6,7 @@ use elea_protocol::application::Application;
 use elea_protocol::id::{Digest, RequestName, Slot, View};
 use elea_protocol::message::{Batch, Commit, Order, Position};
 use elea_protocol::replica::Replica;
-use elea_protocol::seal::Signed;
-
-use crate::check::Look;
+use elea_protocol::signature::Signed;
 
 /// One slot of a replica's history, as the checkers want it.
 #[derive(Clone, Debug)]
@@ -19,6 +17,26 @@ pub struct Seen {
     pub batch: Arc<Batch>,
     /// The order that it was accepted by, if it was by one.
     pub order: Option<Signed<Order>>,
+}
+
+/// What the checkers may see of a replica.
+pub trait Look {
+    /// The end of its history.
+    fn head(&self) -> Position;
+    /// The view it has entered, and the slot at which.
+    fn entered(&self) -> (View, Slot);
+    /// The end of what is no longer in memory.
+    fn base(&self) -> Position;
+    /// Whether a request waits to be ordered.
+    fn waits(&self, name: &RequestName) -> bool;
+    /// The hash at a slot.
+    fn hash_at(&self, slot: Slot) -> Option<Digest>;
+    /// A slot in memory.
+    fn slot(&self, slot: Slot) -> Option<Seen>;
+    /// What its lock certifies.
+    fn lock(&self) -> Option<Commit>;
+    /// What it holds in memory.
+    fn footprint(&self) -> Vec<(&'static str, usize)>;
 }
 
 /// A core, as the checkers see it.

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use elea_protocol::id::{ClientId, Digest};
-use elea_protocol::seal::{Ed25519, PublicKey, Scheme, SecretKey, Signature, Signer};
+use elea_protocol::signature::{Ed25519, PublicKey, Scheme, SecretKey, Signature, Signer};
 use sha2::{Digest as _, Sha256};
 
 use crate::rng::Rng;

@@ -15,7 +15,7 @@ use elea_protocol::id::{
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{Message, SlotEntry, Standing, ToClient};
 use elea_protocol::replica::{Action, Event, Mark, Record, Replica, Setup, Target};
-use elea_protocol::seal::Signer;
+use elea_protocol::signature::Signer;
 use elea_protocol::tuning::Tuning;
 
 use crate::check::Pieces;

@@ -14,7 +14,8 @@ use elea_protocol::membership::Membership;
 use elea_protocol::message::{
     Level, RefusalReason, ReplyKind, Request, SignedRequest, ToClient, ToReplica,
 };
-use elea_protocol::seal::{Signer, VerifiedRoots};
+use elea_protocol::seal::VerifiedRoots;
+use elea_protocol::signature::Signer;
 
 use crate::check::Promise;
 use crate::coverage::Coverage;

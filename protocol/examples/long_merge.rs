@@ -26,7 +26,8 @@ use elea_protocol::message::{
 };
 use elea_protocol::replica::{Action, Event, Recovered, Replica, Setup};
 use elea_protocol::rows::{RowsView, Unreadable};
-use elea_protocol::seal::{Ed25519, SecretKey, Signer, sign};
+use elea_protocol::seal::sign;
+use elea_protocol::signature::{Ed25519, SecretKey, Signer};
 use elea_protocol::tuning::Tuning;
 
 type Failure = Box<dyn Error>;

@@ -36,7 +36,7 @@ use toml::Spanned;
 use crate::address;
 use crate::id::{ClientId, Digest, ReplicaId, hex, unhex};
 use crate::membership::{BadMembership, Membership};
-use crate::seal::{Ed25519, PublicKey};
+use crate::signature::{Ed25519, PublicKey};
 use crate::tuning::Tuning;
 
 /// What a cluster file says, checked.
@@ -462,7 +462,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::seal::{SecretKey, Signer as _};
+    use crate::signature::{SecretKey, Signer as _};
 
     fn key(secret: u8) -> PublicKey {
         SecretKey::from_bytes(&[secret; 32]).public_key()

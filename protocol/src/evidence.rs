@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::history::extend;
 use crate::id::{Digest, ReplicaId, View};
 use crate::message::{Commit, CommitCertificate, NewViewHeader, OrderHeader, Position};
-use crate::seal::Signed;
+use crate::signature::Signed;
 
 /// The most slots between two statements that contradict each other.
 pub const FORK_LINKS_MAX: usize = 4096;

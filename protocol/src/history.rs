@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::codec::{Canonical, FRAME_MAX, Sink};
 use crate::id::{Digest, Slot, WallTime};
 use crate::message::{Batch, LOCATOR_MAX, Order, Position, Results, SlotEntry};
-use crate::seal::Signed;
+use crate::signature::Signed;
 
 struct Link<'a> {
     before: &'a Digest,

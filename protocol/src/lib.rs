@@ -7,6 +7,9 @@
 //! Start with [`replica`] for what a replica does, [`client`] for what a client does, and
 //! `docs/protocol.md` for why.
 
+// The core has no function that is longer than a screen.
+#![warn(clippy::too_many_lines)]
+
 pub mod address;
 pub mod application;
 pub mod client;
@@ -24,5 +27,6 @@ pub mod receipt;
 pub mod replica;
 pub mod rows;
 pub mod seal;
+pub mod signature;
 pub mod trie;
 pub mod tuning;

@@ -8,7 +8,7 @@ use crate::codec::{Canonical, Sink};
 use crate::id::{ClientId, Digest, ReplicaId};
 use crate::message::CLIENTS_MAX;
 use crate::quorum::{BadSize, ClusterSize};
-use crate::seal::{PublicKey, Scheme};
+use crate::signature::{PublicKey, Scheme};
 
 /// The longest cluster name, in bytes.
 pub const NAME_MAX: usize = 128;

@@ -27,6 +27,7 @@
 //! [`MerkleTrie::open`], [`MerkleTrie::changes`] and [`MerkleTrie::forget`].
 
 mod chunk;
+mod path;
 mod stored;
 #[cfg(test)]
 mod tests;
@@ -38,8 +39,8 @@ use std::sync::{Arc, OnceLock};
 use serde::{Deserialize, Serialize};
 
 pub use self::chunk::{Assembly, Proof};
+use self::path::{InMemory, Loader, Path};
 pub use self::stored::Difference;
-use self::stored::{InMemory, Loader, Path};
 use crate::codec::{Canonical, Sink};
 use crate::id::Digest;
 use crate::rows::Unreadable;

@@ -35,7 +35,7 @@ use elea_protocol::membership::Membership;
 use elea_protocol::message::Position;
 use elea_protocol::replica::{Replica, Setup, StartError, StateHead};
 use elea_protocol::rows::Row;
-use elea_protocol::seal::SecretKey;
+use elea_protocol::signature::SecretKey;
 use sha2::{Digest as _, Sha256};
 
 use crate::clock::Clock;
@@ -430,5 +430,4 @@ fn check_head(membership: &Membership, head: StateHead) -> Result<StateHead, Str
 }
 
 #[cfg(test)]
-#[path = "backup_tests.rs"]
 mod tests;

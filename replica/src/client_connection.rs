@@ -15,12 +15,12 @@ use tokio::task::yield_now;
 use tokio_util::sync::CancellationToken;
 
 use crate::clients::{Admission, Answers};
-use crate::counters::Counter;
+use crate::counters::{Counter, frame_counter, rejection_counter};
 use crate::doubles::Voice;
 use crate::frames::{self, FrameError, Reader, Writer};
-use crate::handshake::{Turn, frame_counter, rejection_counter};
 use crate::limits::OVERHEAD;
-use crate::listener::Shell;
+use crate::shell::Shell;
+use crate::waiting::Turn;
 use crate::weight;
 
 /// So many answers are taken from the queue at a time.

@@ -7,6 +7,11 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use elea_protocol::codec::CodecError;
+use elea_protocol::seal::Rejection;
+
+use crate::frames::FrameError;
+
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)+) => {
         /// A reason, or something else worth counting.
@@ -184,6 +189,25 @@ impl Counters {
 impl fmt::Debug for Counters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map().entries(self.all()).finish()
+    }
+}
+
+/// How a frame that cannot be read is counted.
+pub(crate) fn frame_counter(error: &FrameError) -> Counter {
+    match error {
+        FrameError::TooLarge => Counter::FrameTooLarge,
+        FrameError::Malformed(CodecError::Trailing(_)) => Counter::FrameTrailing,
+        FrameError::Malformed(_) => Counter::FrameMalformed,
+        FrameError::Truncated | FrameError::Closed | FrameError::Io(_) => Counter::FrameTruncated,
+    }
+}
+
+/// How a message that does not verify is counted.
+pub(crate) fn rejection_counter(rejection: Rejection) -> Counter {
+    match rejection {
+        Rejection::BadSignature => Counter::MessageBadSignature,
+        Rejection::UnknownSigner | Rejection::WeakKey => Counter::MessageUnknownSigner,
+        Rejection::Malformed(_) => Counter::MessageMalformed,
     }
 }
 

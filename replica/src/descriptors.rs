@@ -10,8 +10,8 @@
 
 use rustix::process::{Resource, getrlimit};
 
-use crate::handshake::PEER_PLACES;
 use crate::limits::Limits;
+use crate::waiting::PEER_PLACES;
 
 /// The standard streams, the runtime, the socket that listens, journals, folders and locks.
 const OWN: usize = 24;

@@ -20,8 +20,18 @@ use elea_protocol::rows::{RowsView, Unreadable};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::limits::Limits;
-use crate::store_thread::Word;
 use crate::weight::Lane;
+
+/// What the core hears of the disk.
+#[derive(Debug)]
+pub(crate) enum Word {
+    /// Everything up to this mark is on it.
+    Synced(Mark),
+    /// The rows of states that are complete by now.
+    Rows(Vec<(Mark, RowsView)>),
+    /// Whether it is full.
+    Full(bool),
+}
 
 /// So many requests are handed to the core at a time: after them it looks at its peers again.
 const CLIENT_GROUP: usize = 64;

@@ -17,8 +17,10 @@
 //! to wait by TCP, and what finds no room on its way out is dropped and counted: the protocol repairs
 //! lost messages, and the shell never blocks one party for another.
 
+mod back;
 pub mod backup;
 mod certified;
+mod checking;
 mod client_connection;
 mod clients;
 mod clock;
@@ -40,10 +42,12 @@ mod outbound;
 mod peer_connection;
 mod peer_link;
 mod scrub;
+mod shell;
 mod store;
 mod store_thread;
 mod terms;
 mod verified_cache;
+mod waiting;
 mod weight;
 
 pub use config::{Config, Durability, RunError};

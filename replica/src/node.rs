@@ -32,16 +32,17 @@ use crate::counters::{Counter, Counters};
 use crate::descriptors::Descriptors;
 use crate::doubles::Doubles;
 use crate::first_start;
-use crate::handshake::Waiting;
-use crate::inbox::Inbox;
-use crate::listener::{self, Shell};
+use crate::inbox::{Inbox, Word};
+use crate::listener;
 use crate::outbound::Outbound;
 use crate::peer_link::{LinkTask, link};
 use crate::scrub::Scrub;
+use crate::shell::Shell;
 use crate::store::Store;
-use crate::store_thread::{LogThenTables, Word, store_queue};
+use crate::store_thread::{LogThenTables, store_queue};
 use crate::terms::Agreement;
 use crate::verified_cache::VerifiedCache;
+use crate::waiting::Waiting;
 
 /// How long a stop waits for the state of the head to be certified.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -416,7 +417,7 @@ fn check(config: &Config) -> Result<(), RunError> {
 
 fn with_memory(config: &Config, counters: &Arc<Counters>) -> Membership {
     let (capacity, counters) = (config.limits.verified_signatures, Arc::clone(counters));
-    let wrap = |scheme| -> Arc<dyn elea_protocol::seal::Scheme> {
+    let wrap = |scheme| -> Arc<dyn elea_protocol::signature::Scheme> {
         Arc::new(VerifiedCache::new(scheme, capacity, counters))
     };
     config.setup.membership.with_scheme(wrap)

@@ -27,14 +27,15 @@ use elea_protocol::message::{
 };
 use elea_protocol::seal::{sign_hello, sign_knock};
 use tokio::net::TcpStream;
-use tokio::sync::{Mutex as AsyncMutex, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use crate::back::Back;
+use crate::checking::{Checking, check_later, take_in};
 use crate::counters::{Counter, Counters};
 use crate::frames::{self, FrameError, Reader, Writer};
-use crate::listener::Shell;
-use crate::peer_connection::{Checking, check_later, take_in};
+use crate::shell::Shell;
 use crate::weight::{self, Lane};
 
 /// So many messages are taken from the queue at a time.
@@ -92,20 +93,6 @@ enum Over {
     Ours,
     /// One that the peer dialled.
     Theirs,
-}
-
-/// A connection that a peer dialled and that may be written to.
-#[derive(Clone)]
-pub(crate) struct Back {
-    pub(crate) writer: Arc<AsyncMutex<Writer>>,
-    /// It is of no use any more. Whoever finds that says so here.
-    pub(crate) gone: CancellationToken,
-}
-
-impl Back {
-    pub(crate) fn new(writer: Writer) -> Self {
-        Self { writer: Arc::new(AsyncMutex::new(writer)), gone: CancellationToken::new() }
-    }
 }
 
 /// Whether a link is up, and the bytes that wait in each of its queues.

@@ -294,9 +294,7 @@ impl Store {
 }
 
 #[cfg(test)]
-#[path = "store_tests.rs"]
 mod tests;
 
 #[cfg(test)]
-#[path = "store_damage_tests.rs"]
 mod damage_tests;

@@ -15,9 +15,9 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
 use elea_protocol::replica::{Mark, Record};
-use elea_protocol::rows::RowsView;
 
 use crate::counters::{Counter, Counters};
+use crate::inbox::Word;
 use crate::outbound::Outgoing;
 use crate::store::{Staged, StoreError, ToTables, Writer};
 use crate::weight;
@@ -62,17 +62,6 @@ impl Disk for LogThenTables {
     fn has_room(&self) -> bool {
         self.writer.has_room()
     }
-}
-
-/// What the core hears of the disk.
-#[derive(Debug)]
-pub(crate) enum Word {
-    /// Everything up to this mark is on it.
-    Synced(Mark),
-    /// The rows of states that are complete by now.
-    Rows(Vec<(Mark, RowsView)>),
-    /// Whether it is full.
-    Full(bool),
 }
 
 enum Job {
@@ -274,5 +263,4 @@ struct Group {
 }
 
 #[cfg(test)]
-#[path = "store_thread_tests.rs"]
 mod tests;

@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use elea_protocol::id::Digest;
-use elea_protocol::seal::{PublicKey, Scheme, Signature};
+use elea_protocol::signature::{PublicKey, Scheme, Signature};
 
 use crate::counters::{Counter, Counters};
 
@@ -87,7 +87,7 @@ impl Scheme for VerifiedCache {
 
 #[cfg(test)]
 mod tests {
-    use elea_protocol::seal::{Ed25519, SecretKey, Signer};
+    use elea_protocol::signature::{Ed25519, SecretKey, Signer};
 
     use super::*;
 

@@ -10,7 +10,7 @@ use elea_protocol::cluster_file::{ClusterFile, Durability, ListedClient};
 use elea_protocol::id::ClientId;
 use elea_protocol::membership::{Membership, NAME_MAX};
 use elea_protocol::quorum::{ClusterSize, Strength};
-use elea_protocol::seal::{Ed25519, SecretKey, Signer as _};
+use elea_protocol::signature::{Ed25519, SecretKey, Signer as _};
 use elea_protocol::tuning::Tuning;
 use elea_replica::backup::Backup;
 

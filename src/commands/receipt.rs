@@ -186,7 +186,8 @@ mod tests {
     use elea_protocol::id::ReplicaId;
     use elea_protocol::id::{ClientId, Digest, RequestName, RequestNumber, SessionId, Slot, View};
     use elea_protocol::message::{Reply, ReplyKind};
-    use elea_protocol::seal::{Ed25519, SecretKey, Signer as _, sign_replies};
+    use elea_protocol::seal::sign_replies;
+    use elea_protocol::signature::{Ed25519, SecretKey, Signer as _};
 
     use super::*;
 

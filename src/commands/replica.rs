@@ -10,7 +10,7 @@ use elea_protocol::cluster_file::ClusterFile;
 use elea_protocol::id::ReplicaId;
 use elea_protocol::message::Standing;
 use elea_protocol::replica::Setup;
-use elea_protocol::seal::{SecretKey, Signer as _};
+use elea_protocol::signature::{SecretKey, Signer as _};
 use elea_replica::{Config, Limits, Node, RunError, StoreError};
 use futures::FutureExt as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Instant;
 
 use elea_protocol::id::{ReplicaId, Slot, View, unhex};
-use elea_protocol::seal::SecretKey;
+use elea_protocol::signature::SecretKey;
 use rustix::process::Signal;
 use serde_json::Value as Json;
 

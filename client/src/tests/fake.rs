@@ -14,7 +14,8 @@ use elea_protocol::message::{
     Challenge, Commit, DiskHealth, Level, NodeStatus, Pace, Position, Reply, ReplyKind, Results,
     SessionReport, SignedRequest, Standing, ToClient, ToReplica, WIRE_VERSION,
 };
-use elea_protocol::seal::{Ed25519, SecretKey, Signer, sign, sign_replies};
+use elea_protocol::seal::{sign, sign_replies};
+use elea_protocol::signature::{Ed25519, SecretKey, Signer};
 use futures::{SinkExt, StreamExt};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -227,7 +228,7 @@ impl Replica {
         vec![Evidence::Commits(vote(1, 4), vote(2, second))]
     }
 
-    fn status(&self, nonce: u64) -> elea_protocol::seal::Signed<NodeStatus> {
+    fn status(&self, nonce: u64) -> elea_protocol::signature::Signed<NodeStatus> {
         let head = Position { slot: Slot(0), hash: *self.membership.genesis() };
         let body = NodeStatus {
             nonce,

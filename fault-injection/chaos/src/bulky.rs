@@ -12,7 +12,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
 use crate::service::Pace;
-use crate::workload::{Shared, rest, unanswered};
+use crate::shared::{Shared, rest, unanswered};
 
 /// How large values are.
 const LEAST: u64 = 100_000;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use elea_protocol::id::ReplicaId;
 
 use crate::clock::Setting;
-use crate::proxy::Link;
+use crate::line::Link;
 use crate::tap::{Party, Wire};
 
 /// One thing that is wrong.

@@ -9,7 +9,7 @@ use elea_kv::{Append, Cas, Found, Get, Incr, Put, Refused, Swap};
 
 use crate::registers::{Lease, Record};
 use crate::service::Pace;
-use crate::workload::{Shared, finality, rest, unanswered};
+use crate::shared::{Shared, finality, rest, unanswered};
 
 /// One operation, in both languages.
 enum Ask {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use elea_fault_injection::violation::{Violation, demand};
 use elea_protocol::cluster_file::ClusterFile;
 use elea_protocol::id::{ReplicaId, unhex};
-use elea_protocol::seal::SecretKey;
+use elea_protocol::signature::SecretKey;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};

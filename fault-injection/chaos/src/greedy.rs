@@ -18,7 +18,8 @@ use elea_protocol::id::{ClientId, RequestNumber, SessionId};
 use elea_protocol::message::{
     HelloBody, KnockBody, Level, Origin, Request, SignedRequest, ToClient, ToReplica,
 };
-use elea_protocol::seal::{SecretKey, Signer as _, sign_hello, sign_knock};
+use elea_protocol::seal::{sign_hello, sign_knock};
+use elea_protocol::signature::{SecretKey, Signer as _};
 use futures::stream::SplitSink;
 use futures::{SinkExt as _, StreamExt as _};
 use serde_json::{Value as Json, json};

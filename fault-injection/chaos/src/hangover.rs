@@ -12,7 +12,7 @@ use serde_json::{Value as Json, json};
 
 use crate::condition::Ill;
 use crate::fleet::{Fleet, Plan, harness};
-use crate::proxy::Link;
+use crate::line::Link;
 use crate::tap::Party;
 use crate::verify;
 use crate::workload;

@@ -12,8 +12,9 @@ use serde_json::{Value as Json, json};
 
 use crate::fleet::{Fleet, Plan};
 use crate::recorder::Record;
+use crate::shared::Shared;
 use crate::verify;
-use crate::workload::{self, Shared, Workload};
+use crate::workload::{self, Workload};
 
 /// Clients that write; one more reads.
 const WRITERS: usize = 3;

@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 use elea_fault_injection::violation::Violation;
 use elea_protocol::id::ReplicaId;
 use elea_protocol::message::{NodeStatus, ToClient, ToReplica};
-use elea_protocol::seal::SecretKey;
+use elea_protocol::signature::SecretKey;
 use tokio::io::AsyncWriteExt as _;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::fleet::{Fleet, harness};
 use crate::raw::{Where, frame, greeted, message};
-use crate::workload::Shared;
+use crate::shared::Shared;
 
 /// Between two questions.
 const EVERY: Duration = Duration::from_millis(500);

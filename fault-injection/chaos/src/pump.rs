@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
-use crate::proxy::{Link, State};
+use crate::line::{Link, State};
 use crate::tap::{Tap, next_frame};
 
 /// So much is read at a time.

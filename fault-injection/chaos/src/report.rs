@@ -10,7 +10,7 @@ use crate::faults::Kind;
 use crate::hostile::{Mischief, Tally};
 use crate::recorder::Record;
 use crate::service::{Service, Terms};
-use crate::workload::Shared;
+use crate::shared::Shared;
 
 /// A fault and when it was, in seconds since the clients began.
 #[derive(Clone, Debug)]

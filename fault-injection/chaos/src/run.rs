@@ -26,9 +26,10 @@ use crate::recorder::Record;
 use crate::report::{Facts, counts};
 use crate::schedule::{Round, Schedule};
 use crate::service::{Service, Terms};
+use crate::shared::Shared;
 use crate::slow_sync::{self, SlowSync};
 use crate::verify;
-use crate::workload::{self, Shared, Workload};
+use crate::workload::{self, Workload};
 
 /// Clients that write.
 const WRITERS: usize = 3;

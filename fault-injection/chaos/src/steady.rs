@@ -13,7 +13,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::ledger::{Kind, Name};
 use crate::service::Pace;
-use crate::workload::{BOOK, Shared, unanswered};
+use crate::shared::{BOOK, Shared, unanswered};
 
 /// Its books are told from those of others by this.
 const WRITERS: usize = 1 << 20;

@@ -10,7 +10,7 @@ use elea_protocol::message::{NodeStatus, Position};
 use crate::fleet::PATIENCE;
 use crate::ledger::{Contents, Found, Kind, Ledger, Owed};
 use crate::recorder::Recorder;
-use crate::workload::Shared;
+use crate::shared::Shared;
 
 /// A pause between two questions of how replicas are.
 const LOOK: Duration = Duration::from_millis(50);

@@ -1,90 +1,24 @@
 //! Clients that never rest: the real client library, at both levels, all the time.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use elea_client::{Client, Cluster, Command, Done, Error, Level, Options, Strong, Weak};
+use elea_client::{Client, Cluster, Command, Level, Options, Strong, Weak};
 use elea_fault_injection::rng::Rng;
 use elea_fault_injection::violation::Violation;
 use elea_kv::{Add, Append, Incr, Refused};
-use elea_protocol::message::Position;
-use elea_protocol::receipt::Receipt;
 use tokio::task::JoinSet;
 
 use crate::fleet::Fleet;
-use crate::ledger::{Kind, Ledger, Name};
-use crate::meter::Meter;
-use crate::registers::Registers;
-use crate::service::{Asked, Pace, Requests};
+use crate::ledger::{Kind, Name};
+use crate::service::Pace;
+use crate::shared::{BOOK, Shared, rest, unanswered};
 use crate::tap::Party;
 use crate::{bulky, contest, steady};
-
-/// Entries of one book.
-pub const BOOK: u64 = 100;
 
 /// How long a client waits for one answer. It is longer than any fault lasts, so that few
 /// operations are left of which nobody knows whether they were done.
 const TIMEOUT: Duration = Duration::from_secs(30);
-
-/// What all clients share.
-#[derive(Default)]
-pub struct Shared {
-    /// What was promised.
-    pub ledger: Ledger,
-    /// What several of them read and write.
-    pub registers: Registers,
-    /// How much was answered.
-    pub meter: Meter,
-    /// What was asked for, for the judge of service.
-    pub requests: Requests,
-    violations: Mutex<Vec<Violation>>,
-    is_over: AtomicBool,
-}
-
-impl Shared {
-    /// Something that should not be.
-    pub fn complain(&self, violation: Violation) {
-        self.violations.lock().unwrap_or_else(PoisonError::into_inner).push(violation);
-    }
-
-    /// The application refused what it must not refuse.
-    pub fn refused(&self, key: &str, what: &str, why: &Refused) {
-        self.complain(Violation::new("refused", format!("{key} refuses {what}: {why}")));
-    }
-
-    /// What was complained of.
-    #[must_use]
-    pub fn violations(&self) -> Vec<Violation> {
-        self.violations.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Whether clients should stop.
-    #[must_use]
-    pub fn is_over(&self) -> bool {
-        self.is_over.load(Ordering::Relaxed)
-    }
-
-    /// A client asks for this now.
-    #[must_use]
-    pub fn asks(&self, client: usize, level: Level, pace: Pace, bytes: u64) -> Asked {
-        Asked { client, level, pace, at: self.meter.micros(), answered: None, bytes }
-    }
-
-    /// And has its answer now, or none.
-    pub fn has(&self, asked: Asked, is_answered: bool) {
-        let answered = is_answered.then(|| self.meter.micros());
-        if is_answered {
-            self.meter.answered(asked.level, asked.at);
-        }
-        self.requests.push(Asked { answered, ..asked });
-    }
-
-    /// A final answer names the history it lies on.
-    pub fn is_final(&self, receipt: &Receipt) {
-        self.ledger.is_final(Position { slot: receipt.reply.slot, hash: receipt.reply.hash });
-    }
-}
 
 /// The clients and their tasks.
 pub struct Workload {
@@ -174,7 +108,7 @@ impl Workload {
     /// # Errors
     /// I8: one of them is not linearizable.
     pub async fn stop(mut self) -> Result<Arc<Shared>, Violation> {
-        self.shared.is_over.store(true, Ordering::Relaxed);
+        self.shared.end();
         while let Some(ended) = self.tasks.join_next().await {
             ended.map_err(|error| Violation::new("harness", format!("a client: {error}")))?;
         }
@@ -185,12 +119,6 @@ impl Workload {
         }
         Ok(self.shared)
     }
-}
-
-/// About as long as `pause`.
-pub async fn rest(pause: Duration, rng: &mut Rng) {
-    let most = u64::try_from(pause.as_micros() * 2).unwrap_or(u64::MAX);
-    tokio::time::sleep(Duration::from_micros(rng.between(0, most))).await;
 }
 
 /// Writes into its own books.
@@ -243,27 +171,4 @@ impl Writer {
             Err(error) => unanswered(&self.shared, self.level, &error),
         }
     }
-}
-
-/// Counts it; what only a mistake can cause is a complaint.
-pub fn unanswered(shared: &Shared, level: Level, error: &Error) {
-    shared.meter.failed(level);
-    if let Error::Undecodable(_) | Error::OutOfBounds | Error::Configuration(_) = error {
-        shared.complain(Violation::new("answer", error.to_string()));
-    }
-}
-
-/// What a weak answer became, once it is final.
-pub async fn finality<C, T>(
-    weak: Weak<C>,
-) -> Result<(Result<T, Refused>, (u64, u32), Arc<Receipt>), Error>
-where
-    C: Command<Output = Result<T, Refused>> + Clone,
-    T: Clone,
-{
-    let (result, version) = (weak.result.clone(), weak.version);
-    Ok(match weak.finality().await? {
-        Done::Same { receipt } => (result, (version.0.0, version.1), receipt),
-        Done::Reordered { result, version, receipt } => (result, (version.0.0, version.1), receipt),
-    })
 }

@@ -4,34 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use elea_protocol::id::{ClientId, Digest, ReplicaId, RequestName, Slot, View};
+use elea_protocol::id::{ClientId, Digest, ReplicaId, RequestName, Slot};
 use elea_protocol::membership::Membership;
-use elea_protocol::message::{Batch, Commit, Position, SlotEntry};
+use elea_protocol::message::{Batch, Position, SlotEntry};
 
 use crate::disk::Disk;
-use crate::inspect::Seen;
+use crate::inspect::{Look, Seen};
 use crate::restate;
 use crate::violation::{Violation, demand};
-
-/// What the checkers may see of a replica.
-pub trait Look {
-    /// The end of its history.
-    fn head(&self) -> Position;
-    /// The view it has entered, and the slot at which.
-    fn entered(&self) -> (View, Slot);
-    /// The end of what is no longer in memory.
-    fn base(&self) -> Position;
-    /// Whether a request waits to be ordered.
-    fn waits(&self, name: &RequestName) -> bool;
-    /// The hash at a slot.
-    fn hash_at(&self, slot: Slot) -> Option<Digest>;
-    /// A slot in memory.
-    fn slot(&self, slot: Slot) -> Option<Seen>;
-    /// What its lock certifies.
-    fn lock(&self) -> Option<Commit>;
-    /// What it holds in memory.
-    fn footprint(&self) -> Vec<(&'static str, usize)>;
-}
 
 /// Which histories there are, as far as whoever asks can know.
 pub trait Ancestry {
@@ -412,9 +392,9 @@ pub(super) fn sessions_may_have_left<'a>(
 
 #[cfg(test)]
 pub(super) mod tests {
-    use elea_protocol::id::{RequestNumber, SessionId, WallTime};
+    use elea_protocol::id::{RequestNumber, SessionId, View, WallTime};
     use elea_protocol::message::{
-        Level, NonDeterminism, Order, OrderHeader, Request, SignedRequest,
+        Commit, Level, NonDeterminism, Order, OrderHeader, Request, SignedRequest,
     };
     use elea_protocol::seal::sign;
 
@@ -632,7 +612,7 @@ pub(super) mod tests {
         let mut forged = stage.chain(&[&[1]], 0);
         let request = stage.request(1);
         let body = request.body().clone();
-        let signature = elea_protocol::seal::Signature([0; 64]);
+        let signature = elea_protocol::signature::Signature([0; 64]);
         let batch = Batch {
             choices: forged.slots[0].batch.choices,
             requests: vec![Arc::new(SignedRequest::from_parts(body, signature))],

@@ -173,7 +173,7 @@ mod tests {
         StateDigests,
     };
     use elea_protocol::replica::StateHead;
-    use elea_protocol::seal::{Signature, Signed};
+    use elea_protocol::signature::{Signature, Signed};
 
     use super::*;
 

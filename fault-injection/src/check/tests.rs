@@ -1,7 +1,8 @@
 use elea_protocol::message::{Commit, Reply, ReplyVote, Results, SignedReply};
 use elea_protocol::quorum::ClusterSize;
 use elea_protocol::replica::{Mark, Record};
-use elea_protocol::seal::{Signature, sign};
+use elea_protocol::seal::sign;
+use elea_protocol::signature::Signature;
 use elea_protocol::tuning::Tuning;
 
 use super::histories::tests::{Fake, Stage};

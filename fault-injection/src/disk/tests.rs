@@ -4,7 +4,7 @@ use elea_protocol::message::{
     Request, StateDigests,
 };
 use elea_protocol::replica::StateHead;
-use elea_protocol::seal::{Signature, Signed};
+use elea_protocol::signature::{Signature, Signed};
 
 use super::*;
 

@@ -7,7 +7,8 @@
 
 use elea_protocol::id::{Digest, ReplicaId, Slot};
 use elea_protocol::message::{Campaign, Message, Position, Suspect, ViewChange};
-use elea_protocol::seal::{Signer, sign};
+use elea_protocol::seal::sign;
+use elea_protocol::signature::Signer;
 
 /// What the liar makes of what a correct replica said.
 pub fn echo(

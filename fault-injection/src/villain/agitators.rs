@@ -8,7 +8,7 @@ use elea_protocol::message::{
     changes_digest,
 };
 use elea_protocol::replica::{Action, Event};
-use elea_protocol::seal::Signed;
+use elea_protocol::signature::Signed;
 
 use super::notes::{Notes, Pace, Stamps};
 use super::{Deed, Lair, Villain, tell};

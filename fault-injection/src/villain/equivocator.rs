@@ -13,7 +13,7 @@ use elea_protocol::message::{
 };
 use elea_protocol::quorum::Strength;
 use elea_protocol::replica::{Action, Event, Mark, Target};
-use elea_protocol::seal::Signed;
+use elea_protocol::signature::Signed;
 
 use super::notes::{Notes, Pace};
 use super::{Deed, Lair, Villain, tell};

@@ -9,7 +9,7 @@ use elea_protocol::message::{
 };
 use elea_protocol::quorum::Strength;
 use elea_protocol::replica::{Action, Event, Target};
-use elea_protocol::seal::{Signature, Signed};
+use elea_protocol::signature::{Signature, Signed};
 
 use super::notes::{Notes, Pace, Stamps};
 use super::{Deed, Lair, Villain, tell};

@@ -11,7 +11,8 @@ use elea_protocol::message::{
 };
 use elea_protocol::quorum::Strength;
 use elea_protocol::replica::{Action, Event};
-use elea_protocol::seal::{Signed, sign_replies};
+use elea_protocol::seal::sign_replies;
+use elea_protocol::signature::Signed;
 
 use super::{Deed, Lair, Villain, tell};
 use crate::restate;

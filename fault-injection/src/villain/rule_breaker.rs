@@ -3,7 +3,7 @@
 use elea_protocol::id::{Digest, ReplicaId, WallTime};
 use elea_protocol::message::{Message, Order, OrderHeader};
 use elea_protocol::replica::{Action, Target};
-use elea_protocol::seal::Signed;
+use elea_protocol::signature::Signed;
 
 use super::{Deed, Lair, Villain};
 use crate::restate;

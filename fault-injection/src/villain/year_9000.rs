@@ -9,7 +9,7 @@ use elea_protocol::message::{
     SignedRequest, SlotEntry, Wanted, changes_digest,
 };
 use elea_protocol::replica::{Action, Event, Target};
-use elea_protocol::seal::Signed;
+use elea_protocol::signature::Signed;
 
 use super::equivocator::Fork;
 use super::notes::{Notes, Overheard};

@@ -3,7 +3,8 @@
 use crate::id::{ClientId, ReplicaId, RequestNumber, SessionId};
 use crate::message::{SessionReport, ToReplica};
 use crate::quorum::{ClusterSize, Strength, Tally};
-use crate::seal::{Signed, Verified};
+use crate::seal::Verified;
+use crate::signature::Signed;
 
 /// A question to all replicas: may somebody go on in this session, and where may a new one of this
 /// client lie?

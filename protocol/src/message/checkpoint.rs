@@ -8,7 +8,7 @@ use super::{CommitCertificate, Malformed, Position};
 use crate::codec::{Canonical, Sink};
 use crate::id::{Digest, ReplicaId, Slot, View};
 use crate::quorum::{ClusterSize, Strength};
-use crate::seal::Signature;
+use crate::signature::Signature;
 
 /// Replica to all: "in `view` I hold a commit certificate that covers `slot`, and after that slot
 /// my state has this digest".

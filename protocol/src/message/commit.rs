@@ -8,7 +8,7 @@ use super::{Malformed, Position};
 use crate::codec::{Canonical, Sink};
 use crate::id::{Digest, ReplicaId, Slot, View};
 use crate::quorum::{ClusterSize, Strength};
-use crate::seal::Signature;
+use crate::signature::Signature;
 
 /// Replica to all: "in `view`, my history up to `slot` hashes to `hash`".
 ///

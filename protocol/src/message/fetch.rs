@@ -10,7 +10,7 @@ use super::{
 };
 use crate::codec::{Canonical, FRAME_MAX, Sink};
 use crate::id::{ClientId, Digest, Slot};
-use crate::seal::Signed;
+use crate::signature::Signed;
 
 /// The most request digests one fetch may name.
 pub const FETCH_DIGESTS_MAX: usize = 1024;

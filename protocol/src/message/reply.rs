@@ -8,7 +8,7 @@ use super::Malformed;
 use crate::codec::{Canonical, Sink, begin};
 use crate::id::{ClientId, Digest, ReplicaId, RequestName, RequestNumber, SessionId, Slot, View};
 use crate::merkle::Path;
-use crate::seal::Signature;
+use crate::signature::Signature;
 
 /// What a reply asserts of the slot it names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

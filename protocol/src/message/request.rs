@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::Malformed;
 use crate::codec::{Canonical, Sink};
 use crate::id::{ClientId, Digest, RequestName, RequestNumber, SessionId};
-use crate::seal::{Signature, Signer};
+use crate::signature::{Signature, Signer};
 
 /// The most operations one request may carry.
 pub const OPERATIONS_MAX: usize = 1024;

@@ -2,37 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Malformed;
+use super::position::{check_view, write_lock};
+use super::{Malformed, Position};
 use crate::codec::{Canonical, Sink};
 use crate::id::{Digest, Slot, View, WallTime};
-
-/// The end of a history: it names the whole prefix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Position {
-    /// Its last slot.
-    pub slot: Slot,
-    /// The hash of the chain up to it.
-    pub hash: Digest,
-}
-
-impl Position {
-    pub(crate) fn write(&self, to: &mut impl Sink) {
-        to.put_u64(self.slot.0);
-        to.put_digest(&self.hash);
-    }
-}
-
-/// The canonical bytes of a lock that there may be.
-pub(super) fn write_lock(lock: Option<&(View, Position)>, to: &mut impl Sink) {
-    match lock {
-        None => to.put_u8(0),
-        Some((view, at)) => {
-            to.put_u8(1);
-            to.put_u64(view.0);
-            at.write(to);
-        }
-    }
-}
 
 /// Replica to all, every `status_interval`: "this is where I stand".
 ///
@@ -68,9 +41,9 @@ impl Status {
             self.lock.is_none_or(|(_, at)| at.slot > Slot::GENESIS),
             "a lock at slot 0",
         )?;
-        super::view_change::check_view(self.entered)?;
+        check_view(self.entered)?;
         self.campaign.iter().try_for_each(|view| {
-            super::view_change::check_view(*view)?;
+            check_view(*view)?;
             Malformed::unless(*view > self.entered, "a campaign for a view entered")
         })
     }

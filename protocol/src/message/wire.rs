@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::status::write_lock;
+use super::position::write_lock;
 use super::{
     Difference, Message, MismatchReport, Part, Position, Refusal, SessionReport, SignedReply,
     SignedRequest, Standing, Terms,
@@ -16,7 +16,7 @@ use super::{
 use crate::codec::{Canonical, Sink};
 use crate::evidence::Evidence;
 use crate::id::{ClientId, Digest, ReplicaId, RequestName, SessionId, Slot, View};
-use crate::seal::{Signature, Signed};
+use crate::signature::{Signature, Signed};
 
 /// The version of the frames and of the rules of the state machine, since replicas with different rules
 /// would refuse each other's slots. Peers with another version are turned away with a clear word.

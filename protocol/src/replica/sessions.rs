@@ -25,6 +25,7 @@ mod admission;
 mod client;
 mod executed;
 mod openings;
+mod page;
 mod part;
 #[cfg_attr(not(test), expect(dead_code, reason = "state transfer is not wired up yet"))]
 mod transfer;
@@ -249,5 +250,4 @@ impl Sessions {
 }
 
 #[cfg(test)]
-#[path = "sessions_tests.rs"]
 mod tests;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::stored::{InMemory, Path};
+use super::path::{InMemory, Path};
 use super::{
     Branch, CHUNK_WEIGHT_MAX, DEPTH_MAX, Iter, Leaf, Link, MerkleTrie, NO_STUBS, Node, Summary,
     WAYS, insert, nibble,

@@ -18,9 +18,10 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::chunk::{Assembly, Proof, graft};
+use super::path::{Loader, Path};
 use super::{
-    Branch, CHUNK_WEIGHT_MAX, DEPTH_MAX, Iter, Leaf, LeafNode, Link, MerkleTrie, NO_STUBS, Node,
-    Summary, WAYS, nibble,
+    Branch, CHUNK_WEIGHT_MAX, DEPTH_MAX, Iter, Leaf, LeafNode, Link, MerkleTrie, Node, Summary,
+    WAYS, nibble,
 };
 use crate::application::BadChunk;
 use crate::codec;
@@ -37,23 +38,7 @@ const LAST_PART: u32 = 256;
 const LEVELS_KEPT: usize = 3;
 
 const ROOT: &[u8] = b"r";
-const BRANCH: u8 = b't';
 const CHUNK: u8 = b'c';
-
-/// Where the branches of stubs come from.
-pub(super) trait Loader<V> {
-    /// The branch at a path, which must have this summary.
-    fn load(&self, path: &Path, summary: &Summary) -> Result<Branch<V>, Unreadable>;
-}
-
-/// For tries without stubs.
-pub(super) struct InMemory;
-
-impl<V> Loader<V> for InMemory {
-    fn load(&self, _: &Path, _: &Summary) -> Result<Branch<V>, Unreadable> {
-        Err(Unreadable(NO_STUBS.to_owned()))
-    }
-}
 
 /// For tries whose branches are in these rows.
 struct FromRows<'a>(&'a dyn Rows);
@@ -74,39 +59,6 @@ impl<V: Default> Loader<V> for FromRows<'_> {
             return Err(wrong("is another one"));
         }
         Ok(branch)
-    }
-}
-
-/// The way from the root to a node.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Path(Vec<u8>);
-
-impl Path {
-    /// The first nibbles of a key.
-    pub(super) fn of(key: &Digest, depth: usize) -> Self {
-        Self((0..depth).map(|at| nibble(key, at) as u8).collect())
-    }
-
-    pub(super) fn child(&self, nibble: u8) -> Self {
-        let mut path = self.clone();
-        path.0.push(nibble);
-        path
-    }
-
-    fn row(&self) -> Bytes {
-        let mut key = Vec::with_capacity(1 + self.0.len());
-        key.push(BRANCH);
-        key.extend_from_slice(&self.0);
-        key.into()
-    }
-
-    /// The lowest and the highest key below it.
-    fn bounds(&self) -> (Digest, Digest) {
-        let bound = |fill: u8| {
-            let nibble = |at: usize| self.0.get(at).copied().unwrap_or(fill);
-            Digest(std::array::from_fn(|byte| nibble(2 * byte) << 4 | nibble(2 * byte + 1)))
-        };
-        (bound(0), bound(15))
     }
 }
 
@@ -220,7 +172,7 @@ fn compare<V: Clone + Default>(
     stored: &FromRows<'_>,
     found: &mut Difference<V>,
 ) -> Result<(), Unreadable> {
-    if path.0.len() >= above {
+    if path.depth() >= above {
         return Ok(());
     }
     if new.map(Node::summary) == old.map(Node::summary) {
@@ -480,7 +432,7 @@ impl<V: Clone> MerkleTrie<V> {
             return Ok(None);
         }
         let mut before = 0;
-        while path.0.len() < DEPTH_MAX && node.summary().weight > CHUNK_WEIGHT_MAX {
+        while path.depth() < DEPTH_MAX && node.summary().weight > CHUNK_WEIGHT_MAX {
             let loaded;
             let branch = match &*node {
                 Node::Leaf(_) => break,
@@ -509,7 +461,7 @@ impl<V: Clone> MerkleTrie<V> {
     /// The node at a path, where it is in memory.
     pub(super) fn at(&self, path: &Path) -> Option<&Node<V>> {
         let mut node = self.root.as_deref()?;
-        for nibble in &path.0 {
+        for nibble in path.nibbles() {
             let Node::Branch(branch) = node else { return None };
             node = branch.children[usize::from(*nibble)].as_deref()?;
         }
@@ -588,5 +540,4 @@ fn chunk_key(index: u32) -> Bytes {
 }
 
 #[cfg(test)]
-#[path = "stored_tests.rs"]
 mod tests;

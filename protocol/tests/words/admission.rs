@@ -6,7 +6,7 @@ use elea_protocol::id::{ClientId, ReplicaId, Slot, View, WallTime};
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{Clients, Message, Position, RefusalReason, Requests, Status};
 use elea_protocol::replica::Action;
-use elea_protocol::seal::Signer as _;
+use elea_protocol::signature::Signer as _;
 
 use crate::core::{Bench, WALL, refusals};
 use crate::members::{key, say};

@@ -19,7 +19,7 @@ use elea_protocol::message::{
 };
 use elea_protocol::replica::{Action, Counters, Event, Mark, Recovered, Replica, Setup, Target};
 use elea_protocol::rows::{RowsView, Unreadable};
-use elea_protocol::seal::{Signed, Signer};
+use elea_protocol::signature::{Signed, Signer};
 use elea_protocol::tuning::Tuning;
 
 use crate::members::{cluster, key, say, stable_proof};

@@ -11,7 +11,7 @@ use elea_protocol::message::{
     SignedRequest, SlotEntry, Status, ToClient, ViewChange, Wanted, batch_digest, changes_digest,
 };
 use elea_protocol::replica::{Action, Event, Target};
-use elea_protocol::seal::Signer;
+use elea_protocol::signature::Signer;
 use elea_protocol::tuning::{Rules, Tuning};
 
 use crate::core::{Bench, WALL, write, write_more};

@@ -11,7 +11,8 @@ use elea_protocol::message::{
     Checkpoint, CheckpointCertificate, Commit, CommitCertificate, Level, Message, Request,
     SignedRequest, StableProof,
 };
-use elea_protocol::seal::{Ed25519, PublicKey, SecretKey, Signature, Signed, Signer, sign};
+use elea_protocol::seal::sign;
+use elea_protocol::signature::{Ed25519, PublicKey, SecretKey, Signature, Signed, Signer};
 
 pub fn key(n: u8) -> SecretKey {
     SecretKey::from_bytes(&[n; 32])

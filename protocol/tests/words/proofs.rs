@@ -10,7 +10,7 @@ use elea_protocol::membership::Membership;
 use elea_protocol::message::{
     Commit, CommitCertificate, Message, NewViewHeader, OrderHeader, Position,
 };
-use elea_protocol::seal::{PublicKey, Scheme, Signature, Signed};
+use elea_protocol::signature::{PublicKey, Scheme, Signature, Signed};
 use proptest::prelude::*;
 use proptest::sample::Index;
 

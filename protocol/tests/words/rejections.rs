@@ -15,7 +15,8 @@ use elea_protocol::message::{
     ToReplica, Wanted, batch_digest,
 };
 use elea_protocol::receipt::{BadReceipt, Proven, Receipt};
-use elea_protocol::seal::{Ed25519, PublicKey, Rejection, Signature, sign_hello, sign_replies};
+use elea_protocol::seal::{Rejection, sign_hello, sign_replies};
+use elea_protocol::signature::{Ed25519, PublicKey, Signature};
 use proptest::prelude::*;
 
 use crate::members::{

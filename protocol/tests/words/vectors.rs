@@ -21,7 +21,8 @@ use elea_protocol::message::{
     SignedRequest, Standing, StateDigests, StatePart, Status, Suspect, Transferring, Turnaround,
     ViewChange, Wanted, batch_digest, changes_digest,
 };
-use elea_protocol::seal::{Ed25519, PublicKey, SecretKey, Signer, sign, sign_replies};
+use elea_protocol::seal::{sign, sign_replies};
+use elea_protocol::signature::{Ed25519, PublicKey, SecretKey, Signer};
 use expect_test::expect_file;
 
 fn line<T: Canonical>(text: &mut String, what: &str, genesis: &Digest, subject: &T) {

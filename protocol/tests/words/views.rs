@@ -7,7 +7,7 @@ use elea_protocol::message::{
     Campaign, Commit, CommitCertificate, Enrol, Enrolled, Message, NewView, NewViewHeader,
     Position, Status, Suspect, VIEW_MAX, ViewChange, changes_digest,
 };
-use elea_protocol::seal::Signed;
+use elea_protocol::signature::Signed;
 
 use crate::members::{
     BAD_SIGNATURE, UNKNOWN_SIGNER, bad_votes, certificate, cluster, say, verdict,

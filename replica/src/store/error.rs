@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use elea_protocol::id::{Digest, ReplicaId};
 
+use fjall::LsmError;
 use rustix::io::Errno;
 
 use super::layout::FORMAT;
-use super::opening::io_error;
 
 /// What passes by itself when others have given something back, or when somebody makes room.
 const SHORTAGES: [Errno; 5] =
@@ -24,6 +24,14 @@ const LAST_WAIT: Duration = Duration::from_millis(100);
 /// is stored.
 pub(super) fn is_shortage(error: &io::Error) -> bool {
     SHORTAGES.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+/// The failure of the system's that is behind one of fjall's, where there is one.
+pub(super) fn io_error(error: &fjall::Error) -> Option<&io::Error> {
+    match error {
+        fjall::Error::Io(error) | fjall::Error::Storage(LsmError::Io(error)) => Some(error),
+        _ => None,
+    }
 }
 
 /// Reads until the system is short of nothing that it takes.

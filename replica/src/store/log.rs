@@ -467,5 +467,4 @@ fn decode(mut from: &[u8]) -> Option<Redo> {
 }
 
 #[cfg(test)]
-#[path = "log_tests.rs"]
 mod tests;

@@ -9,12 +9,12 @@ use std::path::Path;
 use elea_protocol::codec;
 use elea_protocol::id::{Digest, ReplicaId};
 use elea_protocol::message::Standing;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, LsmError, PersistMode};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::StoreError;
-use super::error::is_shortage;
+use super::error::{io_error, is_shortage};
 use super::journals::Journals;
 use super::layout::{
     ASIDE, CONVERTIBLE, EVIDENCE, FORMAT, HISTORY, META, META_FORMAT, META_GENESIS, META_INITIAL,
@@ -265,14 +265,6 @@ pub(super) fn open_without_rows(
             Ok(database)
         }
         None => Err(StoreError::Damaged { path: path.into(), what }),
-    }
-}
-
-/// The failure of the system's that is behind one of fjall's, where there is one.
-pub(super) fn io_error(error: &fjall::Error) -> Option<&io::Error> {
-    match error {
-        fjall::Error::Io(error) | fjall::Error::Storage(LsmError::Io(error)) => Some(error),
-        _ => None,
     }
 }
 

@@ -8,7 +8,8 @@ use elea_protocol::id::{Digest, ReplicaId, Slot, View};
 use elea_protocol::message::{
     Commit, Farewell, HelloBody, Level, Message, Origin, SignedRequest, ToClient, ToReplica,
 };
-use elea_protocol::seal::{SecretKey, Signature, Signed, Signer, sign, sign_hello};
+use elea_protocol::seal::{sign, sign_hello};
+use elea_protocol::signature::{SecretKey, Signature, Signed, Signer};
 use elea_replica::{Counter, Limits, Node};
 use futures::SinkExt;
 use tokio::io::AsyncWriteExt;

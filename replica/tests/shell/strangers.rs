@@ -3,7 +3,8 @@
 
 use elea_protocol::id::ReplicaId;
 use elea_protocol::message::{HelloBody, KnockBody, Level, Origin, ReplyKind, ToClient, ToReplica};
-use elea_protocol::seal::{SecretKey, sign_hello, sign_knock};
+use elea_protocol::seal::{sign_hello, sign_knock};
+use elea_protocol::signature::SecretKey;
 use elea_replica::{Counter, Limits};
 use tokio::net::TcpStream;
 

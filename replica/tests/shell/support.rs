@@ -19,7 +19,8 @@ use elea_protocol::message::{
 use elea_protocol::quorum::Strength;
 use elea_protocol::replica::Setup;
 use elea_protocol::rows::{RowsView, Unreadable};
-use elea_protocol::seal::{Ed25519, SecretKey, Signer, sign_hello};
+use elea_protocol::seal::sign_hello;
+use elea_protocol::signature::{Ed25519, SecretKey, Signer};
 use elea_protocol::tuning::Tuning;
 use elea_replica::{Config, Durability, Limits, Node, RunError};
 use futures::{SinkExt, StreamExt};

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use elea_protocol::cluster_file::ClusterFile;
 use elea_protocol::id::ReplicaId;
 use elea_protocol::message::NodeStatus;
-use elea_protocol::seal::SecretKey;
+use elea_protocol::signature::SecretKey;
 use rand::RngExt as _;
 use tokio::time::sleep;
 

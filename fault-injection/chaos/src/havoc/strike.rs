@@ -14,7 +14,7 @@ use crate::clock::{READ_WITHIN, Setting};
 use crate::condition::{Ill, clock_setting};
 use crate::faults::Kind;
 use crate::hostile::{Attack, Mischief, Target};
-use crate::proxy::Link;
+use crate::line::Link;
 use crate::report::Event;
 use crate::schedule::Planned;
 use crate::tap::Party;

@@ -8,7 +8,7 @@ use elea_client::{Command as _, Level};
 use elea_kv::{Get, Put};
 use elea_protocol::id::{ClientId, ReplicaId, RequestNumber, SessionId};
 use elea_protocol::message::{Request, SignedRequest, ToReplica};
-use elea_protocol::seal::Signer as _;
+use elea_protocol::signature::Signer as _;
 use futures::future::join_all;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;

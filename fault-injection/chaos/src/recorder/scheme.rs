@@ -4,7 +4,7 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use elea_protocol::id::Digest;
-use elea_protocol::seal::{PublicKey, Scheme, Signature};
+use elea_protocol::signature::{PublicKey, Scheme, Signature};
 
 /// So many are remembered.
 const KEPT: usize = 1 << 16;

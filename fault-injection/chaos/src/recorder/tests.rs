@@ -16,7 +16,8 @@ use elea_protocol::message::{
     Pace, Position, Reply, ReplyKind, Results, Standing, Status, Suspect, ToClient, ToReplica,
     batch_digest,
 };
-use elea_protocol::seal::{Signed, sign, sign_replies};
+use elea_protocol::seal::{sign, sign_replies};
+use elea_protocol::signature::Signed;
 
 use super::Ear;
 use crate::tap::{Heard, Party, Wire};

@@ -7,7 +7,7 @@ use elea_protocol::message::{
     Checkpoint, Commit, CommitCertificate, Message, NewView, Order, Position, SlotEntry,
     StableProof, Status, ViewChange,
 };
-use elea_protocol::seal::Signed;
+use elea_protocol::signature::Signed;
 
 use super::Ear;
 use super::replica::Remembered;

@@ -7,7 +7,7 @@ use elea_protocol::id::ReplicaId;
 use super::*;
 use crate::clock::Setting;
 use crate::condition::Ill;
-use crate::proxy::Link;
+use crate::line::Link;
 use crate::tap::Party;
 
 const SECOND: u64 = 1_000_000;

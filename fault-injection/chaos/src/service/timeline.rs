@@ -7,7 +7,7 @@ use elea_protocol::id::ReplicaId;
 
 use crate::clock::Setting;
 use crate::condition::{self, Ill, Treatment};
-use crate::proxy::Link;
+use crate::line::Link;
 use crate::tap::{Party, Wire};
 
 /// How slow something is at most. The default is not slow at all.

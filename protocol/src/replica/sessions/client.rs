@@ -7,7 +7,7 @@ use imbl::{OrdMap, OrdSet};
 
 use super::Kept;
 use super::executed::Executed;
-use super::part::Page;
+use super::page::Page;
 use crate::id::{RequestName, RequestNumber, SessionId, Slot};
 use crate::message::Results;
 use crate::tuning::Rules;
@@ -34,6 +34,19 @@ pub(super) struct Client {
     keeping: OrdSet<(Slot, SessionId)>,
     /// What all results come to.
     kept_bytes: u64,
+}
+
+impl Session {
+    /// The pages on which it keeps results.
+    pub fn pages(&self, rules: &Rules) -> BTreeSet<Page> {
+        self.kept.keys().map(|number| Page::of(*number, rules)).collect()
+    }
+
+    /// What it keeps on this page.
+    pub fn kept_on(&self, page: Page, rules: &Rules) -> Vec<(RequestNumber, Arc<Kept>)> {
+        let kept = self.kept.range(page.numbers(rules));
+        kept.map(|(number, kept)| (*number, Arc::clone(kept))).collect()
+    }
 }
 
 /// What the execution of a request has changed.

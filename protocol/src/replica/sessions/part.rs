@@ -7,31 +7,24 @@
 //! each other. Which there are, and that
 //! they fit together, is for the digest of the whole tree to say.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::client::Session;
 use super::openings::Openings;
+use super::page::{KEPT_WEIGHT, LENGTH_WEIGHT, PART_WEIGHT, Page};
 use super::{Kept, Sessions};
 use crate::codec::{Canonical, Sink};
 use crate::id::{ClientId, RequestNumber, SessionId, Slot};
-use crate::message::{OPERATIONS_MAX, Results};
-use crate::trie::{CHUNK_WEIGHT_MAX, Leaf};
+use crate::message::Results;
+use crate::trie::Leaf;
 use crate::tuning::Rules;
 
-/// More than a part takes to be sent without its intervals and results.
-const PART_WEIGHT: usize = 64;
 /// What the openings take.
 const OPENINGS_WEIGHT: usize = 32;
 /// What an interval takes.
 const INTERVAL_WEIGHT: usize = 16;
-/// What a kept request takes without its results.
-const KEPT_WEIGHT: usize = 88;
-/// What a list of results, or one of them, takes beside its bytes.
-const LENGTH_WEIGHT: usize = 8;
-
 /// Which part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum PartName {
@@ -63,39 +56,6 @@ impl Canonical for PartName {
             }
             Self::Openings => to.put_u8(3),
         }
-    }
-}
-
-/// A run of request numbers whose results are one part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(super) struct Page(u64);
-
-impl Page {
-    /// How many numbers a page has: as many as fit a chunk if each keeps all it may, and at least
-    /// one, which fits a frame. It follows from rules that all replicas share, and so do digests.
-    fn span(rules: &Rules) -> u64 {
-        let wide = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
-        let largest = wide(KEPT_WEIGHT + LENGTH_WEIGHT * (1 + OPERATIONS_MAX))
-            .saturating_add(rules.max_kept_result);
-        ((CHUNK_WEIGHT_MAX - wide(PART_WEIGHT)) / largest).max(1)
-    }
-
-    /// The page of a number.
-    pub(super) fn of(number: RequestNumber, rules: &Rules) -> Self {
-        Self(number.0 / Self::span(rules))
-    }
-
-    /// The pages on which a session keeps results.
-    pub(super) fn all(session: &Session, rules: &Rules) -> BTreeSet<Self> {
-        session.kept.keys().map(|number| Self::of(*number, rules)).collect()
-    }
-
-    /// What a session keeps on this page.
-    fn kept(self, session: &Session, rules: &Rules) -> Vec<(RequestNumber, Arc<Kept>)> {
-        let span = Self::span(rules);
-        let first = self.0.saturating_mul(span);
-        let numbers = RequestNumber(first)..=RequestNumber(first.saturating_add(span - 1));
-        session.kept.range(numbers).map(|(number, kept)| (*number, Arc::clone(kept))).collect()
     }
 }
 
@@ -225,7 +185,7 @@ pub(super) fn of_session(
     session: &Session,
     rules: &Rules,
 ) -> impl Iterator<Item = PartName> {
-    let pages = Page::all(session, rules).into_iter();
+    let pages = session.pages(rules).into_iter();
     std::iter::once(PartName::Session(client, id))
         .chain(pages.map(move |page| PartName::Results(client, id, page)))
 }
@@ -243,7 +203,7 @@ impl Sessions {
                 Some(Part::Session { client, session, executed: executed.intervals(), used: *used })
             }
             PartName::Results(client, session, page) => {
-                let kept = page.kept(self.session(&client, session)?, &self.rules);
+                let kept = self.session(&client, session)?.kept_on(page, &self.rules);
                 (!kept.is_empty()).then_some(Part::Results { client, session, page, kept })
             }
             PartName::Openings => {

@@ -160,5 +160,4 @@ impl SessionsRestore {
 }
 
 #[cfg(test)]
-#[path = "transfer_tests.rs"]
 mod tests;

@@ -1,0 +1,186 @@
+//! What a replica shows of itself.
+
+use std::fmt;
+
+use super::{Counters, Replica, Sessions};
+use crate::application::Application;
+use crate::evidence::Evidence;
+use crate::history::History;
+use crate::id::{Digest, ReplicaId, RequestName, Slot, View};
+use crate::message::{CommitCertificate, Position, StableProof};
+
+/// Everything that decides what it does next: two that read the same behave the same. What never
+/// changes is left out, and what is only counted.
+impl<A> fmt::Debug for Replica<A>
+where
+    A: Application + fmt::Debug,
+    A::Snapshot: fmt::Debug,
+    A::Restore: fmt::Debug,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            setup: _,
+            size: _,
+            now,
+            view,
+            office,
+            changing,
+            history,
+            execution,
+            undone,
+            branches,
+            preparation,
+            adopting,
+            turn,
+            lock,
+            stable,
+            pending,
+            // It follows from the history.
+            shares: _,
+            ahead,
+            ballots,
+            states,
+            arriving,
+            settling,
+            peers,
+            waits,
+            divergent,
+            fetching,
+            pipeline,
+            outbox,
+            stamps,
+            due,
+            evidence,
+            counters: _,
+        } = self;
+        f.debug_struct("Replica")
+            .field("now", now)
+            .field("view", view)
+            .field("office", office)
+            .field("changing", changing)
+            .field("history", history)
+            .field("execution", execution)
+            .field("undone", undone)
+            .field("branches", branches)
+            .field("preparation", preparation)
+            .field("adopting", adopting)
+            .field("turn", turn)
+            .field("lock", lock)
+            .field("stable", stable)
+            .field("pending", pending)
+            .field("ahead", ahead)
+            .field("ballots", ballots)
+            .field("states", states)
+            .field("arriving", arriving)
+            .field("settling", settling)
+            .field("peers", peers)
+            .field("waits", waits)
+            .field("divergent", divergent)
+            .field("fetching", fetching)
+            .field("pipeline", pipeline)
+            .field("outbox", outbox)
+            .field("stamps", stamps)
+            .field("due", due)
+            .field("evidence", evidence)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<A: Application> Replica<A> {
+    /// Which replica this is.
+    #[must_use]
+    pub fn id(&self) -> ReplicaId {
+        self.setup.id
+    }
+
+    /// The view it has entered.
+    #[must_use]
+    pub fn entered(&self) -> View {
+        self.view.view()
+    }
+
+    /// The slot it was entered at: the head that the own history then had.
+    #[must_use]
+    pub fn entry_slot(&self) -> Slot {
+        self.view.slot()
+    }
+
+    /// The higher view it asks for, if any.
+    #[must_use]
+    pub fn campaign(&self) -> Option<View> {
+        self.changing.campaign()
+    }
+
+    /// Whether this request waits to be ordered, or to be executed with a history that was adopted.
+    #[must_use]
+    pub fn waits(&self, name: &RequestName) -> bool {
+        self.pending.holds(name)
+            || self.adopting.as_ref().is_some_and(|adopting| adopting.holds(name))
+    }
+
+    /// How many of the requests that wait could be ordered now. The rest waits for its clients.
+    #[must_use]
+    pub fn orderable(&self) -> usize {
+        let requests = self.pending.all();
+        requests.filter(|(_, request)| self.not_orderable(request).is_none()).count()
+    }
+
+    /// The stable checkpoint, with what proves it.
+    #[must_use]
+    pub fn stable_proof(&self) -> Option<&StableProof> {
+        self.stable.proof()
+    }
+
+    /// The end of its history.
+    #[must_use]
+    pub fn head(&self) -> Position {
+        self.history.head()
+    }
+
+    /// The highest commit certificate whose batches it holds.
+    #[must_use]
+    pub fn lock(&self) -> Option<&CommitCertificate> {
+        self.lock.get()
+    }
+
+    /// The last slot that will never be undone.
+    #[must_use]
+    pub fn stable(&self) -> Slot {
+        self.stable.slot()
+    }
+
+    /// The slots in memory.
+    #[must_use]
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// The application, as it is after the head.
+    #[must_use]
+    pub fn application(&self) -> &A {
+        self.execution.application()
+    }
+
+    /// The sessions, as they are after the head.
+    #[must_use]
+    pub fn sessions(&self) -> &Sessions {
+        self.execution.sessions()
+    }
+
+    /// Over the application's state and the sessions, after the head.
+    pub fn state_digest(&mut self) -> Digest {
+        self.execution.digest()
+    }
+
+    /// The proofs of misbehaviour held.
+    #[must_use]
+    pub fn evidence(&self) -> &[Evidence] {
+        &self.evidence
+    }
+
+    /// What was counted since the start.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+}

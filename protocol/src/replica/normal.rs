@@ -1,0 +1,47 @@
+//! The normal case: a request becomes a slot, and a slot final.
+//!
+//! | file | what is in it |
+//! |---|---|
+//! | `intake` | requests as they come: what is refused, and what waits |
+//! | `pending`, `orphans` | requests that wait to be ordered; those of them that were executed in an abandoned history |
+//! | `shares` | which part of the suffix is whose |
+//! | `passing_on` | what waits is named to those who lack it |
+//! | `admission`, `client_lists` | which clients are admitted, where replicas list different ones |
+//! | `primary`, `pacing` | what goes into the next slot, and when; pauses between what is heavy |
+//! | `backup` | which orders are followed, and those above the head |
+//! | `acceptance` | a slot is recorded, executed and answered |
+//! | `execution` | application and sessions, slot by slot, with the way back |
+//! | `answer` | what clients are told, from execution and from memory |
+//! | `commit`, `ballots`, `votes`, `lock` | commit points, votes cast and heard, certificates, the lock, committed replies |
+//! | `fetch` | what is missing of the own history: asking, answering, being answered |
+
+mod acceptance;
+mod admission;
+mod answer;
+mod backup;
+mod ballots;
+mod client_lists;
+mod commit;
+mod execution;
+mod fetch;
+mod intake;
+mod lock;
+mod orphans;
+mod pacing;
+mod passing_on;
+mod pending;
+mod primary;
+mod shares;
+mod votes;
+
+pub(super) use self::backup::{OrdersAhead, header_of};
+pub(super) use self::ballots::Ballots;
+pub(super) use self::client_lists::PeerClients;
+pub(super) use self::execution::Undone;
+pub use self::execution::{Execution, RESULT_BYTES_MAX, SLOT_RESULT_BYTES_MAX};
+pub(super) use self::fetch::{BUDGET_LEAST, Budget, Fetching};
+pub(super) use self::lock::Lock;
+pub(super) use self::pending::Pending;
+pub(super) use self::primary::{LONE_STATUSES, Pipeline};
+pub(super) use self::shares::Shares;
+pub(super) use self::votes::Heard;

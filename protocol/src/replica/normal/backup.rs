@@ -1,0 +1,257 @@
+//! The backups: which orders are followed, and what those that are not wait for.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::application::Application;
+use crate::evidence::Evidence;
+use crate::history::extend;
+use crate::id::{Digest, Instant, Slot};
+use crate::message::{Batch, FETCH_DIGESTS_MAX, Order, OrderHeader, RefusalReason, SignedRequest};
+use crate::replica::Replica;
+use crate::signature::Signed;
+
+/// An order that waits: for the slots below it, for its requests or for the clock.
+#[derive(Clone, Debug)]
+pub(in crate::replica) struct Ahead {
+    pub(in crate::replica) order: Signed<Order>,
+    /// When it came.
+    pub(super) since: Instant,
+}
+
+/// Orders of the view entered above the head.
+#[derive(Clone, Debug, Default)]
+pub(in crate::replica) struct OrdersAhead {
+    orders: BTreeMap<Slot, Ahead>,
+}
+
+impl OrdersAhead {
+    pub(in crate::replica) fn get(&self, slot: Slot) -> Option<&Ahead> {
+        self.orders.get(&slot)
+    }
+
+    pub(in crate::replica) fn len(&self) -> usize {
+        self.orders.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.orders.is_empty()
+    }
+
+    fn insert(&mut self, order: Signed<Order>, now: Instant) {
+        self.orders.insert(order.body.header.slot, Ahead { order, since: now });
+    }
+
+    fn remove(&mut self, slot: Slot) -> Option<Ahead> {
+        self.orders.remove(&slot)
+    }
+
+    /// Slots up to this one are executed, or others stand there.
+    pub(in crate::replica) fn forget_through(&mut self, slot: Slot) {
+        self.orders = self.orders.split_off(&slot.next());
+    }
+
+    /// They are of the view before.
+    pub(in crate::replica) fn take_all(&mut self) -> impl Iterator<Item = Ahead> + use<> {
+        std::mem::take(&mut self.orders).into_values()
+    }
+}
+
+/// What stands between an order at the head and its acceptance.
+enum Obstacle {
+    /// Requests that are not here, as many as one fetch may name.
+    Missing(Vec<Digest>),
+    /// The own clock is not far enough.
+    Early,
+    /// The history may not grow.
+    Full,
+    /// Too few are known to list a client.
+    Stranger,
+    /// It does not extend the history.
+    OffChain,
+    /// It breaks a rule.
+    Never,
+}
+
+impl<A: Application> Replica<A> {
+    pub(in crate::replica) fn on_order(&mut self, order: Signed<Order>) {
+        let header = order.body.header;
+        if header.view < self.entered() {
+            self.counters.stale_view += 1;
+            return;
+        }
+        if header.view > self.entered() {
+            self.counters.future_view += 1;
+            self.keep_later_order(order);
+            return;
+        }
+        if order.by != self.primary() || self.is_primary() {
+            self.counters.order_not_from_primary += 1;
+            return;
+        }
+        let known = if header.slot <= self.history.head().slot {
+            self.history.entry(header.slot).and_then(|entry| entry.order.as_ref())
+        } else {
+            self.ahead.get(header.slot).map(|ahead| &ahead.order)
+        };
+        if let Some(known) = known {
+            if known.body.header.view == header.view && known.body.header.hash != header.hash {
+                let (known, new) = (header_of(known), header_of(&order));
+                self.accuse(Evidence::Orders(known, new));
+            } else {
+                self.counters.order_repeated += 1;
+            }
+            return;
+        }
+        if header.slot <= self.history.head().slot {
+            self.counters.order_repeated += 1;
+            return;
+        }
+        if header.slot.since(self.history.head().slot) > self.setup.tuning.orders_ahead {
+            self.counters.order_too_far += 1;
+            self.note_behind();
+            return;
+        }
+        self.ahead.insert(order, self.now.instant);
+        self.advance();
+    }
+
+    /// Accepts orders as long as the next one is there and right.
+    pub(in crate::replica) fn advance(&mut self) {
+        if !self.is_serving() {
+            return;
+        }
+        while let Some(ahead) = self.ahead.get(self.history.head().slot.next()) {
+            match self.check(&ahead.order.body) {
+                Ok(requests) => {
+                    let order = ahead.order.clone();
+                    let batch = Batch { choices: order.body.choices, requests };
+                    let hash = order.body.header.hash;
+                    self.accept(hash, Arc::new(batch), Some(order), |_| ());
+                }
+                Err(Obstacle::Missing(_)) => {
+                    self.note_order_lacks();
+                    break;
+                }
+                Err(Obstacle::Full) => break,
+                Err(Obstacle::Early) => {
+                    self.counters.order_ahead_of_clock += 1;
+                    break;
+                }
+                Err(Obstacle::Stranger) => {
+                    self.counters.order_of_stranger += 1;
+                    break;
+                }
+                Err(obstacle @ (Obstacle::OffChain | Obstacle::Never)) => {
+                    match obstacle {
+                        Obstacle::OffChain => {
+                            self.counters.order_off_chain += 1;
+                            // Others may have followed it.
+                            self.divergent.insert(self.primary());
+                        }
+                        _ => self.counters.order_breaks_rules += 1,
+                    }
+                    // Not kept: the slot stays open for an order that is right.
+                    let slot = self.history.head().slot.next();
+                    if let Some(wrong) = self.ahead.remove(slot) {
+                        self.pending.drop_wanted(wrong.order.body.requests);
+                    }
+                    break;
+                }
+            }
+        }
+    }
+
+    /// The rules for an order at the head. Answers the requests it names.
+    fn check(&self, order: &Order) -> Result<Vec<Arc<SignedRequest>>, Obstacle> {
+        let head = self.history.head();
+        if extend(&head.hash, &order.header.batch) != order.header.hash {
+            return Err(Obstacle::OffChain);
+        }
+        if order.choices.time < self.history.time() {
+            return Err(Obstacle::Never);
+        }
+        let before = self.history.time();
+        if self.is_early(order.choices.time, before) && !self.next_is_borne_out() {
+            return Err(Obstacle::Early);
+        }
+        if self.is_full() {
+            return Err(Obstacle::Full);
+        }
+        let mut requests = Vec::with_capacity(order.requests.len());
+        let mut missing = Vec::new();
+        for digest in &order.requests {
+            match self.pending.get(digest) {
+                Some(request) => requests.push(request.clone()),
+                None => missing.push(*digest),
+            }
+        }
+        // Before what is missing: what an order names is fetched whatever the limits, and must not be
+        // more than one slot may hold.
+        if !self.fit_one_slot(&requests) {
+            return Err(Obstacle::Never);
+        }
+        if !missing.is_empty() {
+            missing.truncate(FETCH_DIGESTS_MAX);
+            return Err(Obstacle::Missing(missing));
+        }
+        let mut admission = self.sessions().admission();
+        let admitted = requests.iter().all(|request| admission.admit(request.body()).is_ok());
+        if !admitted {
+            return Err(Obstacle::Never);
+        }
+        if !self.admits_all(&requests) && !self.next_is_borne_out() {
+            return Err(Obstacle::Stranger);
+        }
+        Ok(requests)
+    }
+
+    /// Whether all of these are of clients that are admitted.
+    pub(super) fn admits_all(&self, requests: &[Arc<SignedRequest>]) -> bool {
+        requests.iter().all(|request| self.is_admitted(&request.body().client))
+    }
+
+    /// Why a request that waits cannot be ordered now, if it cannot.
+    pub(in crate::replica) fn not_orderable(
+        &self,
+        request: &SignedRequest,
+    ) -> Option<RefusalReason> {
+        let body = request.body();
+        let is_stranger = !self.may_be_ordered(&body.client);
+        self.sessions()
+            .refusal(body)
+            .or_else(|| is_stranger.then_some(RefusalReason::UnknownClient))
+    }
+
+    /// When the own clock allows the next order, where it is only that which it waits for.
+    pub(in crate::replica) fn clock_allows_at(&self) -> Option<Instant> {
+        let next = self.ahead.get(self.history.head().slot.next())?;
+        let time = next.order.body.choices.time;
+        let early = time.0.saturating_sub(self.clock_limit().0);
+        // Looked at once a second at least: a clock may be set.
+        let waits = self.is_early(time, self.history.time());
+        waits.then(|| self.now.instant.after_ms(early.min(1000)))
+    }
+
+    /// The requests that the order at the head lacks.
+    pub(super) fn missing_at_head(&self) -> Vec<Digest> {
+        let Some(ahead) = self.ahead.get(self.history.head().slot.next()) else {
+            return Vec::new();
+        };
+        match self.check(&ahead.order.body) {
+            Err(Obstacle::Missing(digests)) => digests,
+            Ok(_)
+            | Err(
+                Obstacle::Early
+                | Obstacle::Full
+                | Obstacle::Stranger
+                | Obstacle::OffChain
+                | Obstacle::Never,
+            ) => Vec::new(),
+        }
+    }
+}
+
+pub(in crate::replica) fn header_of(order: &Signed<Order>) -> Signed<OrderHeader> {
+    Signed { body: order.body.header, by: order.by, signature: order.signature }
+}

@@ -1,0 +1,110 @@
+//! Requests, as they come from clients: what is refused, and what waits.
+
+use std::sync::Arc;
+
+use super::pending::Inserted;
+use crate::application::Application;
+use crate::id::{ClientId, Slot};
+use crate::message::{Refusal, RefusalReason, SignedRequest, StableProof, ToClient};
+use crate::replica::Replica;
+
+impl<A: Application> Replica<A> {
+    pub(in crate::replica) fn on_request(&mut self, request: Arc<SignedRequest>) {
+        if self.answer_known(&request) {
+            return;
+        }
+        let body = request.body();
+        if let Some(reason) = self.sessions().refusal(body) {
+            self.refuse(&request, reason);
+            return;
+        }
+        if let Some(reason) = self.refused_as_stranger(body) {
+            self.refuse(&request, reason);
+            return;
+        }
+        if !body.wants_commit() && self.is_full() {
+            self.refuse(&request, RefusalReason::HistoryFull);
+            return;
+        }
+        let name = body.name();
+        if self.takes_too_much(&name.client) {
+            self.counters.over_share += 1;
+            if body.wants_commit() {
+                self.answer(name.client, name.session, ToClient::Busy(name));
+            } else {
+                self.refuse(&request, RefusalReason::HistoryFull);
+            }
+            return;
+        }
+        let forward_at = self.next_forward();
+        match self.pending.insert(request, forward_at, false, &self.setup.tuning) {
+            Inserted::New => self.advance(),
+            Inserted::AlreadyThere => {}
+            Inserted::NoRoom => {
+                self.counters.busy += 1;
+                self.answer(name.client, name.session, ToClient::Busy(name));
+            }
+        }
+    }
+
+    pub(super) fn refuse(&mut self, request: &SignedRequest, reason: RefusalReason) {
+        self.counters.refused_requests += 1;
+        let name = request.body().name();
+        let refusal = self.cast(Refusal { name, request: request.digest(), reason });
+        if let Some(refusal) = refusal {
+            self.answer(name.client, name.session, ToClient::Refusal(refusal));
+        }
+    }
+
+    /// Whether the suffix above the stable checkpoint is as long as it may be. What others have
+    /// made stable already counts as such: a replica that catches up is not to stop before it.
+    pub(in crate::replica) fn is_full(&self) -> bool {
+        if self.must_wait_for_state() {
+            return true;
+        }
+        // Of the view entered: then the history that leads to it is the one that is followed here.
+        let ahead = self
+            .stable
+            .ahead()
+            .filter(|proof| proof.cover.commit.view == self.entered())
+            .map_or(Slot::GENESIS, StableProof::slot);
+        let stable = self.stable().max(ahead);
+        let slots = self.history.head().slot.since(stable);
+        self.setup.tuning.rules.is_full(slots, self.history.weight_above(stable))
+    }
+
+    /// Whether this client's part of the suffix is larger than what is left of it for all others, once
+    /// a quarter of it is used up. Where there are no others it is left an eighth short, so that one that
+    /// comes finds room. Only what comes from the client itself is turned away for
+    /// that: what another replica took in is ordered, or it would have reason to suspect the primary.
+    fn takes_too_much(&mut self, client: &ClientId) -> bool {
+        let most = self.setup.tuning.rules.max_speculative_bytes;
+        let stable = self.stable();
+        let all = self.history.weight_above(stable);
+        let least = self.setup.tuning.rules.checkpoint_interval.saturating_mul(2);
+        let is_short = self.history.head().slot.since(stable) < least;
+        if is_short || all < most / 4 {
+            return false;
+        }
+        let (part, whole) = self.shares.of(client, &self.history, stable);
+        let alone = part == whole && !self.pending.any_of_others(client);
+        // In 128 bits, since it is a product.
+        let own = u128::from(all) * u128::from(part) / u128::from(whole.max(1));
+        let own = u64::try_from(own).unwrap_or(u64::MAX);
+        own > if alone { most / 8 * 7 } else { most.saturating_sub(all) }
+    }
+
+    /// Whether certified slots are not executed either for the time being: the own state is to be
+    /// replaced, and until it is nothing becomes stable here, however far the others go.
+    pub(in crate::replica) fn must_wait_for_state(&self) -> bool {
+        let stable = self.stable();
+        let slots = self.history.head().slot.since(stable);
+        let rules = self.setup.tuning.rules.twice();
+        self.is_distrusted() && rules.is_full(slots, self.history.weight_above(stable))
+    }
+}
+
+/// Whether a request that is refused so can never be executed, however long it waits.
+pub(super) fn is_for_good(reason: RefusalReason) -> bool {
+    matches!(reason, RefusalReason::NameUsed | RefusalReason::SessionRetired)
+}

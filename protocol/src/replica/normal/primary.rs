@@ -1,0 +1,307 @@
+//! The primary: what goes into the next slot, and when.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
+
+use super::intake::is_for_good;
+use super::pacing::{HEAVY, Pacing};
+use crate::application::Application;
+use crate::history::extend;
+use crate::id::{ClientId, Digest, Instant, RequestNumber, SessionId, Slot};
+use crate::message::{
+    Batch, Message, NonDeterminism, Order, OrderHeader, RefusalReason, SignedRequest, batch_digest,
+};
+use crate::quorum::Strength;
+use crate::replica::disk::Outbox;
+use crate::replica::{Known, Mark, Replica, Target};
+
+/// One of the primary's own slots, until it is durable and, if somebody waits for it, certified.
+#[derive(Clone, Copy, Debug)]
+struct UnderWay {
+    slot: Slot,
+    mark: Mark,
+    wants_commit: bool,
+    /// Of its requests.
+    bytes: u64,
+}
+
+/// The bytes of the primary's slots that may wait for its own disk; the last one may go beyond.
+const AHEAD_OF_DISK: u64 = 2 << 20;
+
+/// The weight of slots that are not certified; the last one may go beyond.
+const AHEAD_OF_OTHERS: u64 = 8 << 20;
+
+/// So many status intervals somebody counts who is not heard, and certificates are waited for.
+pub(in crate::replica) const LONE_STATUSES: u64 = 4;
+
+/// So many requests at most are passed over for one slot, since their clients rest.
+const PASSED_OVER: usize = 1024;
+
+/// The primary's slots that are not durable or not certified yet, and what it needs for the next one.
+#[derive(Clone, Debug)]
+pub(in crate::replica) struct Pipeline {
+    /// Oldest first.
+    under_way: VecDeque<UnderWay>,
+    last_ordered: Instant,
+    /// When a certificate of the view entered came last, or it was entered.
+    last_certified: Instant,
+    pub(super) pacing: Pacing,
+    seeds_drawn: u64,
+}
+
+impl Pipeline {
+    pub(in crate::replica) fn new(now: Instant) -> Self {
+        Self {
+            under_way: VecDeque::new(),
+            last_ordered: now,
+            last_certified: now,
+            pacing: Pacing::default(),
+            seeds_drawn: 0,
+        }
+    }
+
+    /// Those of another view are nobody's business any more.
+    pub(in crate::replica) fn begin_view(&mut self, now: Instant) {
+        self.under_way.clear();
+        self.last_certified = now;
+    }
+
+    /// A certificate of the view entered formed.
+    pub(super) fn note_certificate(&mut self, now: Instant) {
+        self.last_certified = now;
+    }
+
+    fn len(&self) -> u64 {
+        self.under_way.len() as u64
+    }
+
+    /// The bytes that wait for the own disk.
+    fn waiting(&self, outbox: &Outbox) -> u64 {
+        let waiting = self.under_way.iter().filter(|slot| !outbox.is_synced(slot.mark));
+        waiting.map(|slot| slot.bytes).sum()
+    }
+
+    /// Certificates may never come, so of those that only wait for one no more than `most` stay.
+    fn forget_settled(&mut self, certified: Slot, outbox: &Outbox, most: u64) {
+        self.under_way.retain(|slot| {
+            !outbox.is_synced(slot.mark) || (slot.wants_commit && slot.slot > certified)
+        });
+        while self.len() > most
+            && self.under_way.front().is_some_and(|slot| outbox.is_synced(slot.mark))
+        {
+            self.under_way.pop_front();
+        }
+    }
+}
+
+impl<A: Application> Replica<A> {
+    /// Orders what waits, as the primary. With nothing under way a request is ordered at once;
+    /// under load slots wait for the disk and for certificates, and requests gather meanwhile.
+    pub(in crate::replica) fn order_pending(&mut self) {
+        if !self.leads() {
+            return;
+        }
+        self.forget_settled();
+        while !self.pending.is_idle()
+            && !self.is_full()
+            && !self.outbox.is_disk_full()
+            && self.may_order()
+        {
+            let Some(batch) = self.next_batch() else {
+                // What waits cannot be ordered now: looked at again after a while.
+                self.pipeline.last_ordered = self.now.instant;
+                return;
+            };
+            self.order(batch);
+            self.forget_settled();
+        }
+    }
+
+    fn may_order(&self) -> bool {
+        let tuning = &self.setup.tuning;
+        let has_waited =
+            self.now.instant >= self.pipeline.last_ordered.after_ms(tuning.batch_wait_ms);
+        let is_free = self.pipeline.len() < tuning.pipeline_slots;
+        (is_free || has_waited) && !self.is_ahead_of_disk() && !self.is_ahead_of_others()
+    }
+
+    /// Whether so much is ordered that the others are not known to have that a strong request would stand behind
+    /// it for long: weak ones need nobody's votes, and a primary is faster than those that fetch from it.
+    /// What the view began with counts for nothing: whoever entered it has that. Without a strong quorum there are no
+    /// certificates, and no strong requests; nor where none has come for a while, whoever is heard.
+    fn is_ahead_of_others(&self) -> bool {
+        let from = self.certified().max(self.history.base().slot).max(self.entry_slot());
+        let is_certified_lately = self.now.instant < self.lone_at();
+        if !is_certified_lately || self.history.weight_above(from) < AHEAD_OF_OTHERS {
+            return false;
+        }
+        let (now, within) =
+            (self.now.instant, LONE_STATUSES * self.setup.tuning.status_interval_ms);
+        let heard = self.peers.values().filter(|peer| peer.heard_within(now, within)).count();
+        self.size.suffices(heard + 1, Strength::Strong)
+    }
+
+    /// Until then certificates are waited for.
+    fn lone_at(&self) -> Instant {
+        let statuses = LONE_STATUSES * self.setup.tuning.status_interval_ms;
+        self.pipeline.last_certified.after_ms(statuses.max(self.commit_wait_ms()))
+    }
+
+    /// Whether so much waits for the own disk that more would only stand in a queue there, before what
+    /// others send meanwhile. Certificates may never come; the disk always does.
+    fn is_ahead_of_disk(&self) -> bool {
+        self.pipeline.waiting(&self.outbox) >= AHEAD_OF_DISK
+    }
+
+    /// When the primary orders although its earlier slots are not settled: certificates do not
+    /// form in a part without a strong quorum, and weak requests go on there.
+    pub(in crate::replica) fn order_at(&self) -> Option<Instant> {
+        let waits =
+            self.leads() && !self.pending.is_idle() && !self.is_full() && !self.is_ahead_of_disk();
+        let waits = waits && !self.outbox.is_disk_full();
+        let soon = self.pipeline.last_ordered.after_ms(self.setup.tuning.batch_wait_ms);
+        waits.then(|| if self.is_ahead_of_others() { self.lone_at() } else { soon })
+    }
+
+    fn forget_settled(&mut self) {
+        let certified = self.certified();
+        self.note_heavy_certified();
+        let most = self.setup.tuning.pipeline_slots;
+        self.pipeline.forget_settled(certified, &self.outbox, most);
+    }
+
+    /// The requests that may stand in the next slot, of clients in turn and oldest first, within a
+    /// session by their numbers.
+    fn next_batch(&mut self) -> Option<Batch> {
+        let tuning = &self.setup.tuning;
+        let mut admission = self.execution.sessions().admission();
+        let mut requests: Vec<Arc<SignedRequest>> = Vec::new();
+        let mut refused: Vec<(Arc<SignedRequest>, RefusalReason)> = Vec::new();
+        let mut parked: Vec<Digest> = Vec::new();
+        let mut weight = 0;
+        let mut parts: BTreeMap<ClientId, u64> = BTreeMap::new();
+        let mut resting: BTreeSet<ClientId> = BTreeSet::new();
+        let mut passed_over = 0;
+        let weigh =
+            |request: &SignedRequest| request.weight(|operation| self.execution.weight(operation));
+        for (digest, request) in self.pending.in_turn(weigh) {
+            let more = weigh(request);
+            let full = requests.len() >= tuning.batch_requests
+                || (weight + more > tuning.batch_bytes as u64 && !requests.is_empty());
+            if full || passed_over > PASSED_OVER {
+                break;
+            }
+            let client = request.body().client;
+            let part = parts.get(&client).copied().unwrap_or_default() + more;
+            let is_much = part >= HEAVY && !self.pending.is_orphan(&digest);
+            if resting.contains(&client) || (is_much && !self.may_have_much(&client)) {
+                resting.insert(client);
+                passed_over += 1;
+                continue;
+            }
+            let listed = match self.may_be_ordered(&client) {
+                true => Ok(()),
+                false => Err(RefusalReason::UnknownClient),
+            };
+            match listed.and_then(|()| admission.admit(request.body())) {
+                Ok(()) => {
+                    weight += more;
+                    parts.insert(client, part);
+                    requests.push(request.clone());
+                }
+                // Two contents under one name: the later one leaves when the first is executed.
+                Err(RefusalReason::NameUsed)
+                    if matches!(
+                        self.execution.sessions().known(&request.body().name()),
+                        Known::Open
+                    ) => {}
+                // It waits until it can be executed again.
+                Err(reason) if !is_for_good(reason) && self.pending.is_orphan(&digest) => {
+                    parked.push(digest);
+                }
+                Err(reason) => refused.push((request.clone(), reason)),
+            }
+        }
+        self.pending.orphans_mut().count_looks(parked.len());
+        parked.iter().for_each(|digest| self.pending.orphans_mut().park(digest));
+        for (request, reason) in refused {
+            self.pending.remove(&request.digest());
+            if !self.answer_known(&request) {
+                self.refuse(&request, reason);
+            }
+        }
+        if requests.is_empty() {
+            return None;
+        }
+        sort_within_sessions(&mut requests);
+        for request in &requests {
+            let weight = request.weight(|operation| self.execution.weight(operation));
+            self.pending.give(&request.body().client, weight);
+        }
+        self.pipeline.pacing.ordered(self.history.head().slot.next(), &parts, self.now.instant);
+        let time = self.time_to_order();
+        let choices = NonDeterminism { time, seed: self.draw_seed() };
+        Some(Batch { choices, requests })
+    }
+
+    fn draw_seed(&mut self) -> [u8; 16] {
+        self.pipeline.seeds_drawn += 1;
+        let mut hash = Sha256::new();
+        hash.update(b"elea/1/seed");
+        hash.update(self.setup.seed);
+        hash.update(self.pipeline.seeds_drawn.to_le_bytes());
+        let bytes: [u8; 32] = hash.finalize().into();
+        let (seed, _) = bytes.split_first_chunk().expect("32 bytes start with 16");
+        *seed
+    }
+
+    fn order(&mut self, batch: Batch) {
+        let requests = batch.request_digests();
+        let digest = batch_digest(&batch.choices, &requests);
+        let head = self.history.head();
+        let header = OrderHeader {
+            view: self.entered(),
+            slot: head.slot.next(),
+            hash: extend(&head.hash, &digest),
+            batch: digest,
+        };
+        let order = self.cast(Order { header, choices: batch.choices, requests });
+        let Some(order) = order else { return };
+        let wants_commit = batch.wants_commit();
+        let bytes = batch.requests.iter().map(|request| request.body().wire_bytes() as u64).sum();
+        self.counters.ordered_slots += 1;
+        self.pipeline.last_ordered = self.now.instant;
+        self.accept(header.hash, Arc::new(batch), Some(order.clone()), |replica| {
+            // The order must not leave before it is durable: after a crash another one of the
+            // same slot would convict us.
+            replica.send(Target::Others, Message::Order(order));
+        });
+        let (slot, mark) = (header.slot, self.outbox.appended());
+        self.pipeline.under_way.push_back(UnderWay { slot, mark, wants_commit, bytes });
+    }
+}
+
+/// Puts the requests of each session into the order of their numbers, in the places that the
+/// session has.
+fn sort_within_sessions(requests: &mut [Arc<SignedRequest>]) {
+    let mut places: BTreeMap<_, Vec<usize>> = BTreeMap::new();
+    for (place, request) in requests.iter().enumerate() {
+        let body = request.body();
+        places.entry((body.client, body.session)).or_default().push(place);
+    }
+    let number = |request: &Arc<SignedRequest>| -> (SessionId, RequestNumber) {
+        (request.body().session, request.body().number)
+    };
+    for places in places.into_values().filter(|places| places.len() > 1) {
+        let mut of_session: Vec<_> = places.iter().map(|place| requests[*place].clone()).collect();
+        if of_session.is_sorted_by_key(number) {
+            continue;
+        }
+        of_session.sort_by_key(number);
+        for (place, request) in places.into_iter().zip(of_session) {
+            requests[place] = request;
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! What is never undone: the stable checkpoint, and whether the state that it certifies is the one that is here.
+
+use crate::id::Slot;
+use crate::message::StableProof;
+
+#[derive(Clone, Debug, Default)]
+pub(in crate::replica) struct Stable {
+    proof: Option<StableProof>,
+    /// The highest proof for a slot that is not executed yet.
+    ahead: Option<StableProof>,
+    /// Whether the own state could not be read, or is not the certified one, so that nothing may rest on it.
+    is_distrusted: bool,
+}
+
+impl Stable {
+    pub(in crate::replica) fn proof(&self) -> Option<&StableProof> {
+        self.proof.as_ref()
+    }
+
+    pub(in crate::replica) fn slot(&self) -> Slot {
+        self.proof().map_or(Slot::GENESIS, StableProof::slot)
+    }
+
+    /// A higher one.
+    pub(in crate::replica) fn raise(&mut self, proof: StableProof) {
+        self.proof = Some(proof);
+    }
+
+    // ---- for slots that are not executed yet ----
+
+    pub(in crate::replica) fn ahead(&self) -> Option<&StableProof> {
+        self.ahead.as_ref()
+    }
+
+    /// `true` where it is the highest one.
+    pub(super) fn note_ahead(&mut self, proof: StableProof) -> bool {
+        let is_higher = self.ahead.as_ref().is_none_or(|known| known.slot() < proof.slot());
+        if is_higher {
+            self.ahead = Some(proof);
+        }
+        is_higher
+    }
+
+    /// Everything up to this slot is executed, or stands on a state.
+    pub(in crate::replica) fn take_ahead_through(&mut self, slot: Slot) -> Option<StableProof> {
+        self.ahead.take_if(|proof| proof.slot() <= slot)
+    }
+
+    /// Whether the certified state after this slot is of use: above the own stable one, or to take its place.
+    pub(super) fn lacks_state(&self, slot: Slot) -> bool {
+        slot > self.slot() || (self.is_distrusted && slot == self.slot())
+    }
+
+    // ---- trust in the own state ----
+
+    pub(super) fn is_distrusted(&self) -> bool {
+        self.is_distrusted
+    }
+
+    pub(super) fn distrust(&mut self) {
+        self.is_distrusted = true;
+    }
+
+    pub(super) fn trust(&mut self) {
+        self.is_distrusted = false;
+    }
+}

@@ -1,0 +1,154 @@
+//! The states after checkpoint slots: those that may become stable, and stable ones kept for peers that fetch them.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+
+use crate::application::Snapshot;
+use crate::codec;
+use crate::id::{Instant, Slot};
+use crate::message::{LastSlot, Position, StateDigests, StatePart};
+use crate::replica::sessions::FrozenSessions;
+
+/// States kept for peers that fetch them: the newest, and those somebody was fetching lately.
+const SERVED_MAX: usize = 4;
+
+/// How long after the last question a state is kept for whoever asked, in ms.
+const SERVED_MS: u64 = 30_000;
+
+/// The state after a checkpoint slot, frozen.
+#[derive(Clone, Debug)]
+pub(in crate::replica) struct Taken<S> {
+    pub(in crate::replica) at: Position,
+    pub(in crate::replica) digests: StateDigests,
+    pub(in crate::replica) last: LastSlot,
+    pub(in crate::replica) snapshot: S,
+    pub(in crate::replica) sessions: FrozenSessions,
+}
+
+impl<S: Snapshot> Taken<S> {
+    /// A piece of it; `None` past the end.
+    pub(super) fn piece(&self, part: StatePart) -> Option<Bytes> {
+        match part {
+            StatePart::Last => codec::encode(&self.last).ok(),
+            StatePart::Sessions(index) => self.sessions.chunk(index),
+            StatePart::Application(index) => self.snapshot.chunk(index),
+        }
+    }
+
+    /// How many pieces there are of this kind.
+    pub(super) fn pieces(&self, part: StatePart) -> u32 {
+        match part {
+            StatePart::Last => 1,
+            StatePart::Sessions(_) => self.sessions.chunks(),
+            StatePart::Application(_) => self.snapshot.chunks(),
+        }
+    }
+}
+
+/// A stable one of them, kept for others.
+#[derive(Clone, Debug)]
+struct Served<S> {
+    taken: Taken<S>,
+    asked: Option<Instant>,
+}
+
+/// The states at hand.
+#[derive(Clone, Debug)]
+pub(in crate::replica) struct States<S> {
+    /// Above the stable one, by slot.
+    taken: BTreeMap<Slot, Taken<S>>,
+    /// Stable ones, oldest first.
+    served: VecDeque<Served<S>>,
+}
+
+impl<S> Default for States<S> {
+    fn default() -> Self {
+        Self { taken: BTreeMap::new(), served: VecDeque::new() }
+    }
+}
+
+impl<S: Snapshot> States<S> {
+    // ---- that may become stable ----
+
+    pub(super) fn take(&mut self, taken: Taken<S>) {
+        self.taken.insert(taken.at.slot, taken);
+    }
+
+    pub(in crate::replica) fn taken(&self, slot: Slot) -> Option<&Taken<S>> {
+        self.taken.get(&slot)
+    }
+
+    /// The newest one up to a slot.
+    pub(super) fn newest_taken(&self, through: Slot) -> Option<&Taken<S>> {
+        self.taken.range(..=through).next_back().map(|(_, taken)| taken)
+    }
+
+    pub(in crate::replica) fn retain_taken(&mut self, stays: impl Fn(Slot) -> bool) {
+        self.taken.retain(|slot, _| stays(*slot));
+    }
+
+    pub(in crate::replica) fn forget_taken(&mut self) {
+        self.taken.clear();
+    }
+
+    pub(in crate::replica) fn taken_len(&self) -> usize {
+        self.taken.len()
+    }
+
+    // ---- that are kept for others ----
+
+    /// The state after this slot is stable: those below are not needed.
+    pub(super) fn make_stable(&mut self, slot: Slot) {
+        let above = self.taken.split_off(&slot.next());
+        let taken = std::mem::replace(&mut self.taken, above).remove(&slot);
+        self.served.extend(taken.map(|taken| Served { taken, asked: None }));
+    }
+
+    /// A stable state that was fetched, or found on disk.
+    pub(super) fn keep(&mut self, taken: Taken<S>) {
+        self.served.push_back(Served { taken, asked: None });
+    }
+
+    /// A stable one.
+    pub(super) fn served(&self, at: Position) -> Option<&Taken<S>> {
+        self.served.iter().map(|served| &served.taken).find(|taken| taken.at == at)
+    }
+
+    pub(in crate::replica) fn served_len(&self) -> usize {
+        self.served.len()
+    }
+
+    /// What a peer asks for. Also one that is not stable here: who asks has the certificate, and nobody else
+    /// may be left who had.
+    pub(super) fn give(&mut self, at: Position, now: Instant) -> Option<&Taken<S>> {
+        if let Some(served) = self.served.iter_mut().find(|served| served.taken.at == at) {
+            served.asked = Some(now);
+        }
+        let kept = self.served.iter().map(|served| &served.taken);
+        kept.chain(self.taken.values()).find(|taken| taken.at == at)
+    }
+
+    /// Keeps the newest ones, what somebody fetches, and what is being `settled`.
+    pub(super) fn drop_old(&mut self, now: Instant, settled: Option<Position>) {
+        let newest = self.served.len().saturating_sub(2);
+        let mut index = 0;
+        self.served.retain(|served| {
+            index += 1;
+            index > newest
+                || Some(served.taken.at) == settled
+                || served.asked.is_some_and(|asked| asked.after_ms(SERVED_MS) > now)
+        });
+        while self.served.len() > SERVED_MAX {
+            let oldest = self.served.iter().position(|served| Some(served.taken.at) != settled);
+            self.served.remove(oldest.unwrap_or_default());
+        }
+    }
+
+    /// The oldest one that somebody is fetching.
+    pub(super) fn oldest_asked_for(&self, now: Instant) -> Option<Slot> {
+        let is_fresh = |asked: Instant| asked.after_ms(SERVED_MS) > now;
+        let asked = self.served.iter().filter(|served| served.asked.is_some_and(is_fresh));
+        asked.map(|served| served.taken.at.slot).min()
+    }
+}

@@ -1,0 +1,22 @@
+//! What time brings about, and what is known of the others.
+//!
+//! | file | what is in it |
+//! |---|---|
+//! | `due`, `turns` | what is done at a certain time; long work, a little at a time |
+//! | `waits` | what is measured, and the waits that follow from it |
+//! | `clocks` | what time it is, and which clock is wrong |
+//! | `stamps` | numbers on words that must not be played back |
+//! | `status` | where the others stand, and sending again what may have been lost |
+
+mod clocks;
+mod due;
+mod stamps;
+mod status;
+mod turns;
+mod waits;
+
+pub(super) use self::due::Due;
+pub(super) use self::stamps::Stamps;
+pub(super) use self::status::Peer;
+pub(super) use self::turns::Turn;
+pub(super) use self::waits::{Pace, Waits};

@@ -1,0 +1,297 @@
+//! Where the others stand, and sending again what may have been lost.
+//!
+//! Nothing but status is sent on a schedule. Everything else is sent once, and again to a peer
+//! whose status shows twice in a row that it lacks it.
+
+use std::collections::BTreeSet;
+
+use super::clocks::ClockHeard;
+use crate::application::Application;
+use crate::codec;
+use crate::evidence::Evidence;
+use crate::id::{Digest, Instant, ReplicaId, Slot, View};
+use crate::message::{Checkpoint, Commit, Message, Position, Status, WaitingRequest};
+use crate::replica::normal::{Budget, PeerClients};
+use crate::replica::views::Credit;
+use crate::replica::{Record, Replica, Target};
+use crate::signature::Signed;
+
+/// A sender that is so many stamps behind its own words, those of ten seconds, is told.
+const FAR_BEHIND: u64 = 10_000_000;
+
+/// What is known of another replica.
+#[derive(Clone, Debug, Default)]
+pub(in crate::replica) struct Peer {
+    /// Its newest status, and the one before.
+    status: Option<Signed<Status>>,
+    before: Option<Status>,
+    /// When the newest came.
+    heard: Option<Instant>,
+    /// Its newest word on views, from a status or a view change, and the word's stamp.
+    word: u64,
+    entered: Option<View>,
+    campaign: Option<View>,
+    /// The end of its history that is being followed, where that is not the own one in the same view.
+    pub(in crate::replica) pursued: Option<Position>,
+    /// What may be fetched on its word.
+    pub(in crate::replica) credit: Credit,
+    /// When it was last shown its own newest status.
+    shown: Option<Instant>,
+    /// What its wall clock showed.
+    pub(super) clock: Option<ClockHeard>,
+    /// What is known of its list of clients.
+    pub(in crate::replica) clients: PeerClients,
+    /// The stamp of its newest fetch.
+    pub(in crate::replica) fetch_stamp: u64,
+    /// What waits there, as it said last, which of that is to be fetched, and when it was asked for that.
+    pub(in crate::replica) waiting: Vec<WaitingRequest>,
+    pub(in crate::replica) waiting_due: BTreeSet<Digest>,
+    pub(in crate::replica) waiting_asked: Option<Instant>,
+    pub(in crate::replica) budget: Budget,
+    /// Pieces of states that it sent and that were not of the certified state.
+    pub(in crate::replica) pieces_refused: u64,
+}
+
+impl Peer {
+    /// The head it reported in this view.
+    pub(in crate::replica) fn head_in(&self, view: View) -> Slot {
+        self.position_in(view).map_or(Slot::GENESIS, |head| head.slot)
+    }
+
+    /// The same, with its hash.
+    pub(in crate::replica) fn position_in(&self, view: View) -> Option<Position> {
+        let status = self.status.as_ref().map(|status| status.body);
+        status.filter(|status| status.entered == view).map(|status| status.head)
+    }
+
+    /// The head of its history, by its newest status.
+    pub(in crate::replica) fn head(&self) -> Option<Position> {
+        self.status.as_ref().map(|status| status.body.head)
+    }
+
+    /// Its newest status, to be passed on.
+    pub(in crate::replica) fn signed_status(&self) -> Option<&Signed<Status>> {
+        self.status.as_ref()
+    }
+
+    /// The view it has entered, by its newest word.
+    pub(in crate::replica) fn entered(&self) -> Option<View> {
+        self.entered
+    }
+
+    /// The view it asks for, by its newest word.
+    pub(in crate::replica) fn campaign(&self) -> Option<View> {
+        self.campaign
+    }
+
+    /// Whether it gave a sign of life not longer ago than this.
+    pub(in crate::replica) fn heard_within(&self, now: Instant, millis: u64) -> bool {
+        self.heard.is_some_and(|heard| now <= heard.after_ms(millis))
+    }
+
+    /// It asks for a view.
+    pub(in crate::replica) fn campaigns(&mut self, stamp: u64, entered: View, campaign: View) {
+        if stamp > self.word {
+            self.word = stamp;
+            self.entered = Some(entered);
+            self.campaign = Some(campaign);
+        }
+    }
+}
+
+fn lock_in(status: &Status, view: View) -> Slot {
+    status.lock.filter(|(of, _)| *of == view).map_or(Slot::GENESIS, |(_, at)| at.slot)
+}
+
+impl<A: Application> Replica<A> {
+    /// The next [stamp](super::stamps). What carries it must not leave before the record that
+    /// [reserves](Record::Stamps) it is on disk.
+    pub(in crate::replica) fn next_stamp(&mut self) -> u64 {
+        let stamp = self.stamps.next(self.now.wall.0.saturating_mul(1000));
+        if let Some(reserved) = self.stamps.wanted() {
+            let record = self.append(Record::Stamps(reserved));
+            self.stamps.reserve(reserved, record);
+        }
+        stamp
+    }
+
+    pub(in crate::replica) fn send_status_when_due(&mut self) {
+        if !self.due.is_status_due(self.now.instant) {
+            return;
+        }
+        let interval = self.setup.tuning.status_interval_ms;
+        self.due.status_at(self.now.instant.after_ms(interval));
+        // After a restart nothing else calls for it.
+        self.vote_checkpoint();
+        let stamp = self.next_stamp();
+        let lock = self.lock.get().map(|lock| {
+            (lock.commit.view, Position { slot: lock.commit.slot, hash: lock.commit.hash })
+        });
+        let status = self.sign(Status {
+            entered: self.entered(),
+            campaign: self.campaign(),
+            head: self.tip(),
+            lock,
+            stable: self.stable(),
+            convicted: self.convicted(),
+            clients: *self.setup.membership.client_list(),
+            wall: self.now.wall,
+            stamp,
+        });
+        // It speaks of the head and the lock: a peer that relies on it must find them again.
+        self.send(Target::Others, Message::Status(status));
+        self.repeat_campaign();
+        self.send_pulse();
+    }
+
+    pub(in crate::replica) fn on_status(&mut self, signed: &Signed<Status>) {
+        let from = signed.by;
+        let status = signed.body;
+        if from == self.setup.id {
+            self.hear_own_status(&status);
+            return;
+        }
+        let peer = self.peers.entry(from).or_default();
+        if let Some(known) = peer.status.as_ref().map(|known| known.body.stamp)
+            && known >= status.stamp
+        {
+            self.counters.stale_stamp += 1;
+            self.show_newest_status(from, known - status.stamp);
+            return;
+        }
+        peer.before = peer.status.replace(signed.clone()).map(|before| before.body);
+        peer.heard = Some(self.now.instant);
+        peer.clock = Some(ClockHeard { wall: status.wall, at: self.now.instant });
+        if status.stamp > peer.word {
+            peer.word = status.stamp;
+            peer.entered = Some(status.entered);
+            peer.campaign = status.campaign;
+        }
+        let before = peer.before;
+        self.hear_of_list(from, status.clients);
+        if status.entered < self.entered() {
+            self.send_new_view(from);
+        }
+        if status.entered == self.entered() && !self.is_adopting() {
+            self.note_divergence(from, status.head);
+            if status.head.slot > self.history.head().slot {
+                self.note_behind();
+            }
+        }
+        if let Some(before) = before {
+            self.send_again(from, &before, &status);
+        }
+        self.reconsider();
+    }
+
+    /// An own status, played back. One that is newer than all that is known of here was sent in a life
+    /// before this one, whose disk is lost: to be heard again, the stamps go on from there.
+    fn hear_own_status(&mut self, status: &Status) {
+        self.counters.stale_stamp += 1;
+        self.stamps.note_used(status.stamp);
+    }
+
+    /// A peer is behind its own words, by so many stamps. Perhaps an old one was played back; but if it
+    /// has lost its disk, and with it the stamps it used, only others can tell it. Who is little behind
+    /// is past that soon.
+    pub(in crate::replica) fn show_newest_status(&mut self, to: ReplicaId, behind: u64) {
+        if behind < FAR_BEHIND {
+            return;
+        }
+        let now = self.now.instant;
+        let interval = self.setup.tuning.status_interval_ms;
+        let Some(peer) = self.peers.get_mut(&to) else { return };
+        let Some(status) = peer.status.clone() else { return };
+        if peer.shown.is_none_or(|shown| shown.after_ms(interval) <= now) {
+            peer.shown = Some(now);
+            self.send_at_once(Target::One(to), Message::Status(status));
+        }
+    }
+
+    /// Whom there is a proof against, as bits.
+    fn convicted(&self) -> u32 {
+        self.evidence.iter().fold(0, |bits, evidence| bits | 1 << evidence.culprit().0)
+    }
+
+    fn note_divergence(&mut self, from: ReplicaId, head: Position) {
+        match self.history.hash_at(head.slot) {
+            Some(own) if own != head.hash => {
+                self.divergent.insert(from);
+                // The two may differ by their new views: with both, either has a proof.
+                self.send_new_view(from);
+            }
+            Some(_) => {
+                self.divergent.remove(&from);
+            }
+            None => {}
+        }
+    }
+
+    /// Sends what a peer's word calls for, as far as its budget allows: whoever signs many words is not to
+    /// get an answer to each.
+    pub(in crate::replica) fn send_charged(&mut self, to: ReplicaId, message: Message) {
+        let bytes = codec::encode(&message).map_or(usize::MAX, |bytes| bytes.len());
+        let now = self.now.instant;
+        if self.peers.entry(to).or_default().budget.charge(now, bytes) {
+            self.send(Target::One(to), message);
+        } else {
+            self.counters.answers_over_budget += 1;
+        }
+    }
+
+    /// Sends what a peer's last two words show it to lack.
+    fn send_again(&mut self, from: ReplicaId, before: &Status, status: &Status) {
+        let view = self.entered();
+        // Own votes are repeated by who may vote.
+        let of_view = status.entered == view && self.may_vote() && !self.is_adopting();
+        // Its head lies below all that is in memory here: whether it is on the own history is not
+        // known, and no slots can show it. If the two differ by their new views, these do.
+        let is_stuck = status.entered == view && before.head == status.head;
+        if is_stuck && status.head.slot < self.history.base().slot {
+            self.send_new_view(from);
+        }
+        if before.lock == status.lock {
+            let rank = status.lock.map(|(view, at)| (view, at.slot));
+            let certificate = self.lock.get().filter(|own| Some(own.rank()) > rank).cloned();
+            if let Some(certificate) = certificate {
+                self.send_charged(from, Message::Certificate(certificate));
+            }
+            let lock = lock_in(status, view);
+            let vote =
+                self.ballots.newest_commit_of(self.setup.id).filter(|vote| vote.body.slot > lock);
+            // Under a certificate the history may have become another one within the view.
+            let vote = vote.filter(|vote| {
+                let Commit { slot, hash, .. } = vote.body;
+                self.history.goes_through(Position { slot, hash })
+            });
+            if let Some(vote) = vote.filter(|_| of_view) {
+                self.send_charged(from, Message::Commit(vote));
+            }
+        }
+        // A proof is sent to all when it is made; who was away then gets it here, one at a time.
+        let lacks = |evidence: &&Evidence| {
+            let bit = 1 << evidence.culprit().0;
+            (before.convicted | status.convicted) & bit == 0
+        };
+        if let Some(evidence) = self.evidence.iter().find(lacks).cloned() {
+            self.send_charged(from, Message::Evidence(Box::new(evidence)));
+        }
+        if before.stable == status.stable {
+            let certificate = self.stable.proof().filter(|own| own.slot() > status.stable).cloned();
+            if let Some(certificate) = certificate {
+                self.send_charged(from, Message::Stable(Box::new(certificate)));
+            }
+            let vote = self
+                .ballots
+                .newest_checkpoint_of(self.setup.id)
+                .filter(|vote| vote.body.slot > status.stable);
+            let vote = vote.filter(|vote| {
+                let Checkpoint { slot, hash, .. } = vote.body;
+                self.history.goes_through(Position { slot, hash })
+            });
+            if let Some(vote) = vote.filter(|_| of_view) {
+                self.send_charged(from, Message::Checkpoint(vote));
+            }
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! Another view begins, and two histories become one.
+//!
+//! | file | what is in it |
+//! |---|---|
+//! | `entered` | the view entered, and at which slot |
+//! | `view_change` | what others say of views; beside it what follows from that: causes, campaigns, patience, new views, resigning, being kept out |
+//! | `view_change/tending` | where everything that waits for other histories is looked after |
+//! | `path` | how far a history can be followed, and what it stands on |
+//! | `branch`, `trail` | histories that are not the own one, fetched from their end downwards, and what is remembered of them |
+//! | `entering` | the rule for entering a view |
+//! | `divergence` | what two histories of one view prove |
+//! | `adoption` | adopting another history, in turns |
+
+mod adoption;
+mod branch;
+mod divergence;
+mod entered;
+mod entering;
+mod path;
+mod trail;
+mod view_change;
+
+pub(super) use self::adoption::{Adopting, Preparation};
+pub(super) use self::branch::{Branches, Credit, Side};
+pub(super) use self::entered::Entered;
+pub(super) use self::path::{Footing, Path, Reach};
+pub(super) use self::view_change::Changing;

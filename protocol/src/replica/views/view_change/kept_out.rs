@@ -1,0 +1,188 @@
+//! Views that a replica cannot enter only since clocks, or lists of clients, do not allow it.
+//!
+//! Clocks that were ahead and are set back leave slots behind whose time no clock has reached; a client that
+//! was taken off a list leaves slots that not everybody takes. Who has such slots goes on with them, and
+//! who has not waits. As long as `f + 1` others have them nobody waits for long. But in a part of the network
+//! with just enough replicas the one who has them and the others would each go on in a view of
+//! their own, for as long as clocks were ahead. So whoever is kept out says so, by suspecting that view;
+//! whoever may be the cause joins in, ever more patiently; and the next view begins with a history
+//! that all who asked for it can follow.
+
+use super::super::path::{Footing, Path};
+use crate::application::Application;
+use crate::id::{ClientId, Instant, Slot, View, WallTime};
+use crate::message::{Position, ViewChange};
+use crate::quorum::Strength;
+use crate::replica::Replica;
+use crate::signature::Signed;
+
+/// How often the wait before others' suspicions are shared may double, which is as long as for a primary at
+/// first: without an end, in effect.
+const DOUBLINGS: u32 = 30;
+
+/// What is known of views that somebody is kept out of.
+#[derive(Clone, Debug, Default)]
+pub(super) struct KeptOut {
+    /// The highest view on offer that clocks or lists alone keep this replica from, and since when.
+    of: Option<(View, Instant)>,
+    /// Since when another one has suspected the view entered, or a later one, while slots of this
+    /// replica may be what keeps it out.
+    others_suspect_since: Option<Instant>,
+    /// How often suspicions were shared since a certificate of the entered view formed.
+    shared: u32,
+}
+
+impl KeptOut {
+    /// Another view was entered.
+    pub(super) fn forget(&mut self) {
+        self.of = None;
+        self.others_suspect_since = None;
+    }
+
+    /// A certificate formed: enough others follow. Under load there is always a slot that none covers yet,
+    /// so the wait begins anew.
+    pub(super) fn certified(&mut self) {
+        self.others_suspect_since = None;
+        self.shared = 0;
+    }
+}
+
+impl<A: Application> Replica<A> {
+    /// The highest view on offer that clocks or lists alone keep this replica from, if any.
+    pub(super) fn note_kept_out(&mut self, view: Option<View>) {
+        let now = self.now.instant;
+        let known = self.changing.kept_out.of;
+        self.changing.kept_out.of = view.map(|view| match known {
+            Some((of, since)) if of == view => (view, since),
+            _ => (view, now),
+        });
+    }
+
+    fn suspects(&self) -> Option<View> {
+        self.changing.suspects.get(&self.setup.id).map(|suspect| suspect.body.view)
+    }
+
+    fn kept_out_at(&self) -> Option<Instant> {
+        let (view, since) = self.changing.kept_out.of?;
+        let is_told = self.suspects().is_some_and(|told| told >= view);
+        (!is_told).then(|| since.after_ms(self.order_wait_ms()))
+    }
+
+    fn joins_at(&self) -> Option<Instant> {
+        let doublings = self.changing.kept_out.shared.min(DOUBLINGS);
+        let since = self.changing.kept_out.others_suspect_since?;
+        let doubled = self.order_wait_ms().saturating_mul(1 << doublings);
+        Some(since.after_ms(doubled))
+    }
+
+    /// When something here is due.
+    pub(super) fn kept_out_due(&self) -> Option<Instant> {
+        [self.kept_out_at(), self.joins_at()].into_iter().flatten().min()
+    }
+
+    /// Suspects a view that this replica has been kept out of for long, or its own one, which keeps
+    /// others out.
+    pub(super) fn tend_kept_out(&mut self) {
+        self.note_others_suspicions();
+        let now = self.now.instant;
+        if self.kept_out_at().is_some_and(|at| at <= now)
+            && let Some((view, _)) = self.changing.kept_out.of
+        {
+            self.suspect_through(view);
+        }
+        if self.joins_at().is_some_and(|at| at <= now) {
+            self.changing.kept_out.shared += 1;
+            self.changing.kept_out.others_suspect_since = None;
+            self.suspect_through(self.entered());
+        }
+    }
+
+    fn note_others_suspicions(&mut self) {
+        let entered = self.entered();
+        let is_suspected = self.suspects().is_none_or(|own| own < entered)
+            && self.changing.suspects.values().any(|suspect| suspect.body.view >= entered)
+            && self.may_keep_others_out();
+        let now = self.now.instant;
+        let since = &mut self.changing.kept_out.others_suspect_since;
+        *since = is_suspected.then(|| since.unwrap_or(now));
+    }
+
+    /// Whether slots above all that is certified of the own history are such that not everybody could
+    /// follow them now.
+    fn may_keep_others_out(&self) -> bool {
+        let lock = self.lock.get().filter(|lock| self.history.goes_through(lock.position()));
+        let certified = self.stable().max(lock.map_or(Slot::GENESIS, |lock| lock.commit.slot));
+        let Some(before) = self.history.time_at(certified) else { return false };
+        self.history.head().slot > certified
+            && (self.is_early(self.history.time(), before) || self.lists_differ())
+    }
+
+    /// How far a history can be followed by all whose view changes these are: the highest slot up to
+    /// which none of them waits for clocks or lists. What `f + 1` of them have they need not judge.
+    fn followed_through(&self, path: &Path, base: Slot, changes: &[Signed<ViewChange>]) -> Slot {
+        let heads = changes.iter().map(|change| change.body.head);
+        let mut shown: Vec<Slot> =
+            heads.filter(|head| self.passes(path, *head)).map(|head| head.slot).collect();
+        shown.sort_unstable_by(|a, b| b.cmp(a));
+        let common = shown.get(self.size.quorum(Strength::Weak) - 1).copied();
+        let judged = common.unwrap_or(Slot::GENESIS).max(base).max(self.stable());
+        if judged >= path.top() {
+            return path.top();
+        }
+        let time = |slot| self.time_along(path, slot);
+        let (Some(before), Some(last)) = (time(judged), time(path.top())) else { return judged };
+        if !self.is_early(last, before) && !self.lists_differ() {
+            return path.top();
+        }
+        let follows = |slot: &Slot| {
+            time(*slot).is_some_and(|time| !self.is_early(time, before))
+                && self.clients_along(path, *slot).iter().all(|id| self.is_known_to(changes, id))
+        };
+        let above = (judged.next().0..=path.top().0).map(Slot);
+        above.take_while(follows).last().unwrap_or(judged)
+    }
+
+    fn time_along(&self, path: &Path, slot: Slot) -> Option<WallTime> {
+        match path.footing {
+            Footing::Common(common) if slot <= common => self.history.time_at(slot),
+            Footing::Common(_) | Footing::State(_) => self.time_on(path, slot),
+        }
+    }
+
+    fn clients_along(&self, path: &Path, slot: Slot) -> Vec<ClientId> {
+        let batch = match path.footing {
+            Footing::Common(common) if slot <= common => {
+                self.history.entry(slot).map(|entry| &entry.batch)
+            }
+            Footing::Common(_) | Footing::State(_) => self.batch_on(path, slot),
+        };
+        let requests = batch.into_iter().flat_map(|batch| &batch.requests);
+        requests.map(|request| request.body().client).collect()
+    }
+
+    /// Whether all of these replicas take a client: nobody of them is known not to list it, or `f + 1`
+    /// of them do.
+    fn is_known_to(&self, changes: &[Signed<ViewChange>], client: &ClientId) -> bool {
+        let lists = |change: &Signed<ViewChange>| self.lists_client(change.by, client);
+        let known: Vec<bool> = changes.iter().filter_map(lists).collect();
+        let listed = known.iter().filter(|lists| **lists).count();
+        listed == known.len() || self.size.suffices(listed, Strength::Weak)
+    }
+
+    /// A history as far as all whose view changes these are can follow it; `None` of one that is not the own
+    /// one and that they cannot follow to its end.
+    pub(super) fn followed_by_all(
+        &self,
+        path: Path,
+        base: Slot,
+        changes: &[Signed<ViewChange>],
+    ) -> Option<Path> {
+        let through = self.followed_through(&path, base, changes);
+        if through == path.top() {
+            return Some(path);
+        }
+        let is_own = matches!(path.footing, Footing::Common(common) if common == path.top());
+        let hash = self.history.hash_at(through).filter(|_| is_own)?;
+        Some(Path::own(Position { slot: through, hash }))
+    }
+}
