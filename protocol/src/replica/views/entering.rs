@@ -91,8 +91,9 @@ impl<A: Application> Replica<A> {
         Entrance::Open(path)
     }
 
-    /// What is stable is not undone, and a suffix has its limit: above what others have made stable, and
-    /// above the own state twice that where it stays and is to be replaced: until it is, nothing becomes stable here.
+    /// What is stable is not undone, and a suffix has its limit: above what others have made stable, whatever the
+    /// history stands on; and above the own state twice that where it stays and is to be replaced: until it is,
+    /// nothing becomes stable here.
     fn may_stand_on(&self, path: &Path) -> bool {
         let ahead = self
             .stable
@@ -102,7 +103,7 @@ impl<A: Application> Replica<A> {
         let stable = match path.footing {
             Footing::Common(slot) if slot < self.stable() => return false,
             Footing::Common(_) => self.stable().max(ahead),
-            Footing::State(at) => at.slot,
+            Footing::State(at) => at.slot.max(ahead),
         };
         // All but the last slot, which was put where there was room.
         let last = Slot(path.top().0.saturating_sub(1));
