@@ -69,7 +69,7 @@ impl<A: Application> Look for Lens<'_, A> {
     }
 
     fn lock(&self) -> Option<Commit> {
-        self.0.lock().map(|certificate| certificate.commit)
+        self.0.lock().map(|certificate| certificate.body)
     }
 
     fn footprint(&self) -> Vec<(&'static str, usize)> {

@@ -155,7 +155,7 @@ impl Model for Cluster {
             }),
             Property::sometimes("a certificate of a later view", |me: &Self, at: &Situation| {
                 let locks = at.correct(&me.cast).filter_map(|machine| machine.core.lock());
-                locks.into_iter().any(|lock| lock.commit.view.0 > 0)
+                locks.into_iter().any(|lock| lock.body.view.0 > 0)
             }),
             Property::sometimes("an equivocation proved", |me, at| me.counted(at, "proofs") > 0),
             Property::sometimes("a lock aside", |me, at| me.counted(at, "locks_aside") > 0),

@@ -227,7 +227,7 @@ fn neglect<S: Subject>(world: &World<S>, component: &Component) -> Option<String
 /// Where a replica stands, in a few words.
 fn standing<A: Application>(core: &Replica<A>) -> String {
     let head = core.head();
-    let lock = core.lock().map_or(0, |lock| lock.commit.slot.0);
+    let lock = core.lock().map_or(0, |lock| lock.body.slot.0);
     let (entered, stable) = (core.entered(), core.stable());
     let campaign = core.campaign().map(|view| format!(" for {view}")).unwrap_or_default();
     let may = match core.standing() {
@@ -268,7 +268,7 @@ fn discord<S: Subject>(world: &World<S>) -> Option<String> {
     for core in followers.filter_map(|node| node.core.as_ref()) {
         let head = core.head();
         heads.insert(head);
-        let locked = core.lock().map_or(Slot::GENESIS, |lock| lock.commit.slot);
+        let locked = core.lock().map_or(Slot::GENESIS, |lock| lock.body.slot);
         is_final &= locked >= head.slot;
     }
     let (open, left) = (world.clients.open(), world.loads_left());

@@ -485,7 +485,7 @@ impl Page {
             };
             let head = core.head();
             let mut words = format!("{view} head={} {}", head.slot, hex(&head.hash.0[..2]));
-            match core.lock().map(|lock| lock.commit) {
+            match core.lock().map(|lock| lock.body) {
                 None => words += " lock=-",
                 Some(lock) => {
                     write!(words, " lock={}:{}", lock.view, lock.slot).expect("a String");
@@ -598,7 +598,7 @@ fn mismatches(node: &Node<JournalWorld>) -> Option<String> {
         .mismatches()
         .iter()
         .map(|known| {
-            let certified = &known.certified.checkpoint.checkpoint;
+            let certified = &known.certified.checkpoint.body;
             let own = short(&known.own.digest());
             format!("slot={} own={own} certified={}", certified.slot, short(&certified.state))
         })

@@ -105,11 +105,11 @@ impl Evidence {
             Self::NewViews(a, b) => a.by == b.by && a.body.view == b.body.view && a.body != b.body,
             Self::OrderRefuted(order, certificate, fork) => {
                 let OrderHeader { view, slot, hash, .. } = order.body;
-                certificate.commit.view == view
+                certificate.body.view == view
                     && fork.shows(Position { slot, hash }, certificate.position())
             }
             Self::NewViewRefuted(new_view, certificate, fork) => {
-                certificate.commit.view == new_view.body.view
+                certificate.body.view == new_view.body.view
                     && fork.shows(new_view.body.head, certificate.position())
             }
         }

@@ -5,6 +5,7 @@
 //! before anything looks at what it says.
 
 mod campaign;
+mod certificate;
 mod checkpoint;
 mod commit;
 mod enrol;
@@ -28,6 +29,7 @@ mod wire;
 use serde::{Deserialize, Serialize};
 
 pub use campaign::Campaign;
+pub use certificate::{Certificate, Vote};
 pub use checkpoint::{Checkpoint, CheckpointCertificate, StableProof};
 pub use commit::{Commit, CommitCertificate};
 pub use enrol::{Enrol, Enrolled};

@@ -4,7 +4,7 @@
 //! somebody else signed. The state machines take nothing that is not `Verified`, so no path can
 //! forget a check.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -14,9 +14,9 @@ use crate::id::{Digest, ReplicaId};
 use crate::membership::Membership;
 use crate::merkle::Tree;
 use crate::message::{
-    Branch, Campaign, CommitCertificate, Hello, HelloBody, Knock, KnockBody, Malformed, Message,
-    NewView, Order, Origin, Reply, ReplyRoot, ReplyVote, SignedReply, SignedRequest, SlotEntry,
-    Slots, StableProof, ViewChange,
+    Branch, Campaign, Certificate, CommitCertificate, Hello, HelloBody, Knock, KnockBody,
+    Malformed, Message, NewView, Order, Origin, Reply, ReplyRoot, ReplyVote, SignedReply,
+    SignedRequest, SlotEntry, Slots, StableProof, ViewChange, Vote,
 };
 use crate::signature::{PublicKey, Signature, Signed, Signer};
 
@@ -82,18 +82,10 @@ impl Membership {
         self.check(signed.by, &signed.body.signing_digest(self.genesis()), &signed.signature)
     }
 
-    fn check_votes<T: Canonical>(
-        &self,
-        subject: &T,
-        votes: &BTreeMap<ReplicaId, Signature>,
-    ) -> Result<(), Rejection> {
-        let digest = subject.signing_digest(self.genesis());
-        votes.iter().try_for_each(|(by, vote)| self.check(*by, &digest, vote))
-    }
-
-    fn check_certificate(&self, certificate: &CommitCertificate) -> Result<(), Rejection> {
+    fn check_certificate<V: Vote>(&self, certificate: &Certificate<V>) -> Result<(), Rejection> {
         certificate.check(self.size())?;
-        self.check_votes(&certificate.commit, &certificate.votes)
+        let digest = certificate.body.signing_digest(self.genesis());
+        certificate.votes.iter().try_for_each(|(by, vote)| self.check(*by, &digest, vote))
     }
 
     /// Whether the client is listed here is no question of this: its name is its key, and what other
@@ -143,7 +135,7 @@ impl Membership {
 
     fn check_stable(&self, proof: &StableProof) -> Result<(), Rejection> {
         proof.check(self.size())?;
-        self.check_votes(&proof.checkpoint.checkpoint, &proof.checkpoint.votes)?;
+        self.check_certificate(&proof.checkpoint)?;
         self.check_certificate(&proof.cover)
     }
 

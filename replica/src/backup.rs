@@ -207,7 +207,7 @@ pub fn write<A: Application>(
         fs::rename(&part, out)
             .and_then(|()| File::open(folder.unwrap_or(Path::new(".")))?.sync_all())
             .map_err(|error| unwritable(&error))?;
-        let last = replica.lock().map_or(Slot::GENESIS, |lock| lock.commit.slot);
+        let last = replica.lock().map_or(Slot::GENESIS, |lock| lock.body.slot);
         Ok(Backup { final_beyond: (last > backup.at.slot).then_some(last), ..backup })
     };
     finish().inspect_err(|_| {
@@ -423,7 +423,7 @@ fn read_from<A: Application>(
 fn check_head(membership: &Membership, head: StateHead) -> Result<StateHead, String> {
     let StateHead { stable, digests } = head;
     let stable = membership.open_stable(stable).map_err(|error| error.to_string())?.into_inner();
-    if digests.digest() != stable.checkpoint.checkpoint.state {
+    if digests.digest() != stable.checkpoint.body.state {
         return Err("it is of another state".to_owned());
     }
     Ok(StateHead { stable, digests })

@@ -106,8 +106,8 @@ pub(crate) fn run<A: Application>(
             explain_doubt(replica.in_quarantine());
         }
         wrong_clocks.look(&replica, clock.now());
-        if let Some(lock) = replica.lock().filter(|lock| lock.commit.view == replica.entered()) {
-            router.certified.tell(lock.commit.view, lock.commit.slot);
+        if let Some(lock) = replica.lock().filter(|lock| lock.body.view == replica.entered()) {
+            router.certified.tell(lock.body.view, lock.body.slot);
         }
         if replica.deadline().is_some_and(|at| at <= clock.now().instant) {
             replica.handle(clock.now(), Event::Tick, &mut actions);

@@ -186,8 +186,8 @@ mod tests {
         let checkpoint = Checkpoint { view, slot, hash, state };
         let commit = Commit { view, slot, hash };
         let stable = StableProof {
-            checkpoint: CheckpointCertificate { checkpoint, votes: BTreeMap::new() },
-            cover: CommitCertificate { commit, votes: BTreeMap::new() },
+            checkpoint: CheckpointCertificate { body: checkpoint, votes: BTreeMap::new() },
+            cover: CommitCertificate { body: commit, votes: BTreeMap::new() },
         };
         let digests = StateDigests { application: state, sessions: state };
         Record::Fetching(Box::new(StateHead { stable, digests }))

@@ -265,7 +265,7 @@ impl Votes {
         certificate: &CommitCertificate,
         histories: &impl Ancestry,
     ) -> Result<(), Violation> {
-        let commit = certificate.commit;
+        let commit = certificate.body;
         let voters = self.tallies.entry((commit.view, commit.slot, commit.hash)).or_default();
         voters.extend(certificate.votes.keys());
         self.certificate(commit, histories)
@@ -326,7 +326,7 @@ impl Votes {
         proof: &StableProof,
         histories: &impl Ancestry,
     ) -> Result<(), Violation> {
-        let vote = proof.checkpoint.checkpoint;
+        let vote = proof.checkpoint.body;
         self.state(vote)?;
         self.seen(&proof.cover, histories)?;
         self.completed.stable(vote.view, proof.position(), histories)

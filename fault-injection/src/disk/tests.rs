@@ -33,7 +33,7 @@ fn aside(slot: u64, byte: u8, previous: u8) -> Record {
 
 fn certificate(view: u64, slot: u64, byte: u8) -> CommitCertificate {
     let commit = Commit { view: View(view), slot: Slot(slot), hash: hash(byte) };
-    CommitCertificate { commit, votes: BTreeMap::new() }
+    CommitCertificate { body: commit, votes: BTreeMap::new() }
 }
 
 fn lock(slot: u64, byte: u8) -> Record {
@@ -44,7 +44,7 @@ fn proof(slot: u64, byte: u8) -> StableProof {
     let checkpoint =
         Checkpoint { view: View(0), slot: Slot(slot), hash: hash(byte), state: hash(77) };
     StableProof {
-        checkpoint: CheckpointCertificate { checkpoint, votes: BTreeMap::new() },
+        checkpoint: CheckpointCertificate { body: checkpoint, votes: BTreeMap::new() },
         cover: certificate(0, slot, byte),
     }
 }
@@ -158,7 +158,7 @@ fn a_lock_lies_on_the_stored_history() {
     for (wrong, why) in [(lock(2, 9), "another history"), (lock(3, 9), "above the head")] {
         assert!(write(&mut disk.clone(), &[wrong]).is_err(), "{why}");
     }
-    assert_eq!(disk.recovered().lock.map(|lock| lock.commit.slot), Some(Slot(2)));
+    assert_eq!(disk.recovered().lock.map(|lock| lock.body.slot), Some(Slot(2)));
 }
 
 #[test]

@@ -98,7 +98,7 @@ fn detail(message: &Message, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             write!(f, " of {}: slot {} is {:?}", vote.body.view, vote.body.slot, vote.body.hash)
         }
         Message::Certificate(certificate) => {
-            let commit = certificate.commit;
+            let commit = certificate.body;
             write!(f, " of {}: slot {} is {:?}", commit.view, commit.slot, commit.hash)
         }
         Message::Checkpoint(vote) => write!(f, " of {}: slot {}", vote.body.view, vote.body.slot),

@@ -46,7 +46,7 @@ pub struct HiddenLock {
 
 impl HiddenLock {
     fn hide(&mut self, certificate: CommitCertificate) {
-        if self.hidden.iter().any(|known| known.commit == certificate.commit) {
+        if self.hidden.iter().any(|known| known.body == certificate.body) {
             return;
         }
         if self.hidden.len() >= HIDDEN_MAX {
@@ -65,7 +65,7 @@ impl HiddenLock {
         if lair.membership.size().suffices(votes.len() + 1, Strength::Strong) {
             let mut votes = votes.clone();
             votes.insert(lair.id, lair.sign(vote.body).signature);
-            self.hide(CommitCertificate { commit: vote.body, votes });
+            self.hide(CommitCertificate { body: vote.body, votes });
         }
     }
 
@@ -78,7 +78,7 @@ impl HiddenLock {
 
     /// The certificate that hurts most: of an earlier view, and off the present history.
     fn worst(&self, lair: &Lair) -> Option<&CommitCertificate> {
-        let old = self.hidden.iter().filter(|hidden| hidden.commit.view < self.begun);
+        let old = self.hidden.iter().filter(|hidden| hidden.body.view < self.begun);
         old.max_by_key(|hidden| {
             let at = hidden.position();
             let is_off = self.notes.at(lair, at.slot) != Some(at);

@@ -123,7 +123,7 @@ impl Notes {
 
     /// The core's lock, if a view change for `view` may carry it.
     pub fn lock_below(&self, view: View) -> Option<CommitCertificate> {
-        self.lock.clone().filter(|lock| lock.commit.view < view)
+        self.lock.clone().filter(|lock| lock.body.view < view)
     }
 
     /// The core's stable checkpoint.

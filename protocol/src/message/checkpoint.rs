@@ -1,14 +1,11 @@
 //! The vote for a state and the certificate that makes it stable.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
-use super::{CommitCertificate, Malformed, Position};
+use super::{Certificate, CommitCertificate, Malformed, Position, Vote};
 use crate::codec::{Canonical, Sink};
-use crate::id::{Digest, ReplicaId, Slot, View};
-use crate::quorum::{ClusterSize, Strength};
-use crate::signature::Signature;
+use crate::id::{Digest, Slot, View};
+use crate::quorum::ClusterSize;
 
 /// Replica to all: "in `view` I hold a commit certificate that covers `slot`, and after that slot
 /// my state has this digest".
@@ -26,8 +23,12 @@ pub struct Checkpoint {
     pub state: Digest,
 }
 
-impl Checkpoint {
-    pub(crate) fn check(&self) -> Result<(), Malformed> {
+impl Vote for Checkpoint {
+    fn slot(&self) -> Slot {
+        self.slot
+    }
+
+    fn check(&self) -> Result<(), Malformed> {
         Malformed::unless(self.slot > Slot::GENESIS, "a checkpoint of slot 0")
     }
 }
@@ -43,23 +44,8 @@ impl Canonical for Checkpoint {
     }
 }
 
-/// `Q` replicas signed one [`Checkpoint`]: the prefix is final and the state certified. Bounds: at
-/// most one vote a member.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CheckpointCertificate {
-    /// What was voted for.
-    pub checkpoint: Checkpoint,
-    /// The votes.
-    pub votes: BTreeMap<ReplicaId, Signature>,
-}
-
-impl CheckpointCertificate {
-    pub(crate) fn check(&self, size: ClusterSize) -> Result<(), Malformed> {
-        self.checkpoint.check()?;
-        Malformed::unless(self.votes.keys().all(|id| size.has(*id)), "a vote of no member")?;
-        Malformed::unless(size.suffices(self.votes.len(), Strength::Strong), "too few votes")
-    }
-}
+/// `Q` replicas signed one [`Checkpoint`]: the prefix is final and the state certified.
+pub type CheckpointCertificate = Certificate<Checkpoint>;
 
 /// A stable checkpoint with a commit certificate of the same view that covers its slot.
 ///
@@ -77,21 +63,21 @@ impl StableProof {
     /// The slot.
     #[must_use]
     pub fn slot(&self) -> Slot {
-        self.checkpoint.checkpoint.slot
+        self.checkpoint.body.slot
     }
 
     /// The end of the prefix that is final.
     #[must_use]
     pub fn position(&self) -> Position {
-        let Checkpoint { slot, hash, .. } = self.checkpoint.checkpoint;
+        let Checkpoint { slot, hash, .. } = self.checkpoint.body;
         Position { slot, hash }
     }
 
     pub(crate) fn check(&self, size: ClusterSize) -> Result<(), Malformed> {
         self.checkpoint.check(size)?;
         self.cover.check(size)?;
-        let checkpoint = self.checkpoint.checkpoint;
-        let commit = self.cover.commit;
+        let checkpoint = self.checkpoint.body;
+        let commit = self.cover.body;
         Malformed::unless(
             commit.view == checkpoint.view
                 && (commit.slot > checkpoint.slot

@@ -1,14 +1,10 @@
-//! The vote for a prefix and the certificate that a strong quorum of votes makes.
-
-use std::collections::BTreeMap;
+//! The vote for a prefix, and its certificate.
 
 use serde::{Deserialize, Serialize};
 
-use super::{Malformed, Position};
+use super::{Certificate, Malformed, Position, Vote};
 use crate::codec::{Canonical, Sink};
-use crate::id::{Digest, ReplicaId, Slot, View};
-use crate::quorum::{ClusterSize, Strength};
-use crate::signature::Signature;
+use crate::id::{Digest, Slot, View};
 
 /// Replica to all: "in `view`, my history up to `slot` hashes to `hash`".
 ///
@@ -24,8 +20,12 @@ pub struct Commit {
     pub hash: Digest,
 }
 
-impl Commit {
-    pub(crate) fn check(&self) -> Result<(), Malformed> {
+impl Vote for Commit {
+    fn slot(&self) -> Slot {
+        self.slot
+    }
+
+    fn check(&self) -> Result<(), Malformed> {
         Malformed::unless(self.slot > Slot::GENESIS, "a commit for slot 0")
     }
 }
@@ -41,37 +41,25 @@ impl Canonical for Commit {
 }
 
 /// `Q` replicas signed one [`Commit`]: no other history of this view can be certified up to its
-/// slot. Anybody can check it, whoever passes it on. Bounds: at most one vote a member.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CommitCertificate {
-    /// What was voted for.
-    pub commit: Commit,
-    /// The votes.
-    pub votes: BTreeMap<ReplicaId, Signature>,
-}
+/// slot.
+pub type CommitCertificate = Certificate<Commit>;
 
 impl CommitCertificate {
     /// How certificates rank as locks: by view, then by slot.
     #[must_use]
     pub fn rank(&self) -> (View, Slot) {
-        (self.commit.view, self.commit.slot)
+        (self.body.view, self.body.slot)
     }
 
     /// What it certifies, with the view it is of.
     #[must_use]
     pub fn at(&self) -> (View, Position) {
-        (self.commit.view, self.position())
+        (self.body.view, self.position())
     }
 
     /// The end of the prefix it certifies.
     #[must_use]
     pub fn position(&self) -> Position {
-        Position { slot: self.commit.slot, hash: self.commit.hash }
-    }
-
-    pub(crate) fn check(&self, size: ClusterSize) -> Result<(), Malformed> {
-        self.commit.check()?;
-        Malformed::unless(self.votes.keys().all(|id| size.has(*id)), "a vote of no member")?;
-        Malformed::unless(size.suffices(self.votes.len(), Strength::Strong), "too few votes")
+        Position { slot: self.body.slot, hash: self.body.hash }
     }
 }

@@ -95,8 +95,8 @@ impl NewView {
         Malformed::unless(changes_digest(&self.changes) == changes, "other view changes")?;
         Malformed::unless(
             self.base().is_none_or(|base| {
-                let at = base.commit.slot;
-                at < head.slot || at == head.slot && base.commit.hash == head.hash
+                let at = base.body.slot;
+                at < head.slot || at == head.slot && base.body.hash == head.hash
             }),
             "a head that does not extend the base",
         )

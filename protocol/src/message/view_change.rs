@@ -45,7 +45,7 @@ impl ViewChange {
         match &self.lock {
             None => Ok(()),
             Some(lock) => {
-                Malformed::unless(lock.commit.view < self.view, "a lock of the view asked for")?;
+                Malformed::unless(lock.body.view < self.view, "a lock of the view asked for")?;
                 lock.check(size)
             }
         }

@@ -23,13 +23,13 @@ impl<A: Application> Replica<A> {
             "I5: slots above the stable checkpoint were given up"
         );
         if let Some(lock) = self.lock.get()
-            && lock.commit.view == self.entered()
-            && self.certified() >= lock.commit.slot
+            && lock.body.view == self.entered()
+            && self.certified() >= lock.body.slot
         {
             assert!(
-                lock.commit.slot <= head.slot,
+                lock.body.slot <= head.slot,
                 "I1: certified through {} above the head {}",
-                lock.commit.slot,
+                lock.body.slot,
                 head.slot
             );
         }

@@ -62,14 +62,14 @@ fn votes<T: Canonical + Copy>(in_cluster: &Membership, subject: T, voters: &[u8]
 }
 
 pub fn certificate(in_cluster: &Membership, commit: Commit, voters: &[u8]) -> CommitCertificate {
-    CommitCertificate { commit, votes: votes(in_cluster, commit, voters) }
+    CommitCertificate { body: commit, votes: votes(in_cluster, commit, voters) }
 }
 
 /// By replicas 0, 2 and 3.
 pub fn stable_proof(in_cluster: &Membership, checkpoint: Checkpoint, cover: Commit) -> StableProof {
     let votes = votes(in_cluster, checkpoint, &[0, 2, 3]);
     StableProof {
-        checkpoint: CheckpointCertificate { checkpoint, votes },
+        checkpoint: CheckpointCertificate { body: checkpoint, votes },
         cover: certificate(in_cluster, cover, &[0, 2, 3]),
     }
 }

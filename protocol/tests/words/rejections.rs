@@ -143,12 +143,12 @@ fn a_certificate_needs_a_strong_quorum_of_good_votes() {
     assert!(here.open_certificate(certificate(&[0, 1, 2, 3])).is_ok());
     assert!(matches!(here.open_certificate(certificate(&[0, 1])), Err(Rejection::Malformed(_))));
     let mut forged = certificate(&[0, 1, 3]);
-    forged.commit.slot = Slot(4);
+    forged.body.slot = Slot(4);
     assert_eq!(here.open_certificate(forged), Err(Rejection::BadSignature));
     let mut stranger = certificate(&[0, 1]);
     stranger.votes.insert(ReplicaId(9), Signature([0; 64]));
     assert!(here.open_certificate(stranger).is_err());
-    let nobody = CommitCertificate { commit: commit(3), votes: BTreeMap::new() };
+    let nobody = CommitCertificate { body: commit(3), votes: BTreeMap::new() };
     assert!(here.open_certificate(nobody).is_err());
 }
 
@@ -306,7 +306,7 @@ fn a_stable_checkpoint_travels_with_a_certificate_that_covers_it() {
         cases.push((StableProof { cover, ..good.clone() }, expected));
     }
     let mut other_state = good.clone();
-    other_state.checkpoint.checkpoint.state = Digest([6; 32]);
+    other_state.checkpoint.body.state = Digest([6; 32]);
     cases.push((other_state, BAD_SIGNATURE));
     let genesis = Checkpoint { slot: Slot(0), ..checkpoint };
     cases.push((stable_proof(&here, genesis, cover), "a checkpoint of slot 0"));

@@ -132,7 +132,7 @@ fn what_is_signed_and_hashed_never_changes() {
     };
     line(&mut text, "view change without a lock", &genesis, &change);
     // Its votes are not signed with it.
-    let lock = CommitCertificate { commit, votes: BTreeMap::new() };
+    let lock = CommitCertificate { body: commit, votes: BTreeMap::new() };
     let locked = ViewChange { lock: Some(lock), ..change.clone() };
     line(&mut text, "view change with a lock", &genesis, &locked);
     let changes = vec![

@@ -191,7 +191,7 @@ fn a_view_change_keeps_its_bounds_wherever_it_travels() {
         assert_eq!(campaign_verdict(Campaign { change, ..campaign() }), expected, "{told}");
     }
     // What the signature does not cover proves itself, and what it covers cannot be exchanged.
-    let more_votes = certificate(&cluster("here"), lock(2, 6).commit, &[0, 1, 2, 3]);
+    let more_votes = certificate(&cluster("here"), lock(2, 6).body, &[0, 1, 2, 3]);
     let mut exchanged = says(1, good.clone());
     exchanged.body.lock = Some(more_votes);
     assert_eq!(campaign_verdict(Campaign { change: exchanged, ..campaign() }), "good");
@@ -345,7 +345,7 @@ fn the_digest_of_view_changes_covers_all_but_the_votes_of_locks() {
     let changes = vec![says(1, change()), says(2, change())];
     let digest = changes_digest(&changes);
     let mut other_votes = changes.clone();
-    let votes = certificate(&cluster("here"), lock(2, 6).commit, &[0, 1, 2]).votes;
+    let votes = certificate(&cluster("here"), lock(2, 6).body, &[0, 1, 2]).votes;
     other_votes[0].body.lock.iter_mut().for_each(|lock| lock.votes = votes.clone());
     assert_eq!(changes_digest(&other_votes), digest);
     let stamped = |by, stamp| says(by, ViewChange { stamp, ..change() });

@@ -145,8 +145,8 @@ fn head(cluster: &ClusterFile, keys: &[SecretKey], slot: u64, state: &Cells) -> 
     };
     let checkpoint_votes = votes(checkpoint.signing_digest(genesis));
     let stable = StableProof {
-        checkpoint: CheckpointCertificate { checkpoint, votes: checkpoint_votes },
-        cover: CommitCertificate { commit, votes: votes(commit.signing_digest(genesis)) },
+        checkpoint: CheckpointCertificate { body: checkpoint, votes: checkpoint_votes },
+        cover: CommitCertificate { body: commit, votes: votes(commit.signing_digest(genesis)) },
     };
     StateHead { stable, digests }
 }

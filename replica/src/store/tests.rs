@@ -70,7 +70,7 @@ pub(super) fn slot(slot: u64, tag: u64) -> Record {
 
 fn lock(slot: u64) -> CommitCertificate {
     let commit = Commit { view: View(0), slot: Slot(slot), hash: Digest([4; 32]) };
-    CommitCertificate { commit, votes: BTreeMap::new() }
+    CommitCertificate { body: commit, votes: BTreeMap::new() }
 }
 
 fn locked(slot: u64) -> Record {
@@ -96,7 +96,7 @@ fn entered(view: u64, entry_slot: u64) -> EnteredView {
 fn stable(slot: u64, tag: u64) -> StableProof {
     let checkpoint =
         Checkpoint { view: View(0), slot: Slot(slot), hash: hash(tag), state: hash(tag + 1) };
-    let checkpoint = CheckpointCertificate { checkpoint, votes: BTreeMap::new() };
+    let checkpoint = CheckpointCertificate { body: checkpoint, votes: BTreeMap::new() };
     StableProof { checkpoint, cover: lock(slot) }
 }
 

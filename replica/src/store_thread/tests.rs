@@ -88,7 +88,7 @@ fn test() -> Test {
 
 fn record() -> Record {
     let commit = Commit { view: View(0), slot: Slot(1), hash: Digest([0; 32]) };
-    let certificate = CommitCertificate { commit, votes: Default::default() };
+    let certificate = CommitCertificate { body: commit, votes: Default::default() };
     Record::Lock(certificate)
 }
 

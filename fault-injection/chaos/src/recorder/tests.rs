@@ -125,7 +125,7 @@ fn a_vote_in_a_certificate_contradicts_one_on_the_wire() {
     let commit = Commit { view: View(0), slot: Slot(3), hash: B };
     let votes = (1..4).map(|by| (ReplicaId(by), stage.signed(by, commit).signature)).collect();
     assert!(stage.commit(2, 0, 3, A).is_empty());
-    let certificate = Message::Certificate(CommitCertificate { commit, votes });
+    let certificate = Message::Certificate(CommitCertificate { body: commit, votes });
     assert_eq!(stage.hears(0, certificate), ["I7"]);
 }
 

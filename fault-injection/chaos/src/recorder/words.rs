@@ -136,7 +136,7 @@ impl Ear {
         let (view, at) = certificate.at();
         for by in certificate.votes.keys() {
             self.remembered(*by).goes_through(*by, view, at)?;
-            if self.votes.committed(*by, certificate.commit)? {
+            if self.votes.committed(*by, certificate.body)? {
                 self.record.add("commit_votes", 1);
             }
         }
@@ -145,7 +145,7 @@ impl Ear {
     }
 
     fn stable(&mut self, from: ReplicaId, proof: &StableProof) -> Result<(), Violation> {
-        let vote = proof.checkpoint.checkpoint;
+        let vote = proof.checkpoint.body;
         for by in proof.checkpoint.votes.keys() {
             self.remembered(*by).goes_through(*by, vote.view, proof.position())?;
             self.remembered(*by).rests_on_lock(vote.view, vote.slot);

@@ -177,7 +177,7 @@ impl<A: Application> Replica<A> {
     pub(in crate::replica) fn mismatch_reports(&self) -> Vec<MismatchReport> {
         let report = |mismatch: &Mismatch| MismatchReport {
             slot: mismatch.certified.slot(),
-            certified: mismatch.certified.checkpoint.checkpoint.state,
+            certified: mismatch.certified.checkpoint.body.state,
             own: mismatch.own.digest(),
         };
         self.office.mismatches.iter().map(report).collect()

@@ -77,7 +77,7 @@ impl<A: Application> Replica<A> {
             replica.recover_stable(proof)?;
         }
         if let Some(lock) = recovered.lock {
-            let at = lock.commit.slot;
+            let at = lock.body.slot;
             let below = at < replica.history.base().slot;
             if !below && !replica.history.goes_through(lock.position()) {
                 return Err(StartError::Damaged(at, "the lock is not on the stored history"));
@@ -213,7 +213,7 @@ impl<A: Application> Replica<A> {
         if self.history.hash_at(slot).is_some_and(|own| own != hash) {
             return damaged("the stable checkpoint is of another history");
         }
-        let state = proof.checkpoint.checkpoint.state;
+        let state = proof.checkpoint.body.state;
         if self.states.taken(slot).is_some_and(|taken| taken.digests.digest() != state) {
             if !self.is_distrusted() {
                 return damaged("the state after replay is not the one that was certified");

@@ -173,9 +173,10 @@ impl<A: Application> Replica<A> {
         let refused = |(id, peer): (&ReplicaId, &Peer)| {
             (peer.pieces_refused > 0).then_some((*id, peer.pieces_refused))
         };
-        let lock = self.lock.get().map(|lock| {
-            (lock.commit.view, Position { slot: lock.commit.slot, hash: lock.commit.hash })
-        });
+        let lock = self
+            .lock
+            .get()
+            .map(|lock| (lock.body.view, Position { slot: lock.body.slot, hash: lock.body.hash }));
         let counters = self
             .counters
             .iter()

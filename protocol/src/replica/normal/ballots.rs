@@ -1,6 +1,6 @@
 //! The votes of the view entered: those cast here, and those heard.
 
-use super::votes::{Heard, Vote, Votes};
+use super::votes::{Heard, Votes};
 use crate::id::{ReplicaId, Slot};
 use crate::message::{Checkpoint, Commit};
 use crate::quorum::ClusterSize;
@@ -11,18 +11,6 @@ const COMMITS_KEPT: usize = 256;
 
 /// Checkpoint votes kept of each replica.
 const CHECKPOINTS_KEPT: usize = 8;
-
-impl Vote for Commit {
-    fn slot(&self) -> Slot {
-        self.slot
-    }
-}
-
-impl Vote for Checkpoint {
-    fn slot(&self) -> Slot {
-        self.slot
-    }
-}
 
 /// What this replica has voted for in the view entered, and what the others have.
 #[derive(Clone, Debug)]

@@ -18,11 +18,11 @@ impl<A: Application> Replica<A> {
             .own()
             .filter(|lock| {
                 self.lock.aside().is_none()
-                    && lock.commit.view == self.entered()
-                    && (lock.commit.slot < self.history.base().slot
+                    && lock.body.view == self.entered()
+                    && (lock.body.slot < self.history.base().slot
                         || self.history.goes_through(lock.position()))
             })
-            .map_or(Slot::GENESIS, |lock| lock.commit.slot)
+            .map_or(Slot::GENESIS, |lock| lock.body.slot)
     }
 
     /// The own history may have come to where the lock is: from then on it counts in full.
@@ -105,9 +105,7 @@ impl<A: Application> Replica<A> {
             Heard::Contradicts(before) => {
                 self.accuse(Evidence::Commits(before, vote.clone()));
             }
-            Heard::Quorum(votes) => {
-                self.on_certificate(vote.by, CommitCertificate { commit: vote.body, votes });
-            }
+            Heard::Quorum(certificate) => self.on_certificate(vote.by, certificate),
         }
         self.counters.votes_dropped = self.ballots.dropped();
     }
@@ -117,7 +115,7 @@ impl<A: Application> Replica<A> {
         from: ReplicaId,
         certificate: CommitCertificate,
     ) {
-        let Commit { view, slot, hash } = certificate.commit;
+        let Commit { view, slot, hash } = certificate.body;
         let Some(own) = self.history.hash_at(slot) else {
             if view == self.entered() && slot > self.history.head().slot {
                 // Not executed yet. A certificate whose batches are not here is no lock.
@@ -145,7 +143,7 @@ impl<A: Application> Replica<A> {
     /// Takes a certificate as the lock. Its batches are here, on the own history or on another.
     pub(in crate::replica) fn raise_lock(&mut self, certificate: CommitCertificate, path: &Path) {
         let before = self.certified();
-        let commit = certificate.commit;
+        let commit = certificate.body;
         if path.goes_on() || matches!(path.footing, Footing::State(_)) {
             // Of another history: it is kept in memory only. Nothing was said that rests on it,
             // and what was said rests on the one that stays on disk.

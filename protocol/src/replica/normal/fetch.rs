@@ -303,8 +303,7 @@ impl<A: Application> Replica<A> {
                 (bytes <= room || slot == from).then(|| entry.to_slot_entry())
             })
             .collect();
-        let certificate =
-            self.lock.get().filter(|lock| lock.commit.view == self.entered()).cloned();
+        let certificate = self.lock.get().filter(|lock| lock.body.view == self.entered()).cloned();
         self.send(Target::One(to), Message::Slots(Slots { from, entries, certificate }));
         bytes
     }
@@ -428,7 +427,7 @@ impl<A: Application> Replica<A> {
         let certificates: Vec<_> = [certificate, self.lock.ahead()]
             .into_iter()
             .flatten()
-            .filter(|certificate| certificate.commit.view == self.entered())
+            .filter(|certificate| certificate.body.view == self.entered())
             .collect();
         let head = self.history.head();
         let mut hash = head.hash;
@@ -439,7 +438,7 @@ impl<A: Application> Replica<A> {
             hash = extend(&hash, &crate::message::batch_digest(&entry.choices, &digests));
             let slot = head.slot.plus(index as u64 + 1);
             let covers = |certificate: &&CommitCertificate| {
-                certificate.commit.slot == slot && certificate.commit.hash == hash
+                certificate.body.slot == slot && certificate.body.hash == hash
             };
             hashes.push(hash);
             if certificates.iter().any(covers) {

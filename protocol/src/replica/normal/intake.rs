@@ -66,7 +66,7 @@ impl<A: Application> Replica<A> {
         let ahead = self
             .stable
             .ahead()
-            .filter(|proof| proof.cover.commit.view == self.entered())
+            .filter(|proof| proof.cover.body.view == self.entered())
             .map_or(Slot::GENESIS, StableProof::slot);
         let stable = self.stable().max(ahead);
         let slots = self.history.head().slot.since(stable);

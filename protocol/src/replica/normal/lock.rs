@@ -48,7 +48,7 @@ impl Lock {
     }
 
     /// A higher certificate, on another history.
-    pub(super) fn raise_aside(&mut self, certificate: CommitCertificate) {
+    pub(in crate::replica) fn raise_aside(&mut self, certificate: CommitCertificate) {
         self.aside = Some(certificate);
     }
 
@@ -73,7 +73,7 @@ impl Lock {
     /// `true` where it is the highest one.
     pub(super) fn note_ahead(&mut self, certificate: CommitCertificate) -> bool {
         let is_higher =
-            self.ahead.as_ref().is_none_or(|known| known.commit.slot < certificate.commit.slot);
+            self.ahead.as_ref().is_none_or(|known| known.body.slot < certificate.body.slot);
         if is_higher {
             self.ahead = Some(certificate);
         }
@@ -82,7 +82,7 @@ impl Lock {
 
     /// Everything up to this slot is executed.
     pub(super) fn take_ahead_through(&mut self, slot: Slot) -> Option<CommitCertificate> {
-        self.ahead.take_if(|certificate| certificate.commit.slot <= slot)
+        self.ahead.take_if(|certificate| certificate.body.slot <= slot)
     }
 
     /// They are of the view before.

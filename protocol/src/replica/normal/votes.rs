@@ -3,14 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::id::{ReplicaId, Slot};
+use crate::message::{Certificate, Vote};
 use crate::quorum::{ClusterSize, Strength};
 use crate::signature::{Signature, Signed};
-
-/// What can be voted for: something about one slot.
-pub(crate) trait Vote: Copy + Eq {
-    /// The slot.
-    fn slot(&self) -> Slot;
-}
 
 /// What a new vote changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +17,7 @@ pub(crate) enum Heard<V> {
     /// Its replica said something else of the same slot before; the new word is not kept.
     Contradicts(Signed<V>),
     /// With it a strong quorum agrees.
-    Quorum(BTreeMap<ReplicaId, Signature>),
+    Quorum(Certificate<V>),
 }
 
 /// The newest votes of every replica above some slot, at most `kept` of each.
@@ -62,7 +57,7 @@ impl<V: Vote> Votes<V> {
             of_sender.pop_first();
             self.dropped += 1;
         }
-        let agreed: BTreeMap<ReplicaId, Signature> = self
+        let votes: BTreeMap<ReplicaId, Signature> = self
             .by_sender
             .iter()
             .filter_map(|(id, votes)| {
@@ -70,8 +65,8 @@ impl<V: Vote> Votes<V> {
                 (*body == vote.body).then_some((*id, *signature))
             })
             .collect();
-        if size.suffices(agreed.len(), Strength::Strong) {
-            Heard::Quorum(agreed)
+        if size.suffices(votes.len(), Strength::Strong) {
+            Heard::Quorum(Certificate { body: vote.body, votes })
         } else {
             Heard::Kept
         }
@@ -125,7 +120,7 @@ mod tests {
         assert_eq!(votes.hear(four(), &vote(1, 5, 2)), Heard::Kept);
         assert_eq!(votes.hear(four(), &vote(2, 5, 1)), Heard::Kept);
         let Heard::Quorum(agreed) = votes.hear(four(), &vote(3, 5, 1)) else { panic!() };
-        assert!(agreed.keys().eq([ReplicaId(0), ReplicaId(2), ReplicaId(3)].iter()));
+        assert!(agreed.votes.keys().eq([ReplicaId(0), ReplicaId(2), ReplicaId(3)].iter()));
     }
 
     #[test]

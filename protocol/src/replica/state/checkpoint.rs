@@ -3,7 +3,7 @@
 use crate::application::Application;
 use crate::codec::Canonical;
 use crate::id::{ReplicaId, Slot};
-use crate::message::{Checkpoint, CheckpointCertificate, Message, Position, StableProof};
+use crate::message::{Checkpoint, Message, Position, StableProof};
 use crate::replica::normal::Heard;
 use crate::replica::{Record, Replica, Target};
 use crate::signature::Signed;
@@ -83,8 +83,7 @@ impl<A: Application> Replica<A> {
             Heard::Kept | Heard::Nothing => {}
             // Two states for one slot: the voter is corrupt, which may be an accident of its disk.
             Heard::Contradicts(_) => self.counters.contradictions += 1,
-            Heard::Quorum(votes) => {
-                let checkpoint = CheckpointCertificate { checkpoint: vote.body, votes };
+            Heard::Quorum(checkpoint) => {
                 // Whoever voted held a certificate; here it may still be on its way.
                 let cover = self.lock.get().filter(|_| self.certified() >= vote.body.slot).cloned();
                 if let Some(cover) = cover {
@@ -95,7 +94,7 @@ impl<A: Application> Replica<A> {
     }
 
     pub(in crate::replica) fn on_stable(&mut self, from: ReplicaId, proof: StableProof) {
-        let Checkpoint { slot, hash, state, .. } = proof.checkpoint.checkpoint;
+        let Checkpoint { slot, hash, state, .. } = proof.checkpoint.body;
         if slot <= self.stable() {
             return;
         }

@@ -66,8 +66,8 @@ mod tests {
         let checkpoint = Checkpoint { view, slot, hash, state: Digest([2; 32]) };
         let commit = Commit { view, slot, hash };
         StableProof {
-            checkpoint: CheckpointCertificate { checkpoint, votes: BTreeMap::new() },
-            cover: CommitCertificate { commit, votes: BTreeMap::new() },
+            checkpoint: CheckpointCertificate { body: checkpoint, votes: BTreeMap::new() },
+            cover: CommitCertificate { body: commit, votes: BTreeMap::new() },
         }
     }
 

@@ -221,7 +221,7 @@ impl<R: Restore> Transfer<R> {
         rules: Rules,
         restore: impl FnOnce(Digest) -> R,
     ) -> bool {
-        if digests.digest() != self.proof.checkpoint.checkpoint.state {
+        if digests.digest() != self.proof.checkpoint.body.state {
             return false;
         }
         if self.digests.is_none() {
@@ -234,7 +234,7 @@ impl<R: Restore> Transfer<R> {
 
     /// Takes a piece. `false` where it does not belong to the certified state.
     fn accept(&mut self, part: StatePart, bytes: &Bytes) -> bool {
-        let checkpoint = self.proof.checkpoint.checkpoint;
+        let checkpoint = self.proof.checkpoint.body;
         match part {
             StatePart::Last => {
                 let Ok(last) = codec::decode::<LastSlot>(bytes) else { return false };

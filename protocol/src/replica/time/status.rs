@@ -124,9 +124,10 @@ impl<A: Application> Replica<A> {
         // After a restart nothing else calls for it.
         self.vote_checkpoint();
         let stamp = self.next_stamp();
-        let lock = self.lock.get().map(|lock| {
-            (lock.commit.view, Position { slot: lock.commit.slot, hash: lock.commit.hash })
-        });
+        let lock = self
+            .lock
+            .get()
+            .map(|lock| (lock.body.view, Position { slot: lock.body.slot, hash: lock.body.hash }));
         let status = self.sign(Status {
             entered: self.entered(),
             campaign: self.campaign(),

@@ -31,14 +31,14 @@ impl<A: Application> Replica<A> {
                 let certificate = self
                     .lock
                     .get()
-                    .filter(|lock| self.certified() >= at && lock.commit.view == self.entered());
+                    .filter(|lock| self.certified() >= at && lock.body.view == self.entered());
                 certificate.cloned().and_then(|certificate| {
-                    let fork = self.fork_on_own(at, certificate.commit.slot)?;
+                    let fork = self.fork_on_own(at, certificate.body.slot)?;
                     Some(Evidence::OrderRefuted(theirs, certificate, fork))
                 })
             }
             (Some(own), None) => self.certificate_on(&path, at).and_then(|certificate| {
-                let fork = self.fork_on(&path, at, certificate.commit.slot)?;
+                let fork = self.fork_on(&path, at, certificate.body.slot)?;
                 Some(Evidence::OrderRefuted(own, certificate, fork))
             }),
             (None, None) => None,
@@ -60,9 +60,9 @@ impl<A: Application> Replica<A> {
             .chain(self.lock.ahead())
             .chain(self.lock.get())
             .find(|certificate| {
-                certificate.commit.view == self.entered()
-                    && certificate.commit.slot >= at
-                    && self.hash_on(path, certificate.commit.slot) == Some(certificate.commit.hash)
+                certificate.body.view == self.entered()
+                    && certificate.body.slot >= at
+                    && self.hash_on(path, certificate.body.slot) == Some(certificate.body.hash)
             })
             .cloned()
     }
@@ -95,7 +95,7 @@ impl<A: Application> Replica<A> {
             .candidates()
             .values()
             .chain(self.lock.get())
-            .filter(|certificate| certificate.commit.view == view)
+            .filter(|certificate| certificate.body.view == view)
             .cloned()
             .collect();
         for certificate in certificates {

@@ -48,10 +48,10 @@ impl<A: Application> Replica<A> {
         }
         let lock = self.lock.get().cloned();
         let lock = lock.as_ref();
-        if lock.is_some_and(|lock| lock.commit.view > view) {
+        if lock.is_some_and(|lock| lock.body.view > view) {
             return Entrance::Shut;
         }
-        let of_this_view = lock.filter(|lock| lock.commit.view == view);
+        let of_this_view = lock.filter(|lock| lock.body.view == view);
         let path = match self.reach(head) {
             Reach::Whole(path) => path,
             Reach::Lacks(_) | Reach::NotYet | Reach::Never => {
@@ -63,13 +63,13 @@ impl<A: Application> Replica<A> {
             return Entrance::Barred;
         }
         let extends_lock = lock.is_none_or(|lock| self.passes(&path, lock.position()));
-        let outranked = || base.map(|base| base.commit.view) > lock.map(|lock| lock.commit.view);
+        let outranked = || base.map(|base| base.body.view) > lock.map(|lock| lock.body.view);
         if !extends_lock && !outranked() {
             return of_this_view.map_or(Entrance::Shut, |lock| self.at_lock(lock, Some(head)));
         }
-        let certified = base.map_or(Slot::GENESIS, |base| base.commit.slot);
+        let certified = base.map_or(Slot::GENESIS, |base| base.body.slot);
         let certified = certified
-            .max(lock.filter(|_| extends_lock).map_or(Slot::GENESIS, |lock| lock.commit.slot));
+            .max(lock.filter(|_| extends_lock).map_or(Slot::GENESIS, |lock| lock.body.slot));
         match self.sound(&path, certified) {
             Sound::Yes if self.may_stand_on(&path) => Entrance::Open(path),
             Sound::Waits if self.may_stand_on(&path) => Entrance::Waits,

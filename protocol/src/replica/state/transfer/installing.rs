@@ -18,7 +18,7 @@ impl<A: Application> Replica<A> {
         let Some(proof) = self.arriving.ready.as_ref().map(|whole| whole.proof.clone()) else {
             return;
         };
-        let of_view = proof.cover.commit.view == self.entered();
+        let of_view = proof.cover.body.view == self.entered();
         let at = proof.position();
         if self.history.goes_through(at) {
             // The own state is not the certified one, but the history is: it is executed anew. The
@@ -54,7 +54,7 @@ impl<A: Application> Replica<A> {
         // The lock may be a later one of this view: then the history leads up to it.
         let cover = &proof.cover;
         let lock = self.lock.get().filter(|lock| lock.rank() > cover.rank());
-        if lock.is_some_and(|lock| lock.commit.view != self.entered()) {
+        if lock.is_some_and(|lock| lock.body.view != self.entered()) {
             return;
         }
         let end = lock.unwrap_or(cover).position();

@@ -34,7 +34,7 @@ impl<A: Application> Replica<A> {
     }
 
     pub(super) fn lock_view(&self) -> Option<View> {
-        self.lock.get().map(|lock| lock.commit.view)
+        self.lock.get().map(|lock| lock.body.view)
     }
 
     /// The view must be above that of the lock: it could not be entered.
@@ -91,7 +91,7 @@ impl<A: Application> Replica<A> {
 
     /// Cause 3: `base.view <= lock.view < v`, and the head does not extend the lock.
     fn lock_refutes(&self, view: View) -> bool {
-        let Some(lock) = self.lock.get().filter(|lock| lock.commit.view < view) else {
+        let Some(lock) = self.lock.get().filter(|lock| lock.body.view < view) else {
             return false;
         };
         let new_view = if view == self.entered() {
@@ -100,8 +100,8 @@ impl<A: Application> Replica<A> {
             self.changing.offered.get(&view)
         };
         let Some(new_view) = new_view else { return false };
-        let base = new_view.body.base().map(|base| base.commit.view);
-        if base > Some(lock.commit.view) {
+        let base = new_view.body.base().map(|base| base.body.view);
+        if base > Some(lock.body.view) {
             return false;
         }
         let head = new_view.body.header.head;

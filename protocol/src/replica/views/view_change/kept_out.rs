@@ -111,7 +111,7 @@ impl<A: Application> Replica<A> {
     /// follow them now.
     fn may_keep_others_out(&self) -> bool {
         let lock = self.lock.get().filter(|lock| self.history.goes_through(lock.position()));
-        let certified = self.stable().max(lock.map_or(Slot::GENESIS, |lock| lock.commit.slot));
+        let certified = self.stable().max(lock.map_or(Slot::GENESIS, |lock| lock.body.slot));
         let Some(before) = self.history.time_at(certified) else { return false };
         self.history.head().slot > certified
             && (self.is_early(self.history.time(), before) || self.lists_differ())

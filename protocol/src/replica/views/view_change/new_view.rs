@@ -107,7 +107,7 @@ impl<A: Application> Replica<A> {
                 Some(lock) => match self.reach(lock.position()) {
                     Reach::Whole(_) => true,
                     // A lock below all that is in memory is below what is stable.
-                    Reach::Never => lock.commit.slot <= self.history.base().slot,
+                    Reach::Never => lock.body.slot <= self.history.base().slot,
                     Reach::Lacks(_) | Reach::NotYet => {
                         complete = false;
                         false
@@ -131,7 +131,7 @@ impl<A: Application> Replica<A> {
             ends.chain(base.as_ref().map(|base| base.position())).collect();
         ends.sort();
         ends.dedup();
-        let certified = base.as_ref().map_or(Slot::GENESIS, |base| base.commit.slot);
+        let certified = base.as_ref().map_or(Slot::GENESIS, |base| base.body.slot);
         for end in ends {
             match self.reach(end) {
                 Reach::Whole(path) => match self.may_begin_with(&path, base.as_ref()) {
@@ -163,7 +163,7 @@ impl<A: Application> Replica<A> {
         if !on_own {
             return Sound::No;
         }
-        self.sound(path, base.map_or(Slot::GENESIS, |base| base.commit.slot))
+        self.sound(path, base.map_or(Slot::GENESIS, |base| base.body.slot))
     }
 
     fn begin_view_with(&mut self, view: View, changes: Vec<Signed<ViewChange>>, path: &Path) {

@@ -32,7 +32,7 @@ impl<A: Application> Replica<A> {
     /// Where the lock is of the view entered and its history extends the own, its slots are the
     /// next ones: the certificate stands in for orders.
     fn extend_to_lock(&mut self) {
-        let lock = self.lock.aside().filter(|lock| lock.commit.view == self.entered());
+        let lock = self.lock.aside().filter(|lock| lock.body.view == self.entered());
         let Some(end) = lock.map(CommitCertificate::position) else {
             return;
         };
@@ -99,7 +99,7 @@ impl<A: Application> Replica<A> {
                 }
             }
         }
-        let aside = self.lock.aside().filter(|lock| lock.commit.view == self.entered());
+        let aside = self.lock.aside().filter(|lock| lock.body.view == self.entered());
         if let Some(lock) = aside {
             for id in self.size.members().filter(|id| *id != self.setup.id) {
                 wish(lock.position(), id, None);
