@@ -5,7 +5,7 @@
 //! | `intake` | requests as they come: what is refused, and what waits |
 //! | `pending`, `orphans` | requests that wait to be ordered; those of them that were executed in an abandoned history |
 //! | `shares` | which part of the suffix is whose |
-//! | `passing_on` | what waits is named to those who lack it |
+//! | `passing_on`, `named` | what waits is named to those who lack it; what they named |
 //! | `admission`, `client_lists` | which clients are admitted, where replicas list different ones |
 //! | `primary`, `pacing` | what goes into the next slot, and when; pauses between what is heavy |
 //! | `backup` | which orders are followed, and those above the head |
@@ -26,6 +26,7 @@ mod execution;
 mod fetch;
 mod intake;
 mod lock;
+mod named;
 mod orphans;
 mod pacing;
 mod passing_on;
@@ -41,6 +42,7 @@ pub(super) use self::execution::Undone;
 pub use self::execution::{Execution, RESULT_BYTES_MAX, SLOT_RESULT_BYTES_MAX};
 pub(super) use self::fetch::{BUDGET_LEAST, Budget, Fetching};
 pub(super) use self::lock::Lock;
+pub(super) use self::named::Named;
 pub(super) use self::pending::Pending;
 pub(super) use self::primary::{LONE_STATUSES, Pipeline};
 pub(super) use self::shares::Shares;

@@ -8,11 +8,8 @@
 
 use std::collections::BTreeSet;
 
-use super::client_lists::PeerList;
 use crate::application::Application;
-use crate::codec::Canonical;
 use crate::id::{ClientId, Digest, ReplicaId};
-use crate::membership::ClientList;
 use crate::message::{Clients, OtherList, RefusalReason, Request, Wanted};
 use crate::quorum::Strength;
 use crate::replica::Replica;
@@ -44,8 +41,8 @@ impl<A: Application> Replica<A> {
 
     /// Whether anybody is known to have another list than the own one.
     pub(in crate::replica) fn lists_differ(&self) -> bool {
-        let own = self.setup.membership.client_list();
-        self.peers.values().any(|peer| peer.clients.digest.as_ref().is_some_and(|list| list != own))
+        let own = &self.setup.membership;
+        self.peers.values().any(|peer| peer.clients.differs(own))
     }
 
     /// Whether a request of this client may stand in an order: it is listed here, or by `f + 1` others.
@@ -84,20 +81,12 @@ impl<A: Application> Replica<A> {
     /// A peer sends its list, asked for.
     pub(in crate::replica) fn on_clients(&mut self, from: ReplicaId, clients: Clients) {
         let listed: BTreeSet<ClientId> = clients.0.into_iter().collect();
-        let digest = ClientList(Some(&listed)).digest();
         let own = &self.setup.membership;
-        let Some(peer) = self.peers.get_mut(&from).map(|peer| &mut peer.clients) else { return };
-        if peer.digest != Some(digest) || digest == *own.client_list() {
+        let Some(peer) = self.peers.get_mut(&from) else { return };
+        if !peer.clients.learn(listed, own) {
             self.counters.useless_answers += 1;
             return;
         }
-        peer.list = Some(match own.clients() {
-            None => PeerList::Only(listed),
-            Some(known) => PeerList::Listed {
-                more: listed.difference(known).copied().collect(),
-                fewer: known.difference(&listed).copied().collect(),
-            },
-        });
         self.advance();
     }
 
@@ -108,15 +97,11 @@ impl<A: Application> Replica<A> {
 
     /// Whose lists are other ones, for the operator.
     pub(super) fn other_lists(&self) -> Vec<OtherList> {
-        let own = *self.setup.membership.client_list();
-        let few = |clients: &BTreeSet<ClientId>| clients.iter().take(NAMED).copied().collect();
+        let own = &self.setup.membership;
         let other = |(id, peer): (&ReplicaId, &Peer)| {
-            peer.clients.digest.filter(|digest| *digest != own)?;
-            let (not_there, not_here) = match &peer.clients.list {
-                Some(PeerList::Listed { more, fewer }) => (few(fewer), few(more)),
-                Some(PeerList::Open | PeerList::Only(_)) | None => (Vec::new(), Vec::new()),
-            };
-            Some(OtherList { replica: *id, not_there, not_here })
+            let (not_here, not_there) = peer.clients.differences(NAMED);
+            let differs = peer.clients.differs(own);
+            differs.then_some(OtherList { replica: *id, not_there, not_here })
         };
         self.peers.iter().filter_map(other).collect()
     }

@@ -171,7 +171,7 @@ impl<A: Application> Replica<A> {
         // On a full disk nothing gets durable any more, and whoever looks after it should hear that.
         let after = if disk == DiskHealth::Full { Mark::NONE } else { self.outbox.appended() };
         let refused = |(id, peer): (&ReplicaId, &Peer)| {
-            (peer.pieces_refused > 0).then_some((*id, peer.pieces_refused))
+            (peer.pieces_refused() > 0).then_some((*id, peer.pieces_refused()))
         };
         let lock = self
             .lock

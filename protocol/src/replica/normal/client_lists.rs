@@ -12,7 +12,7 @@ const ASK_AGAIN_MS: u64 = 2000;
 
 /// Another replica's list, as far as it is not the own one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum PeerList {
+enum PeerList {
     /// It takes everybody.
     Open,
     /// It takes these, where here everybody is taken.
@@ -25,9 +25,9 @@ pub(super) enum PeerList {
 #[derive(Clone, Debug, Default)]
 pub(in crate::replica) struct PeerClients {
     /// Its digest, by the newest status.
-    pub(super) digest: Option<Digest>,
+    digest: Option<Digest>,
     /// What the digest stands for, where that is another list than the own one.
-    pub(super) list: Option<PeerList>,
+    list: Option<PeerList>,
     asked: Option<Instant>,
 }
 
@@ -45,6 +45,36 @@ impl PeerClients {
             self.asked = Some(now);
         }
         wants
+    }
+
+    /// Its list came, asked for. `false` where it is not the one that it named, or the own one.
+    pub(super) fn learn(&mut self, listed: BTreeSet<ClientId>, own: &Membership) -> bool {
+        let digest = ClientList(Some(&listed)).digest();
+        if self.digest != Some(digest) || digest == *own.client_list() {
+            return false;
+        }
+        self.list = Some(match own.clients() {
+            None => PeerList::Only(listed),
+            Some(known) => PeerList::Listed {
+                more: listed.difference(known).copied().collect(),
+                fewer: known.difference(&listed).copied().collect(),
+            },
+        });
+        true
+    }
+
+    /// Whether it is known to be another one than the own.
+    pub(super) fn differs(&self, own: &Membership) -> bool {
+        self.digest.as_ref().is_some_and(|list| list != own.client_list())
+    }
+
+    /// Some of the clients that it lists and the own one does not, and the other way round.
+    pub(super) fn differences(&self, most: usize) -> (Vec<ClientId>, Vec<ClientId>) {
+        let few = |clients: &BTreeSet<ClientId>| clients.iter().take(most).copied().collect();
+        match &self.list {
+            Some(PeerList::Listed { more, fewer }) => (few(more), few(fewer)),
+            Some(PeerList::Open | PeerList::Only(_)) | None => (Vec::new(), Vec::new()),
+        }
     }
 
     /// Whether it lists a client; `None` where that is not known.

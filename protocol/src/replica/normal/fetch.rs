@@ -59,20 +59,33 @@ impl Fetching {
     }
 }
 
-/// How much a peer may still be sent in answers.
+/// How much a peer may still be sent in answers, and to which of its words.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::replica) struct Budget {
     bytes: u64,
     since: Instant,
+    /// The stamp of its newest fetch.
+    stamp: u64,
 }
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { bytes: BUDGET_MAX, since: Instant::default() }
+        Self { bytes: BUDGET_MAX, since: Instant::default(), stamp: 0 }
     }
 }
 
 impl Budget {
+    /// Whether a fetch with this stamp is new; how far behind the newest one it is, where it is not.
+    fn hears(&mut self, stamp: u64) -> Result<(), u64> {
+        match self.stamp.checked_sub(stamp) {
+            Some(behind) => Err(behind),
+            None => {
+                self.stamp = stamp;
+                Ok(())
+            }
+        }
+    }
+
     fn refill(&mut self, now: Instant) -> bool {
         let grown = now.micros_since(self.since).saturating_mul(BUDGET_PER_MICRO);
         self.bytes = self.bytes.saturating_add(grown).min(BUDGET_MAX);
@@ -215,12 +228,11 @@ impl<A: Application> Replica<A> {
         let to = fetch.by;
         let now = self.now.instant;
         let peer = self.peers.entry(to).or_default();
-        if let Some(behind) = peer.fetch_stamp.checked_sub(fetch.body.stamp) {
+        if let Err(behind) = peer.budget.hears(fetch.body.stamp) {
             self.counters.stale_stamp += 1;
             self.show_newest_status(to, behind);
             return;
         }
-        peer.fetch_stamp = fetch.body.stamp;
         if !peer.budget.refill(now) {
             self.counters.fetch_over_budget += 1;
             return;

@@ -14,16 +14,16 @@
 //! charged to the budget for answers that the peer has, and after an answer with nothing new nobody asks
 //! it any more.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::intake::is_for_good;
 use super::pending::Inserted;
 use crate::application::Application;
-use crate::id::{Digest, Instant, ReplicaId};
+use crate::id::{Instant, ReplicaId};
 use crate::message::{
     Message, Requests, SignedRequest, WAITING_MAX, Waiting, WaitingRequest, Wanted,
 };
+use crate::replica::time::Peer;
 use crate::replica::{Known, Replica, Target};
 
 /// The most bytes of requests passed on as they are in one message.
@@ -130,7 +130,7 @@ impl<A: Application> Replica<A> {
         }
         self.advance();
         if is_news && let Some(peer) = self.peers.get_mut(&from) {
-            peer.waiting_asked = None;
+            peer.named.note_come();
             self.ask_for_waiting(from);
         }
     }
@@ -139,11 +139,7 @@ impl<A: Application> Replica<A> {
     /// primary did not order it, and it may be that only those who hold it can suspect it for that.
     pub(in crate::replica) fn on_waiting(&mut self, from: ReplicaId, waiting: &Waiting) {
         let leads = self.leads();
-        let peer = self.peers.entry(from).or_default();
-        let before = std::mem::replace(&mut peer.waiting, waiting.0.clone());
-        let before: BTreeSet<Digest> = before.iter().map(|one| one.digest).collect();
-        let named = waiting.0.iter().map(|one| one.digest);
-        peer.waiting_due = named.filter(|digest| leads || before.contains(digest)).collect();
+        self.peers.entry(from).or_default().named.name(&waiting.0, leads);
         self.ask_for_waiting(from);
     }
 
@@ -159,24 +155,21 @@ impl<A: Application> Replica<A> {
     /// Asks a peer for what waits there, lacks here and has room, unless it was asked just now.
     fn ask_for_waiting(&mut self, from: ReplicaId) {
         let (now, wait_ms) = (self.now.instant, self.fetch_wait_ms());
-        let Some(peer) = self.peers.get_mut(&from).filter(|peer| !peer.waiting.is_empty()) else {
-            return;
-        };
-        if peer.waiting_asked.is_some_and(|at| now < at.after_ms(wait_ms)) {
-            return;
-        }
-        let mut waiting = std::mem::take(&mut peer.waiting);
-        let due = std::mem::take(&mut peer.waiting_due);
-        waiting.retain(|one| self.lacks(one));
-        let is_due = |one: &&WaitingRequest| self.leads() || due.contains(&one.digest);
-        let wanted = waiting.iter().filter(is_due).filter(|one| self.has_room(one));
+        let is_open = |peer: &&mut Peer| peer.named.may_be_asked_for(now, wait_ms);
+        let Some(peer) = self.peers.get_mut(&from).filter(is_open) else { return };
+        let mut named = peer.take_named();
+        named.retain(|one| self.lacks(one));
+        let wanted = named.due(self.leads()).filter(|one| self.has_room(one));
         let digests: Vec<_> = wanted.map(|one| one.digest).collect();
         let Some(peer) = self.peers.get_mut(&from) else { return };
-        (peer.waiting, peer.waiting_due) = (waiting, due);
-        if digests.is_empty() || !peer.budget.charge(now, 0) {
+        let asks = !digests.is_empty() && peer.budget.charge(now, 0);
+        if asks {
+            named.note_asked(now);
+        }
+        peer.keep_named(named);
+        if !asks {
             return;
         }
-        peer.waiting_asked = Some(now);
         let slot = self.history.head().slot.next();
         self.ask(Some(from), Wanted::Requests { slot, digests });
     }

@@ -3,15 +3,13 @@
 //! Nothing but status is sent on a schedule. Everything else is sent once, and again to a peer
 //! whose status shows twice in a row that it lacks it.
 
-use std::collections::BTreeSet;
-
 use super::clocks::ClockHeard;
 use crate::application::Application;
 use crate::codec;
 use crate::evidence::Evidence;
-use crate::id::{Digest, Instant, ReplicaId, Slot, View};
-use crate::message::{Checkpoint, Commit, Message, Position, Status, WaitingRequest};
-use crate::replica::normal::{Budget, PeerClients};
+use crate::id::{Instant, ReplicaId, Slot, View};
+use crate::message::{Checkpoint, Commit, Message, Position, Status};
+use crate::replica::normal::{Budget, Named, PeerClients};
 use crate::replica::views::Credit;
 use crate::replica::{Record, Replica, Target};
 use crate::signature::Signed;
@@ -32,7 +30,7 @@ pub(in crate::replica) struct Peer {
     entered: Option<View>,
     campaign: Option<View>,
     /// The end of its history that is being followed, where that is not the own one in the same view.
-    pub(in crate::replica) pursued: Option<Position>,
+    pursued: Option<Position>,
     /// What may be fetched on its word.
     pub(in crate::replica) credit: Credit,
     /// When it was last shown its own newest status.
@@ -41,15 +39,12 @@ pub(in crate::replica) struct Peer {
     pub(super) clock: Option<ClockHeard>,
     /// What is known of its list of clients.
     pub(in crate::replica) clients: PeerClients,
-    /// The stamp of its newest fetch.
-    pub(in crate::replica) fetch_stamp: u64,
-    /// What waits there, as it said last, which of that is to be fetched, and when it was asked for that.
-    pub(in crate::replica) waiting: Vec<WaitingRequest>,
-    pub(in crate::replica) waiting_due: BTreeSet<Digest>,
-    pub(in crate::replica) waiting_asked: Option<Instant>,
+    /// What waits there, as it said last.
+    pub(in crate::replica) named: Named,
+    /// What it may still be sent in answers.
     pub(in crate::replica) budget: Budget,
     /// Pieces of states that it sent and that were not of the certified state.
-    pub(in crate::replica) pieces_refused: u64,
+    pieces_refused: u64,
 }
 
 impl Peer {
@@ -87,6 +82,35 @@ impl Peer {
     /// Whether it gave a sign of life not longer ago than this.
     pub(in crate::replica) fn heard_within(&self, now: Instant, millis: u64) -> bool {
         self.heard.is_some_and(|heard| now <= heard.after_ms(millis))
+    }
+
+    /// The end of its history that is being followed.
+    pub(in crate::replica) fn pursued(&self) -> Option<Position> {
+        self.pursued
+    }
+
+    /// Follows this end of its history, or none.
+    pub(in crate::replica) fn pursue(&mut self, end: Option<Position>) {
+        self.pursued = end;
+    }
+
+    /// What waits there, to be [put back](Peer::keep_named).
+    pub(in crate::replica) fn take_named(&mut self) -> Named {
+        std::mem::take(&mut self.named)
+    }
+
+    pub(in crate::replica) fn keep_named(&mut self, named: Named) {
+        self.named = named;
+    }
+
+    /// How many pieces of states it sent that were not of the certified state.
+    pub(in crate::replica) fn pieces_refused(&self) -> u64 {
+        self.pieces_refused
+    }
+
+    /// It sent one.
+    pub(in crate::replica) fn refuse_piece(&mut self) {
+        self.pieces_refused += 1;
     }
 
     /// It asks for a view.

@@ -1,6 +1,7 @@
 //! Two histories of one view: what the one proves against whoever made the other.
 
 use super::path::{Footing, Path, Reach};
+use super::trail::Trail;
 use crate::application::Application;
 use crate::evidence::{Evidence, FORK_LINKS_MAX, Fork};
 use crate::id::Slot;
@@ -44,7 +45,7 @@ impl<A: Application> Replica<A> {
             (None, None) => None,
         };
         if let Some(evidence) = evidence {
-            let word = self.branches.trail(end).and_then(|trail| trail.word);
+            let word = self.branches.trail(end).and_then(Trail::word);
             if let Some(peer) = word.and_then(|id| self.peers.get_mut(&id)) {
                 peer.credit.restore();
             }

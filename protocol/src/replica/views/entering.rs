@@ -4,7 +4,7 @@
 //! a history is adopted in `adoption`.
 
 use super::path::{Footing, Path, Reach};
-use super::trail::Checked;
+use super::trail::{Checked, Trail};
 use crate::application::Application;
 use crate::id::{ClientId, ReplicaId, Slot, WallTime};
 use crate::message::{CommitCertificate, Message, NewView, Position};
@@ -132,7 +132,7 @@ impl<A: Application> Replica<A> {
     /// clients that too few are known to list, and that too few others are known to stand on.
     fn waits_for_others(&self, path: &Path, certified: Slot) -> bool {
         let trail = self.branches.trail(path.end);
-        let Some(checked) = trail.and_then(|trail| trail.checked.as_ref()) else { return true };
+        let Some(checked) = trail.and_then(Trail::checked) else { return true };
         let borne_out = self.borne_out(|id| self.slot_shown_on(path, id));
         let judged = certified.max(borne_out).max(path.footing.slot());
         // Time never decreases, so where any slot above is early, that is the last one's time.
@@ -165,7 +165,7 @@ impl<A: Application> Replica<A> {
     /// came. `None` while it is not at the end.
     fn look_through(&mut self, path: &Path) -> Option<&Checked> {
         let mut trail = self.branches.take(path.end)?;
-        let checked = trail.checked.take().filter(|checked| checked.holds_for(path.footing));
+        let checked = trail.take_checked(path.footing);
         let mut checked = checked.or_else(|| self.begin_looking(path.footing));
         while let Some(checked) = checked.as_mut().filter(|checked| checked.through < path.top())
             && self.turn.take()
@@ -179,9 +179,9 @@ impl<A: Application> Replica<A> {
             checked.add(at, &side.batch, fits, &self.setup.membership);
             self.turn.spend(side.batch.requests.len() as u64 / REQUESTS_A_STEP);
         }
-        trail.checked = checked;
+        trail.keep_checked(checked);
         self.branches.put_back(trail);
-        let checked = self.branches.trail(path.end)?.checked.as_ref();
+        let checked = self.branches.trail(path.end)?.checked();
         checked.filter(|checked| checked.repeats || checked.through >= path.top())
     }
 

@@ -38,9 +38,9 @@ pub(super) struct Trail {
     links: VecDeque<Link>,
     /// What comes next.
     below: Position,
-    pub(super) checked: Option<Checked>,
+    checked: Option<Checked>,
     /// On whose word alone it is wanted.
-    pub(super) word: Option<ReplicaId>,
+    word: Option<ReplicaId>,
 }
 
 /// How far the slots of a trail were looked at, with what they do to the sessions.
@@ -70,7 +70,7 @@ impl Checked {
 
     /// Whether what was found holds for the same history on this footing. The own history may have
     /// grown along it; by more than was looked at, and it is quicker to begin anew.
-    pub(super) fn holds_for(&self, footing: Footing) -> bool {
+    fn holds_for(&self, footing: Footing) -> bool {
         match (self.footing, footing) {
             (Footing::Common(from), Footing::Common(now)) => from <= now && now <= self.through,
             (before, now) => before == now,
@@ -106,6 +106,30 @@ impl Checked {
 }
 
 impl Trail {
+    /// On whose word alone it is wanted.
+    pub(super) fn word(&self) -> Option<ReplicaId> {
+        self.word
+    }
+
+    /// It is wanted on this one's word alone, or on more than that.
+    pub(super) fn rest_on(&mut self, word: Option<ReplicaId>) {
+        self.word = word;
+    }
+
+    /// How far it was looked through.
+    pub(super) fn checked(&self) -> Option<&Checked> {
+        self.checked.as_ref()
+    }
+
+    /// What holds on this footing, to be [put back](Trail::keep_checked) when it has come further.
+    pub(super) fn take_checked(&mut self, footing: Footing) -> Option<Checked> {
+        self.checked.take().filter(|checked| checked.holds_for(footing))
+    }
+
+    pub(super) fn keep_checked(&mut self, checked: Option<Checked>) {
+        self.checked = checked;
+    }
+
     pub(super) fn new(end: Position, word: Option<ReplicaId>) -> Self {
         Self { end, links: VecDeque::new(), below: end, checked: None, word }
     }

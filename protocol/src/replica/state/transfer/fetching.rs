@@ -116,7 +116,7 @@ impl<A: Application> Replica<A> {
             self.counters.chunks_refused += 1;
             transfer.blame(from, LIE);
             transfer.asked.retain(|_, (of, _)| *of != from);
-            self.peers.entry(from).or_default().pieces_refused += 1;
+            self.peers.entry(from).or_default().refuse_piece();
             self.ask_for_state();
             return;
         }

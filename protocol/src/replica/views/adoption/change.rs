@@ -65,7 +65,7 @@ impl<A: Application> Replica<A> {
             self.pending.orphans_mut().unpark_all();
         }
         let trail = self.branches.take(path.end).unwrap_or_else(|| Trail::new(path.end, None));
-        if let Some(peer) = trail.word.and_then(|id| self.peers.get_mut(&id)) {
+        if let Some(peer) = trail.word().and_then(|id| self.peers.get_mut(&id)) {
             peer.credit.restore();
         }
         self.branches.clear();

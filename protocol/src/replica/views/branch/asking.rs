@@ -85,7 +85,7 @@ impl<A: Application> Replica<A> {
         let gone = self.branches.trails.extract_if(.., |end, _| !wanted.contains(end));
         let gone: Vec<Trail> = gone.map(|(_, trail)| trail).collect();
         for trail in gone {
-            let word = trail.word.filter(|_| trail.len() > 0);
+            let word = trail.word().filter(|_| trail.len() > 0);
             if let Some(peer) = word.and_then(|id| self.peers.get_mut(&id)) {
                 peer.credit.note_vain();
             }
@@ -98,7 +98,7 @@ impl<A: Application> Replica<A> {
         }
         for wish in wishes {
             if let Some(trail) = self.branches.trails.get_mut(&wish.end) {
-                trail.word = wish.word;
+                trail.rest_on(wish.word);
             }
             if self.branches.trail(wish.end).is_none()
                 && let Reach::Lacks(_) = self.reach(wish.end)

@@ -111,7 +111,7 @@ impl<A: Application> Replica<A> {
         for end in ends {
             let Some(mut trail) = self.branches.take(end) else { continue };
             self.follow(&mut trail, count);
-            if let Some(peer) = trail.word.and_then(|id| self.peers.get_mut(&id)) {
+            if let Some(peer) = trail.word().and_then(|id| self.peers.get_mut(&id)) {
                 peer.credit.spend(count);
             }
             self.branches.put_back(trail);

@@ -10,6 +10,7 @@ use crate::application::Application;
 use crate::id::{ReplicaId, Slot};
 use crate::message::{CommitCertificate, Position};
 use crate::replica::Replica;
+use crate::replica::time::Peer;
 
 impl<A: Application> Replica<A> {
     /// Raises the lock to the highest certificate whose batches are here.
@@ -94,7 +95,7 @@ impl<A: Application> Replica<A> {
         }
         if !self.proof_against(self.entered()) {
             for id in &self.divergent {
-                if let Some(end) = self.peers.get(id).and_then(|peer| peer.pursued) {
+                if let Some(end) = self.peers.get(id).and_then(Peer::pursued) {
                     wish(end, *id, Some(*id));
                 }
             }
@@ -121,13 +122,13 @@ impl<A: Application> Replica<A> {
         for id in ids {
             let Some(peer) = self.peers.get(&id) else { continue };
             let head = peer.position_in(self.entered()).filter(|_| self.divergent.contains(&id));
-            let open = peer.pursued.filter(|end| {
+            let open = peer.pursued().filter(|end| {
                 let is_open = matches!(self.reach(*end), Reach::Lacks(_) | Reach::NotYet);
                 is_open && self.branches.asked_in_vain(*end) < patience
             });
             let pursued = head.and(open).or(head);
             if let Some(peer) = self.peers.get_mut(&id) {
-                peer.pursued = pursued;
+                peer.pursue(pursued);
             }
         }
     }
@@ -161,7 +162,7 @@ impl<A: Application> Replica<A> {
             }
             let proven = self.proof_against(self.entered());
             for id in self.divergent.clone().into_iter().filter(|_| !proven) {
-                let end = self.peers.get(&id).and_then(|peer| peer.pursued);
+                let end = self.peers.get(&id).and_then(Peer::pursued);
                 if let Some(end) = end {
                     self.prove_divergence(end);
                 }
