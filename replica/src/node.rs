@@ -2,12 +2,12 @@
 //! them apart again in the order that loses nothing.
 
 use std::any::Any;
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, mpsc};
+use std::path::PathBuf;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use elea_net::Listening;
@@ -23,26 +23,22 @@ use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::certified::Certified;
-use crate::clients::Clients;
 use crate::clock::Clock;
-use crate::config::{Config, RunError};
+use crate::config::{Config, Durability, RunError};
 use crate::core_thread::{self, Router};
 use crate::counters::{Counter, Counters};
 use crate::descriptors::Descriptors;
-use crate::doubles::Doubles;
 use crate::first_start;
 use crate::inbox::{Inbox, Word};
 use crate::listener;
 use crate::outbound::Outbound;
-use crate::peer_link::{LinkTask, link};
+use crate::peer_link::{Link, LinkTask, link};
 use crate::scrub::Scrub;
 use crate::shell::Shell;
-use crate::store::Store;
+use crate::store::{Files, Store};
 use crate::store_thread::{LogThenTables, store_queue};
 use crate::terms::Agreement;
 use crate::verified_cache::VerifiedCache;
-use crate::waiting::Waiting;
 
 /// How long a stop waits for the state of the head to be certified.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -136,72 +132,18 @@ impl Node {
         let descriptors = Descriptors::of_process(addresses.len() - 1, &limits);
         limits.connections = descriptors.clients;
         limits.handshakes = descriptors.handshakes;
-        let (me, membership) = (setup.id, Arc::clone(&setup.membership));
+        let me = setup.id;
         let clock = Clock::start();
         let terms = Terms::of(&setup.tuning.rules, application.settings());
         let agreement = Arc::new(Agreement::new(terms));
 
-        let for_core = setup.clone();
-        let recovery = spawn_blocking(move || {
-            let genesis = *for_core.membership.genesis();
-            // Before anything is made: a folder and a word beside the key would only be in the way.
-            let is_founded = for_core.membership.initial_state().is_none() || Store::is_in(&data)?;
-            if !is_founded {
-                return Err(RunError::NotRestored(data));
-            }
-            let (mut store, mut recovered) = Store::open(&data, &genesis, me, durability)?;
-            store.keep_free(limits.disk_reserve_bytes);
-            first_start::find_out(&mut store, &mut recovered, me, &genesis, mark.as_deref())?;
-            let slots = store.history();
-            let replica = Replica::start(for_core, application, recovered, slots, clock.now());
-            match replica {
-                Ok(replica) => Ok((store, replica)),
-                Err(StartError::Unreadable(error)) => Err(RunError::Store(error)),
-                Err(StartError::NoInitialState) => Err(RunError::NotRestored(data)),
-                Err(error @ StartError::Damaged(..)) => {
-                    Err(RunError::Contradiction { data, what: error.to_string() })
-                }
-            }
-        });
-        let (store, replica) = recovery
-            .await
-            .map_err(|error| RunError::Panicked(format!("during the start: {error}")))??;
+        let at = Where { data, mark, durability, reserve: limits.disk_reserve_bytes };
+        let (store, replica) = recover(setup.clone(), application, at, clock.clone()).await?;
 
-        let replicas = membership.size().replicas();
-        let inbox = Inbox::new(replicas, &limits);
-        let certified = Arc::<Certified>::default();
-        let shell = Arc::new(Shell {
-            me,
-            membership,
-            limits,
-            counters: Arc::clone(&counters),
-            agreement: Arc::clone(&agreement),
-            files: store.files(),
-            inbox: Arc::new(inbox),
-            certified: Arc::clone(&certified),
-            signer: Arc::clone(&setup.signer),
-            instance: rand::random(),
-            doubles: Doubles::new(Arc::clone(&counters)),
-            backs: (0..replicas).map(|_| watch::channel(None).0).collect(),
-            clients: Clients::new(limits, Arc::clone(&counters)),
-            peers: Mutex::new(HashMap::new()),
-            waiting: Waiting::new(limits.handshakes, Arc::clone(&counters)),
-            no_more: CancellationToken::new(),
-            stopping: CancellationToken::new(),
-        });
+        let shell = Arc::new(Shell::new(&setup, limits, &counters, agreement, store.files()));
         let (links_end, (up, links_up)) = (CancellationToken::new(), watch::channel(0));
-        let mut tasks = Vec::new();
-        let links = others(&setup, addresses)
-            .map(|other| {
-                let (peer, address) = other?;
-                let back = shell.backs.get(usize::from(peer.0))?.subscribe();
-                let (link, task) = link(&shell, peer, address, back, up.clone(), links_end.clone());
-                tasks.push(task);
-                Some(link)
-            })
-            .collect();
-        let clients = Arc::clone(&shell.clients);
-        let outbound = Arc::new(Outbound { links, clients });
+        let (links, tasks) = ways(&shell, &setup, addresses, &up, &links_end);
+        let outbound = Arc::new(Outbound { links, clients: Arc::clone(&shell.clients) });
         let files = store.files();
         let held_max = 2 * limits.store_backlog_bytes;
         let (writer, tables, apply_work) = store.into_parts();
@@ -224,18 +166,7 @@ impl Node {
                 }
             })?)
         })?;
-        let scrub_work = Scrub {
-            files,
-            counters: Arc::clone(&counters),
-            bytes_per_second: limits.scrub_bytes_per_second,
-            pause: Duration::from_millis(limits.scrub_pause_ms),
-        };
-        let (scrub_end, stop) = mpsc::channel();
-        let inbox = Arc::clone(&shell.inbox);
-        let scrub = Worker::spawn(format!("{me}-scrub"), failed.clone(), move || {
-            scrub_work.run(&stop, |why| inbox.unreadable(why));
-            Ok(())
-        })?;
+        let (scrub, scrub_end) = scrub(&shell, files, failed.clone())?;
         let inbox = Arc::clone(&shell.inbox);
         let (tell, standing) = watch::channel(replica.standing());
         let (tell_settled, settled) = watch::channel(replica.is_settled());
@@ -243,7 +174,7 @@ impl Node {
             store: queue,
             outbound,
             counters,
-            certified,
+            certified: Arc::clone(&shell.certified),
             standing: tell,
             settled: tell_settled,
         };
@@ -413,6 +344,87 @@ fn check(config: &Config) -> Result<(), RunError> {
         }
         Some(_) => Ok(()),
     }
+}
+
+/// Where a replica's data are, and how they are kept.
+struct Where {
+    data: PathBuf,
+    /// The file beside the key that a first start leaves.
+    mark: Option<PathBuf>,
+    durability: Durability,
+    /// Bytes of the disk that are left free.
+    reserve: u64,
+}
+
+/// Opens the store, and starts the core from what is in it.
+async fn recover<A: Application + 'static>(
+    setup: Setup,
+    application: A,
+    at: Where,
+    clock: Clock,
+) -> Result<(Store, Replica<A>), RunError> {
+    let recovery = spawn_blocking(move || {
+        let (me, genesis) = (setup.id, *setup.membership.genesis());
+        let Where { data, mark, durability, reserve } = at;
+        // Before anything is made: a folder and a word beside the key would only be in the way.
+        let is_founded = setup.membership.initial_state().is_none() || Store::is_in(&data)?;
+        if !is_founded {
+            return Err(RunError::NotRestored(data));
+        }
+        let (mut store, mut recovered) = Store::open(&data, &genesis, me, durability)?;
+        store.keep_free(reserve);
+        first_start::find_out(&mut store, &mut recovered, me, &genesis, mark.as_deref())?;
+        let slots = store.history();
+        match Replica::start(setup, application, recovered, slots, clock.now()) {
+            Ok(replica) => Ok((store, replica)),
+            Err(StartError::Unreadable(error)) => Err(RunError::Store(error)),
+            Err(StartError::NoInitialState) => Err(RunError::NotRestored(data)),
+            Err(error @ StartError::Damaged(..)) => {
+                Err(RunError::Contradiction { data, what: error.to_string() })
+            }
+        }
+    });
+    recovery.await.map_err(|error| RunError::Panicked(format!("during the start: {error}")))?
+}
+
+/// The ways to the other replicas, by id, and what runs them.
+fn ways(
+    shell: &Arc<Shell>,
+    setup: &Setup,
+    addresses: Vec<String>,
+    up: &watch::Sender<usize>,
+    end: &CancellationToken,
+) -> (Vec<Option<Link>>, Vec<LinkTask>) {
+    let mut tasks = Vec::new();
+    let links = others(setup, addresses).map(|other| {
+        let (peer, address) = other?;
+        let back = shell.backs.get(usize::from(peer.0))?.subscribe();
+        let (link, task) = link(shell, peer, address, back, up.clone(), end.clone());
+        tasks.push(task);
+        Some(link)
+    });
+    (links.collect(), tasks)
+}
+
+/// Starts to read what is stored again and again; dropping the sender ends it.
+fn scrub(
+    shell: &Shell,
+    files: Files,
+    failed: Failure,
+) -> Result<(Worker, mpsc::Sender<Infallible>), RunError> {
+    let work = Scrub {
+        files,
+        counters: Arc::clone(&shell.counters),
+        bytes_per_second: shell.limits.scrub_bytes_per_second,
+        pause: Duration::from_millis(shell.limits.scrub_pause_ms),
+    };
+    let (end, stop) = mpsc::channel();
+    let inbox = Arc::clone(&shell.inbox);
+    let worker = Worker::spawn(format!("{}-scrub", shell.me), failed, move || {
+        work.run(&stop, |why| inbox.unreadable(why));
+        Ok(())
+    })?;
+    Ok((worker, end))
 }
 
 fn with_memory(config: &Config, counters: &Arc<Counters>) -> Membership {

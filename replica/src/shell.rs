@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use elea_protocol::id::ReplicaId;
 use elea_protocol::membership::Membership;
+use elea_protocol::replica::Setup;
 use elea_protocol::signature::Signer;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -49,6 +50,35 @@ pub(crate) struct Shell {
 }
 
 impl Shell {
+    pub(crate) fn new(
+        setup: &Setup,
+        limits: Limits,
+        counters: &Arc<Counters>,
+        agreement: Arc<Agreement>,
+        files: Files,
+    ) -> Self {
+        let replicas = setup.membership.size().replicas();
+        Self {
+            me: setup.id,
+            membership: Arc::clone(&setup.membership),
+            limits,
+            counters: Arc::clone(counters),
+            agreement,
+            files,
+            inbox: Arc::new(Inbox::new(replicas, &limits)),
+            certified: Arc::default(),
+            clients: Clients::new(limits, Arc::clone(counters)),
+            signer: Arc::clone(&setup.signer),
+            instance: rand::random(),
+            doubles: Doubles::new(Arc::clone(counters)),
+            backs: (0..replicas).map(|_| watch::channel(None).0).collect(),
+            peers: Mutex::new(HashMap::new()),
+            waiting: Waiting::new(limits.handshakes, Arc::clone(counters)),
+            no_more: CancellationToken::new(),
+            stopping: CancellationToken::new(),
+        }
+    }
+
     pub(crate) fn handshake_timeout(&self) -> Duration {
         Duration::from_millis(self.limits.handshake_timeout_ms)
     }

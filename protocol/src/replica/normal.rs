@@ -44,6 +44,6 @@ pub(super) use self::fetch::{BUDGET_LEAST, Budget, Fetching};
 pub(super) use self::lock::Lock;
 pub(super) use self::named::Named;
 pub(super) use self::pending::Pending;
-pub(super) use self::primary::{LONE_STATUSES, Pipeline};
+pub(super) use self::primary::Pipeline;
 pub(super) use self::shares::Shares;
 pub(super) use self::votes::Heard;

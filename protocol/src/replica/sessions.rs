@@ -27,7 +27,6 @@ mod executed;
 mod openings;
 mod page;
 mod part;
-#[cfg_attr(not(test), expect(dead_code, reason = "state transfer is not wired up yet"))]
 mod transfer;
 
 use std::sync::Arc;

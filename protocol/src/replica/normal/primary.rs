@@ -33,9 +33,6 @@ const AHEAD_OF_DISK: u64 = 2 << 20;
 /// The weight of slots that are not certified; the last one may go beyond.
 const AHEAD_OF_OTHERS: u64 = 8 << 20;
 
-/// So many status intervals somebody counts who is not heard, and certificates are waited for.
-pub(in crate::replica) const LONE_STATUSES: u64 = 4;
-
 /// So many requests at most are passed over for one slot, since their clients rest.
 const PASSED_OVER: usize = 1024;
 
@@ -137,16 +134,14 @@ impl<A: Application> Replica<A> {
         if !is_certified_lately || self.history.weight_above(from) < AHEAD_OF_OTHERS {
             return false;
         }
-        let (now, within) =
-            (self.now.instant, LONE_STATUSES * self.setup.tuning.status_interval_ms);
+        let (now, within) = (self.now.instant, self.lately_ms());
         let heard = self.peers.values().filter(|peer| peer.heard_within(now, within)).count();
         self.size.suffices(heard + 1, Strength::Strong)
     }
 
     /// Until then certificates are waited for.
     fn lone_at(&self) -> Instant {
-        let statuses = LONE_STATUSES * self.setup.tuning.status_interval_ms;
-        self.pipeline.last_certified.after_ms(statuses.max(self.commit_wait_ms()))
+        self.pipeline.last_certified.after_ms(self.lately_ms().max(self.commit_wait_ms()))
     }
 
     /// Whether so much waits for the own disk that more would only stand in a queue there, before what

@@ -17,6 +17,9 @@ use crate::signature::Signed;
 /// A sender that is so many stamps behind its own words, those of ten seconds, is told.
 const FAR_BEHIND: u64 = 10_000_000;
 
+/// So many status intervals is lately.
+const LATELY_STATUSES: u64 = 4;
+
 /// What is known of another replica.
 #[derive(Clone, Debug, Default)]
 pub(in crate::replica) struct Peer {
@@ -128,6 +131,12 @@ fn lock_in(status: &Status, view: View) -> Slot {
 }
 
 impl<A: Application> Replica<A> {
+    /// Who was not heard for longer than this, in ms, counts as one that is not heard; and what did not come for
+    /// so long, from whomever, is not waited for.
+    pub(in crate::replica) fn lately_ms(&self) -> u64 {
+        LATELY_STATUSES * self.setup.tuning.status_interval_ms
+    }
+
     /// The next [stamp](super::stamps). What carries it must not leave before the record that
     /// [reserves](Record::Stamps) it is on disk.
     pub(in crate::replica) fn next_stamp(&mut self) -> u64 {

@@ -4,7 +4,6 @@ use super::Transfer;
 use crate::application::{Application, Restore};
 use crate::id::{Instant, ReplicaId};
 use crate::message::{StableProof, StateChunk, StatePart, Transferring, Wanted};
-use crate::replica::normal::LONE_STATUSES;
 use crate::replica::{Mark, Record, Replica, StateHead};
 use crate::rows::RowsView;
 
@@ -77,7 +76,7 @@ impl<A: Application> Replica<A> {
         let now = self.now.instant;
         let me = self.setup.id;
         let size = self.size;
-        let lately = LONE_STATUSES * self.setup.tuning.status_interval_ms;
+        let lately = self.lately_ms();
         loop {
             let Some(transfer) = &mut self.arriving.transfer else { return };
             if transfer.asked.len() >= transfer.window || transfer.not_before > now {
