@@ -164,6 +164,16 @@ impl Client {
     ///
     /// It does not wait for any replica: operations do.
     ///
+    /// ```no_run
+    /// # use elea_client::{Client, Cluster, load_key};
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let cluster = Cluster::load("cluster.toml")?;
+    /// let client = Client::connect(&cluster, load_key("client-0.key")?).await?;
+    /// # drop(client);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// The cluster or the key cannot be used.
     pub async fn connect(cluster: &Cluster, key: SecretKey) -> Result<Self, Error> {
@@ -173,6 +183,17 @@ impl Client {
     /// Connects with a key whose sessions the processes of this host share by a state file beside the
     /// key file; see [`sessions`](crate::sessions). Where that place may not be written nothing is
     /// kept, as with [`Client::connect`].
+    ///
+    /// ```no_run
+    /// # use elea_client::{Client, Cluster, load_key};
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let cluster = Cluster::load("cluster.toml")?;
+    /// let key = "client-0.key";
+    /// let client = Client::open(&cluster, load_key(key)?, key).await?;
+    /// # drop(client);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// The cluster, the key or the state file cannot be used.
@@ -190,6 +211,17 @@ impl Client {
     }
 
     /// Connects with more say.
+    ///
+    /// ```no_run
+    /// # use {elea_client::{Client, Cluster, Options, load_key}, std::time::Duration};
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let cluster = Cluster::load("cluster.toml")?;
+    /// let options = Options { timeout: Duration::from_secs(30), ..Options::default() };
+    /// let client = Client::with_options(&cluster, load_key("client-0.key")?, options).await?;
+    /// # drop(client);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// The cluster, the key or the state file cannot be used.
@@ -276,6 +308,15 @@ impl Client {
 
     /// Executes a command weakly: available wherever `f + 1` correct replicas are.
     ///
+    /// ```no_run
+    /// # use elea_client::Command;
+    /// # async fn example(client: elea_client::Client, put: impl Command) -> Result<(), Box<dyn std::error::Error>> {
+    /// let answer = client.weak(put).await?;
+    /// println!("executed in slot {}", answer.version.0);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// See [`Error`].
     pub async fn weak<C: Operation>(&self, command: C) -> Result<Weak<C>, Error> {
@@ -284,6 +325,18 @@ impl Client {
 
     /// Executes a command weakly and asks replicas at once to say when it is final, which is
     /// faster than to [ask](Weak::finality) later, but costs them a round of votes.
+    ///
+    /// ```no_run
+    /// # use elea_client::{Command, Done};
+    /// # async fn example(client: elea_client::Client, decrement: impl Command) -> Result<(), Box<dyn std::error::Error>> {
+    /// let sold = client.weak_final(decrement).await?;
+    /// match sold.finality().await? {
+    ///     Done::Same { .. } => println!("sold"),
+    ///     Done::Reordered { .. } => println!("another part of the network sold it first: look at the result"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// See [`Error`].
@@ -305,6 +358,21 @@ impl Client {
     /// Executes a command strongly: linearizable, and final when answered. It takes a strong
     /// quorum of replicas.
     ///
+    /// ```no_run
+    /// # use elea_client::{Command, Outcome};
+    /// # async fn example(client: elea_client::Client, lock: impl Command) -> Result<(), Box<dyn std::error::Error>> {
+    /// match client.strong(lock).await {
+    ///     Ok(answer) => println!("final in slot {}", answer.version.0),
+    ///     // Whether it is safe to ask again under another name.
+    ///     Err(error) => match error.outcome() {
+    ///         Outcome::NotExecuted => println!("nothing was done: {error}"),
+    ///         Outcome::Executed | Outcome::Unknown => println!("look before you ask again: {error}"),
+    ///     },
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// See [`Error`].
     pub async fn strong<C: Operation>(&self, command: C) -> Result<Strong<C>, Error> {
@@ -318,6 +386,18 @@ impl Client {
 
     /// Executes operations, in this order, side by side in one request. With `want_final` a weak
     /// answer may be [followed](Executed::finality) until it is final.
+    ///
+    /// ```no_run
+    /// # use elea_client::{Command, Level};
+    /// # async fn example(client: elea_client::Client, one: impl Command, other: impl Command) -> Result<(), Box<dyn std::error::Error>> {
+    /// let operations = vec![one.encode(), other.encode()];
+    /// let executed = client.execute(Level::Strong, false, operations).await?;
+    /// let [first, _second] = &executed.answer.results[..] else { return Err("two results".into()) };
+    /// let result = one.decode(first)?;
+    /// # drop(result);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// See [`Error`].
@@ -404,12 +484,37 @@ impl Client {
 
     /// Asks every replica how it is, and checks that the answer is its own. What it says of itself
     /// is believed as far as the replica is.
+    ///
+    /// ```no_run
+    /// # use elea_client;
+    /// # async fn example(client: elea_client::Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// for (replica, said) in client.status().await {
+    ///     match said {
+    ///         Ok(status) => println!("{replica} is in view {}", status.view),
+    ///         Err(why) => println!("{replica} does not answer: {why}"),
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn status(&self) -> Vec<(ReplicaId, Result<NodeStatus, String>)> {
         self.ask_all(|answers| Command::Status { nonce: rand::random(), answers }).await
     }
 
     /// Asks every replica which proofs of misbehaviour it holds. Each proof was checked and stands
     /// for itself, whoever showed it; that a replica shows none proves nothing.
+    ///
+    /// ```no_run
+    /// # use elea_client;
+    /// # async fn example(client: elea_client::Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// for (_, proofs) in client.evidence().await {
+    ///     for proof in proofs.unwrap_or_default() {
+    ///         println!("{} is convicted: {}", proof.culprit(), proof.kind());
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn evidence(&self) -> Vec<(ReplicaId, Result<Vec<Evidence>, String>)> {
         self.ask_all(Command::Evidence).await
     }
@@ -501,6 +606,15 @@ impl Following {
 
 impl<C: Operation> Weak<C> {
     /// Waits, as long as the client's timeout, until the operation is final.
+    ///
+    /// ```no_run
+    /// # use elea_client;
+    /// # async fn example(weak: elea_client::Weak<impl elea_client::Command>) -> Result<(), Box<dyn std::error::Error>> {
+    /// let done = weak.finality().await?;
+    /// println!("its place is final: slot {}", done.receipt().reply.slot);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// Too few replicas confirm it in time: it may become final later, and is not lost.

@@ -65,6 +65,15 @@ pub struct Cluster {
 impl Cluster {
     /// The cluster of a cluster file.
     ///
+    /// ```no_run
+    /// # use elea_client::Cluster;
+    /// # fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let cluster = Cluster::load("cluster.toml")?;
+    /// println!("{} of {} replicas may lie", cluster.membership.size().faulty(), cluster.addresses.len());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// There is no such file, or it is no cluster file: the error names the line.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, FileError> {

@@ -52,6 +52,17 @@ impl Receipt {
     /// Checks every vote. All of them must hold, also where fewer would do: a receipt in which
     /// anything was changed is not accepted.
     ///
+    /// ```
+    /// # use elea_protocol::receipt::Proven;
+    /// # fn example(receipt: elea_protocol::receipt::Receipt, membership: &elea_protocol::membership::Membership) -> Result<(), Box<dyn std::error::Error>> {
+    /// match receipt.verify(membership)? {
+    ///     Proven::Final => println!("final: every later history has it in this place"),
+    ///     Proven::Executed => println!("executed, and never lost; its place may change"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// What does not hold.
     pub fn verify(&self, membership: &Membership) -> Result<Proven, BadReceipt> {
