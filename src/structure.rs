@@ -1,5 +1,5 @@
 //! The code is built as ARCHITECTURE.md says: no two modules of a package need each other, and no file of the
-//! core is longer than one can read at a sitting.
+//! core is longer than one can read at one sitting.
 //!
 //! A module may use what those above it define, for it is a part of them. Whatever else it names is an edge to the
 //! module that defines it, however many doors it is shown at on the way.

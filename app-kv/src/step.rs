@@ -1,4 +1,5 @@
-//! What a client can ask for: each command is a small struct with a constructor.
+//! What a client can ask for, transactions aside: each command is a small struct with a constructor, and a [`Step`] is
+//! any one of them.
 //!
 //! New variants and fields go to the end, for replicas read the bytes of older clients.
 

@@ -1,4 +1,4 @@
-//! The sessions that one client has in use.
+//! A session in use, and when it was used last.
 
 use std::time::{Duration, SystemTime};
 

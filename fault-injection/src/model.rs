@@ -9,6 +9,7 @@
 //! | file | what is in it |
 //! |---|---|
 //! | `scene` | where explorations begin, and their bounds |
+//! | `opening` | how the opening of a scene is played |
 //! | `cast` | identities, settings and requests of a scene |
 //! | `situation` | a state: machines, letters, checkers; and what follows from a step |
 //! | `machine` | one replica with its disk, which syncs at once |

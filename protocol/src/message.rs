@@ -1,4 +1,4 @@
-//! What travels, one message a file.
+//! What travels: a file for each message, or for those that belong together, and for what they are made of.
 //!
 //! Each type says what it asserts, who signs it, what a receiver may do with it, and its bounds.
 //! Bounds are checked when a message is [opened](crate::membership::Membership::open_message),

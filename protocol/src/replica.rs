@@ -13,7 +13,7 @@
 //! | `disk` | what is written, what rests on it, starting from it, and what may be signed then |
 //! | `time` | what time brings about, and what is known of the others |
 //!
-//! Each says at its door what its files are for. In no room are what others need: `sessions`, which makes a
+//! Each says at its door what its files are for. Outside the rooms is what all of them need: `sessions`, which makes a
 //! request execute once; `event`; `invariant`, what is asserted after every event; and what is shown of a
 //! replica: `inspection`, `footprint`, `counters`.
 

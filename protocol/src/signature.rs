@@ -1,6 +1,4 @@
-//! Keys and signatures.
-//!
-//! What a signature is worth is not known here: that is for [`crate::seal`] to say.
+//! Keys and signatures: how one is made, and checked. What that lets in is for [`crate::seal`] to say.
 
 use std::collections::BTreeMap;
 use std::fmt;

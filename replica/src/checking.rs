@@ -1,6 +1,6 @@
 //! What peers say is checked, and handed to the core.
 //!
-//! Verification runs right here. A task of the runtime *is* a worker thread's work: with several
+//! Verification runs in the task of the connection. A task of the runtime *is* a worker thread's work: with several
 //! connections it spreads over the cores by itself, and on a quiet replica it costs no wake-up of
 //! another thread, which would take twice as long as the check. Only a message with so many signatures
 //! that it would hold up the other tasks of its thread goes to the pool for long work; the next

@@ -1,4 +1,4 @@
-//! How a connection proves who it is.
+//! How a connection proves who it is, and how a peer's settings are compared before it is let in.
 //!
 //! Until it has, it is one of those that [wait](crate::waiting).
 

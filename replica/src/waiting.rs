@@ -1,8 +1,8 @@
 //! Connections that have not yet proved who they are, and which of them make room.
 //!
 //! Whoever dials gets a challenge, and time for one or two small frames. The number of such connections
-//! is bounded, and somebody without a key can fill any bound. So what must not be possible is that those
-//! without a key cost those with one their place. Being quick does not help: whoever is far away needs a
+//! is bounded, and somebody without a key can fill any bound. So those without a key must not be able to
+//! cost those with one their place. Being quick does not help: whoever is far away needs a
 //! round trip to answer, and in that time a flood may bring any number of newer connections.
 //!
 //! Therefore whoever has a key *knocks*: a signed word that needs no challenge, and so arrives together
@@ -33,8 +33,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::counters::{Counter, Counters};
 
-/// Connections of one peer that have knocked and not yet proved who they are. A peer has one under way
-/// for each of its lanes, and may have given up as many that are not closed here yet.
+/// Connections of one peer that have knocked and not yet proved who they are. A peer has one under way,
+/// or a few where this replica's name has several addresses, and may have given up as many that are not closed here
+/// yet.
 pub(crate) const PEER_PLACES: usize = 4;
 
 /// A connection that has not yet proved who it is.

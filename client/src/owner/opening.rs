@@ -1,4 +1,4 @@
-//! How a session comes into use: the cluster is asked before.
+//! How a session comes into use: the cluster is asked first.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What all clients share, and what they do alike.
+//! What all clients share, and what they all do.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,4 +1,4 @@
-//! What a message breaks that is refused.
+//! What is wrong with a message that is refused.
 
 /// A part of a message that breaks a bound or contradicts another part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]

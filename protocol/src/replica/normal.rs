@@ -5,15 +5,15 @@
 //! | `intake` | requests as they come: what is refused, and what waits |
 //! | `pending`, `orphans` | requests that wait to be ordered; those of them that were executed in an abandoned history |
 //! | `shares` | which part of the suffix is whose |
-//! | `passing_on`, `named` | what waits is named to those who lack it; what they named |
+//! | `passing_on`, `named` | what waits here is passed on to the others, or named; what they named |
 //! | `admission`, `client_lists` | which clients are admitted, where replicas list different ones |
 //! | `primary`, `pacing` | what goes into the next slot, and when; pauses between what is heavy |
 //! | `backup` | which orders are followed, and those above the head |
 //! | `acceptance` | a slot is recorded, executed and answered |
 //! | `execution` | application and sessions, slot by slot, with the way back |
 //! | `answer` | what clients are told, from execution and from memory |
-//! | `commit`, `ballots`, `votes`, `lock` | commit points, votes cast and heard, certificates, the lock, committed replies |
-//! | `fetch` | what is missing of the own history: asking, answering, being answered |
+//! | `commit`, `ballots`, `votes`, `lock` | commit points, votes cast and heard, certificates, the lock |
+//! | `fetch` | asking for what is missing, slots and requests of the own history above all; answering whoever asks, within a budget |
 
 mod acceptance;
 mod admission;

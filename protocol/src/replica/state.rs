@@ -5,7 +5,7 @@
 //! | `checkpoint` | votes for a state, stability, what is given up |
 //! | `stable` | what is never undone, and whether the own state is right |
 //! | `states`, `serving` | the own states at hand; how they are taken and given |
-//! | `transfer`, `offers` | a state on its way here; others that are offered, for where nothing comes |
+//! | `transfer`, `offers` | a state on its way here; others on offer, for when nothing comes |
 //! | `trust` | the own state is found to be wrong, or right again |
 //! | `settle` | how the disk is kept small |
 

@@ -6,7 +6,7 @@
 //! | `waits` | what is measured, and the waits that follow from it |
 //! | `clocks` | what time it is, and which clock is wrong |
 //! | `stamps` | numbers on words that must not be played back |
-//! | `status` | where the others stand, and sending again what may have been lost |
+//! | `status` | what is known of the others, and sending again what may have been lost |
 
 mod clocks;
 mod due;

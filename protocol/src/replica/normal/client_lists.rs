@@ -1,4 +1,4 @@
-//! What is known of the lists of clients that others have.
+//! What is known of the other replicas' lists of clients.
 
 use std::collections::BTreeSet;
 

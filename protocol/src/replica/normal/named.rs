@@ -1,4 +1,4 @@
-//! What waits at a peer, as it named it last.
+//! What waits at a peer, by the last list that it sent.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,5 @@
-//! The own states: taken at checkpoints, kept for others, and given piece by piece.
+//! The own states: taken at checkpoints, kept for others, given piece by piece; and which slots stay in memory for
+//! those who fetch one.
 
 use super::states::Taken;
 use crate::application::Application;

@@ -1,4 +1,4 @@
-//! Where the others stand, and sending again what may have been lost.
+//! What is known of each other replica, where it stands above all, and sending again what may have been lost.
 //!
 //! Nothing but status is sent on a schedule. Everything else is sent once, and again to a peer
 //! whose status shows twice in a row that it lacks it.

@@ -1,4 +1,4 @@
-//! Two histories of one view: what the one proves against whoever made the other.
+//! Two histories of one view: what one proves against whoever made the other.
 
 use super::path::{Footing, Path, Reach};
 use super::trail::Trail;

@@ -1,4 +1,5 @@
-//! Another primary: losing patience, asking for a view, and beginning one.
+//! Another primary: what others say of views, and what is remembered of that. Losing patience, asking for a view and
+//! beginning one are in the files below.
 //!
 //! No cause for a campaign has to be believed. What a peer says is put to what is known here:
 //! suspicions, proofs, locks, the newest word of every replica; and then the causes are looked for

@@ -1,4 +1,4 @@
-//! Fetching a state of others: of whom, which pieces, how fast, and when another one is fetched instead.
+//! Fetching a state from others: from whom, which pieces, how fast, and when another one is fetched instead.
 
 use super::Transfer;
 use crate::application::{Application, Restore};

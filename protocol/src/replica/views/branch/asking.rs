@@ -1,4 +1,4 @@
-//! Asking for what the histories that are wished for lack, and letting go of what nobody wishes for.
+//! Asking for what is missing of the histories that are wished for, and letting go of those that nobody wishes for.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! Following a history from its end, as far as it is here, and what is asked of one that was followed.
+//! Following a history from its end, as far as it is here, and what can be looked up on one that was followed.
 
 use std::sync::Arc;
 

@@ -1,7 +1,8 @@
-//! Looking after everything that waits for other histories, until nothing more is possible with what is here.
+//! Looking after everything that waits for other histories, until nothing more is possible with what is here, or
+//! eight times in one event.
 //!
 //! One place does all of it, since each step may make another one possible: a lock that was raised lets a
-//! view be entered, a state that is whole lets a lock be raised. Then the histories that are still lacking are
+//! view be entered, a state that is whole lets a lock be raised. Then the histories that are still missing are
 //! wished for.
 
 use super::super::branch::Wish;
