@@ -138,7 +138,7 @@ impl Node {
         let agreement = Arc::new(Agreement::new(terms));
 
         let at = Where { data, mark, durability, reserve: limits.disk_reserve_bytes };
-        let (store, replica) = recover(setup.clone(), application, at, clock.clone()).await?;
+        let (store, replica) = recover(setup.clone(), application, at, clock).await?;
 
         let shell = Arc::new(Shell::new(&setup, limits, &counters, agreement, store.files()));
         let (links_end, (up, links_up)) = (CancellationToken::new(), watch::channel(0));

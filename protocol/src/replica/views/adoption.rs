@@ -4,7 +4,7 @@
 //! slots, and to put what only the own one held back to the front of what waits. Nothing that was
 //! executed is lost; it is only moved.
 //!
-//! Histories may be long, so this takes [turns](crate::replica::time::turns), in three parts:
+//! Histories may be long, so this takes [turns](crate::replica::time::Turn), in three parts:
 //!
 //! 1. **Preparing.** The slots are written aside, and it is found out which requests will be orphans.
 //!    The old history goes on meanwhile; nothing of this counts yet, and it may come to nothing.

@@ -7,7 +7,7 @@
 //! Each history that is wanted has a [`Trail`]: how far it has been followed, what its slots take, and
 //! how far they were looked through. So no event walks a history again, and what an event costs does not
 //! depend on how long the histories are that happen to be here. A slot goes when the last trail
-//! through it goes. Both take [turns](crate::replica::time::turns).
+//! through it goes. Both take [turns](crate::replica::time::Turn).
 //!
 //! What is wanted on the word of one replica alone, and proved by nothing, may be invented. So each
 //! replica has a [`Credit`] of slots that may be fetched on its word. It has room for the longest history

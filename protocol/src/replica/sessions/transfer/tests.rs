@@ -111,11 +111,11 @@ fn sample() -> FrozenSessions {
 
 fn verdict(frozen: &FrozenSessions, index: u32, chunk: &[u8]) -> Result<(), BadChunk> {
     let chunk = Bytes::copy_from_slice(chunk);
-    SessionsRestore::new(frozen.sessions.rules, digest_of(&frozen)).accept(index, &chunk)
+    SessionsRestore::new(frozen.sessions.rules, digest_of(frozen)).accept(index, &chunk)
 }
 
 fn restored(frozen: &FrozenSessions, order: impl IntoIterator<Item = u32>) -> SessionsRestore {
-    let mut restore = SessionsRestore::new(frozen.sessions.rules, digest_of(&frozen));
+    let mut restore = SessionsRestore::new(frozen.sessions.rules, digest_of(frozen));
     for index in order {
         let chunk = frozen.chunk(index).expect("within the table");
         assert_eq!(restore.accept(index, &chunk), Ok(()));
