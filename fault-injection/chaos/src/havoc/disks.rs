@@ -21,8 +21,9 @@ impl Havoc {
         if let Some((_, disk)) = &self.means.small {
             disk.empty().map_err(harness("a disk with room"))?;
         }
-        // A write that failed half way leaves the store unusable; then the replica starts again by itself.
-        let began_anew = || self.fleet.log(who).contains("this is that start");
+        // A write that failed half way leaves the store unusable; then the replica starts again by itself, and
+        // again as long as there is no room for a start either.
+        let began_anew = || has_begun_anew(&self.fleet.log(who));
         self.fleet.said(who, "the disk has room again", began_anew).await?;
         if !self.fleet.has_ended(who) {
             let anew = began_anew();
@@ -103,5 +104,27 @@ impl Havoc {
             }
         }
         self.fleet.start(&[who]).await
+    }
+}
+
+/// Whether a replica whose store failed has started again by itself since.
+fn has_begun_anew(log: &str) -> bool {
+    let said = ["this is that start", "it is tried again"];
+    let last = said.into_iter().filter_map(|said| log.rfind(said)).max();
+    last.and_then(|at| log.get(at..)).is_some_and(|since| since.contains("replica started"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_that_fails_for_want_of_room_is_none() {
+        let failed = "replica started\nelea: no space left; it is tried again\n";
+        assert!(!has_begun_anew("replica started\n"));
+        assert!(!has_begun_anew(failed));
+        assert!(!has_begun_anew(&format!("{failed}{failed}")));
+        assert!(has_begun_anew(&format!("{failed}replica started\n")));
+        assert!(has_begun_anew("elea: half a write; this is that start\nreplica started\n"));
     }
 }
