@@ -486,7 +486,6 @@ impl Client {
     /// is believed as far as the replica is.
     ///
     /// ```no_run
-    /// # use elea_client;
     /// # async fn example(client: elea_client::Client) -> Result<(), Box<dyn std::error::Error>> {
     /// for (replica, said) in client.status().await {
     ///     match said {
@@ -505,7 +504,6 @@ impl Client {
     /// for itself, whoever showed it; that a replica shows none proves nothing.
     ///
     /// ```no_run
-    /// # use elea_client;
     /// # async fn example(client: elea_client::Client) -> Result<(), Box<dyn std::error::Error>> {
     /// for (_, proofs) in client.evidence().await {
     ///     for proof in proofs.unwrap_or_default() {
@@ -608,7 +606,6 @@ impl<C: Operation> Weak<C> {
     /// Waits, as long as the client's timeout, until the operation is final.
     ///
     /// ```no_run
-    /// # use elea_client;
     /// # async fn example(weak: elea_client::Weak<impl elea_client::Command>) -> Result<(), Box<dyn std::error::Error>> {
     /// let done = weak.finality().await?;
     /// println!("its place is final: slot {}", done.receipt().reply.slot);

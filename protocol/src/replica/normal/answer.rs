@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use crate::application::Application;
 use crate::id::{ClientId, ReplicaId, SessionId, Slot};
 use crate::message::{
-    Disagreement, DiskHealth, NodeStatus, Origin, Position, RefusalReason, Reply, ReplyKind,
-    SessionReport, SignedRequest, ToClient,
+    CommitCertificate, Disagreement, DiskHealth, NodeStatus, Origin, Position, RefusalReason,
+    Reply, ReplyKind, SessionReport, SignedRequest, ToClient,
 };
 use crate::replica::time::Peer;
 use crate::replica::{Known, Mark, Replica};
@@ -173,10 +173,7 @@ impl<A: Application> Replica<A> {
         let refused = |(id, peer): (&ReplicaId, &Peer)| {
             (peer.pieces_refused() > 0).then_some((*id, peer.pieces_refused()))
         };
-        let lock = self
-            .lock
-            .get()
-            .map(|lock| (lock.body.view, Position { slot: lock.body.slot, hash: lock.body.hash }));
+        let lock = self.lock.get().map(CommitCertificate::at);
         let counters = self
             .counters
             .iter()

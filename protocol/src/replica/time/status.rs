@@ -8,7 +8,7 @@ use crate::application::Application;
 use crate::codec;
 use crate::evidence::Evidence;
 use crate::id::{Instant, ReplicaId, Slot, View};
-use crate::message::{Checkpoint, Commit, Message, Position, Status};
+use crate::message::{Checkpoint, Commit, CommitCertificate, Message, Position, Status};
 use crate::replica::normal::{Budget, Named, PeerClients};
 use crate::replica::views::Credit;
 use crate::replica::{Record, Replica, Target};
@@ -157,10 +157,7 @@ impl<A: Application> Replica<A> {
         // After a restart nothing else calls for it.
         self.vote_checkpoint();
         let stamp = self.next_stamp();
-        let lock = self
-            .lock
-            .get()
-            .map(|lock| (lock.body.view, Position { slot: lock.body.slot, hash: lock.body.hash }));
+        let lock = self.lock.get().map(CommitCertificate::at);
         let status = self.sign(Status {
             entered: self.entered(),
             campaign: self.campaign(),
