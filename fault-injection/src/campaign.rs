@@ -213,6 +213,7 @@ const PARTITION_MERGE: &[&str] = &[
     "core:states_settled",
     "core:views_entered",
     "core:weak_views_entered",
+    "core:went_back",
     "crash while fetching a state",
     "flapping",
     "linearizable",

@@ -47,6 +47,8 @@ counters! {
     checkpoints_stable,
     /// Those of them that a quiet head was made.
     checkpoints_quiet,
+    /// Times it went back to a checkpoint that the others had made stable, to take the state there.
+    went_back,
     /// Fetches of missing slots sent.
     slot_fetches,
     /// Fetches of missing requests sent.

@@ -56,10 +56,7 @@ impl<A: Application> Replica<A> {
         self.counters.executed_slots += 1;
         self.counters.executed_requests += batch.requests.len() as u64;
         self.history.keep_results(slot, results);
-        let interval = self.setup.tuning.rules.checkpoint_interval;
-        if slot.0.is_multiple_of(interval) && !self.is_distrusted() {
-            self.take_checkpoint(at);
-        }
+        self.take_where_due(at);
         self.note_trouble();
         let digests = batch.requests.iter().map(|request| request.digest());
         let waited: Vec<Digest> =

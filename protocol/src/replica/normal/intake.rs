@@ -68,7 +68,11 @@ impl<A: Application> Replica<A> {
             .ahead()
             .filter(|proof| proof.cover.body.view == self.entered())
             .map_or(Slot::GENESIS, StableProof::slot);
-        let stable = self.stable().max(ahead);
+        self.is_full_above(self.stable().max(ahead))
+    }
+
+    /// Whether the suffix above a slot of the own history is as long as one may be.
+    pub(in crate::replica) fn is_full_above(&self, stable: Slot) -> bool {
         let slots = self.history.head().slot.since(stable);
         self.setup.tuning.rules.is_full(slots, self.history.weight_above(stable))
     }

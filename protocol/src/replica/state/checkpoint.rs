@@ -35,6 +35,16 @@ impl<A: Application> Replica<A> {
         }
     }
 
+    /// A slot was just executed: takes the state after it, where it is a regular checkpoint slot or one that the
+    /// others have made stable already.
+    pub(in crate::replica) fn take_where_due(&mut self, at: Position) {
+        let interval = self.setup.tuning.rules.checkpoint_interval;
+        let is_named = || self.stable.ahead().is_some_and(|proof| proof.position() == at);
+        if at.slot.0.is_multiple_of(interval) || is_named() {
+            self.take_head(at.slot);
+        }
+    }
+
     /// Takes the state after `slot`, if it is the one that is here now.
     pub(in crate::replica) fn take_head(&mut self, slot: Slot) {
         let head = self.history.head();
@@ -42,10 +52,12 @@ impl<A: Application> Replica<A> {
         if !is_here || self.is_distrusted() || self.states.taken(slot).is_some() {
             return;
         }
-        // Beside the regular ones the newest is enough: what the others come to agree on is sent
-        // again, and the next one takes its place.
         let interval = self.setup.tuning.rules.checkpoint_interval;
-        self.states.retain_taken(|taken| taken.0.is_multiple_of(interval));
+        if !slot.0.is_multiple_of(interval) {
+            // Beside the regular ones the newest is enough: what the others come to agree on is sent
+            // again, and the next one takes its place.
+            self.states.retain_taken(|taken| taken.0.is_multiple_of(interval));
+        }
         self.take_checkpoint(head);
     }
 
@@ -112,9 +124,14 @@ impl<A: Application> Replica<A> {
         }
         // The others may have been quiet here before this replica.
         self.take_head(slot);
-        // Below all that is in memory, or where this replica has gone on, there is nothing to compare
-        // with. The next checkpoint will do.
-        let Some(taken) = self.states.taken(slot) else { return };
+        let Some(taken) = self.states.taken(slot) else {
+            // This replica has gone on, and there is nothing to compare with. The next checkpoint will do, where
+            // there is room to get there.
+            if self.is_full_above(self.stable()) {
+                self.stable.note_ahead(proof);
+            }
+            return;
+        };
         if taken.digests.digest() != state {
             // Q replicas have another state here. Ours is not to be trusted, nor built upon.
             let own = taken.digests;
@@ -132,6 +149,26 @@ impl<A: Application> Replica<A> {
         self.give_up_through(slot);
         self.settle_when_due();
         self.advance();
+    }
+
+    /// The others have made stable what this replica went on from without taking the state, and there is no room to
+    /// get to a later checkpoint.
+    fn passed(&self) -> Option<Slot> {
+        let proof = self.stable.ahead().filter(|_| !self.is_distrusted())?;
+        let is_passed = proof.slot() > self.stable() && self.history.goes_through(proof.position());
+        is_passed.then_some(proof.slot())
+    }
+
+    pub(in crate::replica) fn has_passed_stable(&self) -> bool {
+        self.passed().is_some()
+    }
+
+    /// Goes back to what was passed, to take the state there. The others may need this replica's votes.
+    pub(in crate::replica) fn go_back_to_stable(&mut self) {
+        if let Some(slot) = self.passed() {
+            self.counters.went_back += 1;
+            self.execute_again(Slot(slot.0 - 1));
+        }
     }
 
     /// What a stable checkpoint makes superfluous. Some slots stay in memory for those who lag.

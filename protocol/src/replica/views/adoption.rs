@@ -15,6 +15,7 @@
 //!    so nothing leaves that would rest on more: no order is made or accepted, no vote cast, no client
 //!    answered, no history adopted. Requests are kept, and what peers say is heard, or comes again.
 
+mod again;
 mod carrying_out;
 mod change;
 mod meanwhile;

@@ -3,7 +3,7 @@
 use crate::application::Application;
 use crate::message::Position;
 use crate::replica::Replica;
-use crate::replica::views::{Footing, Path, Reach, Side};
+use crate::replica::views::{Footing, Path, Reach};
 
 impl<A: Application> Replica<A> {
     /// The checkpoint of a state that is here whole and not in place yet.
@@ -23,22 +23,7 @@ impl<A: Application> Replica<A> {
         if self.history.goes_through(at) {
             // The own state is not the certified one, but the history is: it is executed anew. The
             // history stays what it is, so it matters not of which view the certificate is.
-            let own: Vec<_> = self
-                .history
-                .from(at.slot.next())
-                .map(|(slot, entry)| (slot, entry.clone()))
-                .collect();
-            let mut previous = at.hash;
-            let mut slots = Vec::new();
-            for (slot, entry) in own {
-                let weight = self.weight(&entry.batch);
-                let side = Side::new(previous, entry.batch, weight, entry.order);
-                previous = entry.hash;
-                slots.push((Position { slot, hash: previous }, side));
-            }
-            let end = self.history.head();
-            self.branches.put(end, slots);
-            let path = Path { footing: Footing::State(at), end };
+            let path = Path { footing: Footing::State(at), end: self.put_own(at) };
             // It is repaired now, however long that takes: until it is, this replica is of no use.
             let left = self.turn.lend(u64::MAX);
             let is_prepared = self.prepare(&path);

@@ -141,10 +141,15 @@ impl<A: Application> Replica<A> {
             && self.divergent.is_empty()
             && self.arriving.is_empty()
             && !self.is_distrusted()
+            && !self.has_passed_stable()
             && self.branches.is_empty()
         {
             self.branches.clear();
             self.note_kept_out(None);
+            return;
+        }
+        self.go_back_to_stable();
+        if self.is_adopting() {
             return;
         }
         self.follow_trails();
