@@ -21,7 +21,7 @@ mod trail;
 mod view_change;
 
 pub(super) use self::adoption::{Adopting, Preparation};
-pub(super) use self::branch::{Branches, Credit};
+pub(super) use self::branch::{Branches, Credit, Side};
 pub(super) use self::entered::Entered;
 pub(super) use self::path::{Footing, Path, Reach};
 pub(super) use self::view_change::Changing;

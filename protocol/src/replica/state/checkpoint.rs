@@ -20,7 +20,7 @@ impl<A: Application> Replica<A> {
     /// Whether all that this replica knows to be final is in a stable state, so that a backup has it.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        self.certified() <= self.stable()
+        !self.is_adopting() && self.certified() <= self.stable()
     }
 
     /// A quiet cluster makes its head stable, whatever its slot: so a backup of it ends there.
@@ -39,8 +39,10 @@ impl<A: Application> Replica<A> {
     /// others have made stable already.
     pub(in crate::replica) fn take_where_due(&mut self, at: Position) {
         let interval = self.setup.tuning.rules.checkpoint_interval;
-        let is_named = || self.stable.ahead().is_some_and(|proof| proof.position() == at);
-        if at.slot.0.is_multiple_of(interval) || is_named() {
+        let is_regular = at.slot.0.is_multiple_of(interval);
+        let named = [self.stable.ahead(), self.stable.passed()];
+        let is_named = named.into_iter().flatten().any(|proof| proof.position() == at);
+        if is_regular || is_named {
             self.take_head(at.slot);
         }
     }
@@ -111,6 +113,10 @@ impl<A: Application> Replica<A> {
             return;
         }
         self.on_certificate(from, proof.cover.clone());
+        if slot <= self.stable() {
+            // The cover led to a later one.
+            return;
+        }
         if self.history.hash_at(slot) != Some(hash) {
             // Not here yet, or another history is: the cover is the way to it.
             if self.stable.note_ahead(proof) {
@@ -125,11 +131,8 @@ impl<A: Application> Replica<A> {
         // The others may have been quiet here before this replica.
         self.take_head(slot);
         let Some(taken) = self.states.taken(slot) else {
-            // This replica has gone on, and there is nothing to compare with. The next checkpoint will do, where
-            // there is room to get there.
-            if self.is_full_above(self.stable()) {
-                self.stable.note_ahead(proof);
-            }
+            // This replica has gone on, and there is nothing to compare with. The next checkpoint will do, as a rule.
+            self.stable.note_passed(proof);
             return;
         };
         if taken.digests.digest() != state {
@@ -151,21 +154,22 @@ impl<A: Application> Replica<A> {
         self.advance();
     }
 
-    /// The others have made stable what this replica went on from without taking the state, and there is no room to
-    /// get to a later checkpoint.
-    fn passed(&self) -> Option<Slot> {
-        let proof = self.stable.ahead().filter(|_| !self.is_distrusted())?;
-        let is_passed = proof.slot() > self.stable() && self.history.goes_through(proof.position());
-        is_passed.then_some(proof.slot())
+    /// Where to go back to: to what the others made stable and this replica has gone on from, where it cannot get to a
+    /// later checkpoint, having no room, or no vote until then.
+    fn way_back(&self) -> Option<Slot> {
+        let proof = self.stable.passed().filter(|_| !self.is_distrusted())?;
+        let is_needed = || self.is_full_above(self.stable()) || self.in_quarantine().is_some();
+        let is_here = proof.slot() > self.stable() && self.history.goes_through(proof.position());
+        (is_here && is_needed()).then_some(proof.slot())
     }
 
-    pub(in crate::replica) fn has_passed_stable(&self) -> bool {
-        self.passed().is_some()
+    pub(in crate::replica) fn has_to_go_back(&self) -> bool {
+        self.way_back().is_some()
     }
 
     /// Goes back to what was passed, to take the state there. The others may need this replica's votes.
     pub(in crate::replica) fn go_back_to_stable(&mut self) {
-        if let Some(slot) = self.passed() {
+        if let Some(slot) = self.way_back() {
             self.counters.went_back += 1;
             self.execute_again(Slot(slot.0 - 1));
         }

@@ -1,4 +1,5 @@
-//! What is never undone: the stable checkpoint, and whether the state that it certifies is the one that is here.
+//! What is never undone: the stable checkpoint, what others made stable beyond it, and whether the state that it
+//! certifies is the one that is here.
 
 use crate::id::Slot;
 use crate::message::StableProof;
@@ -8,6 +9,8 @@ pub(in crate::replica) struct Stable {
     proof: Option<StableProof>,
     /// The highest proof for a slot that is not executed yet.
     ahead: Option<StableProof>,
+    /// One for a slot that is executed, and whose state was not taken.
+    passed: Option<StableProof>,
     /// Whether the own state could not be read, or is not the certified one, so that nothing may rest on it.
     is_distrusted: bool,
 }
@@ -23,6 +26,7 @@ impl Stable {
 
     /// A higher one.
     pub(in crate::replica) fn raise(&mut self, proof: StableProof) {
+        self.passed.take_if(|passed| passed.slot() <= proof.slot());
         self.proof = Some(proof);
     }
 
@@ -44,6 +48,20 @@ impl Stable {
     /// Everything up to this slot is executed, or stands on a state.
     pub(in crate::replica) fn take_ahead_through(&mut self, slot: Slot) -> Option<StableProof> {
         self.ahead.take_if(|proof| proof.slot() <= slot)
+    }
+
+    // ---- for a slot that this replica has gone on from ----
+
+    pub(in crate::replica) fn passed(&self) -> Option<&StableProof> {
+        self.passed.as_ref()
+    }
+
+    pub(super) fn note_passed(&mut self, proof: StableProof) {
+        self.passed = Some(proof);
+    }
+
+    pub(in crate::replica) fn take_passed(&mut self) -> Option<StableProof> {
+        self.passed.take()
     }
 
     /// Whether the certified state after this slot is of use: above the own stable one, or to take its place.

@@ -27,6 +27,7 @@ use std::sync::Arc;
 use super::path::Path;
 use super::trail::Trail;
 use crate::application::Application;
+use crate::history::Entry;
 use crate::id::{RequestName, Slot};
 use crate::message::{Position, Results, SignedRequest};
 use crate::replica::Replica;
@@ -50,10 +51,19 @@ pub(in crate::replica) struct Preparation {
     results: Vec<(RequestName, Results)>,
 }
 
-/// A history that was adopted and is not executed to its end yet.
+/// Where the slots are that are to be executed.
+#[derive(Clone, Debug)]
+enum Source {
+    /// Beside the own history.
+    Branch(Trail),
+    /// They were the own history's, and will be again: what is undone so far, the lowest last.
+    Undone { end: Position, entries: Vec<Entry> },
+}
+
+/// A history that was adopted, or the own one, and that is not executed to its end yet.
 #[derive(Clone, Debug)]
 pub(in crate::replica) struct Adopting {
-    trail: Trail,
+    source: Source,
     /// Up to here the old history stays; what it has above is undone first.
     kept: Slot,
     /// What is to be executed.
@@ -71,7 +81,10 @@ pub(in crate::replica) struct Adopting {
 impl Adopting {
     /// Its end.
     pub(super) fn end(&self) -> Position {
-        self.trail.end()
+        match &self.source {
+            Source::Branch(trail) => trail.end(),
+            Source::Undone { end, .. } => *end,
+        }
     }
 
     /// Whether this request is among what is to be executed, or an orphan.

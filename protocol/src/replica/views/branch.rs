@@ -81,7 +81,7 @@ pub(in crate::replica) struct Side {
 }
 
 impl Side {
-    pub(super) fn new(
+    pub(in crate::replica) fn new(
         previous: Digest,
         batch: Arc<Batch>,
         weight: u64,

@@ -7,7 +7,7 @@ use super::path::{Footing, Path, Reach};
 use super::trail::{Checked, Trail};
 use crate::application::Application;
 use crate::id::{ClientId, ReplicaId, Slot, WallTime};
-use crate::message::{CommitCertificate, Message, NewView, Position};
+use crate::message::{CommitCertificate, Message, NewView, Position, StableProof};
 use crate::replica::Replica;
 use crate::replica::time::Peer;
 use crate::tuning::Rules;
@@ -95,11 +95,9 @@ impl<A: Application> Replica<A> {
     /// history stands on; and above the own state twice that where it stays and is to be replaced: until it is,
     /// nothing becomes stable here.
     fn may_stand_on(&self, path: &Path) -> bool {
-        let ahead = self
-            .stable
-            .ahead()
-            .filter(|proof| self.passes(path, proof.position()))
-            .map_or(Slot::GENESIS, |proof| proof.slot());
+        let proofs = [self.stable.ahead(), self.stable.passed()].into_iter().flatten();
+        let ahead = proofs.filter(|proof| self.passes(path, proof.position()));
+        let ahead = ahead.map(StableProof::slot).max().unwrap_or_default();
         let stable = match path.footing {
             Footing::Common(slot) if slot < self.stable() => return false,
             Footing::Common(_) => self.stable().max(ahead),

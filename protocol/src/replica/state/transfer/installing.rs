@@ -3,7 +3,7 @@
 use crate::application::Application;
 use crate::message::Position;
 use crate::replica::Replica;
-use crate::replica::views::{Footing, Path, Reach};
+use crate::replica::views::{Footing, Path, Reach, Side};
 
 impl<A: Application> Replica<A> {
     /// The checkpoint of a state that is here whole and not in place yet.
@@ -23,7 +23,17 @@ impl<A: Application> Replica<A> {
         if self.history.goes_through(at) {
             // The own state is not the certified one, but the history is: it is executed anew. The
             // history stays what it is, so it matters not of which view the certificate is.
-            let path = Path { footing: Footing::State(at), end: self.put_own(at) };
+            let mut previous = at.hash;
+            let mut slots = Vec::new();
+            for (slot, entry) in self.history.from(at.slot.next()) {
+                let weight = self.weight(&entry.batch);
+                let side = Side::new(previous, entry.batch.clone(), weight, entry.order.clone());
+                previous = entry.hash;
+                slots.push((Position { slot, hash: previous }, side));
+            }
+            let end = self.history.head();
+            self.branches.put(end, slots);
+            let path = Path { footing: Footing::State(at), end };
             // It is repaired now, however long that takes: until it is, this replica is of no use.
             let left = self.turn.lend(u64::MAX);
             let is_prepared = self.prepare(&path);

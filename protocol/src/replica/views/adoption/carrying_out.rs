@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{Adopting, REQUESTS_A_STEP};
+use super::{Adopting, REQUESTS_A_STEP, Source};
 use crate::application::Application;
 use crate::history::Entry;
 use crate::id::Slot;
-use crate::message::{Position, SignedRequest};
+use crate::message::{Position, Results, SignedRequest};
 use crate::replica::{Known, Replica};
 
 /// After a change of view the replies for so many of the newest slots are sent unasked, so that
@@ -26,8 +26,8 @@ impl<A: Application> Replica<A> {
             let head = self.history.head().slot;
             if head > adopting.kept {
                 let count = head.since(adopting.kept).min(self.turn.left());
-                self.undo_to(Slot(head.0 - count));
                 self.turn.spend(count);
+                self.undo_to(Slot(head.0 - count), &mut adopting);
                 self.adopting = Some(adopting);
             } else if !adopting.orphans.is_empty() {
                 let count = usize::try_from(self.turn.left().saturating_mul(REQUESTS_A_STEP));
@@ -48,45 +48,76 @@ impl<A: Application> Replica<A> {
             } else if head < adopting.end().slot {
                 // Slots go on one upon the other from where the old history was kept.
                 adopting.kept = head.next();
-                let at = adopting.trail.hash_at(head.next());
+                let (next, said) = match &mut adopting.source {
+                    Source::Branch(trail) => {
+                        let hash = trail.hash_at(head.next()).expect("a whole path has all slots");
+                        (self.adopted(Position { slot: head.next(), hash }), None)
+                    }
+                    Source::Undone { entries, .. } => {
+                        let mut entry = entries.pop().expect("it was undone");
+                        let said = std::mem::take(&mut entry.results);
+                        (entry, Some(said))
+                    }
+                };
                 self.adopting = Some(adopting);
-                let hash = at.expect("a whole path has all its slots");
-                self.execute_adopted(Position { slot: head.next(), hash });
+                self.execute_anew(next, said);
             } else {
                 self.finish_adoption(adopting);
             }
         }
     }
 
-    fn undo_to(&mut self, slot: Slot) {
+    fn undo_to(&mut self, slot: Slot, adopting: &mut Adopting) {
         self.execution.undo_to(slot);
-        self.history.cut(slot);
-        self.states.retain_taken(|taken| taken <= slot);
+        let undone = self.history.cut(slot);
+        match &mut adopting.source {
+            Source::Branch(_) => self.states.retain_taken(|taken| taken <= slot),
+            // The states above it are those that it comes to again.
+            Source::Undone { entries, .. } => {
+                let requests = || undone.iter().flat_map(|entry| &entry.batch.requests);
+                self.turn.spend(requests().count() as u64 / REQUESTS_A_STEP);
+                adopting.names.extend(requests().map(|request| request.body().name()));
+                entries.extend(undone.into_iter().rev());
+            }
+        }
     }
 
-    fn execute_adopted(&mut self, at: Position) {
+    /// A slot of a history that was beside the own one.
+    fn adopted(&self, at: Position) -> Entry {
         let side = self.branches.get(at).cloned().expect("a whole path has all its slots");
-        let batch = side.batch;
-        let entry =
-            Entry { hash: at.hash, batch: batch.clone(), order: side.order, results: Vec::new() };
+        Entry { hash: at.hash, batch: side.batch, order: side.order, results: Vec::new() }
+    }
+
+    fn execute_anew(&mut self, entry: Entry, said: Option<Vec<Results>>) {
+        let (hash, batch) = (entry.hash, entry.batch.clone());
         self.turn.spend(1 + batch.requests.len() as u64 / REQUESTS_A_STEP);
         let slot = self.push(entry);
-        self.execute(slot, at.hash, &batch);
+        self.execute(slot, hash, &batch);
+        if let Some(said) = said {
+            self.history.keep_results(slot, said);
+        }
     }
 
     fn finish_adoption(&mut self, adopting: Adopting) {
-        let Adopting { trail, unseen, is_long, .. } = adopting;
-        self.branches.leave(trail);
-        self.let_go();
+        let Adopting { source, unseen, is_long, .. } = adopting;
+        let is_other = matches!(source, Source::Branch(_));
+        if let Source::Branch(trail) = source {
+            self.branches.leave(trail);
+            self.let_go();
+        }
         if unseen {
             self.drop_executed();
         }
         if is_long {
-            self.counters.merges_in_turns += 1;
+            self.counters.merges_in_turns += u64::from(is_other);
             // Nobody is to blame for what waited here meanwhile.
             self.forget_patience();
         }
         self.ahead.forget_through(self.history.head().slot);
+        if is_other {
+            // It may be long: its slots were neither voted on nor answered.
+            self.answer_anew();
+        }
         self.after_adoption();
     }
 
@@ -116,10 +147,9 @@ impl<A: Application> Replica<A> {
     }
 
     fn after_adoption(&mut self) {
-        // An adopted history may be long: its slots were neither voted on nor answered.
-        self.answer_anew();
         let head = self.history.head().slot;
-        if let Some(proof) = self.stable.take_ahead_through(head) {
+        let proofs = [self.stable.take_passed(), self.stable.take_ahead_through(head)];
+        for proof in proofs.into_iter().flatten() {
             self.on_stable(self.setup.id, proof);
         }
         // What a state was wrong at may have been executed anew on a right one, and nobody shows the proof again.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::super::entered::Entered;
 use super::super::path::{Footing, Path};
 use super::super::trail::Trail;
-use super::{Adopting, Preparation};
+use super::{Adopting, Preparation, Source};
 use crate::application::Application;
 use crate::history::History;
 use crate::id::Slot;
@@ -69,8 +69,8 @@ impl<A: Application> Replica<A> {
             peer.credit.restore();
         }
         self.branches.clear();
-        let is_long = false;
-        let adopting = Adopting { trail, kept, names, orphans, results, unseen, is_long };
+        let (source, is_long) = (Source::Branch(trail), false);
+        let adopting = Adopting { source, kept, names, orphans, results, unseen, is_long };
         self.adopting = Some(adopting);
         self.carry_out();
     }

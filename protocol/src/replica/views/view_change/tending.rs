@@ -141,7 +141,7 @@ impl<A: Application> Replica<A> {
             && self.divergent.is_empty()
             && self.arriving.is_empty()
             && !self.is_distrusted()
-            && !self.has_passed_stable()
+            && !self.has_to_go_back()
             && self.branches.is_empty()
         {
             self.branches.clear();
