@@ -12,7 +12,7 @@ use crate::outcome::{
 };
 use crate::set::Set;
 use crate::state::{Desk, Entry, Held, integer};
-use crate::step::{Append, Scan, Step};
+use crate::step::{Append, Cas, Scan, Step};
 use crate::text::Text;
 use crate::txn::{Compare, Relation, Test, Txn};
 
@@ -95,20 +95,7 @@ fn run(state: &mut Desk<'_>, version: Version, step: Step) -> Result<Outcome, Re
         Step::Delete(delete) => {
             Outcome::Delete(state.remove(&delete.key, version).then_some(version))
         }
-        Step::Cas(cas) => {
-            let found = state.read(&cas.key)?;
-            if found.as_ref().map(|found| &found.value) != cas.expected.as_ref() {
-                return Ok(Outcome::Cas(Swap::Mismatch(found)));
-            }
-            let written = match cas.value {
-                Some(value) => {
-                    state.put(cas.key, Held::Text(Text::new(value, version)), version);
-                    true
-                }
-                None => state.remove(&cas.key, version),
-            };
-            Outcome::Cas(Swap::Done(written.then_some(version)))
-        }
+        Step::Cas(cas) => Outcome::Cas(swap(state, cas, version)?),
         Step::Incr(incr) => {
             let value = match state.get(&incr.key) {
                 Some(entry) => state.integer(&incr.key, &entry.held)?,
@@ -158,6 +145,21 @@ fn run(state: &mut Desk<'_>, version: Version, step: Step) -> Result<Outcome, Re
         }),
         Step::Scan(scan) => Outcome::Scan(page(state, &scan)?),
     })
+}
+
+fn swap(state: &mut Desk<'_>, cas: Cas, version: Version) -> Result<Swap, Reason> {
+    let found = state.read(&cas.key)?;
+    if found.as_ref().map(|found| &found.value) != cas.expected.as_ref() {
+        return Ok(Swap::Mismatch(found));
+    }
+    let written = match cas.value {
+        Some(value) => {
+            state.put(cas.key, Held::Text(Text::new(value, version)), version);
+            true
+        }
+        None => state.remove(&cas.key, version),
+    };
+    Ok(Swap::Done(written.then_some(version)))
 }
 
 /// The value with what is to be appended.

@@ -91,111 +91,126 @@ impl Hostile {
     pub fn act(&mut self) -> Vec<Shot> {
         let mut shots = Vec::new();
         self.number += 1;
-        let number = self.number;
         match self.kind {
-            "two-contents" => {
-                let left = self.request(number, "incr hostile 1");
-                let right = self.request(number, "incr hostile 100");
-                for to in 0..self.replicas {
-                    let both = self.rng.one_in(4);
-                    if to % 2 == 0 || both {
-                        shots.push((to, frame(&left)));
-                    }
-                    if to % 2 == 1 || both {
-                        shots.push((to, frame(&right)));
-                    }
-                }
-            }
-            "beyond-window" => {
-                let gap = self.rng.between(0, 3 * self.window);
-                let request = self.request(number.saturating_add(gap), "incr hostile 1");
-                self.everywhere(&request, &mut shots);
-                if self.rng.one_in(4) {
-                    let request = self.request(u64::MAX, "incr hostile 1");
-                    self.everywhere(&request, &mut shots);
-                }
-            }
-            "old-numbers" => {
-                let request = self.request(number, "incr hostile 1");
-                self.everywhere(&request, &mut shots);
-                self.sent.push(request);
-                let old = self.rng.pick(&self.sent).clone();
-                self.everywhere(&old, &mut shots);
-                let again = self.request(old.body().number.0, "put hostile again");
-                self.everywhere(&again, &mut shots);
-            }
-            "flood" => {
-                for offset in 0..self.rng.between(20, 60) {
-                    let request = self.request(number + offset, "append hostile x");
-                    self.everywhere(&request, &mut shots);
-                }
-                self.number += 10;
-            }
+            "two-contents" => self.sign_two_contents(&mut shots),
+            "beyond-window" => self.leave_the_window(&mut shots),
+            "old-numbers" => self.use_numbers_again(&mut shots),
+            "flood" => self.flood(&mut shots),
             "many-sessions" => {
                 self.session = SessionId(self.session.0 + 1);
                 let request = self.request(1, "incr hostile 1");
                 self.everywhere(&request, &mut shots);
             }
-            "old-sessions" => {
-                for _ in 0..self.rng.between(1, 6) {
-                    self.session = SessionId(self.session.0 + 1);
-                    let request = self.request(1, "incr hostile 1");
-                    self.everywhere(&request, &mut shots);
-                    self.sent.push(request);
-                }
-                for _ in 0..3 {
-                    let old = self.rng.pick(&self.sent).clone();
-                    self.everywhere(&old, &mut shots);
-                    let mut body = old.body().clone();
-                    body.number = RequestNumber(body.number.0 + 1);
-                    let next = SignedRequest::sign(&*self.signer, &self.genesis, body);
-                    self.everywhere(&next, &mut shots);
-                }
-            }
-            "forger" => {
-                let good = self.request(number, "incr hostile 1");
-                let mut body = good.body().clone();
-                let signature = *good.signature();
-                body.client = ClientId(self.rng.bytes());
-                let foreign = Arc::new(SignedRequest::from_parts(body, signature));
-                self.everywhere(&foreign, &mut shots);
-                let noise: [u8; 32] = self.rng.bytes();
-                let mut bad = [0; 64];
-                bad[..32].copy_from_slice(&noise);
-                let unsigned = SignedRequest::from_parts(good.body().clone(), Signature(bad));
-                self.everywhere(&Arc::new(unsigned), &mut shots);
-                self.everywhere(&good, &mut shots);
-            }
-            "hog" => {
-                for offset in 0..self.rng.between(2, 6) {
-                    let request = self.request(number + offset, &"put hog ".repeat(HOG_BYTES / 8));
-                    if self.rng.one_in(3) {
-                        let to = self.rng.between(0, u64::from(self.replicas) - 1);
-                        shots.push((u8::try_from(to).expect("few replicas"), frame(&request)));
-                    } else {
-                        self.everywhere(&request, &mut shots);
-                    }
-                }
-                self.number += 3;
-            }
-            "asker" => {
-                for _ in 0..self.rng.between(5, 30) {
-                    let question = match self.rng.index(3) {
-                        0 => ToReplica::AskStatus(number),
-                        1 => ToReplica::AskEvidence,
-                        _ => ToReplica::AskSession(self.session),
-                    };
-                    let bytes = encode(&question).expect("a small question");
-                    shots.extend((0..self.replicas).map(|to| (to, bytes.clone())));
-                }
-            }
+            "old-sessions" => self.use_sessions_again(&mut shots),
+            "forger" => self.forge(&mut shots),
+            "hog" => self.hog(&mut shots),
+            "asker" => self.question(&mut shots),
             _ => {
-                let request = self.request(number, "incr hostile 1");
+                let request = self.request(self.number, "incr hostile 1");
                 let to = self.rng.between(1, u64::from(self.replicas.max(2)) - 1);
                 shots.push((u8::try_from(to).expect("few replicas"), frame(&request)));
             }
         }
         shots
+    }
+
+    fn sign_two_contents(&mut self, shots: &mut Vec<Shot>) {
+        let left = self.request(self.number, "incr hostile 1");
+        let right = self.request(self.number, "incr hostile 100");
+        for to in 0..self.replicas {
+            let both = self.rng.one_in(4);
+            if to % 2 == 0 || both {
+                shots.push((to, frame(&left)));
+            }
+            if to % 2 == 1 || both {
+                shots.push((to, frame(&right)));
+            }
+        }
+    }
+
+    fn leave_the_window(&mut self, shots: &mut Vec<Shot>) {
+        let gap = self.rng.between(0, 3 * self.window);
+        let request = self.request(self.number.saturating_add(gap), "incr hostile 1");
+        self.everywhere(&request, shots);
+        if self.rng.one_in(4) {
+            let request = self.request(u64::MAX, "incr hostile 1");
+            self.everywhere(&request, shots);
+        }
+    }
+
+    fn use_numbers_again(&mut self, shots: &mut Vec<Shot>) {
+        let request = self.request(self.number, "incr hostile 1");
+        self.everywhere(&request, shots);
+        self.sent.push(request);
+        let old = self.rng.pick(&self.sent).clone();
+        self.everywhere(&old, shots);
+        let again = self.request(old.body().number.0, "put hostile again");
+        self.everywhere(&again, shots);
+    }
+
+    fn flood(&mut self, shots: &mut Vec<Shot>) {
+        for offset in 0..self.rng.between(20, 60) {
+            let request = self.request(self.number + offset, "append hostile x");
+            self.everywhere(&request, shots);
+        }
+        self.number += 10;
+    }
+
+    fn use_sessions_again(&mut self, shots: &mut Vec<Shot>) {
+        for _ in 0..self.rng.between(1, 6) {
+            self.session = SessionId(self.session.0 + 1);
+            let request = self.request(1, "incr hostile 1");
+            self.everywhere(&request, shots);
+            self.sent.push(request);
+        }
+        for _ in 0..3 {
+            let old = self.rng.pick(&self.sent).clone();
+            self.everywhere(&old, shots);
+            let mut body = old.body().clone();
+            body.number = RequestNumber(body.number.0 + 1);
+            let next = SignedRequest::sign(&*self.signer, &self.genesis, body);
+            self.everywhere(&next, shots);
+        }
+    }
+
+    fn forge(&mut self, shots: &mut Vec<Shot>) {
+        let good = self.request(self.number, "incr hostile 1");
+        let mut body = good.body().clone();
+        let signature = *good.signature();
+        body.client = ClientId(self.rng.bytes());
+        let foreign = Arc::new(SignedRequest::from_parts(body, signature));
+        self.everywhere(&foreign, shots);
+        let noise: [u8; 32] = self.rng.bytes();
+        let mut bad = [0; 64];
+        bad[..32].copy_from_slice(&noise);
+        let unsigned = SignedRequest::from_parts(good.body().clone(), Signature(bad));
+        self.everywhere(&Arc::new(unsigned), shots);
+        self.everywhere(&good, shots);
+    }
+
+    fn hog(&mut self, shots: &mut Vec<Shot>) {
+        for offset in 0..self.rng.between(2, 6) {
+            let request = self.request(self.number + offset, &"put hog ".repeat(HOG_BYTES / 8));
+            if self.rng.one_in(3) {
+                let to = self.rng.between(0, u64::from(self.replicas) - 1);
+                shots.push((u8::try_from(to).expect("few replicas"), frame(&request)));
+            } else {
+                self.everywhere(&request, shots);
+            }
+        }
+        self.number += 3;
+    }
+
+    fn question(&mut self, shots: &mut Vec<Shot>) {
+        for _ in 0..self.rng.between(5, 30) {
+            let question = match self.rng.index(3) {
+                0 => ToReplica::AskStatus(self.number),
+                1 => ToReplica::AskEvidence,
+                _ => ToReplica::AskSession(self.session),
+            };
+            let bytes = encode(&question).expect("a small question");
+            shots.extend((0..self.replicas).map(|to| (to, bytes.clone())));
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! An honest client process: client cores, several sessions of one key, and a load.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -422,8 +422,7 @@ impl Patron {
         })?;
         let strong = asked.level == Level::Strong || is_final;
         let rule = if strong { "strong" } else { "weak" };
-        let voters: std::collections::BTreeSet<ReplicaId> =
-            answer.receipt.votes.iter().map(|vote| vote.by).collect();
+        let voters: BTreeSet<ReplicaId> = answer.receipt.votes.iter().map(|vote| vote.by).collect();
         let needed = match answer.kind {
             ReplyKind::Speculative => f + 1,
             ReplyKind::Committed => (n + f) / 2 + 1,
@@ -447,14 +446,7 @@ impl Patron {
             (true, _) => "answer strong",
             (false, _) => "answer weak",
         });
-        let results: Vec<_> = answer.results.iter().map(|r| String::from_utf8_lossy(r)).collect();
-        self.told.push(format!(
-            "{} slot={} results=[{}] by={}",
-            if is_final { "final" } else { rule },
-            answer.slot,
-            results.join(", "),
-            voters.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
-        ));
+        self.told.push(in_words(if is_final { "final" } else { rule }, answer, &voters));
         let told = Told {
             at: time,
             name: answer.receipt.reply.name,
@@ -613,4 +605,11 @@ fn compare(
             Ok(Some(if is_same { "client: moved" } else { "client: result changed" }))
         }
     }
+}
+
+fn in_words(kind: &str, answer: &Answer, voters: &BTreeSet<ReplicaId>) -> String {
+    let results: Vec<_> = answer.results.iter().map(|r| String::from_utf8_lossy(r)).collect();
+    let voters: Vec<_> = voters.iter().map(ToString::to_string).collect();
+    let (results, voters) = (results.join(", "), voters.join(","));
+    format!("{kind} slot={} results=[{results}] by={voters}", answer.slot)
 }

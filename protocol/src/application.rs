@@ -61,6 +61,100 @@ impl Context {
 ///
 /// Slots are executed in order. Between two calls of [`Application::end_slot`] all operations
 /// have the same [`Context::slot`], one above the last.
+///
+/// # Example
+///
+/// A register that holds what was written last. The counter in the repository's `examples/` is the same with
+/// commands for clients, and with tests.
+///
+/// ```
+/// use bytes::Bytes;
+/// use elea_protocol::application::{Application, BadChunk, Context, Restore, Snapshot, rebuilt};
+/// use elea_protocol::codec::{Canonical, Sink};
+/// use elea_protocol::id::{Digest, Slot};
+/// use elea_protocol::rows::{RowsView, Unreadable};
+///
+/// #[derive(Clone, Default)]
+/// struct Value(Bytes);
+///
+/// impl Canonical for Value {
+///     const TAG: &'static str = "register";
+///     fn write(&self, to: &mut impl Sink) {
+///         to.put(&self.0);
+///     }
+/// }
+///
+/// struct Register {
+///     value: Value,
+///     /// After each slot that may be undone, and after the last permanent one.
+///     saved: Vec<(Slot, Value)>,
+/// }
+///
+/// impl Application for Register {
+///     type Snapshot = Value;
+///     type Restore = Rebuilding;
+///
+///     /// Writes the bytes, and answers those before.
+///     fn execute(&mut self, _: &Context, operation: &Bytes) -> Bytes {
+///         std::mem::replace(&mut self.value, Value(operation.clone())).0
+///     }
+///     fn end_slot(&mut self, slot: Slot) {
+///         self.saved.push((slot, self.value.clone()));
+///     }
+///     fn undo_to(&mut self, slot: Slot) {
+///         self.saved.retain(|(saved, _)| *saved <= slot);
+///         self.value = self.saved.last().expect("permanent slots stay").1.clone();
+///     }
+///     fn make_permanent(&mut self, slot: Slot) {
+///         self.saved.retain(|(saved, _)| *saved >= slot);
+///     }
+///     fn digest(&mut self) -> Digest {
+///         Canonical::digest(&self.value)
+///     }
+///     fn snapshot(&self) -> Value {
+///         self.value.clone()
+///     }
+///     fn restore(&self, digest: Digest) -> Rebuilding {
+///         Rebuilding { digest, value: None }
+///     }
+///     fn open(&mut self, slot: Slot, digest: Digest, rows: RowsView) -> Result<(), Unreadable> {
+///         self.value = rebuilt(self.restore(digest), &rows)?.value.unwrap_or_default();
+///         self.saved = vec![(slot, self.value.clone())];
+///         Ok(())
+///     }
+/// }
+///
+/// impl Snapshot for Value {
+///     fn digest(&self) -> Digest {
+///         Canonical::digest(self)
+///     }
+///     fn chunks(&self) -> u32 {
+///         1
+///     }
+///     fn chunk(&self, index: u32) -> Option<Bytes> {
+///         (index == 0).then(|| self.0.clone())
+///     }
+/// }
+///
+/// struct Rebuilding {
+///     digest: Digest,
+///     value: Option<Value>,
+/// }
+///
+/// impl Restore for Rebuilding {
+///     fn accept(&mut self, index: u32, chunk: &Bytes) -> Result<(), BadChunk> {
+///         let value = Value(chunk.clone());
+///         if index != 0 || Canonical::digest(&value) != self.digest {
+///             return Err(BadChunk);
+///         }
+///         self.value = Some(value);
+///         Ok(())
+///     }
+///     fn missing(&self) -> Option<u32> {
+///         self.value.is_none().then_some(0)
+///     }
+/// }
+/// ```
 pub trait Application: Send {
     /// See [`Application::snapshot`].
     type Snapshot: Snapshot;

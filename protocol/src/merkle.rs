@@ -53,9 +53,10 @@ impl Tree {
         while let Some(level) = levels.last().filter(|level| level.len() > 1) {
             let parents = level
                 .chunks(2)
-                .map(|pair| match pair {
-                    [left, right] => Node(left, right).digest(),
-                    rest => rest[0],
+                .filter_map(|pair| match pair {
+                    [left, right] => Some(Node(left, right).digest()),
+                    // Without a sibling it goes up as it is.
+                    rest => rest.first().copied(),
                 })
                 .collect();
             levels.push(parents);
@@ -75,7 +76,7 @@ impl Tree {
     /// Where there is no such leaf.
     #[must_use]
     pub fn path(&self, position: usize) -> Path {
-        let leaves = self.levels[0].len();
+        let leaves = self.levels.first().map_or(0, Vec::len);
         assert!(position < leaves, "leaf {position} of {leaves}");
         let siblings = self
             .levels

@@ -26,6 +26,11 @@
 //! known, and which is read from a row under its path when something below it changes. See
 //! [`MerkleTrie::open`], [`MerkleTrie::changes`] and [`MerkleTrie::forget`].
 
+#![cfg_attr(
+    not(test),
+    expect(clippy::indexing_slicing, reason = "sixteen children, by a nibble; keys of 64 nibbles")
+)]
+
 mod chunk;
 mod path;
 mod stored;

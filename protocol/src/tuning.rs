@@ -45,7 +45,29 @@ impl Default for Rules {
     }
 }
 
+/// A setting: its name, its value, the least and the most it may be, and both in words.
+type Range = (&'static str, u64, u64, u64, &'static str);
+
 impl Rules {
+    fn ranges(&self) -> [Range; 8] {
+        [
+            ("max_sessions", self.max_sessions, 1, 1 << 16, "1 to 65536"),
+            ("max_clients", self.max_clients, 1, 1 << 24, "1 to 16777216"),
+            ("session_window", self.session_window, 1, 1 << 12, "1 to 4096"),
+            ("max_kept_result", self.max_kept_result, 64, 1 << 20, "64 to 1048576"),
+            ("kept_bytes", self.kept_bytes, 1 << 10, 1 << 40, "1024 to 1099511627776"),
+            ("checkpoint_interval", self.checkpoint_interval, 1, 1 << 16, "1 to 65536"),
+            (
+                "max_speculative_slots",
+                self.max_speculative_slots,
+                2 * self.checkpoint_interval,
+                1 << 24,
+                "at least twice checkpoint_interval",
+            ),
+            ("max_speculative_bytes", self.max_speculative_bytes, 1, 1 << 40, "1 to 1099511627776"),
+        ]
+    }
+
     /// With room for suffixes twice as long.
     pub(crate) fn twice(self) -> Self {
         Self {
@@ -191,27 +213,17 @@ impl Tuning {
     /// # Errors
     /// The first setting that cannot work.
     pub fn check(&self) -> Result<(), BadTuning> {
+        let all = [&self.rules.ranges()[..], &self.times()[..], &self.sizes()[..]].concat();
+        match all.into_iter().find(|(_, is, low, high, _)| !(low..=high).contains(&is)) {
+            None => Ok(()),
+            Some((name, is, _, _, must)) => Err(BadTuning { name, must, is }),
+        }
+    }
+
+    fn times(&self) -> [Range; 13] {
         const MINUTE: u64 = 60_000;
         const HOUR: u64 = 60 * MINUTE;
-        let wide = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
-        let Rules {
-            max_sessions,
-            max_clients,
-            session_window,
-            max_kept_result,
-            kept_bytes,
-            checkpoint_interval,
-            max_speculative_slots,
-            max_speculative_bytes,
-        } = self.rules;
-        let rows: [(&'static str, u64, u64, u64, &'static str); 35] = [
-            ("max_sessions", max_sessions, 1, 1 << 16, "1 to 65536"),
-            ("max_clients", max_clients, 1, 1 << 24, "1 to 16777216"),
-            ("session_window", session_window, 1, 1 << 12, "1 to 4096"),
-            ("max_kept_result", max_kept_result, 64, 1 << 20, "64 to 1048576"),
-            ("kept_bytes", kept_bytes, 1 << 10, 1 << 40, "1024 to 1099511627776"),
-            ("checkpoint_interval", checkpoint_interval, 1, 1 << 16, "1 to 65536"),
-            ("commit_interval", self.commit_interval, 1, 1 << 12, "1 to 4096"),
+        [
             ("commit_delay_ms", self.commit_delay_ms, 1, MINUTE, "1 to 60000"),
             ("checkpoint_delay_ms", self.checkpoint_delay_ms, 1, HOUR, "1 to 3600000"),
             ("status_interval_ms", self.status_interval_ms, 10, MINUTE, "10 to 60000"),
@@ -248,8 +260,15 @@ impl Tuning {
             ("fetch_grace_ms", self.fetch_grace_ms, 1, MINUTE, "1 to 60000"),
             ("fetch_retry_ms", self.fetch_retry_ms, 10, MINUTE, "10 to 60000"),
             ("max_clock_drift_ms", self.max_clock_drift_ms, 100, 24 * HOUR, "100 to 86400000"),
-            ("pipeline_slots", self.pipeline_slots, 1, 1 << 10, "1 to 1024"),
             ("batch_wait_ms", self.batch_wait_ms, 1, MINUTE, "1 to 60000"),
+        ]
+    }
+
+    fn sizes(&self) -> [Range; 14] {
+        let wide = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        [
+            ("commit_interval", self.commit_interval, 1, 1 << 12, "1 to 4096"),
+            ("pipeline_slots", self.pipeline_slots, 1, 1 << 10, "1 to 1024"),
             ("batch_requests", wide(self.batch_requests), 1, wide(BATCH_REQUESTS_MAX), "1 to 4096"),
             ("batch_bytes", wide(self.batch_bytes), 1, wide(REQUEST_BYTES_MAX), "1 to 2097152"),
             ("pending_max", wide(self.pending_max), 1, 1 << 24, "1 to 16777216"),
@@ -268,19 +287,7 @@ impl Tuning {
             ("settle_bytes", self.settle_bytes, 0, 1 << 40, "0 to 1099511627776"),
             ("transfer_bytes_per_ms", self.transfer_bytes_per_ms, 1, 1 << 30, "1 to 1073741824"),
             ("turn_slots", self.turn_slots, 1, 1 << 20, "1 to 1048576"),
-            (
-                "max_speculative_slots",
-                max_speculative_slots,
-                2 * checkpoint_interval,
-                1 << 24,
-                "at least twice checkpoint_interval",
-            ),
-            ("max_speculative_bytes", max_speculative_bytes, 1, 1 << 40, "1 to 1099511627776"),
-        ];
-        match rows.into_iter().find(|(_, is, low, high, _)| !(low..=high).contains(&is)) {
-            None => Ok(()),
-            Some((name, is, _, _, must)) => Err(BadTuning { name, must, is }),
-        }
+        ]
     }
 }
 

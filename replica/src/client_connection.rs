@@ -5,12 +5,14 @@
 //! for too long not one byte could be written.
 
 use std::io;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use elea_protocol::codec;
 use elea_protocol::id::ClientId;
-use elea_protocol::message::{Farewell, ToClient, ToReplica};
+use elea_protocol::message::{Farewell, SignedRequest, ToClient, ToReplica};
 use elea_protocol::replica::Event;
+use elea_protocol::seal::Rejection;
 use tokio::task::yield_now;
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +20,7 @@ use crate::clients::{Admission, Answers};
 use crate::counters::{Counter, frame_counter, rejection_counter};
 use crate::doubles::Voice;
 use crate::frames::{self, FrameError, Reader, Writer};
+use crate::inbox::Room;
 use crate::limits::OVERHEAD;
 use crate::shell::Shell;
 use crate::waiting::Turn;
@@ -118,49 +121,16 @@ async fn receive(
                 admission.answer(ToClient::Busy(request.body().name()));
             }
             (ToReplica::Request(request), Some(room)) => {
-                let opened = {
-                    let _turn = admission.turn_to_check().await;
-                    shell.membership.open_request(request)
-                };
-                match opened {
-                    Ok(request) => {
-                        admission.uses(request.body().session);
-                        shell.inbox.put_client(client, Event::Request(request), room);
-                        // Else a connection with much to read would keep its thread to itself.
-                        yield_now().await;
-                    }
-                    Err(rejection) => {
-                        return misbehaved(rejection_counter(rejection), &rejection);
-                    }
+                if let Err(rejection) = take_request(shell, admission, request, room).await {
+                    return misbehaved(rejection_counter(rejection), &rejection);
                 }
             }
-            (ToReplica::AskSession(session), Some(room)) => {
-                admission.turn_to_ask().await;
-                admission.uses(session);
-                shell.inbox.put_client(client, Event::AskSession { client, session }, room);
-            }
-            (ToReplica::AskStatus(nonce), _) if !admission.is_asking() => {
-                admission.turn_to_ask().await;
-                admission.asks();
-                let (counters, disk) = (shell.counters.all(), shell.files.health());
-                let doubled = shell.doubles.told();
-                let disagreements = shell.agreement.disagreements();
-                let question =
-                    Event::AskStatus { client, nonce, counters, disk, doubled, disagreements };
-                if !shell.inbox.put_question(question) {
-                    shell.counters.count(Counter::QuestionBusy);
-                }
-            }
-            (ToReplica::AskEvidence, Some(room)) if !admission.is_asking() => {
-                admission.turn_to_ask().await;
-                admission.asks();
-                shell.inbox.put_client(client, Event::AskEvidence { client }, room);
-            }
-            (ToReplica::AskSession(_) | ToReplica::AskStatus(_) | ToReplica::AskEvidence, _) => {
-                shell.counters.count(Counter::QuestionBusy);
-                // Refusing is cheap, but not free.
-                yield_now().await;
-            }
+            (
+                question @ (ToReplica::AskSession(_)
+                | ToReplica::AskStatus(_)
+                | ToReplica::AskEvidence),
+                room,
+            ) => take_question(shell, admission, question, room).await,
             (
                 ToReplica::Knock(_)
                 | ToReplica::Hello(_)
@@ -172,6 +142,62 @@ async fn receive(
                 let what = &"sent what only a replica, or a new connection, sends";
                 return misbehaved(Counter::MessageMisplaced, what);
             }
+        }
+    }
+}
+
+async fn take_request(
+    shell: &Shell,
+    admission: &Admission,
+    request: Arc<SignedRequest>,
+    room: Room,
+) -> Result<(), Rejection> {
+    let request = {
+        let _turn = admission.turn_to_check().await;
+        shell.membership.open_request(request)?
+    };
+    admission.uses(request.body().session);
+    shell.inbox.put_client(admission.client, Event::Request(request), room);
+    // Else a connection with much to read would keep its thread to itself.
+    yield_now().await;
+    Ok(())
+}
+
+/// Asks the core. There is one question at a time about the status or about proofs.
+async fn take_question(
+    shell: &Shell,
+    admission: &Admission,
+    question: ToReplica,
+    room: Option<Room>,
+) {
+    let client = admission.client;
+    match (question, room) {
+        (ToReplica::AskSession(session), Some(room)) => {
+            admission.turn_to_ask().await;
+            admission.uses(session);
+            shell.inbox.put_client(client, Event::AskSession { client, session }, room);
+        }
+        (ToReplica::AskStatus(nonce), _) if !admission.is_asking() => {
+            admission.turn_to_ask().await;
+            admission.asks();
+            let (counters, disk) = (shell.counters.all(), shell.files.health());
+            let doubled = shell.doubles.told();
+            let disagreements = shell.agreement.disagreements();
+            let question =
+                Event::AskStatus { client, nonce, counters, disk, doubled, disagreements };
+            if !shell.inbox.put_question(question) {
+                shell.counters.count(Counter::QuestionBusy);
+            }
+        }
+        (ToReplica::AskEvidence, Some(room)) if !admission.is_asking() => {
+            admission.turn_to_ask().await;
+            admission.asks();
+            shell.inbox.put_client(client, Event::AskEvidence { client }, room);
+        }
+        _ => {
+            shell.counters.count(Counter::QuestionBusy);
+            // Refusing is cheap, but not free.
+            yield_now().await;
         }
     }
 }

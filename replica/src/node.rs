@@ -36,7 +36,7 @@ use crate::peer_link::{Link, LinkTask, link};
 use crate::scrub::Scrub;
 use crate::shell::Shell;
 use crate::store::{Files, Store};
-use crate::store_thread::{LogThenTables, store_queue};
+use crate::store_thread::{LogThenTables, StoreQueue, store_queue};
 use crate::terms::Agreement;
 use crate::verified_cache::VerifiedCache;
 
@@ -145,27 +145,9 @@ impl Node {
         let (links, tasks) = ways(&shell, &setup, addresses, &up, &links_end);
         let outbound = Arc::new(Outbound { links, clients: Arc::clone(&shell.clients) });
         let files = store.files();
-        let held_max = 2 * limits.store_backlog_bytes;
-        let (writer, tables, apply_work) = store.into_parts();
-        let disk = LogThenTables { writer, tables };
-        let (queue, store_work) = store_queue(disk, Arc::clone(&counters), held_max);
-
         let (raise, failure) = watch::channel(None);
         let failed = Failure { raise, inbox: Arc::clone(&shell.inbox) };
-        let (release, inbox) = (Arc::clone(&outbound), Arc::clone(&shell.inbox));
-        let store = Worker::spawn(format!("{me}-store"), failed.clone(), move || {
-            let tell = |word| inbox.disk_says(word);
-            Ok(store_work.run(|outgoing| release.send(outgoing), tell)?)
-        })?;
-        let (inbox, counted) = (Arc::clone(&shell.inbox), Arc::clone(&counters));
-        let tables = Worker::spawn(format!("{me}-tables"), failed.clone(), move || {
-            Ok(apply_work.run(|groups, rows| {
-                counted.add(Counter::StoreTaken, groups);
-                if !rows.is_empty() {
-                    inbox.disk_says(Word::Rows(rows));
-                }
-            })?)
-        })?;
+        let (queue, store, tables) = write(&shell, &outbound, store, &failed)?;
         let (scrub, scrub_end) = scrub(&shell, files, failed.clone())?;
         let inbox = Arc::clone(&shell.inbox);
         let (tell, standing) = watch::channel(replica.standing());
@@ -407,6 +389,35 @@ fn ways(
 }
 
 /// Starts to read what is stored again and again; dropping the sender ends it.
+/// The threads that write, the log and behind it the tables, and the queue before them.
+fn write(
+    shell: &Shell,
+    outbound: &Arc<Outbound>,
+    store: Store,
+    failed: &Failure,
+) -> Result<(StoreQueue, Worker, Worker), RunError> {
+    let (me, counters) = (shell.me, &shell.counters);
+    let held_max = 2 * shell.limits.store_backlog_bytes;
+    let (writer, tables, apply_work) = store.into_parts();
+    let disk = LogThenTables { writer, tables };
+    let (queue, store_work) = store_queue(disk, Arc::clone(counters), held_max);
+    let (release, inbox) = (Arc::clone(outbound), Arc::clone(&shell.inbox));
+    let log = Worker::spawn(format!("{me}-store"), failed.clone(), move || {
+        let tell = |word| inbox.disk_says(word);
+        Ok(store_work.run(|outgoing| release.send(outgoing), tell)?)
+    })?;
+    let (inbox, counted) = (Arc::clone(&shell.inbox), Arc::clone(counters));
+    let tables = Worker::spawn(format!("{me}-tables"), failed.clone(), move || {
+        Ok(apply_work.run(|groups, rows| {
+            counted.add(Counter::StoreTaken, groups);
+            if !rows.is_empty() {
+                inbox.disk_says(Word::Rows(rows));
+            }
+        })?)
+    })?;
+    Ok((queue, log, tables))
+}
+
 fn scrub(
     shell: &Shell,
     files: Files,

@@ -8,7 +8,8 @@ use comfy_table::{ContentArrangement, Table};
 use elea_protocol::cluster_file::ClusterFile;
 use elea_protocol::id::{ClientId, Digest, ReplicaId, hex};
 use elea_protocol::message::{
-    Difference, Disagreement, DiskHealth, NodeStatus, Origin, OtherList, Standing, Transferring,
+    Difference, Disagreement, DiskHealth, MismatchReport, NodeStatus, Origin, OtherList, Standing,
+    Transferring,
 };
 use elea_protocol::quorum::Strength;
 use serde_json::{Map, Value as Json, json};
@@ -100,28 +101,6 @@ fn row_json(row: &Row) -> Json {
             });
         }
     };
-    let lock = status.lock.map(
-        |(view, at)| json!({ "view": view.0, "slot": at.slot.0, "hash": at.hash.to_string() }),
-    );
-    let mismatches: Vec<_> = status
-        .mismatches
-        .iter()
-        .map(|known| {
-            json!({
-                "slot": known.slot.0,
-                "own": known.own.to_string(),
-                "certified": known.certified.to_string(),
-            })
-        })
-        .collect();
-    let transfer = status.transfer.map(|fetched| {
-        json!({
-            "slot": fetched.slot.0,
-            "pieces": fetched.pieces,
-            "of": fetched.of,
-            "bytes": fetched.bytes,
-        })
-    });
     let clocks: Map<_, _> =
         status.clocks.iter().map(|(id, ahead)| (id.to_string(), (*ahead).into())).collect();
     let settings: Vec<_> = status.disagreements.iter().map(settings_json).collect();
@@ -141,12 +120,12 @@ fn row_json(row: &Row) -> Json {
         "address": row.address,
         "reachable": true,
         "standing": standing(status),
-        "mismatches": mismatches,
+        "mismatches": status.mismatches.iter().map(mismatch_json).collect::<Vec<_>>(),
         "view": status.view.0,
         "primary": status.primary.0,
         "campaign": status.campaign.map(|view| view.0),
         "head": { "slot": status.head.slot.0, "hash": status.head.hash.to_string() },
-        "lock": lock,
+        "lock": lock_json(status),
         "stable": status.stable.0,
         "state": status.state.to_string(),
         "sessions": status.sessions,
@@ -164,10 +143,36 @@ fn row_json(row: &Row) -> Json {
         "sync_ms": status.pace.sync.map(millis),
         "patience_ms": status.pace.patience,
         "round_trips_ms": round_trips,
-        "transfer": transfer,
+        "transfer": transfer_json(status),
         "pieces_refused": refused,
         "keys_in_two_places": status.doubled.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "counters": counters,
+    })
+}
+
+fn lock_json(status: &NodeStatus) -> Json {
+    status.lock.map_or(
+        Json::Null,
+        |(view, at)| json!({ "view": view.0, "slot": at.slot.0, "hash": at.hash.to_string() }),
+    )
+}
+
+fn mismatch_json(known: &MismatchReport) -> Json {
+    json!({
+        "slot": known.slot.0,
+        "own": known.own.to_string(),
+        "certified": known.certified.to_string(),
+    })
+}
+
+fn transfer_json(status: &NodeStatus) -> Json {
+    status.transfer.map_or(Json::Null, |fetched| {
+        json!({
+            "slot": fetched.slot.0,
+            "pieces": fetched.pieces,
+            "of": fetched.of,
+            "bytes": fetched.bytes,
+        })
     })
 }
 

@@ -58,25 +58,7 @@ impl FutureFlooder {
                 }))
             }
             3 => Message::Suspect(lair.sign(Suspect::of(view))),
-            4 | 5 => {
-                let (entered, view) = (view, view.next());
-                let stamp = self.stamps.next(lair);
-                let change = ViewChange {
-                    view,
-                    campaign: view,
-                    entered,
-                    lock: None,
-                    stable: slot,
-                    head,
-                    stamp,
-                };
-                Message::Campaign(Box::new(Campaign {
-                    change: lair.sign(change),
-                    suspects: Vec::new(),
-                    proof: None,
-                    others: Vec::new(),
-                }))
-            }
+            4 | 5 => self.campaign(lair, view, head),
             6 => {
                 let view = lair.own_view_after(view, 0);
                 let order = |hash| lair.sign(OrderHeader { view, slot, hash, batch: hash });
@@ -101,6 +83,20 @@ impl FutureFlooder {
                 })
             }
         })
+    }
+}
+
+impl FutureFlooder {
+    fn campaign(&mut self, lair: &mut Lair, entered: View, head: Position) -> Message {
+        let (view, stable) = (entered.next(), head.slot);
+        let stamp = self.stamps.next(lair);
+        let change = ViewChange { view, campaign: view, entered, lock: None, stable, head, stamp };
+        Message::Campaign(Box::new(Campaign {
+            change: lair.sign(change),
+            suspects: Vec::new(),
+            proof: None,
+            others: Vec::new(),
+        }))
     }
 }
 

@@ -181,10 +181,10 @@ pub struct Requests(pub Vec<Arc<SignedRequest>>);
 
 impl Requests {
     pub(crate) fn check(&self) -> Result<(), Malformed> {
-        Malformed::unless(!self.0.is_empty(), "no requests")?;
+        let first = self.0.first().ok_or(Malformed("no requests"))?;
         Malformed::unless(self.0.len() <= FETCH_DIGESTS_MAX, "too many requests")?;
         let bytes: usize = self.0.iter().map(|request| request.body().wire_bytes()).sum();
-        let most = ANSWER_BYTES_MAX.max(self.0[0].body().wire_bytes());
+        let most = ANSWER_BYTES_MAX.max(first.body().wire_bytes());
         Malformed::unless(bytes <= most, "too many bytes of requests")
     }
 }

@@ -90,49 +90,19 @@ impl Havoc {
 
     /// Chooses whom it befalls, and how.
     fn choose(&mut self, kind: Kind) -> Option<Strike> {
-        let slow = |who: Option<Party>, link: Link| vec![Ill::Slow { who, link }];
         Some(match kind {
             Kind::Partition => self.split(),
             Kind::OneWay => match (self.anybody(), self.rng.one_in(2)) {
                 (who, true) => Strike::new(format!("{who} is not heard"), vec![Ill::Mute(who)]),
                 (who, false) => Strike::new(format!("{who} hears nothing"), vec![Ill::Deaf(who)]),
             },
-            Kind::Delay => {
-                let delay = Duration::from_millis(self.rng.between(20, 200));
-                let what = format!("{} ms everywhere", delay.as_millis());
-                Strike::new(what, slow(None, Link { delay, ..Link::default() }))
-            }
-            Kind::Jitter => {
-                let (who, jitter) = (self.anybody(), self.rng.between(50, 500));
-                let link = Link { jitter: Duration::from_millis(jitter), ..Link::default() };
-                let what = format!("up to {jitter} ms at {who}");
-                Strike::new(what, slow(Some(Party::Replica(who)), link))
-            }
-            Kind::Bandwidth => {
-                let (who, rate) = (self.anybody(), self.rng.between(8, 64) << 10);
-                let what = format!("{} KiB/s at {who}", rate >> 10);
-                Strike::new(what, slow(Some(Party::Replica(who)), rated(rate)))
+            Kind::Delay | Kind::Jitter | Kind::Bandwidth | Kind::SlowClient | Kind::SlowReplica => {
+                self.slow_lines(kind)
             }
             Kind::Reset => Strike::new("some connections, again and again", vec![Ill::Resets]),
             Kind::Namespace => {
                 let who = self.anybody();
                 Strike { ills: vec![Ill::Dropped(who)], ..Strike::at(who) }
-            }
-            Kind::SlowClient => {
-                // Half of the time it is the one that has much to send.
-                let clients: Vec<usize> = (0..self.clients.honest).collect();
-                let anybody = *self.rng.pick(&clients);
-                let who = if self.rng.one_in(2) { self.clients.bulky } else { anybody };
-                let who = Party::Client(who);
-                Strike::new(
-                    format!("{CLIENT_RATE} B/s at {who}"),
-                    slow(Some(who), rated(CLIENT_RATE)),
-                )
-            }
-            Kind::SlowReplica => {
-                let who = Party::Replica(self.anybody());
-                let what = format!("{REPLICA_RATE} B/s at {who}");
-                Strike::new(what, slow(Some(who), rated(REPLICA_RATE)))
             }
             Kind::SlowDisk | Kind::SlowDisks => {
                 let delay = Duration::from_millis(self.rng.between(100, 1_000));
@@ -146,18 +116,7 @@ impl Havoc {
                 let what = format!("{} at {who}", setting.words());
                 Strike::new(what, vec![Ill::Clock { who, setting }])
             }
-            Kind::Clocks => {
-                let mut ids: Vec<ReplicaId> = self.fleet.ids().collect();
-                if self.rng.one_in(2) {
-                    self.rng.shuffle(&mut ids);
-                    ids.truncate(ids.len() / 2);
-                }
-                let setting = Setting::wrong_for_many(&mut self.rng);
-                let names: Vec<String> = ids.iter().map(ToString::to_string).collect();
-                let what = format!("{} at {}", setting.words(), names.join(" "));
-                let ill = |who| Ill::Clock { who, setting };
-                Strike::new(what, ids.into_iter().map(ill).collect())
-            }
+            Kind::Clocks => self.wrong_clocks(),
             Kind::KillAll => Strike { act: Act::Over, ..Strike::new("all", Vec::new()) },
             Kind::Restart => {
                 let mut left: Vec<ReplicaId> = self.fleet.ids().collect();
@@ -178,6 +137,54 @@ impl Havoc {
                 Strike { act, ..Strike::new("", Vec::new()) }
             }
         })
+    }
+
+    /// Some lines, or all of them, are slow.
+    fn slow_lines(&mut self, kind: Kind) -> Strike {
+        let (what, who, link) = match kind {
+            Kind::Jitter => {
+                let (who, jitter) = (self.anybody(), self.rng.between(50, 500));
+                let link = Link { jitter: Duration::from_millis(jitter), ..Link::default() };
+                (format!("up to {jitter} ms at {who}"), Some(Party::Replica(who)), link)
+            }
+            Kind::Bandwidth => {
+                let (who, rate) = (self.anybody(), self.rng.between(8, 64) << 10);
+                let what = format!("{} KiB/s at {who}", rate >> 10);
+                (what, Some(Party::Replica(who)), rated(rate))
+            }
+            Kind::SlowClient => {
+                // Half of the time it is the one that has much to send.
+                let clients: Vec<usize> = (0..self.clients.honest).collect();
+                let anybody = *self.rng.pick(&clients);
+                let who = if self.rng.one_in(2) { self.clients.bulky } else { anybody };
+                let who = Party::Client(who);
+                (format!("{CLIENT_RATE} B/s at {who}"), Some(who), rated(CLIENT_RATE))
+            }
+            Kind::SlowReplica => {
+                let who = Party::Replica(self.anybody());
+                (format!("{REPLICA_RATE} B/s at {who}"), Some(who), rated(REPLICA_RATE))
+            }
+            _ => {
+                let delay = Duration::from_millis(self.rng.between(20, 200));
+                let what = format!("{} ms everywhere", delay.as_millis());
+                (what, None, Link { delay, ..Link::default() })
+            }
+        };
+        Strike::new(what, vec![Ill::Slow { who, link }])
+    }
+
+    /// The clocks of all replicas, or of half of them, are wrong.
+    fn wrong_clocks(&mut self) -> Strike {
+        let mut ids: Vec<ReplicaId> = self.fleet.ids().collect();
+        if self.rng.one_in(2) {
+            self.rng.shuffle(&mut ids);
+            ids.truncate(ids.len() / 2);
+        }
+        let setting = Setting::wrong_for_many(&mut self.rng);
+        let names: Vec<String> = ids.iter().map(ToString::to_string).collect();
+        let what = format!("{} at {}", setting.words(), names.join(" "));
+        let ill = |who| Ill::Clock { who, setting };
+        Strike::new(what, ids.into_iter().map(ill).collect())
     }
 
     /// Some of the parties apart from the others: at least one replica, and not all of them.

@@ -9,7 +9,7 @@ use super::intake::is_for_good;
 use super::pacing::{HEAVY, Pacing};
 use crate::application::Application;
 use crate::history::extend;
-use crate::id::{ClientId, Digest, Instant, RequestNumber, SessionId, Slot};
+use crate::id::{ClientId, Digest, Instant, Slot};
 use crate::message::{
     Batch, Message, NonDeterminism, Order, OrderHeader, RefusalReason, SignedRequest, batch_digest,
 };
@@ -281,22 +281,19 @@ impl<A: Application> Replica<A> {
 /// Puts the requests of each session into the order of their numbers, in the places that the
 /// session has.
 fn sort_within_sessions(requests: &mut [Arc<SignedRequest>]) {
-    let mut places: BTreeMap<_, Vec<usize>> = BTreeMap::new();
-    for (place, request) in requests.iter().enumerate() {
+    let mut of_sessions: BTreeMap<_, VecDeque<Arc<SignedRequest>>> = BTreeMap::new();
+    for request in requests.iter() {
         let body = request.body();
-        places.entry((body.client, body.session)).or_default().push(place);
+        of_sessions.entry((body.client, body.session)).or_default().push_back(request.clone());
     }
-    let number = |request: &Arc<SignedRequest>| -> (SessionId, RequestNumber) {
-        (request.body().session, request.body().number)
-    };
-    for places in places.into_values().filter(|places| places.len() > 1) {
-        let mut of_session: Vec<_> = places.iter().map(|place| requests[*place].clone()).collect();
-        if of_session.is_sorted_by_key(number) {
-            continue;
-        }
-        of_session.sort_by_key(number);
-        for (place, request) in places.into_iter().zip(of_session) {
-            requests[place] = request;
+    for of_session in of_sessions.values_mut() {
+        of_session.make_contiguous().sort_by_key(|request| request.body().number);
+    }
+    for request in requests {
+        let body = request.body();
+        let of_session = of_sessions.get_mut(&(body.client, body.session));
+        if let Some(next) = of_session.and_then(VecDeque::pop_front) {
+            *request = next;
         }
     }
 }

@@ -53,6 +53,7 @@ pub(in crate::replica) struct Preparation {
 
 /// Where the slots are that are to be executed.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
 enum Source {
     /// Beside the own history.
     Branch(Trail),
