@@ -40,6 +40,10 @@ mutants *names:
 model minutes='10':
     cargo run --release -p elea-fault-injection -- model --minutes {{minutes}}
 
+# Looks for bytes that a target cannot bear; takes cargo-fuzz
+fuzz target='world' seconds='600':
+    cd fuzz && cargo fuzz run --fuzz-dir libfuzzer -s none {{target}} corpus/{{target}} -- -max_total_time={{seconds}} -max_len=2048
+
 # Faults on real processes
 chaos minutes='10' out='chaos-report':
     cargo build --release -p elea -p elea-chaos

@@ -13,6 +13,7 @@ pub mod client_side;
 pub mod coverage;
 pub mod disk;
 pub mod founding;
+pub mod fuzz;
 pub mod hostile;
 pub mod inspect;
 pub mod journal;

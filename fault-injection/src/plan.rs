@@ -25,6 +25,7 @@ use elea_protocol::quorum::ClusterSize;
 use elea_protocol::tuning::Tuning;
 
 use crate::network::{Lateness, Link, Machine, Party};
+use crate::villain::Script;
 
 /// Something that is done to the world at some time.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -208,6 +209,8 @@ pub struct Plan {
     pub careless: Vec<ReplicaId>,
     /// Who is Byzantine, and how.
     pub villains: Vec<(ReplicaId, &'static str)>,
+    /// Who does what a script says.
+    pub puppet: Option<(ReplicaId, Script)>,
     /// How far the wall clock of each machine is off.
     pub skews: Vec<i64>,
     /// How long a sync takes on each machine, at most.
@@ -289,6 +292,7 @@ impl Plan {
             lists_clients: false,
             careless: Vec::new(),
             villains: Vec::new(),
+            puppet: None,
             skews: vec![0; usize::from(replicas)],
             sync_max: vec![0; usize::from(replicas)],
             patrons: Vec::new(),

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use elea_protocol::codec::{decode, encode};
-use elea_protocol::id::{ClientId, ReplicaId, Slot};
+use elea_protocol::id::{ClientId, ReplicaId, SessionId, Slot};
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{DiskHealth, Message, ToClient, ToReplica};
 use elea_protocol::replica::{Event, Target};
@@ -30,7 +30,7 @@ use crate::plan::{Fault, Plan};
 use crate::rng::Rng;
 use crate::subject::Subject;
 use crate::trace::Trace;
-use crate::villain;
+use crate::villain::{self, Puppet};
 use crate::violation::{Violation, demand};
 
 /// More happenings than this mean that a world runs away.
@@ -153,27 +153,7 @@ impl<S: Subject> World<S> {
             None => membership,
         });
         plan.tuning.check().expect("a plan has sound settings");
-        let nodes: Vec<Node<S>> = plan
-            .machines()
-            .map(|machine| {
-                let id = plan.replica_on(machine);
-                let name = plan.villains.iter().find(|(villain, _)| villain.0 == machine.0);
-                let fabric = Fabric {
-                    membership: membership.clone(),
-                    signer: keys.replicas[usize::from(id.0)].clone(),
-                    tuning: plan.tuning,
-                    clock: Clock::off_by(plan.skews[machine.index()], rng.between(0, 1 << 40)),
-                    villain: name.map(|(_, name)| villain::named(name).expect("a known villain")),
-                    is_twin: plan.twins.contains(&id),
-                    is_careless: plan.careless.contains(&id),
-                    // The copies of one replica are different lives, of which one only may vote.
-                    is_new: plan.is_first_start && !plan.twins.contains(&id),
-                    founding: founding.clone(),
-                    rng: rng.fork(),
-                };
-                Node::new(machine, id, fabric)
-            })
-            .collect();
+        let nodes = machines(&plan, &membership, &keys, founding.as_ref(), &mut rng);
         let mut network = Network::new(plan.link, rng.fork());
         for (from, to, link) in &plan.special {
             network.set(*from, *to, *link);
@@ -525,59 +505,11 @@ impl<S: Subject> World<S> {
     }
 
     fn release(&mut self, machine: Machine, outbound: Outbound) -> Result<(), Violation> {
-        let node = &mut self.nodes[machine.index()];
-        let (id, is_correct) = (node.id, node.is_correct());
         let from = machine.party();
         match outbound {
-            Outbound::Peers(target, message) => {
-                if is_correct {
-                    self.checker.message_leaves(id, &message, &node.disk)?;
-                }
-                if node.villain().is_none() {
-                    standing::message_leaves(id, &message, &node.disk, node.has_lost_its_vote())?;
-                    node.pieces.message_leaves(id, &message)?;
-                }
-                let kind = message.kind();
-                let seen = match &message {
-                    Message::Slots(_) => Some("slots sent"),
-                    Message::Branch(_) => Some("branch sent"),
-                    Message::State(_) => Some("state sent"),
-                    Message::Evidence(_) => Some("evidence sent"),
-                    _ => None,
-                };
-                seen.into_iter().for_each(|seen| self.coverage.mark(seen));
-                let bytes = to_bytes(id, &ToReplica::Peer(message))?;
-                for to in self.plan.machines() {
-                    let other = self.plan.replica_on(to);
-                    let meant = match target {
-                        Target::Others => other != id,
-                        Target::One(one) => other == one && other != id,
-                    };
-                    if meant {
-                        self.transmit(from, to.party(), &bytes, kind);
-                    }
-                }
-            }
+            Outbound::Peers(target, message) => self.tell_peers(machine, target, message)?,
             Outbound::Client(client, session, answer) => {
-                if is_correct {
-                    self.checker.answer_leaves(id, &answer, &node.disk)?;
-                }
-                if node.villain().is_none() {
-                    standing::answer_leaves(id, &answer, &node.disk, node.has_lost_its_vote())?;
-                }
-                let kind = match &answer {
-                    ToClient::Refusal(refusal) => {
-                        self.coverage.mark(&format!("refused {:?}", refusal.body.reason));
-                        "refusal"
-                    }
-                    ToClient::Replies(_) => "reply",
-                    ToClient::Busy(_) => "busy",
-                    _ => "answer",
-                };
-                let bytes = to_bytes(id, &answer)?;
-                for party in self.clients.parties_of(&client, session) {
-                    self.transmit(from, party, &bytes, kind);
-                }
+                self.tell_client(machine, &client, session, &answer)?;
             }
             Outbound::Raw(Party::Replica(to), bytes) => {
                 for machine in self.machines_of(ReplicaId(to)) {
@@ -587,6 +519,8 @@ impl<S: Subject> World<S> {
             Outbound::Raw(to, bytes) => self.transmit(from, to, &bytes, "raw"),
             Outbound::Accusation(evidence) => {
                 self.coverage.mark(&format!("evidence: {}", evidence.kind()));
+                let node = &self.nodes[machine.index()];
+                let (id, is_correct) = (node.id, node.is_correct());
                 let culprit = evidence.culprit();
                 let guilty = !self.node(culprit).is_correct();
                 demand(guilty || !is_correct, "I7", || {
@@ -595,6 +529,75 @@ impl<S: Subject> World<S> {
                 let line = format_args!("{id} accuses {culprit}");
                 self.trace.note(self.now, &[b'E', id.0, culprit.0], line);
             }
+        }
+        Ok(())
+    }
+
+    fn tell_peers(
+        &mut self,
+        machine: Machine,
+        target: Target,
+        message: Message,
+    ) -> Result<(), Violation> {
+        let node = &mut self.nodes[machine.index()];
+        let id = node.id;
+        if node.is_correct() {
+            self.checker.message_leaves(id, &message, &node.disk)?;
+        }
+        if node.villain().is_none() {
+            standing::message_leaves(id, &message, &node.disk, node.has_lost_its_vote())?;
+            node.pieces.message_leaves(id, &message)?;
+        }
+        let kind = message.kind();
+        let seen = match &message {
+            Message::Slots(_) => Some("slots sent"),
+            Message::Branch(_) => Some("branch sent"),
+            Message::State(_) => Some("state sent"),
+            Message::Evidence(_) => Some("evidence sent"),
+            _ => None,
+        };
+        seen.into_iter().for_each(|seen| self.coverage.mark(seen));
+        let bytes = to_bytes(id, &ToReplica::Peer(message))?;
+        for to in self.plan.machines() {
+            let other = self.plan.replica_on(to);
+            let meant = match target {
+                Target::Others => other != id,
+                Target::One(one) => other == one && other != id,
+            };
+            if meant {
+                self.transmit(machine.party(), to.party(), &bytes, kind);
+            }
+        }
+        Ok(())
+    }
+
+    fn tell_client(
+        &mut self,
+        machine: Machine,
+        client: &ClientId,
+        session: Option<SessionId>,
+        answer: &ToClient,
+    ) -> Result<(), Violation> {
+        let node = &mut self.nodes[machine.index()];
+        let id = node.id;
+        if node.is_correct() {
+            self.checker.answer_leaves(id, answer, &node.disk)?;
+        }
+        if node.villain().is_none() {
+            standing::answer_leaves(id, answer, &node.disk, node.has_lost_its_vote())?;
+        }
+        let kind = match answer {
+            ToClient::Refusal(refusal) => {
+                self.coverage.mark(&format!("refused {:?}", refusal.body.reason));
+                "refusal"
+            }
+            ToClient::Replies(_) => "reply",
+            ToClient::Busy(_) => "busy",
+            _ => "answer",
+        };
+        let bytes = to_bytes(id, answer)?;
+        for party in self.clients.parties_of(client, session) {
+            self.transmit(machine.party(), party, &bytes, kind);
         }
         Ok(())
     }
@@ -770,6 +773,40 @@ impl<S: Subject> World<S> {
     pub fn client_named(&self, id: &ClientId) -> Option<Party> {
         self.clients.parties_of(id, None).into_iter().next()
     }
+}
+
+/// The machines of a plan, switched off.
+fn machines<S: Subject>(
+    plan: &Plan,
+    membership: &Arc<Membership>,
+    keys: &Keyring,
+    founding: Option<&Arc<Founding>>,
+    rng: &mut Rng,
+) -> Vec<Node<S>> {
+    let made = plan.machines().map(|machine| {
+        let id = plan.replica_on(machine);
+        let name = plan.villains.iter().find(|(villain, _)| villain.0 == machine.0);
+        let puppet = plan.puppet.as_ref().filter(|(puppet, _)| puppet.0 == machine.0);
+        let fabric = Fabric {
+            membership: membership.clone(),
+            signer: keys.replicas[usize::from(id.0)].clone(),
+            tuning: plan.tuning,
+            clock: Clock::off_by(plan.skews[machine.index()], rng.between(0, 1 << 40)),
+            villain: match (name, puppet) {
+                (Some((_, name)), _) => Some(villain::named(name).expect("a known villain")),
+                (None, Some((_, script))) => Some(Box::new(Puppet::new(script.clone()))),
+                (None, None) => None,
+            },
+            is_twin: plan.twins.contains(&id),
+            is_careless: plan.careless.contains(&id),
+            // The copies of one replica are different lives, of which one only may vote.
+            is_new: plan.is_first_start && !plan.twins.contains(&id),
+            founding: founding.cloned(),
+            rng: rng.fork(),
+        };
+        Node::new(machine, id, fabric)
+    });
+    made.collect()
 }
 
 fn to_bytes<T: serde::Serialize>(who: ReplicaId, words: &T) -> Result<Bytes, Violation> {

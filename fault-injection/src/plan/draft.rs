@@ -145,6 +145,7 @@ impl Draft {
             lists_clients: false,
             careless: Vec::new(),
             villains: Vec::new(),
+            puppet: None,
             skews: (0..machines).map(|_| rng.between(0, 300) as i64 * 1000 - 150_000).collect(),
             sync_max: (0..machines).map(|_| sync_max(&mut rng)).collect(),
             patrons: Vec::new(),

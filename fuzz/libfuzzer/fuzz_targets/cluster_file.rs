@@ -1,0 +1,5 @@
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| (elea_fuzz::named("cluster_file").expect("a target").run)(bytes));
