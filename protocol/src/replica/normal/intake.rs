@@ -68,11 +68,7 @@ impl<A: Application> Replica<A> {
             .ahead()
             .filter(|proof| proof.cover.body.view == self.entered())
             .map_or(Slot::GENESIS, StableProof::slot);
-        self.is_full_above(self.stable().max(ahead))
-    }
-
-    /// Whether the suffix above a slot of the own history is as long as one may be.
-    pub(in crate::replica) fn is_full_above(&self, stable: Slot) -> bool {
+        let stable = self.stable().max(ahead);
         let slots = self.history.head().slot.since(stable);
         self.setup.tuning.rules.is_full(slots, self.history.weight_above(stable))
     }

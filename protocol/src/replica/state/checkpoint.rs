@@ -36,15 +36,24 @@ impl<A: Application> Replica<A> {
     }
 
     /// A slot was just executed: takes the state after it, where it is a regular checkpoint slot or one that the
-    /// others have made stable already.
+    /// others have made stable already, and where it was taken before.
     pub(in crate::replica) fn take_where_due(&mut self, at: Position) {
-        let interval = self.setup.tuning.rules.checkpoint_interval;
-        let is_regular = at.slot.0.is_multiple_of(interval);
-        let named = [self.stable.ahead(), self.stable.passed()];
-        let is_named = named.into_iter().flatten().any(|proof| proof.position() == at);
-        if is_regular || is_named {
+        let is_regular = self.is_regular(at.slot);
+        let is_named = self.is_named(at.slot);
+        let was_taken = self.adopting.as_ref().is_some_and(|again| again.was_taken(at.slot));
+        if is_regular || is_named || was_taken {
             self.take_head(at.slot);
         }
+    }
+
+    fn is_regular(&self, slot: Slot) -> bool {
+        slot.0.is_multiple_of(self.setup.tuning.rules.checkpoint_interval)
+    }
+
+    /// Whether there is a proof for the state after this slot, to compare with.
+    fn is_named(&self, slot: Slot) -> bool {
+        let proofs = [self.stable.ahead(), self.stable.passed(), self.newest_mismatch()];
+        proofs.into_iter().flatten().any(|proof| proof.slot() == slot)
     }
 
     /// Takes the state after `slot`, if it is the one that is here now.
@@ -54,11 +63,13 @@ impl<A: Application> Replica<A> {
         if !is_here || self.is_distrusted() || self.states.taken(slot).is_some() {
             return;
         }
-        let interval = self.setup.tuning.rules.checkpoint_interval;
-        if !slot.0.is_multiple_of(interval) {
-            // Beside the regular ones the newest is enough: what the others come to agree on is sent
-            // again, and the next one takes its place.
-            self.states.retain_taken(|taken| taken.0.is_multiple_of(interval));
+        if !self.is_regular(slot) {
+            // Beside the regular ones, and those to compare with, the newest is enough: what the others
+            // come to agree on is sent again, and the next one takes its place.
+            let others: Vec<Slot> = self.states.taken_above(Slot::GENESIS).collect();
+            let stay = |slot: &Slot| self.is_regular(*slot) || self.is_named(*slot);
+            let stay: Vec<Slot> = others.into_iter().filter(stay).collect();
+            self.states.retain_taken(|taken| stay.contains(&taken));
         }
         self.take_checkpoint(head);
     }
@@ -132,7 +143,10 @@ impl<A: Application> Replica<A> {
         self.take_head(slot);
         let Some(taken) = self.states.taken(slot) else {
             // This replica has gone on, and there is nothing to compare with. The next checkpoint will do, as a rule.
-            self.stable.note_passed(proof);
+            let known = self.stable.passed().filter(|known| known.slot() > slot);
+            if known.is_none_or(|known| !self.history.goes_through(known.position())) {
+                self.stable.note_passed(proof);
+            }
             return;
         };
         if taken.digests.digest() != state {
@@ -158,7 +172,7 @@ impl<A: Application> Replica<A> {
     /// later checkpoint, having no room, or no vote until then.
     fn way_back(&self) -> Option<Slot> {
         let proof = self.stable.passed().filter(|_| !self.is_distrusted())?;
-        let is_needed = || self.is_full_above(self.stable()) || self.in_quarantine().is_some();
+        let is_needed = || self.is_full() || self.in_quarantine().is_some();
         let is_here = proof.slot() > self.stable() && self.history.goes_through(proof.position());
         (is_here && is_needed()).then_some(proof.slot())
     }

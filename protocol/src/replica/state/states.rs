@@ -84,6 +84,10 @@ impl<S: Snapshot> States<S> {
         self.taken.range(..=through).next_back().map(|(_, taken)| taken)
     }
 
+    pub(in crate::replica) fn taken_above(&self, slot: Slot) -> impl Iterator<Item = Slot> {
+        self.taken.range(slot.next()..).map(|(slot, _)| *slot)
+    }
+
     pub(in crate::replica) fn retain_taken(&mut self, stays: impl Fn(Slot) -> bool) {
         self.taken.retain(|slot, _| stays(*slot));
     }

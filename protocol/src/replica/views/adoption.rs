@@ -57,8 +57,9 @@ pub(in crate::replica) struct Preparation {
 enum Source {
     /// Beside the own history.
     Branch(Trail),
-    /// They were the own history's, and will be again: what is undone so far, the lowest last.
-    Undone { end: Position, entries: Vec<Entry> },
+    /// They were the own history's, and will be again: what is undone so far, the lowest last. Of some the state was
+    /// taken.
+    Undone { end: Position, entries: Vec<Entry>, taken: BTreeSet<Slot> },
 }
 
 /// A history that was adopted, or the own one, and that is not executed to its end yet.
@@ -86,6 +87,11 @@ impl Adopting {
             Source::Branch(trail) => trail.end(),
             Source::Undone { end, .. } => *end,
         }
+    }
+
+    /// Whether the state after this slot was taken when it was executed before.
+    pub(in crate::replica) fn was_taken(&self, slot: Slot) -> bool {
+        matches!(&self.source, Source::Undone { taken, .. } if taken.contains(&slot))
     }
 
     /// Whether this request is among what is to be executed, or an orphan.

@@ -25,9 +25,7 @@ impl<A: Application> Replica<A> {
             }
             let head = self.history.head().slot;
             if head > adopting.kept {
-                let count = head.since(adopting.kept).min(self.turn.left());
-                self.turn.spend(count);
-                self.undo_to(Slot(head.0 - count), &mut adopting);
+                self.undo(&mut adopting);
                 self.adopting = Some(adopting);
             } else if !adopting.orphans.is_empty() {
                 let count = usize::try_from(self.turn.left().saturating_mul(REQUESTS_A_STEP));
@@ -67,19 +65,39 @@ impl<A: Application> Replica<A> {
         }
     }
 
-    fn undo_to(&mut self, slot: Slot, adopting: &mut Adopting) {
+    /// Undoes as much as there is room for.
+    fn undo(&mut self, adopting: &mut Adopting) {
+        let head = self.history.head().slot;
+        let most = head.since(adopting.kept).min(self.turn.left());
+        let count = match &adopting.source {
+            Source::Branch(_) => most,
+            Source::Undone { .. } => self.with_few_requests(most),
+        };
+        self.turn.spend(count);
+        let slot = Slot(head.0 - count);
         self.execution.undo_to(slot);
         let undone = self.history.cut(slot);
-        match &mut adopting.source {
-            Source::Branch(_) => self.states.retain_taken(|taken| taken <= slot),
-            // The states above it are those that it comes to again.
-            Source::Undone { entries, .. } => {
-                let requests = || undone.iter().flat_map(|entry| &entry.batch.requests);
-                self.turn.spend(requests().count() as u64 / REQUESTS_A_STEP);
-                adopting.names.extend(requests().map(|request| request.body().name()));
-                entries.extend(undone.into_iter().rev());
-            }
+        if let Source::Undone { entries, taken, .. } = &mut adopting.source {
+            let requests = || undone.iter().flat_map(|entry| &entry.batch.requests);
+            self.turn.spend(requests().count() as u64 / REQUESTS_A_STEP);
+            adopting.names.extend(requests().map(|request| request.body().name()));
+            entries.extend(undone.into_iter().rev());
+            taken.extend(self.states.taken_above(slot));
         }
+        self.states.retain_taken(|taken| taken <= slot);
+    }
+
+    /// So many of the last slots, at least one and at most `most`, that looking at their requests has room, too.
+    fn with_few_requests(&self, most: u64) -> u64 {
+        let (head, mut room) = (self.history.head().slot, self.turn.left());
+        let mut count = 0;
+        while count < most && (count == 0 || room > 0) {
+            let entry = self.history.entry(Slot(head.0 - count));
+            let requests = entry.map_or(0, |entry| entry.batch.requests.len() as u64);
+            room = room.saturating_sub(1 + requests / REQUESTS_A_STEP);
+            count += 1;
+        }
+        count
     }
 
     /// A slot of a history that was beside the own one.

@@ -24,6 +24,7 @@ impl<A: Application> Replica<A> {
     /// Makes a history the own one, and enters `new_view` with it, if there is one. The caller has
     /// checked that it may, and [prepared](Replica::prepare) it.
     pub(in crate::replica) fn adopt(&mut self, new_view: Option<Signed<NewView>>, path: &Path) {
+        assert!(!self.is_adopting(), "I5: a history is adopted in the middle of another one");
         let stable = self.stable();
         let kept = self.kept_through(path);
         assert!(kept >= stable, "I3: a history that undoes what is stable was adopted");

@@ -69,7 +69,7 @@ impl<A: Application> Replica<A> {
                 .as_ref()
                 .is_some_and(|adopting| adopting.names.contains(&request.body().name()))
             {
-                // Its client asks again, and is answered when it is executed.
+                // Its client asks again, and is answered when it is executed, or has been again.
                 continue;
             }
             self.pending.insert(request, forward_at, false, &self.setup.tuning);

@@ -160,6 +160,9 @@ impl<A: Application> Replica<A> {
             self.tend_candidates();
             self.extend_to_lock();
             self.tend_transfer();
+            if self.is_adopting() {
+                return;
+            }
             if !self.enter_offered() {
                 self.begin_views();
             }
