@@ -80,7 +80,7 @@ impl Kept {
     }
 }
 
-/// See the [module](self).
+/// Does what its script says: with bytes of what was said before replaced, signed anew in its own name.
 pub struct Puppet {
     script: Script,
     kept: Kept,

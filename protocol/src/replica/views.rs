@@ -9,7 +9,7 @@
 //! | `branch`, `trail` | histories that are not the own one, fetched from their end downwards, and what is remembered of them |
 //! | `entering` | the rule for entering a view |
 //! | `divergence` | what two histories of one view prove |
-//! | `adoption` | adopting another history, in turns |
+//! | `adoption` | adopting another history, or executing the own one again, in turns |
 
 mod adoption;
 mod branch;

@@ -14,6 +14,8 @@
 //!    record. Until it is done the replica knows no more of its own history than what it has executed,
 //!    so nothing leaves that would rest on more: no order is made or accepted, no vote cast, no client
 //!    answered, no history adopted. Requests are kept, and what peers say is heard, or comes again.
+//!
+//! A part of the own history may be carried out [again](Replica::execute_again), without the first two parts.
 
 mod again;
 mod carrying_out;

@@ -163,7 +163,9 @@ impl<A: Application> Replica<A> {
             if self.is_adopting() {
                 return;
             }
-            if !self.enter_offered() {
+            // One at a time: what the first one has not carried out yet would be lost.
+            let is_preparing = self.enter_offered();
+            if !is_preparing && !self.is_adopting() {
                 self.begin_views();
             }
             if self.is_adopting() {
