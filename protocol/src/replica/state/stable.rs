@@ -9,7 +9,7 @@ pub(in crate::replica) struct Stable {
     proof: Option<StableProof>,
     /// The highest proof for a slot that is not executed yet.
     ahead: Option<StableProof>,
-    /// One for a slot that is executed, and whose state was not taken.
+    /// The highest one shown for a slot of the own history that is executed, and whose state was not taken.
     passed: Option<StableProof>,
     /// Whether the own state could not be read, or is not the certified one, so that nothing may rest on it.
     is_distrusted: bool,
