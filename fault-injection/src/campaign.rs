@@ -1,9 +1,12 @@
 //! The campaigns: many seeds each, on all processors, and whether they saw what they are about.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use elea_protocol::id::hex;
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 
 use crate::coverage::{Coverage, HEADLINES};
 use crate::plan::{self, Plan};
@@ -341,6 +344,8 @@ pub struct Result {
     pub seeds: u64,
     /// How many happenings there were in all of them.
     pub steps: u64,
+    /// Over the digests of all these seeds, in their order: two programs with the same one do the same.
+    pub digest: String,
     /// What they saw together.
     pub coverage: Coverage,
     /// What they should have seen and did not.
@@ -366,7 +371,7 @@ pub fn run<S: Subject>(campaign: &Campaign, order: Order) -> Result {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let next = AtomicU64::new(order.from);
     let end = order.from.saturating_add(order.seeds);
-    let gathered = Mutex::new((0u64, 0u64, Coverage::default(), Vec::new()));
+    let gathered = Mutex::new(Gathered::default());
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
@@ -376,26 +381,45 @@ pub fn run<S: Subject>(campaign: &Campaign, order: Order) -> Result {
                         return;
                     }
                     let report = run::plan::<S>((campaign.plan)(seed), false);
-                    let mut all = gathered.lock().expect("no thread panics with it");
-                    all.0 += 1;
-                    all.1 += report.steps;
-                    all.2.absorb(&report.coverage);
-                    if report.violation.is_some() {
-                        all.3.push(report);
-                        if order.stop_early {
-                            next.store(end, Ordering::Relaxed);
-                        }
+                    if report.violation.is_some() && order.stop_early {
+                        next.store(end, Ordering::Relaxed);
                     }
+                    gathered.lock().expect("no thread panics with it").add(report);
                 }
             });
         }
     });
-    let (seeds, steps, coverage, mut failures) =
+    let Gathered { digests, steps, coverage, mut failures } =
         gathered.into_inner().expect("no thread panics with it");
     failures.sort_by_key(|report: &Report| report.seed);
     let unseen =
         campaign.required.iter().copied().filter(|what| coverage.count(what) == 0).collect();
-    Result { campaign: campaign.name, seeds, steps, coverage, unseen, failures }
+    let seeds = digests.len() as u64;
+    let mut digest = Sha256::new();
+    digests.values().for_each(|of_seed| digest.update(of_seed));
+    let digest = hex(&digest.finalize()[..8]);
+    Result { campaign: campaign.name, seeds, steps, digest, coverage, unseen, failures }
+}
+
+/// What the threads of a campaign have seen so far.
+#[derive(Default)]
+struct Gathered {
+    /// Of each seed.
+    digests: BTreeMap<u64, String>,
+    steps: u64,
+    coverage: Coverage,
+    failures: Vec<Report>,
+}
+
+impl Gathered {
+    fn add(&mut self, report: Report) {
+        self.digests.insert(report.seed, report.digest.clone());
+        self.steps += report.steps;
+        self.coverage.absorb(&report.coverage);
+        if report.violation.is_some() {
+            self.failures.push(report);
+        }
+    }
 }
 
 /// How to see one failure again.
@@ -413,7 +437,10 @@ pub fn describe(result: &Result, partial: bool) -> String {
     let mut line = |words: std::fmt::Arguments<'_>| {
         writeln!(text, "{words}").expect("writing to a String cannot fail");
     };
-    line(format_args!("{}: {} seeds, {} steps", result.campaign, result.seeds, result.steps));
+    line(format_args!(
+        "{}: {} seeds, {} steps, digest {}",
+        result.campaign, result.seeds, result.steps, result.digest
+    ));
     let headlines: Vec<String> = HEADLINES
         .iter()
         .map(|(name, what)| format!("{name} {}", result.coverage.count(what)))
