@@ -243,6 +243,8 @@ fn no_two_modules_of_a_package_need_each_other() {
         "app-kv/src/lib.rs",
         "fault-injection/src/lib.rs",
         "fault-injection/chaos/src/lib.rs",
+        "fuzz/src/lib.rs",
+        "benches/compare/src/main.rs",
         "src/main.rs",
     ];
     let mut found = Vec::new();
@@ -288,4 +290,27 @@ fn every_file_of_the_core_can_be_read_at_a_sitting() {
         assert!(is_of_tests || lines <= LINES_MAX, "{} has {lines} lines", path.display());
     }
     assert!(seen > 40, "the core is there");
+}
+
+#[test]
+fn examples_name_nothing_but_the_crates_that_users_have() {
+    let folder = root().join("examples/src/bin");
+    let mut seen = 0;
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let text = fs::read_to_string(&path).expect("text");
+        // The counter is an application of its own, with its client.
+        let also = if path.ends_with("counter.rs") { "elea_examples" } else { "elea_kv" };
+        for of in text.split("elea_").skip(1) {
+            let named = format!("elea_{of}");
+            let is_public = named.starts_with("elea_client") || named.starts_with(also);
+            assert!(is_public, "{}: {}", path.display(), &named[..named.len().min(30)]);
+        }
+        assert!(text.lines().count() < 100, "{} fits a page", path.display());
+        seen += 1;
+    }
+    assert!(seen > 3, "the examples are there");
+    let counter = fs::read_to_string(root().join("examples/src/counter.rs")).expect("text");
+    assert!(counter.lines().count() < 100, "so does an application");
+    assert!(counter.split("elea_").skip(1).all(|of| of.starts_with("protocol::")));
 }

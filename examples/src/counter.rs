@@ -1,26 +1,16 @@
 //! The smallest useful application: one number, shared. Start here to replicate something else.
 //!
-//! An application needs five things, and each is a few lines:
-//!
-//! 1. **Operations**: bytes that [`Application::execute`] reads. Clients send any bytes, so
-//!    reading them must not panic. Whatever it needs beside them and the state, such as time or
-//!    randomness, is in the [`Context`]: the same input must give the same result everywhere.
-//! 2. **Undo**: what was executed may have to be taken back. Keeping the state after each slot is
-//!    the easiest way; where the state is large, keep it in persistent structures, so that the
-//!    states of neighbouring slots share what they have in common.
-//! 3. **A digest**: equal for equal states and no others.
-//! 4. **A snapshot**, in chunks that can be checked one by one. A state that fits a frame is one
-//!    chunk; [`MerkleTrie`](elea_protocol::trie::MerkleTrie) cuts larger ones. The chunks are also
-//!    what is kept on disk; an application that writes only what changed has a little more to do.
-//! 5. **Commands** for clients: a type for each operation, with what it answers. `src/bin/counter.rs` is a client.
+//! Operations are bytes that clients send, so reading them must not panic; whatever else execution depends on is in the
+//! [`Context`]. What was executed may be taken back: keeping the state after each slot is the easiest way. A state that is
+//! small is a [`Whole`] snapshot; [`MerkleTrie`](elea_protocol::trie::MerkleTrie) cuts larger ones into chunks. A client is
+//! in `src/bin/counter.rs`.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 use elea_protocol::application::{
-    Application, BadChunk, Command, Context, Restore, Snapshot, Undecodable, rebuilt,
+    Application, Command, Context, Snapshot, Undecodable, Whole, WholeRestore,
 };
-use elea_protocol::codec::{Canonical, Sink};
 use elea_protocol::id::{Digest, Slot};
 use elea_protocol::rows::{RowsView, Unreadable};
 
@@ -40,7 +30,7 @@ impl Command for AddToCounter {
     type Output = Option<i64>;
 
     fn encode(&self) -> Bytes {
-        Bytes::copy_from_slice(&self.0.to_le_bytes())
+        bytes_of(self.0)
     }
 
     fn decode(&self, result: &Bytes) -> Result<Option<i64>, Undecodable> {
@@ -48,46 +38,28 @@ impl Command for AddToCounter {
     }
 }
 
+fn bytes_of(number: i64) -> Bytes {
+    Bytes::copy_from_slice(&number.to_le_bytes())
+}
+
 fn number(bytes: &[u8]) -> Option<i64> {
     bytes.try_into().ok().map(i64::from_le_bytes)
 }
 
-struct CounterState(i64);
-
-impl Canonical for CounterState {
-    const TAG: &'static str = "counter-state";
-
-    fn write(&self, to: &mut impl Sink) {
-        to.put(&self.0.to_le_bytes());
-    }
-}
-
-impl Counter {
-    /// A counter at 0.
-    #[must_use]
-    pub fn new() -> Self {
+impl Default for Counter {
+    fn default() -> Self {
         Self { value: 0, saved: [(Slot::GENESIS, 0)].into() }
     }
 }
 
-impl Default for Counter {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Application for Counter {
-    type Snapshot = CounterSnapshot;
-    type Restore = CounterRestore;
+    type Snapshot = Whole;
+    type Restore = WholeRestore;
 
     fn execute(&mut self, _context: &Context, operation: &Bytes) -> Bytes {
-        match number(operation).and_then(|by| self.value.checked_add(by)) {
-            Some(sum) => {
-                self.value = sum;
-                Bytes::copy_from_slice(&sum.to_le_bytes())
-            }
-            None => Bytes::new(),
-        }
+        let sum = number(operation).and_then(|by| self.value.checked_add(by));
+        self.value = sum.unwrap_or(self.value);
+        sum.map(bytes_of).unwrap_or_default()
     }
 
     fn end_slot(&mut self, slot: Slot) {
@@ -100,63 +72,26 @@ impl Application for Counter {
     }
 
     fn make_permanent(&mut self, slot: Slot) {
-        while self.saved.get(1).is_some_and(|(saved, _)| *saved <= slot) {
-            self.saved.pop_front();
-        }
+        self.saved.retain(|(saved, _)| *saved >= slot);
     }
 
     fn digest(&mut self) -> Digest {
-        CounterState(self.value).digest()
+        self.snapshot().digest()
     }
 
-    fn snapshot(&self) -> CounterSnapshot {
-        CounterSnapshot(self.value)
+    fn snapshot(&self) -> Whole {
+        Whole::new(bytes_of(self.value))
     }
 
-    fn restore(&self, digest: Digest) -> CounterRestore {
-        CounterRestore { digest, value: None }
+    fn restore(&self, digest: Digest) -> WholeRestore {
+        WholeRestore::new(digest)
     }
 
     fn open(&mut self, slot: Slot, digest: Digest, rows: RowsView) -> Result<(), Unreadable> {
-        let restored = rebuilt(self.restore(digest), &rows)?;
-        self.value = restored.value.unwrap_or_default();
+        let state = number(&Whole::stored(digest, &rows)?);
+        self.value = state.ok_or_else(|| Unreadable(String::from("no number")))?;
         self.saved = [(slot, self.value)].into();
         Ok(())
-    }
-}
-
-/// The value at some slot: one chunk of 8 bytes.
-pub struct CounterSnapshot(i64);
-
-impl Snapshot for CounterSnapshot {
-    fn digest(&self) -> Digest {
-        CounterState(self.0).digest()
-    }
-
-    fn chunks(&self) -> u32 {
-        1
-    }
-
-    fn chunk(&self, index: u32) -> Option<Bytes> {
-        (index == 0).then(|| Bytes::copy_from_slice(&self.0.to_le_bytes()))
-    }
-}
-
-/// The value to be, once its one chunk has come.
-pub struct CounterRestore {
-    digest: Digest,
-    value: Option<i64>,
-}
-
-impl Restore for CounterRestore {
-    fn accept(&mut self, index: u32, chunk: &Bytes) -> Result<(), BadChunk> {
-        let value = number(chunk).filter(|value| CounterState(*value).digest() == self.digest);
-        self.value = Some(value.filter(|_| index == 0).ok_or(BadChunk)?);
-        Ok(())
-    }
-
-    fn missing(&self) -> Option<u32> {
-        self.value.is_none().then_some(0)
     }
 }
 

@@ -134,7 +134,7 @@ fn the_examples_do_what_they_say() {
 
 #[test]
 fn an_application_of_its_own_runs_and_its_client_with_it() {
-    let cluster = cluster(Counter::new);
+    let cluster = cluster(Counter::default);
     let counter = |word: &str| cluster.run(env!("CARGO_BIN_EXE_counter"), &[word]);
     assert_eq!(counter("5"), "5 as far as f + 1 replicas know\nthat is final\n");
     assert_eq!(counter("-7"), "-2 as far as f + 1 replicas know\nthat is final\n");

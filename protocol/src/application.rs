@@ -8,11 +8,15 @@
 //! # On disk
 //!
 //! What is permanent lies on disk in [rows](crate::rows). A small application need not know: the
-//! provided methods keep the chunks of its snapshot there. One whose state may outgrow the memory
+//! provided methods keep the chunks of its snapshot there, and [`Whole`] is a snapshot of one chunk. One whose state may outgrow the memory
 //! writes only [what changed](Application::changes) and reads what it needs.
+
+mod whole;
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
+
+pub use whole::{Whole, WholeRestore};
 
 use crate::id::{ClientId, Digest, RequestNumber, SessionId, Slot, WallTime};
 use crate::message::Level;
@@ -69,34 +73,23 @@ impl Context {
 ///
 /// ```
 /// use bytes::Bytes;
-/// use elea_protocol::application::{Application, BadChunk, Context, Restore, Snapshot, rebuilt};
-/// use elea_protocol::codec::{Canonical, Sink};
+/// use elea_protocol::application::{Application, Context, Snapshot, Whole, WholeRestore};
 /// use elea_protocol::id::{Digest, Slot};
 /// use elea_protocol::rows::{RowsView, Unreadable};
 ///
-/// #[derive(Clone, Default)]
-/// struct Value(Bytes);
-///
-/// impl Canonical for Value {
-///     const TAG: &'static str = "register";
-///     fn write(&self, to: &mut impl Sink) {
-///         to.put(&self.0);
-///     }
-/// }
-///
 /// struct Register {
-///     value: Value,
+///     value: Bytes,
 ///     /// After each slot that may be undone, and after the last permanent one.
-///     saved: Vec<(Slot, Value)>,
+///     saved: Vec<(Slot, Bytes)>,
 /// }
 ///
 /// impl Application for Register {
-///     type Snapshot = Value;
-///     type Restore = Rebuilding;
+///     type Snapshot = Whole;
+///     type Restore = WholeRestore;
 ///
 ///     /// Writes the bytes, and answers those before.
 ///     fn execute(&mut self, _: &Context, operation: &Bytes) -> Bytes {
-///         std::mem::replace(&mut self.value, Value(operation.clone())).0
+///         std::mem::replace(&mut self.value, operation.clone())
 ///     }
 ///     fn end_slot(&mut self, slot: Slot) {
 ///         self.saved.push((slot, self.value.clone()));
@@ -109,49 +102,18 @@ impl Context {
 ///         self.saved.retain(|(saved, _)| *saved >= slot);
 ///     }
 ///     fn digest(&mut self) -> Digest {
-///         Canonical::digest(&self.value)
+///         self.snapshot().digest()
 ///     }
-///     fn snapshot(&self) -> Value {
-///         self.value.clone()
+///     fn snapshot(&self) -> Whole {
+///         Whole::new(self.value.clone())
 ///     }
-///     fn restore(&self, digest: Digest) -> Rebuilding {
-///         Rebuilding { digest, value: None }
+///     fn restore(&self, digest: Digest) -> WholeRestore {
+///         WholeRestore::new(digest)
 ///     }
 ///     fn open(&mut self, slot: Slot, digest: Digest, rows: RowsView) -> Result<(), Unreadable> {
-///         self.value = rebuilt(self.restore(digest), &rows)?.value.unwrap_or_default();
+///         self.value = Whole::stored(digest, &rows)?;
 ///         self.saved = vec![(slot, self.value.clone())];
 ///         Ok(())
-///     }
-/// }
-///
-/// impl Snapshot for Value {
-///     fn digest(&self) -> Digest {
-///         Canonical::digest(self)
-///     }
-///     fn chunks(&self) -> u32 {
-///         1
-///     }
-///     fn chunk(&self, index: u32) -> Option<Bytes> {
-///         (index == 0).then(|| self.0.clone())
-///     }
-/// }
-///
-/// struct Rebuilding {
-///     digest: Digest,
-///     value: Option<Value>,
-/// }
-///
-/// impl Restore for Rebuilding {
-///     fn accept(&mut self, index: u32, chunk: &Bytes) -> Result<(), BadChunk> {
-///         let value = Value(chunk.clone());
-///         if index != 0 || Canonical::digest(&value) != self.digest {
-///             return Err(BadChunk);
-///         }
-///         self.value = Some(value);
-///         Ok(())
-///     }
-///     fn missing(&self) -> Option<u32> {
-///         self.value.is_none().then_some(0)
 ///     }
 /// }
 /// ```

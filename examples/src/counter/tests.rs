@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use elea_protocol::application::{BadChunk, Restore};
 use elea_protocol::id::{ClientId, RequestNumber, SessionId, WallTime};
 use elea_protocol::message::Level;
 use elea_protocol::rows::MemoryRows;
@@ -28,7 +29,7 @@ fn add(counter: &mut Counter, slot: u64, by: i64) -> Option<i64> {
 
 #[test]
 fn undo_takes_back_everything_above_a_slot() {
-    let mut counter = Counter::new();
+    let mut counter = Counter::default();
     assert_eq!(add(&mut counter, 1, 5), Some(5));
     let after_one = counter.digest();
     assert_eq!(add(&mut counter, 2, -8), Some(-3));
@@ -41,7 +42,7 @@ fn undo_takes_back_everything_above_a_slot() {
 
 #[test]
 fn overflow_and_garbage_change_nothing() {
-    let mut counter = Counter::new();
+    let mut counter = Counter::default();
     assert_eq!(add(&mut counter, 1, i64::MAX), Some(i64::MAX));
     assert_eq!(add(&mut counter, 2, 1), None);
     assert!(counter.execute(&context(3), &Bytes::from("garbage")).is_empty());
@@ -51,14 +52,14 @@ fn overflow_and_garbage_change_nothing() {
 
 #[test]
 fn a_snapshot_restores_the_value_and_no_other_chunk_is_taken() {
-    let mut counter = Counter::new();
+    let mut counter = Counter::default();
     add(&mut counter, 1, 77);
     let snapshot = counter.snapshot();
     add(&mut counter, 2, 1);
     let chunk = snapshot.chunk(0).expect("the one chunk");
     assert_eq!((snapshot.chunks(), snapshot.chunk(1)), (1, None));
 
-    let mut other = Counter::new();
+    let mut other = Counter::default();
     let mut restore = other.restore(snapshot.digest());
     for at in 0..chunk.len() {
         let mut bad = chunk.to_vec();
