@@ -411,9 +411,13 @@ pub struct Status {
 /// `elea bench`
 #[derive(Debug, Args)]
 pub struct Bench {
-    /// How many clients, each with connections and a session of its own
+    /// How many clients, each with a session of its own
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub clients: u16,
+    /// Have each client connect by itself, as if it was a process of its own; otherwise all share one connection
+    /// to each replica
+    #[arg(long)]
+    pub own_connections: bool,
     /// For how long
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub seconds: u64,

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use elea_client::sessions::SessionFile;
 use elea_client::{
     Answer as Answered, Client, Command as _, Error, ErrorKind, Executed, Finality, Options,
     ReplicaNote, Shortfall,
@@ -90,7 +89,7 @@ impl Promise {
     }
 }
 
-/// Connections to all replicas, in a session of its own. Commands that share a session file use sessions
+/// A client, in a session of its own. Commands that share a session file use sessions
 /// again that others gave back.
 #[derive(Clone, Debug)]
 pub struct Cluster {
@@ -103,9 +102,8 @@ impl Cluster {
     pub async fn open(
         file: &ClusterFile,
         key: SecretKey,
-        sessions: Option<SessionFile>,
+        options: Options,
     ) -> Result<Self, Failure> {
-        let options = Options { sessions: sessions.map(Arc::new), ..Options::default() };
         let client = Client::with_options(&file.into(), key, options).await;
         let client = client.map_err(|error| other(&error))?;
         Ok(Self { client, replicas: file.addresses.len() })

@@ -13,9 +13,11 @@ pub mod up;
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser;
 use clap::error::ErrorKind;
+use elea_client::Options;
 use elea_client::sessions::SessionFile;
 use elea_protocol::cluster_file::ClusterFile;
 
@@ -119,6 +121,15 @@ pub fn cluster(path: Option<&Path>) -> Result<ClusterFile, Failure> {
 
 /// A client of the cluster, with the key and the session file that were named.
 pub async fn connect(file: &ClusterFile, access: &Access) -> Result<Cluster, Failure> {
+    connect_apart(file, access, false).await
+}
+
+/// The same, with connections of its own if that is wanted.
+pub async fn connect_apart(
+    file: &ClusterFile,
+    access: &Access,
+    own_connections: bool,
+) -> Result<Cluster, Failure> {
     let path = access
         .key_file
         .as_deref()
@@ -135,5 +146,6 @@ pub async fn connect(file: &ClusterFile, access: &Access) -> Result<Cluster, Fai
         },
     };
     let sessions = sessions.transpose().map_err(|error| Failure::usage(error.to_string()))?;
-    Cluster::open(file, key, sessions).await
+    let sessions = sessions.map(Arc::new);
+    Cluster::open(file, key, Options { sessions, own_connections, ..Options::default() }).await
 }

@@ -4,6 +4,7 @@
 //! signatures that do not hold, no end of messages, or nothing, and never read. Each of these ends
 //! the connection, or slows this connection down and no other.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use elea_net::{Patient, SILENCE, bear_a_slow_line, prepare};
 use elea_protocol::codec::{self, FRAME_MAX};
-use elea_protocol::id::ClientId;
+use elea_protocol::id::{ClientId, SessionId};
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{
     Challenge, Farewell, HelloBody, KnockBody, Origin, ToClient, ToReplica, WIRE_VERSION,
@@ -21,12 +22,14 @@ use elea_protocol::signature::Signer;
 use futures::{SinkExt, StreamExt};
 use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 use tokio_util::codec::{Framed, FramedRead, FramedWrite, LengthDelimitedCodec};
+use tokio_util::sync::CancellationToken;
 
+use crate::audience::Audience;
 use crate::error::ReplicaNote;
-use crate::link::{Awaited, INBOUND_MAX, Inbound, Link, Question, Said};
+use crate::link::{INBOUND_MAX, Inbound, Link, Question, Said};
 
 /// How long each step of the way to a replica may take: to be reached, and to let us in.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
@@ -45,8 +48,17 @@ pub(crate) struct Connection {
     pub signer: Arc<dyn Signer>,
     /// The same for all who share the sessions of this key, and for nobody else.
     pub instance: u64,
-    pub awaited: Arc<Awaited>,
-    pub inbound: mpsc::UnboundedSender<Inbound>,
+    pub audience: Arc<Audience>,
+    /// Cancelled when no client is left.
+    pub end: CancellationToken,
+}
+
+/// Whom something is for.
+enum Whom {
+    /// The client that uses this session.
+    Session(SessionId),
+    /// All of them; each knows what it has asked for.
+    All,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -99,7 +111,7 @@ fn frames() -> LengthDelimitedCodec {
 }
 
 impl Connection {
-    /// Keeps the connection up for ever; ends when nobody listens.
+    /// Keeps the connection up for as long as there are clients.
     pub async fn run(self) {
         let mut pause = FIRST_PAUSE;
         let permits = Arc::new(Semaphore::new(INBOUND_MAX));
@@ -118,7 +130,7 @@ impl Connection {
             let jittered = pause.mul_f64(rand::random_range(0.5..1.5));
             tokio::select! {
                 () = sleep(jittered) => {}
-                () = self.inbound.closed() => return,
+                () = self.end.cancelled() => return,
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
@@ -131,7 +143,7 @@ impl Connection {
             dialled = self.link.dialler.dial(GREETING_TIMEOUT, open, greet) => {
                 dialled.map_err(|failed| Lost::NoWay(failed.to_string()))?
             }
-            () = self.inbound.closed() => return Err(Lost::Over),
+            () = self.end.cancelled() => return Err(Lost::Over),
         };
         self.link.set_note(ReplicaNote::Connected);
         let parts = framed.into_parts();
@@ -143,7 +155,7 @@ impl Connection {
             ended = self.read(reader, permits) => ended,
             ended = self.write(FramedWrite::new(Patient::new(write, WRITE_TIMEOUT), frames())) => ended,
             () = self.link.silent_for(SILENCE) => Err(Lost::Silent),
-            () = self.inbound.closed() => Err(Lost::Over),
+            () = self.end.cancelled() => Err(Lost::Over),
         }
     }
 
@@ -224,15 +236,28 @@ impl Connection {
         loop {
             let message = next(&mut reader).await?;
             self.link.heard();
-            let Some(said) = self.open(message, &mut roots)? else { continue };
+            let opened = self.open(message, &mut roots)?;
+            if opened.is_empty() {
+                continue;
+            }
             let permit = Arc::clone(permits).acquire_owned().await.map_err(|_| Lost::Over)?;
-            let inbound = Inbound { from: self.link.id, said, _permit: permit };
-            self.inbound.send(inbound).map_err(|_| Lost::Over)?;
+            let permit = Some(Arc::new(permit));
+            for (whom, said) in opened {
+                let inbound = Inbound { from: self.link.id, said, permit: permit.clone() };
+                match whom {
+                    Whom::Session(session) => self.audience.tell(session, inbound),
+                    Whom::All => self.audience.tell_all(&inbound),
+                }
+            }
         }
     }
 
-    /// Checks what anybody waits for; `None` where nobody does.
-    fn open(&self, message: ToClient, roots: &mut VerifiedRoots) -> Result<Option<Said>, Lost> {
+    /// Checks what anybody waits for, and answers whom it is for; nobody, where nobody waits.
+    fn open(
+        &self,
+        message: ToClient,
+        roots: &mut VerifiedRoots,
+    ) -> Result<Vec<(Whom, Said)>, Lost> {
         let me = self.link.id;
         let others = Lost::Misbehaves("it speaks for another replica");
         Ok(match message {
@@ -246,38 +271,49 @@ impl Connection {
             }
             ToClient::Farewell(farewell) => return Err(Lost::Farewell(farewell)),
             ToClient::Replies(replies) => {
-                let mut verified = Vec::new();
+                let mut of_sessions = BTreeMap::<SessionId, Vec<_>>::new();
                 for signed in replies {
-                    if !self.awaited.wants(&signed.reply.name, signed.reply.kind) {
+                    let name = signed.reply.name;
+                    if !self.audience.wants(&name, signed.reply.kind) {
                         continue;
                     }
                     if signed.vote.by != me {
                         return Err(others);
                     }
-                    verified.push(self.membership.open_reply_cached(signed, roots)?);
+                    let verified = self.membership.open_reply_cached(signed, roots)?;
+                    of_sessions.entry(name.session).or_default().push(verified);
                 }
-                (!verified.is_empty()).then_some(Said::Replies(verified))
+                let said = |(session, replies)| (Whom::Session(session), Said::Replies(replies));
+                of_sessions.into_iter().map(said).collect()
             }
             ToClient::Refusal(refusal) => {
-                if !self.awaited.holds(&refusal.body.name) {
-                    return Ok(None);
+                let name = refusal.body.name;
+                if !self.audience.holds(&name) {
+                    return Ok(Vec::new());
                 }
                 if refusal.by != me {
                     return Err(others);
                 }
-                Some(Said::Refusal(self.membership.open(refusal)?))
+                let refusal = Said::Refusal(self.membership.open(refusal)?);
+                vec![(Whom::Session(name.session), refusal)]
             }
-            ToClient::Busy(name) => self.awaited.holds(&name).then_some(Said::Busy(name)),
-            ToClient::Session(_) if !self.link.expects(Question::Session) => None,
+            ToClient::Busy(name) if self.audience.holds(&name) => {
+                vec![(Whom::Session(name.session), Said::Busy(name))]
+            }
+            ToClient::Busy(_) => Vec::new(),
+            ToClient::Session(_) if !self.link.expects(Question::Session) => Vec::new(),
             ToClient::Status(status) if !self.link.expects(Question::Status(status.body.nonce)) => {
-                None
+                Vec::new()
             }
-            ToClient::Evidence(_) if !self.link.expects(Question::Evidence) => None,
+            ToClient::Evidence(_) if !self.link.expects(Question::Evidence) => Vec::new(),
             ToClient::Session(report) if report.by != me => return Err(others),
-            ToClient::Session(report) => Some(Said::Session(self.membership.open(report)?)),
+            ToClient::Session(report) => {
+                let whom = Whom::Session(report.body.session);
+                vec![(whom, Said::Session(self.membership.open(report)?))]
+            }
             ToClient::Status(status) if status.by != me => return Err(others),
             ToClient::Status(status) => {
-                Some(Said::Status(Box::new(self.membership.open(*status)?)))
+                vec![(Whom::All, Said::Status(Box::new(self.membership.open(*status)?)))]
             }
             // A replica keeps one proof a culprit. More would be work that nobody asked for.
             ToClient::Evidence(all)
@@ -287,7 +323,8 @@ impl Connection {
             }
             ToClient::Evidence(all) => {
                 let open = |evidence| self.membership.open_evidence(evidence);
-                Some(Said::Evidence(all.into_iter().map(open).collect::<Result<_, _>>()?))
+                let all = all.into_iter().map(open).collect::<Result<_, _>>()?;
+                vec![(Whom::All, Said::Evidence(all))]
             }
         })
     }

@@ -17,9 +17,9 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::Cluster;
-use crate::connection::Connection;
 use crate::error::{Error, ReplicaNote, Shortfall};
-use crate::link::{Awaited, Link, Links};
+use crate::lines::{Ends, Lines};
+use crate::link::{Link, Links};
 use crate::owner::{Answers, Command, FinalWord, Owner, Parts, Waiter};
 use crate::sessions::{SessionFile, Sessions};
 
@@ -39,6 +39,11 @@ pub struct Options {
     /// The state file that processes with the same key share. `None`: nothing is kept between
     /// them.
     pub sessions: Option<Arc<SessionFile>>,
+    /// Whether the client has connections of its own. Otherwise those of one process that have the same key, the
+    /// same sessions and the same addresses share one connection to each replica: what they ask for at one time
+    /// leaves together, and what a replica signs once for all of them is checked once. Of its own they cost each
+    /// replica a file descriptor and a place among its connections, and use more than one of its threads.
+    pub own_connections: bool,
 }
 
 impl Default for Options {
@@ -48,11 +53,13 @@ impl Default for Options {
             timing: Timing::default(),
             pipeline: 2,
             sessions: None,
+            own_connections: false,
         }
     }
 }
 
-/// A client of one cluster, with one key. Cheap to clone; all clones share its connections.
+/// A client of one cluster, with one key. Cheap to clone. All clones share its sessions, and so their order; clients that
+/// were connected apart share no more than [connections](Options::own_connections).
 #[derive(Clone, Debug)]
 pub struct Client {
     shared: Arc<Shared>,
@@ -246,12 +253,6 @@ impl Client {
                 membership.name()
             )));
         }
-        let links: Links = membership
-            .size()
-            .members()
-            .zip(&cluster.addresses)
-            .map(|(replica, address)| Arc::new(Link::new(replica, address.clone())))
-            .collect();
         let sessions = match options.sessions {
             Some(file) => Sessions::File(file),
             None => Sessions::in_memory(*membership.genesis(), id),
@@ -259,25 +260,16 @@ impl Client {
         let instance =
             sessions.instance().map_err(|error| Error::Configuration(error.to_string()))?;
         let signer: Arc<dyn Signer> = Arc::new(key);
-        let awaited = Arc::new(Awaited::default());
-        let (inbound, from_replicas) = mpsc::unbounded_channel();
-        for link in links.iter() {
-            let connection = Connection {
-                link: Arc::clone(link),
-                membership: Arc::clone(membership),
-                signer: Arc::clone(&signer),
-                instance,
-                awaited: Arc::clone(&awaited),
-                inbound: inbound.clone(),
-            };
-            tokio::spawn(connection.run());
-        }
+        let ends = Ends { membership, addresses: &cluster.addresses, signer: &signer, instance };
+        let lines = if options.own_connections { Lines::new(&ends) } else { Lines::shared(&ends) };
+        let (seat, from_replicas) = lines.join();
+        let links = Arc::clone(&lines.links);
         let owner = Owner::start(Parts {
             membership: Arc::clone(membership),
             signer,
             sessions,
-            links: Arc::clone(&links),
-            awaited,
+            lines,
+            seat,
             timing: options.timing,
             window: cluster.rules.session_window,
             pipeline: options.pipeline,

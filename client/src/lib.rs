@@ -20,14 +20,16 @@
 //! that wait at the same time are signed together. Dropping a future gives up the answer and nothing
 //! else: an operation that was sent is executed all the same.
 //!
-//! One task owns the sessions ([`elea_protocol::client`] decides, this crate carries out), and one
-//! task for each replica keeps a connection up. Which sessions are used, and what the files beside
+//! One task owns a client's sessions ([`elea_protocol::client`] decides, this crate carries out), and one
+//! task for each replica keeps a connection up, for all clients of the process that have one key. Which sessions are used, and what the files beside
 //! a key are for, is told in [`sessions`].
 
+mod audience;
 mod connection;
 mod error;
 pub mod files;
 mod handle;
+mod lines;
 mod link;
 mod live;
 mod owner;

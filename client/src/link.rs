@@ -1,15 +1,14 @@
-//! What connection tasks and the owner of the sessions share.
+//! What connection tasks and the owners of the sessions share.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use elea_net::Dialler;
-use elea_protocol::client::Awaiting;
 use elea_protocol::evidence::Evidence;
-use elea_protocol::id::{ReplicaId, RequestName, RequestNumber, SessionId};
-use elea_protocol::message::{NodeStatus, Refusal, ReplyKind, SessionReport, SignedReply};
+use elea_protocol::id::{ReplicaId, RequestName};
+use elea_protocol::message::{NodeStatus, Refusal, SessionReport, SignedReply};
 use elea_protocol::seal::Verified;
 use elea_protocol::signature::Signed;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
@@ -19,14 +18,14 @@ use crate::error::ReplicaNote;
 
 /// The most frames that wait to be sent to one replica, and the most bytes of them. Beyond that
 /// the oldest go: the core sends again what is not answered.
-const WAITING_FRAMES_MAX: usize = 1024;
+const WAITING_FRAMES_MAX: usize = 1 << 14;
 const WAITING_BYTES_MAX: usize = 32 << 20;
 
 /// Messages of one replica that wait to be handled. A replica that floods waits for itself only.
 pub(crate) const INBOUND_MAX: usize = 64;
 
 /// Questions for its status that one replica may leave open; those before them are given up.
-const STATUSES_MAX: usize = 64;
+const STATUSES_MAX: usize = 1024;
 
 /// A message, encoded, and the request that it is, if it is one.
 #[derive(Debug)]
@@ -39,10 +38,22 @@ struct Frame {
 struct Waiting {
     frames: VecDeque<Frame>,
     bytes: usize,
-    /// Requests that the line is being given now.
-    under_way: Vec<RequestName>,
+    /// Requests among the frames, and those that the line is being given now.
+    requests: HashSet<RequestName>,
+    under_way: HashSet<RequestName>,
     /// Since when something was given to the line and nothing has come back.
     unanswered: Option<Instant>,
+}
+
+impl Waiting {
+    fn pop(&mut self) -> Option<Frame> {
+        let frame = self.frames.pop_front()?;
+        self.bytes -= frame.bytes.len();
+        if let Some(name) = &frame.request {
+            self.requests.remove(name);
+        }
+        Some(frame)
+    }
 }
 
 /// What waits to be sent to one replica, and how the connection is.
@@ -89,18 +100,16 @@ impl Link {
     /// sent twice: on a slow line it would only be in its own way.
     pub fn push(&self, request: Option<RequestName>, bytes: Bytes) {
         let mut waiting = lock(&self.waiting);
-        let is_here = |name: &RequestName| {
-            waiting.under_way.contains(name)
-                || waiting.frames.iter().any(|frame| frame.request.as_ref() == Some(name))
-        };
-        if request.as_ref().is_some_and(is_here) {
+        if let Some(name) = request
+            && (waiting.under_way.contains(&name) || !waiting.requests.insert(name))
+        {
             return;
         }
         waiting.bytes += bytes.len();
         waiting.frames.push_back(Frame { request, bytes });
         while waiting.frames.len() > WAITING_FRAMES_MAX || waiting.bytes > WAITING_BYTES_MAX {
-            let Some(oldest) = waiting.frames.pop_front() else { break };
-            waiting.bytes -= oldest.bytes.len();
+            // The oldest.
+            drop(waiting.pop());
         }
         drop(waiting);
         self.more.notify_one();
@@ -108,8 +117,7 @@ impl Link {
 
     pub fn try_pop(&self) -> Option<Bytes> {
         let mut waiting = lock(&self.waiting);
-        let Frame { request, bytes } = waiting.frames.pop_front()?;
-        waiting.bytes -= bytes.len();
+        let Frame { request, bytes } = waiting.pop()?;
         waiting.under_way.extend(request);
         Some(bytes)
     }
@@ -213,36 +221,8 @@ impl Asked {
     }
 }
 
-/// Which replies anybody waits for: the others are dropped before their signature is checked.
-#[derive(Debug, Default)]
-pub(crate) struct Awaited(RwLock<HashMap<(SessionId, RequestNumber), Awaiting>>);
-
-impl Awaited {
-    pub fn set(&self, session: SessionId, number: RequestNumber, what: Awaiting) {
-        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        match what {
-            Awaiting::Nothing => all.remove(&(session, number)),
-            what => all.insert((session, number), what),
-        };
-    }
-
-    pub fn wants(&self, name: &RequestName, kind: ReplyKind) -> bool {
-        let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        match all.get(&(name.session, name.number)) {
-            Some(Awaiting::Any) => true,
-            Some(Awaiting::Committed) => kind == ReplyKind::Committed,
-            Some(Awaiting::Nothing) | None => false,
-        }
-    }
-
-    pub fn holds(&self, name: &RequestName) -> bool {
-        let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        all.contains_key(&(name.session, name.number))
-    }
-}
-
 /// What a replica said, verified.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Said {
     Replies(Vec<Verified<SignedReply>>),
     Refusal(Verified<Signed<Refusal>>),
@@ -252,13 +232,13 @@ pub(crate) enum Said {
     Evidence(Vec<Verified<Evidence>>),
 }
 
-/// One message for the owner; the permit is one of [`INBOUND_MAX`] of its replica.
-#[derive(Debug)]
+/// One message for owners; the permit, which all who hear it share, is one of [`INBOUND_MAX`] of its replica.
+#[derive(Clone, Debug)]
 pub(crate) struct Inbound {
     pub from: ReplicaId,
     pub said: Said,
-    pub _permit: OwnedSemaphorePermit,
+    pub permit: Option<Arc<OwnedSemaphorePermit>>,
 }
 
-/// All links of a client.
+/// The links to all replicas.
 pub(crate) type Links = Arc<[Arc<Link>]>;

@@ -25,8 +25,10 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use self::opening::Opening;
+use crate::audience::Seat;
 use crate::error::Error;
-use crate::link::{Awaited, Inbound, Links, Question, Said};
+use crate::lines::Lines;
+use crate::link::{Inbound, Question, Said};
 use crate::live::{Live, Used};
 use crate::sessions::{SessionError, Sessions};
 
@@ -66,8 +68,8 @@ pub(crate) struct Parts {
     pub membership: Arc<Membership>,
     pub signer: Arc<dyn Signer>,
     pub sessions: Sessions,
-    pub links: Links,
-    pub awaited: Arc<Awaited>,
+    pub lines: Arc<Lines>,
+    pub seat: Seat,
     pub timing: Timing,
     pub window: u64,
     pub pipeline: usize,
@@ -180,7 +182,7 @@ impl Owner {
             ToReplica::Request(request) => Some(request.body().name()),
             _ => None,
         };
-        for link in self.parts.links.iter().filter(|link| to.is_none_or(|id| id == link.id)) {
+        for link in self.parts.lines.links.iter().filter(|link| to.is_none_or(|id| id == link.id)) {
             let frame: Bytes = frame.clone();
             match question {
                 Some(question) => link.ask(question, frame),
@@ -308,7 +310,7 @@ impl Owner {
     fn carry_out(&mut self, session: SessionId, action: Action) {
         match action {
             Action::Send { to, message } => self.broadcast(to, &message),
-            Action::Awaits { number, what } => self.parts.awaited.set(session, number, what),
+            Action::Awaits { number, what } => self.parts.seat.awaits(session, number, what),
             Action::Answered { ticket, answer: given } => {
                 if let Some((_, waiter)) = self.waiters.get_mut(&ticket) {
                     answer(waiter, Ok(given));
@@ -352,7 +354,7 @@ impl Owner {
     }
 
     fn on_inbound(&mut self, inbound: Inbound) {
-        let Inbound { from, said, _permit } = inbound;
+        let Inbound { from, said, permit: _permit } = inbound;
         match said {
             Said::Replies(replies) => {
                 for reply in replies {
@@ -411,6 +413,7 @@ impl Owner {
 
     async fn release(&mut self, session: SessionId) {
         let Some(live) = self.live.remove(&session) else { return };
+        self.parts.seat.leave(session);
         let parting = live.parting();
         let lease = live.lease;
         if let Err(error) = blocking(move || lease.release(parting)).await {

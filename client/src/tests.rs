@@ -314,3 +314,32 @@ async fn where_a_place_is_read_only_nothing_is_kept_and_a_named_place_must_be_wr
     let file = SessionFile::beside(key_file, world.membership.genesis());
     assert!(file.is_err());
 }
+
+#[tokio::test]
+async fn clients_of_one_process_and_key_share_connections_and_each_hears_its_own_answers() {
+    let world = World::start(&HONEST).await;
+    let connections = || world.history.lock().expect("no panic").connections;
+    let clients = [connect(&world).await, connect(&world).await, connect(&world).await];
+    for client in &clients {
+        let (this, that) = tokio::join!(client.strong(Say("this")), client.weak(Say("that")));
+        assert_eq!(this.expect("answered").result, "did this");
+        assert_eq!(that.expect("answered").result, "did that");
+        assert_eq!(client.status().await.len(), 4);
+    }
+    assert!(connections() <= 4, "one to each replica: {}", connections());
+    let sessions = world.history.lock().expect("no panic").sessions.len();
+    assert!(sessions >= 3, "each client has one of its own");
+
+    // They last as long as one client does.
+    let [first, second, last] = clients;
+    first.close().await;
+    drop(second);
+    assert_eq!(last.strong(Say("more")).await.expect("answered").result, "did more");
+    assert!(connections() <= 4);
+
+    let options = Options { own_connections: true, ..Options::default() };
+    let apart = Client::with_options(&world.cluster(), client_key(), options).await;
+    let apart = apart.expect("a sound cluster");
+    assert_eq!(apart.strong(Say("more")).await.expect("answered").result, "did more");
+    assert!(connections() >= 7, "a quorum of others: {}", connections());
+}

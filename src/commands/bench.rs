@@ -50,7 +50,7 @@ pub async fn run(args: &cli::Bench) -> Outcome {
     let file = commands::cluster(access.cluster.as_deref())?;
     let mut clients = Vec::new();
     for _ in 0..args.clients {
-        clients.push(commands::connect(&file, access).await?);
+        clients.push(commands::connect_apart(&file, access, args.own_connections).await?);
     }
     let wait = match args.level {
         BenchLevel::Weak => Wait::Weak,

@@ -82,6 +82,7 @@ impl Owner {
         let wait = Duration::from_millis(self.parts.timing.first_retry_ms);
         let now = Instant::now();
         let inquiry = Inquiry::new(client, session, next);
+        self.parts.seat.listen(session);
         self.broadcast(None, &inquiry.question());
         let again = now + wait;
         self.opening = Some(Opening { inquiry, candidate, asked: now, again, wait, decide: None });
@@ -102,7 +103,7 @@ impl Owner {
         let Some(opening) = &mut self.opening else { return };
         let now = Instant::now();
         let heard = |opening: &Opening| {
-            self.parts.links.iter().all(|link| {
+            self.parts.lines.links.iter().all(|link| {
                 let failed = matches!(link.note(), ReplicaNote::Failed(_));
                 opening.inquiry.has_heard(link.id) || failed
             })
@@ -120,6 +121,7 @@ impl Owner {
             return;
         };
         let Some(opening) = self.opening.take() else { return };
+        let asked = opening.inquiry.session();
         let kept = self.keep(opening.candidate, found.may_go_on).await;
         if let Some(lease) = kept {
             self.serve(lease);
@@ -129,6 +131,14 @@ impl Owner {
                 Ok(lease) => self.serve(lease),
                 Err(error) => self.fail_held(&error),
             }
+        }
+        self.leave_unless_live(asked);
+    }
+
+    /// Of a session that was asked about and is not used nothing more is to be heard.
+    fn leave_unless_live(&self, session: SessionId) {
+        if !self.live.contains_key(&session) {
+            self.parts.seat.leave(session);
         }
     }
 
@@ -158,6 +168,7 @@ impl Owner {
     }
 
     fn serve(&mut self, lease: Lease) {
+        self.parts.seat.listen(lease.leased.session);
         let core = self.core(lease.leased.session, lease.leased.next);
         self.serving = Some(lease.leased.session);
         self.live.insert(lease.leased.session, Live::new(core, lease));
@@ -173,6 +184,7 @@ impl Owner {
     /// Gives back a session that was about to be used.
     pub(crate) async fn stop_opening(&mut self) {
         let Some(opening) = self.opening.take() else { return };
+        self.leave_unless_live(opening.inquiry.session());
         if let Candidate::Free(lease) = opening.candidate {
             let parting = Parting { next: lease.leased.next, whole: true };
             if let Err(error) = blocking(move || lease.release(parting)).await {

@@ -54,6 +54,8 @@ pub struct History {
     executed: BTreeMap<(SessionId, RequestNumber), Slot>,
     pub requests: u64,
     pub operations: u64,
+    /// How many were accepted, by all replicas.
+    pub connections: u64,
     /// Weak requests are committed, too, and moved by a merge before that.
     pub commits: bool,
     pub merges: bool,
@@ -156,6 +158,7 @@ impl Replica {
             return None;
         };
         self.membership.open_hello(hello, self.id, &nonce).ok()?;
+        self.history.lock().expect("no panic").connections += 1;
         send(&mut wire, &ToClient::Welcome).await?;
         match self.manner {
             Manner::Garbage => wire.send(Bytes::from_static(b"\xff\xff\xff\xff!")).await.ok()?,

@@ -36,6 +36,12 @@ impl Inquiry {
         Self { client, session, next, reports: Tally::default() }
     }
 
+    /// Which session it is about.
+    #[must_use]
+    pub fn session(&self) -> SessionId {
+        self.session
+    }
+
     /// What to send to all, and again while too few answer.
     #[must_use]
     pub fn question(&self) -> ToReplica {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use elea_client::Options;
 use elea_protocol::cluster_file::ClusterFile;
 use elea_protocol::id::ReplicaId;
 use elea_protocol::message::NodeStatus;
@@ -158,7 +159,7 @@ impl Town {
 
     async fn connect(&self, file: &ClusterFile, key: u8) -> Result<Cluster, Failure> {
         let path = self.dir.join(format!("client-{key}.key"));
-        Cluster::open(file, files::load_key(&path, Readers::Owner)?, None).await
+        Cluster::open(file, files::load_key(&path, Readers::Owner)?, Options::default()).await
     }
 
     /// Splits the network in two halves.

@@ -1,0 +1,100 @@
+//! The connections that the clients of one process share.
+//!
+//! Clients with one key have in common what makes them known to a replica, and what one of them is told is about its
+//! own sessions and nobody else's. So they share one connection to each replica: what they send at one time leaves together,
+//! and what a replica signs once for many of them is checked once. The first client that is connected
+//! makes the connections; they end with the last one.
+//!
+//! What lives on another runtime, or was given other addresses for the replicas, has connections of its own.
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
+
+use elea_protocol::id::{ClientId, Digest};
+use elea_protocol::membership::Membership;
+use elea_protocol::signature::Signer;
+use tokio::runtime;
+use tokio::sync::mpsc;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::audience::{Audience, Seat};
+use crate::connection::Connection;
+use crate::link::{Inbound, Link, Links};
+
+/// Connections to all replicas of a cluster, and who listens to them.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    pub links: Links,
+    audience: Arc<Audience>,
+    _end: DropGuard,
+}
+
+/// What clients that share connections have in common.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Common {
+    genesis: Digest,
+    client: ClientId,
+    /// The same for all who share the sessions of the key.
+    instance: u64,
+    addresses: Vec<String>,
+    runtime: runtime::Id,
+}
+
+static LINES: LazyLock<Mutex<HashMap<Common, Weak<Lines>>>> = LazyLock::new(Mutex::default);
+
+/// Whose connections they are, and where they lead.
+pub(crate) struct Ends<'a> {
+    pub membership: &'a Arc<Membership>,
+    pub addresses: &'a [String],
+    pub signer: &'a Arc<dyn Signer>,
+    pub instance: u64,
+}
+
+impl Lines {
+    /// Connections that are shared with whoever has the same ends, or new ones.
+    pub fn shared(ends: &Ends<'_>) -> Arc<Self> {
+        let common = Common {
+            genesis: *ends.membership.genesis(),
+            client: ends.signer.public_key().into(),
+            instance: ends.instance,
+            addresses: ends.addresses.to_vec(),
+            runtime: runtime::Handle::current().id(),
+        };
+        let mut all = LINES.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(lines) = all.get(&common).and_then(Weak::upgrade) {
+            return lines;
+        }
+        let lines = Self::new(ends);
+        all.retain(|_, lines| lines.strong_count() > 0);
+        all.insert(common, Arc::downgrade(&lines));
+        lines
+    }
+
+    /// Connections of nobody else.
+    pub fn new(ends: &Ends<'_>) -> Arc<Self> {
+        let members = ends.membership.size().members();
+        let links: Links = members
+            .zip(ends.addresses)
+            .map(|(replica, address)| Arc::new(Link::new(replica, address.clone())))
+            .collect();
+        let audience = Arc::new(Audience::default());
+        let end = CancellationToken::new();
+        for link in links.iter() {
+            let connection = Connection {
+                link: Arc::clone(link),
+                membership: Arc::clone(ends.membership),
+                signer: Arc::clone(ends.signer),
+                instance: ends.instance,
+                audience: Arc::clone(&audience),
+                end: end.clone(),
+            };
+            tokio::spawn(connection.run());
+        }
+        Arc::new(Self { links, audience, _end: end.drop_guard() })
+    }
+
+    /// A place for one more client, and where it hears what is for it.
+    pub fn join(&self) -> (Seat, mpsc::UnboundedReceiver<Inbound>) {
+        Audience::join(&self.audience)
+    }
+}
