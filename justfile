@@ -53,6 +53,15 @@ chaos minutes='10' out='chaos-report':
 bench *filter:
     cargo bench --bench core -- {{filter}}
 
+# Elea beside etcd (Debian's `etcd-server`), in one run
+compare out='compare-report' *arguments:
+    cargo build --release -p elea -p elea-compare
+    target/release/elea-compare --out {{out}} {{arguments}}
+
+# Licences, sources and known faults of the dependencies; takes cargo-deny and the network
+deny:
+    cargo deny check
+
 # The documentation, with private items
 doc:
     RUSTDOCFLAGS='-D warnings' cargo doc --release --workspace --no-deps --locked --document-private-items

@@ -1,0 +1,147 @@
+//! Elea: its replicas as processes, and its client library.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use bytes::Bytes;
+use elea_client::{Cluster, ClusterFile, Error, Options, Strong, Weak, load_key};
+use elea_kv::{Get, Put};
+use tokio::process::Command;
+
+use crate::Outcome;
+use crate::contestant::How;
+use crate::load::Driver;
+use crate::server::Server;
+
+/// How long it may take until all replicas serve.
+const START: Duration = Duration::from_secs(60);
+
+/// How long giving a session back may take.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// What is done for an answer.
+pub const DOES: &str = "N = 3f + 1 replicas that trust nobody; every request is signed by its client and checked by every replica, \
+     every order, vote and answer signed; every replica executes it and has it in its log, forced to disk; strong: 2f + 1 \
+     replicas have signed a certificate and as many the answer, weak: f + 1 the answer, and the client has checked all of \
+     that";
+
+/// The cluster.
+pub struct Elea {
+    /// Its replicas.
+    pub servers: Vec<Server>,
+    cluster: Cluster,
+    dir: PathBuf,
+}
+
+impl Elea {
+    /// Starts all replicas and waits until they serve.
+    pub async fn start(program: &Path, dir: &Path, replicas: u8) -> Outcome<Self> {
+        let mut init = Command::new(program);
+        init.arg("init").arg(dir).args(["--replicas", &replicas.to_string()]);
+        init.stdout(Stdio::null());
+        if !init.status().await?.success() {
+            return Err("elea init failed".into());
+        }
+        let path = dir.join("cluster.toml");
+        let mut file = ClusterFile::parse(&fs::read_to_string(&path)?)?;
+        let ports = crate::etcd::free_ports(usize::from(replicas))?;
+        file.addresses = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        fs::write(&path, file.to_text())?;
+        let mut servers = Vec::new();
+        for id in 0..replicas {
+            let mut command = Command::new(program);
+            command.arg("replica").arg("--cluster").arg(&path);
+            command.arg("--key").arg(dir.join(format!("replica-{id}.key")));
+            command.arg("--data").arg(dir.join(format!("replica-{id}.data")));
+            // It ends when this process does.
+            command.arg("--attached");
+            command.env_remove("ELEA_CLUSTER").env_remove("ELEA_KEY").env_remove("ELEA_LOG");
+            servers.push(Server::start(&mut command, &dir.join(format!("replica-{id}.log")))?);
+        }
+        let elea = Self { servers, cluster: (&file).into(), dir: dir.to_owned() };
+        let first = elea.connect(How::Strong, false).await?;
+        let patient = Client { inner: first.inner.with_timeout(START), ..first };
+        patient.put(String::from("ready"), Bytes::new()).await?;
+        patient.close().await;
+        Ok(elea)
+    }
+
+    async fn connect(&self, how: How, own_connections: bool) -> Outcome<Client> {
+        let key = load_key(self.dir.join("client-0.key"))?;
+        let options = Options { own_connections, ..Options::default() };
+        let inner = elea_client::Client::with_options(&self.cluster, key, options).await?;
+        Ok(Client { inner, how })
+    }
+
+    /// Clients, each with sessions of its own, and with connections of its own where that is wanted.
+    pub async fn clients(&self, count: usize, how: How, apart: bool) -> Outcome<Vec<Driver>> {
+        let mut clients = Vec::new();
+        for _ in 0..count {
+            clients.push(Driver::Elea(self.connect(how, apart).await?));
+        }
+        Ok(clients)
+    }
+
+    /// One client, which all use.
+    pub async fn sharing(&self, count: usize, how: How) -> Outcome<Vec<Driver>> {
+        Ok(vec![Driver::Elea(self.connect(how, false).await?); count])
+    }
+
+    /// A replica that is not the primary.
+    pub async fn backup(&self) -> Outcome<usize> {
+        let client = self.connect(How::Strong, false).await?;
+        let all = client.inner.status().await;
+        client.close().await;
+        let view = all.iter().filter_map(|(_, status)| Some(status.as_ref().ok()?.view)).max();
+        let view = view.ok_or("no replica says how it is")?;
+        let primary = view.primary(self.cluster.membership.size().replicas());
+        Ok((usize::from(primary.0) + 1) % self.servers.len())
+    }
+}
+
+/// A client, or one that others hold as well.
+#[derive(Clone, Debug)]
+pub struct Client {
+    inner: elea_client::Client,
+    how: How,
+}
+
+impl Client {
+    /// Writes.
+    pub async fn put(&self, key: String, value: Bytes) -> Result<(), String> {
+        let put = Put::new(key, value);
+        match self.how {
+            How::Strong => self.inner.strong(put).await.map(|Strong { result, .. }| result),
+            How::Weak => self.inner.weak(put).await.map(|Weak { result, .. }| result),
+        }
+        .map_err(said)?
+        .map(drop)
+        .map_err(|refused| format!("refused: {refused:?}"))
+    }
+
+    /// Reads.
+    pub async fn get(&self, key: String) -> Result<(), String> {
+        let get = Get::new(key);
+        let found = match self.how {
+            How::Strong => self.inner.strong(get).await.map(|Strong { result, .. }| result),
+            How::Weak => self.inner.weak(get).await.map(|Weak { result, .. }| result),
+        };
+        match found.map_err(said)? {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => Err(String::from("no value")),
+            Err(refused) => Err(format!("refused: {refused:?}")),
+        }
+    }
+
+    /// Gives its session back.
+    pub async fn close(self) {
+        self.inner.with_timeout(FAREWELL).close().await;
+    }
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "it is what `map_err` hands over")]
+fn said(error: Error) -> String {
+    error.to_string()
+}
