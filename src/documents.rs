@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use elea_kv::KeyValueStore;
+use elea_protocol::application::Application as _;
 use elea_protocol::replica::Counters;
 use elea_protocol::tuning::Tuning;
 use elea_replica::Counter;
@@ -152,6 +154,12 @@ fn every_setting_is_named_with_its_default() {
     for (_, inner) in settings.clone().iter().filter(|(_, value)| value.is_object()) {
         settings.extend(inner.as_object().expect("a table").clone());
     }
+    for (name, value) in KeyValueStore::new().settings() {
+        if let Ok(number) = value.parse::<u64>() {
+            settings.insert(name, number.into());
+        }
+    }
+    assert!(settings.contains_key("value_bytes") && settings.contains_key("pipeline_slots"));
     for (name, value) in settings.iter().filter(|(_, value)| value.is_number()) {
         let value = value.as_u64().expect("a whole number");
         let kib = value % 1024 == 0;
@@ -189,6 +197,51 @@ fn every_counter_that_is_explained_is_counted() {
             assert!(known.contains(name), "docs/operations.md: nothing counts {name}");
         }
     }
+}
+
+/// Every counter of a file, with what is said of it there.
+fn counters_of(path: &str) -> Vec<(String, String)> {
+    let source = document(path);
+    let (_, list) = source.split_once("\ncounters! {\n").expect("a list");
+    let (list, _) = list.split_once("\n}\n").expect("it ends");
+    let (mut all, mut words) = (Vec::new(), Vec::new());
+    for line in list.lines().map(str::trim) {
+        if let Some(more) = line.strip_prefix("///") {
+            words.push(more.trim());
+            continue;
+        }
+        // `name,` or `Name = "name",`
+        let name = line.rsplit(" = ").next().unwrap_or(line).trim_matches(['"', ',']);
+        all.push((name.to_owned(), words.drain(..).collect::<Vec<_>>().join(" ")));
+    }
+    all
+}
+
+#[test]
+fn every_counter_is_on_its_page() {
+    const PAGE: &str = "docs/internals/counters.md";
+    let mut page = String::from(
+        "# Counters\n\nAll that `elea status --json` counts, as the sources say it. What an operator should look at is in\n\
+         [operations](../operations.md#what-to-look-at).\n",
+    );
+    for (title, path) in
+        [("The core", "protocol/src/replica/counters.rs"), ("The shell", "replica/src/counters.rs")]
+    {
+        let all = counters_of(path);
+        assert!(all.len() > 40, "{path}");
+        page += &format!("\n## {title}\n\n| counter | counts |\n|---|---|\n");
+        for (name, words) in all {
+            // A link of rustdoc leads nowhere here.
+            page +=
+                &format!("| `{name}` | {} |\n", words.replace(['[', ']'], "").replace('|', "or"));
+        }
+    }
+    if std::env::var_os("REWRITE").is_some() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(PAGE);
+        fs::write(path, page).expect("written");
+        return;
+    }
+    assert!(document(PAGE) == page, "{PAGE} is old: run this with REWRITE=1");
 }
 
 #[test]

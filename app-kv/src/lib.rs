@@ -59,6 +59,29 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! Each command has a constructor, and takes keys and values as text or bytes:
+//!
+//! ```
+//! use elea_kv::{
+//!     Add, Append, Cas, Delete, Get, Incr, Members, Put, Relation, Remove, Scan, Txn, Compare,
+//! };
+//!
+//! let write = Put::new("colour", "green");
+//! let read = Get::new("colour");
+//! let gone = Delete::new("colour");
+//! let first = Cas::create("lock/backup", "alice"); // only where it is absent
+//! let hand_on = Cas::new("lock/backup", "alice", "bob"); // only where alice has it
+//! let release = Cas::delete("lock/backup", "bob");
+//! let sold = Incr::new("stock/bolts", -3);
+//! let logged = Append::new("log", "three bolts sold\n");
+//! let joins = Add::new("service/mail", "10.0.0.7:25");
+//! let leaves = Remove::new("service/mail", "10.0.0.7:25");
+//! let who = Members::new("service/mail");
+//! let mut page = Scan::prefix("stock/").limit(100);
+//! page = page.resume("stock/nuts".into()); // `Page::next` of the page before
+//! # let _ = (write, read, gone, first, hand_on, release, sold, logged, joins, leaves, who, page);
+//! ```
+//!
 //! To replicate something else, start from the counter in the examples: a whole application on one page.
 
 #[cfg(doctest)]
@@ -79,7 +102,9 @@ mod store;
 mod text;
 mod txn;
 
+pub use bytes::Bytes;
 pub use elea_protocol::application::{Command, Undecodable};
+pub use elea_protocol::id::Slot;
 
 pub use self::limits::{BadLimits, Limits};
 pub use self::operation::Operation;

@@ -10,37 +10,37 @@ use crate::txn::Txn;
 
 /// How large keys, values and the like may be. An operation beyond a limit is refused.
 ///
-/// The defaults are also the most: they are chosen so that every result, and every chunk of a
+/// The defaults, which are given with each, are also the most: they are chosen so that every result, and every chunk of a
 /// snapshot, fits a frame. All replicas of a cluster must have the same limits, for what one
 /// refuses and another executes makes their states differ.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Bytes of a key.
+    /// Bytes of a key: 4 KiB.
     pub key_bytes: usize,
-    /// Bytes of a plain value.
+    /// Bytes of a plain value: 1 MiB.
     pub value_bytes: usize,
-    /// Bytes of a member of a set.
+    /// Bytes of a member of a set: 4 KiB.
     pub member_bytes: usize,
-    /// Bytes of a set: those of its members, and 16 more for each.
+    /// Bytes of a set: those of its members, and 16 more for each: 1 MiB.
     pub set_bytes: usize,
-    /// Comparisons of a transaction.
+    /// Comparisons of a transaction: 128.
     pub txn_compares: usize,
-    /// Operations in either list of a transaction.
+    /// Operations in either list of a transaction: 128.
     pub txn_steps: usize,
-    /// Bytes of all results of a transaction together, about.
+    /// Bytes of all results of a transaction together, about: 2 MiB.
     pub txn_result_bytes: usize,
-    /// Entries on a page of a scan. Beyond it a page ends; the scan is not refused.
+    /// Entries on a page of a scan: 4096. Beyond it a page ends; the scan is not refused.
     pub page_items: usize,
-    /// Bytes on a page of a scan, about. It holds at least one entry, whatever its size.
+    /// Bytes on a page of a scan, about: 1 MiB. It holds at least one entry, whatever its size.
     pub page_bytes: usize,
-    /// Steps of all operations of a request together. A comparison, an entry on a page of a scan, and sixteen
+    /// Steps of all operations of a request together: 8192. A comparison, an entry on a page of a scan, and sixteen
     /// members that are read count as one each.
     pub request_steps: usize,
-    /// Bytes of the values and sets that all operations of a request read: enough for as many reads of the
+    /// Bytes of the values and sets that all operations of a request read: 32 MiB, enough for as many reads of the
     /// largest values as a client sends together.
     pub request_read_bytes: usize,
-    /// Bytes that all operations of a request may keep in memory until they are final, beside 2 KiB for each
+    /// Bytes that all operations of a request may keep in memory until they are final: 3 MiB, beside 2 KiB for each
     /// operation: keys, values and members that they write, 2 KiB for each further step of a
     /// transaction that writes, and 4 KiB for each `append`, `add` and `remove`.
     pub request_kept_bytes: usize,

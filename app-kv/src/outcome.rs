@@ -176,7 +176,7 @@ pub struct TxnOutcome {
 /// it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub struct Refused {
-    /// Why.
+    /// What stands against it.
     pub reason: Reason,
     /// Which step of the transaction, from 0, if it was one.
     pub step: Option<u32>,
@@ -206,7 +206,7 @@ pub enum Reason {
     /// Something is larger than [`Limits`](crate::Limits) allow.
     #[error("{what} would be {size}, and {most} is the most")]
     TooLarge {
-        /// What.
+        /// The thing that is too large, or the budget that is used up.
         what: Quantity,
         /// How large it is or would become.
         size: u64,
@@ -236,7 +236,7 @@ pub enum Reason {
         "{what} would be {size}, and {most} is the most: ask for less at a time, in several requests"
     )]
     OverBudget {
-        /// What.
+        /// The thing that is too large, or the budget that is used up.
         what: Quantity,
         /// How much it would be.
         size: u64,

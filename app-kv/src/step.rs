@@ -46,7 +46,8 @@ impl Get {
     }
 }
 
-/// Sets a plain value, whatever the key held before.
+/// Sets a plain value, whatever the key held before. By default a key has up to 4 KiB and a value up to 1 MiB
+/// ([`Limits`](crate::Limits)), here as everywhere.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Put {
     /// The key.
@@ -138,7 +139,8 @@ impl Append {
     }
 }
 
-/// Puts a member into a set; an absent key counts as an empty set. A plain value is refused.
+/// Puts a member into a set; an absent key counts as an empty set. A plain value is refused. By default a member has up
+/// to 4 KiB, and all of a set up to 1 MiB.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Add {
     /// The key.

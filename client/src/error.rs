@@ -20,7 +20,7 @@ pub enum Error {
     /// Enough replicas refuse it.
     #[error("the cluster refuses: {reason}; {}", advice(*reason, *outcome))]
     Refused {
-        /// Why.
+        /// What the replicas have against it.
         reason: RefusalReason,
         /// What is known of its effect.
         outcome: Outcome,

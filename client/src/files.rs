@@ -24,7 +24,7 @@ const KEY_FILE_TAG: &str = "elea-key-1";
 /// A file that is of no use.
 #[derive(Debug)]
 pub struct FileError {
-    /// Which one.
+    /// The path that was given.
     pub path: PathBuf,
     /// What is wrong with it.
     pub problem: FileProblem,
@@ -108,6 +108,14 @@ fn own_groups() -> Vec<u32> {
 
 /// Reads a key file that its owner alone may read.
 ///
+/// ```no_run
+/// # fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let key = elea_client::load_key("client-0.key")?;
+/// # drop(key);
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Errors
 /// There is none, others may read it as well, or it holds something else.
 pub fn load_key(path: impl AsRef<Path>) -> Result<SecretKey, FileError> {
@@ -115,6 +123,15 @@ pub fn load_key(path: impl AsRef<Path>) -> Result<SecretKey, FileError> {
 }
 
 /// The same of one that these may read.
+///
+/// ```no_run
+/// # use elea_client::files::{Readers, load_key_for};
+/// # fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let key = load_key_for("/run/secrets/client.key", Readers::Group)?;
+/// # drop(key);
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// # Errors
 /// As [`load_key`].
@@ -144,7 +161,12 @@ fn read_key(path: &Path, readers: Readers) -> Result<SecretKey, FileProblem> {
     Ok(SecretKey::from_bytes(&secret))
 }
 
-/// The text of a key file.
+/// The text of a key file. Who writes it has to see to it that nobody else can read it.
+///
+/// ```
+/// # use elea_client::{SecretKey, files::key_text};
+/// assert!(key_text(&SecretKey::from_bytes(&[7; 32])).starts_with("elea-key-1 0707"));
+/// ```
 #[must_use]
 pub fn key_text(key: &SecretKey) -> String {
     format!("{KEY_FILE_TAG} {}\n", hex(&key.to_bytes()))

@@ -29,14 +29,14 @@ const WAITING_MAX: usize = 1 << 14;
 /// How a client behaves; the defaults suit most.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// How long to wait for an answer.
+    /// How long to wait for an answer: 5 s.
     pub timeout: Duration,
-    /// When to send again what is not answered.
+    /// When to send again what is not answered: after half a second at first, and at most every eight.
     pub timing: Timing,
     /// How many requests may be on their way before further submissions are gathered to be signed
-    /// together, as long as they can be: submissions of two levels cannot.
+    /// together, as long as they can be, which submissions of two levels cannot: 2.
     pub pipeline: usize,
-    /// The state file that processes with the same key share. `None`: nothing is kept between
+    /// The state file that processes with the same key share. `None`, as by default: nothing is kept between
     /// them.
     pub sessions: Option<Arc<SessionFile>>,
     /// Whether the client has connections of its own. Otherwise those of one process that have the same key, the
@@ -287,6 +287,14 @@ impl Client {
     }
 
     /// The same client with another patience.
+    ///
+    /// ```no_run
+    /// # use {elea_client::{Client, Command}, std::time::Duration};
+    /// # async fn example(client: Client, upload: impl Command) -> Result<(), Box<dyn std::error::Error>> {
+    /// client.with_timeout(Duration::from_secs(120)).strong(upload).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn with_timeout(&self, timeout: Duration) -> Self {
         Self { shared: Arc::clone(&self.shared), timeout }
@@ -310,7 +318,11 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// See [`Error`].
+    /// [`NotEnoughReplicas`](Error::NotEnoughReplicas) where no `f + 1` replicas agreed within the [timeout](Options::timeout),
+    /// [`Refused`](Error::Refused) where they agree that it cannot be done, [`ResultForgotten`](Error::ResultForgotten) where it
+    /// was done and its large result is gone, [`QueueFull`](Error::QueueFull) and [`OutOfBounds`](Error::OutOfBounds) where it was not
+    /// sent, [`Undecodable`](Error::Undecodable) where the cluster runs another application. [`Error::outcome`] says whether it may
+    /// have been executed. That the application said no is no error but a result.
     pub async fn weak<C: Operation>(&self, command: C) -> Result<Weak<C>, Error> {
         self.weakly(command, Follow::MayAsk).await
     }
@@ -331,7 +343,7 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// See [`Error`].
+    /// As [`weak`](Client::weak).
     pub async fn weak_final<C: Operation>(&self, command: C) -> Result<Weak<C>, Error> {
         self.weakly(command, Follow::Yes).await
     }
@@ -366,7 +378,7 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// See [`Error`].
+    /// As [`weak`](Client::weak), but that `2f + 1` replicas have to agree.
     pub async fn strong<C: Operation>(&self, command: C) -> Result<Strong<C>, Error> {
         let executed = self.submit_one(Level::Strong, Follow::No, &command).await?;
         Ok(Strong {
@@ -392,7 +404,8 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// See [`Error`].
+    /// As [`weak`](Client::weak) or [`strong`](Client::strong); [`OutOfBounds`](Error::OutOfBounds) for no operation, more than
+    /// 1024 of them, or more than 2 MiB together.
     pub async fn execute(
         &self,
         level: Level,
@@ -555,7 +568,14 @@ impl Client {
     }
 
     /// Waits, as long as the timeout, for what was sent to be executed, and gives the sessions
-    /// back, so that other processes can go on in them. All clones are closed.
+    /// back, so that other processes can go on in them. All clones are closed. A client that is dropped instead
+    /// does the same behind the caller's back, if its runtime goes on for long enough.
+    ///
+    /// ```no_run
+    /// # async fn example(client: elea_client::Client) {
+    /// client.close().await;
+    /// # }
+    /// ```
     pub async fn close(self) {
         let (done, closed) = oneshot::channel();
         let deadline = Instant::now() + self.timeout;
@@ -568,6 +588,18 @@ impl Client {
 impl Executed {
     /// Waits, as long as the client's timeout, until the answer is final. `None` where that was
     /// not asked for, and after it was told. After an error it may be called again.
+    ///
+    /// ```no_run
+    /// # use elea_client::{Client, Finality, Level};
+    /// # async fn example(client: Client, operations: Vec<elea_client::Bytes>) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut executed = client.execute(Level::Weak, true, operations).await?;
+    /// if let Some(last) = executed.finality().await {
+    ///     let (finality, answer) = last?;
+    ///     println!("slot {}, as it was: {}", answer.slot, finality == Finality::Same);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// Too few replicas confirm it in time: it may become final later.

@@ -40,17 +40,26 @@ mod tests;
 use std::path::Path;
 use std::sync::Arc;
 
-pub use elea_protocol::application::Command;
+pub use bytes::Bytes;
+pub use elea_protocol::application::{Command, Undecodable};
 pub use elea_protocol::client::{Answer, Finality, Outcome, Progress, Timing};
-pub use elea_protocol::cluster_file::ClusterFile;
+pub use elea_protocol::cluster_file::{BadClusterFile, ClusterFile, Durability, ListedClient};
 pub use elea_protocol::evidence::Evidence;
-pub use elea_protocol::id::{ReplicaId, SessionId, Slot};
+pub use elea_protocol::id::{
+    ClientId, Digest, ReplicaId, RequestName, RequestNumber, SessionId, Slot, View,
+};
 pub use elea_protocol::membership::Membership;
-pub use elea_protocol::message::{Level, NodeStatus, RefusalReason};
+pub use elea_protocol::message::{
+    Disagreement, DiskHealth, Level, MismatchReport, NodeStatus, Origin, OtherList, Pace, Position,
+    RefusalReason, Reply, ReplyKind, ReplyVote, Standing, Transferring,
+};
+pub use elea_protocol::quorum::ClusterSize;
 pub use elea_protocol::receipt::{BadReceipt, Proven, Receipt};
-pub use elea_protocol::signature::SecretKey;
+pub use elea_protocol::seal::Rejection;
+pub use elea_protocol::signature::{PublicKey, SecretKey};
+pub use elea_protocol::tuning::{Rules, Tuning};
 pub use error::{Error, ErrorKind, ReplicaNote, Shortfall};
-pub use files::{FileError, load_key};
+pub use files::{FileError, FileProblem, load_key};
 pub use handle::{Client, Done, Executed, Following, Options, Strong, Weak};
 
 /// Who a client talks to, and where they are.
@@ -60,8 +69,8 @@ pub struct Cluster {
     pub membership: Arc<Membership>,
     /// `host:port` of each, in the order of their ids.
     pub addresses: Vec<String>,
-    /// The cluster's `session_window`, as in its tuning.
-    pub rules: elea_protocol::tuning::Rules,
+    /// What all its replicas have in common; a client uses the `session_window`.
+    pub rules: Rules,
 }
 
 impl Cluster {
@@ -83,6 +92,14 @@ impl Cluster {
     }
 
     /// A cluster with default rules.
+    ///
+    /// ```
+    /// # use {elea_client::{Cluster, Membership}, std::sync::Arc};
+    /// # fn example(membership: Membership) -> Cluster {
+    /// let addresses = (0..4).map(|n| format!("node-{n}.example:7100")).collect();
+    /// Cluster::new(Arc::new(membership), addresses)
+    /// # }
+    /// ```
     #[must_use]
     pub fn new(membership: Arc<Membership>, addresses: Vec<String>) -> Self {
         Self { membership, addresses, rules: Default::default() }

@@ -338,7 +338,7 @@ pub struct Order {
 /// What came of a campaign.
 #[derive(Clone, Debug, Serialize)]
 pub struct Result {
-    /// Which one.
+    /// The name of the campaign.
     pub campaign: &'static str,
     /// How many seeds were run.
     pub seeds: u64,

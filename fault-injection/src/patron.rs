@@ -36,7 +36,7 @@ struct Asked {
 /// What a client was told of a submission.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Told {
-    /// When.
+    /// The time of the world, in microseconds.
     pub at: u64,
     /// Of which request it is a part.
     pub name: RequestName,

@@ -51,7 +51,7 @@ pub enum Fault {
     /// The power of a machine goes, later, in the middle of fetching a state: when so many pieces
     /// of one are on its disk. It is back so many microseconds after that.
     CrashFetching {
-        /// Which.
+        /// The machine.
         machine: Machine,
         /// How many pieces.
         pieces: usize,
@@ -71,7 +71,7 @@ pub enum Fault {
     },
     /// The wall clock of a machine is set.
     SetClock {
-        /// Which.
+        /// The machine.
         machine: Machine,
         /// How far it is off then, in microseconds.
         skew: i64,

@@ -142,9 +142,9 @@ pub enum Deed {
     Act(Action),
     /// Bytes of its own making, sent at once.
     Whisper {
-        /// To whom.
+        /// The receiver.
         to: Party,
-        /// What.
+        /// The frame.
         bytes: Bytes,
     },
 }

@@ -104,7 +104,7 @@ pub struct Setup {
     pub session: SessionId,
     /// The first number of the session that was never used.
     pub next: RequestNumber,
-    /// See there.
+    /// When requests are sent again, and when the session is given up.
     pub timing: Timing,
     /// The highest number sent is always less than this above the lowest one not answered. At
     /// most the cluster's `session_window`.
@@ -282,27 +282,27 @@ pub enum Action {
     Send {
         /// To whom; `None`: to all.
         to: Option<ReplicaId>,
-        /// What.
+        /// What to send.
         message: ToReplica,
     },
     /// From now on these replies are of use; an aid to skip signature checks.
     Awaits {
         /// For which number of the session.
         number: RequestNumber,
-        /// Which.
+        /// What is waited for from now on.
         what: Awaiting,
     },
     /// A submission is answered. [`Action::Final`] follows in the same list where the answer is
     /// final and the submission was to be followed.
     Answered {
-        /// Which.
+        /// The submission.
         ticket: Ticket,
         /// With what.
         answer: Answer,
     },
     /// A weak submission that was to be followed is final.
     Final {
-        /// Which.
+        /// The submission.
         ticket: Ticket,
         /// Compared with what it was answered.
         finality: Finality,
@@ -311,14 +311,14 @@ pub enum Action {
     },
     /// A submission will not be answered, or, after [`Action::Answered`], not be followed.
     Failed {
-        /// Which.
+        /// The submission.
         ticket: Ticket,
-        /// Why.
+        /// What went wrong.
         failure: Failure,
     },
     /// New submissions need another session. What was sent stays here and goes on. Once a session.
     SessionUnusable {
-        /// Why.
+        /// What makes it unusable.
         reason: Unusable,
         /// What was never sent, in order: safe to submit elsewhere.
         unsent: Vec<Submission>,

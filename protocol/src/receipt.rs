@@ -18,7 +18,7 @@ pub struct Receipt {
     pub genesis: Digest,
     /// What is proved.
     pub reply: Reply,
-    /// By whom.
+    /// Who said so, each with a signature.
     pub votes: Vec<ReplyVote>,
 }
 

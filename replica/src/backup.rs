@@ -74,7 +74,7 @@ pub enum BackupError {
         "the backup {path} cannot be written ({reason}): check that there is room, and that this user may write there"
     )]
     Unwritable {
-        /// Which.
+        /// The backup file.
         path: PathBuf,
         /// As the system says.
         reason: String,
@@ -85,7 +85,7 @@ pub enum BackupError {
     /// The file cannot be read.
     #[error("the backup {path} cannot be read ({reason})")]
     Unreadable {
-        /// Which.
+        /// The backup file.
         path: PathBuf,
         /// As the system says.
         reason: String,
@@ -95,7 +95,7 @@ pub enum BackupError {
         "the backup {path} does not verify ({what}): nothing was restored; use another copy of it"
     )]
     Invalid {
-        /// Which.
+        /// The backup file.
         path: PathBuf,
         /// What is wrong.
         what: String,

@@ -91,9 +91,9 @@ pub enum RunError {
         "{path}, which tells whether this key was used before, cannot be read or written ({reason}): check its permissions and those of its folder; remove it only if this key never ran with another data folder"
     )]
     Mark {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// What the system says.
         reason: String,
     },
     /// The system gave no thread.

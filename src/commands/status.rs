@@ -25,7 +25,7 @@ const SLOW_SYNC: u64 = 250_000;
 
 /// What became of asking one replica.
 pub struct Row {
-    /// Which.
+    /// The replica that was asked.
     pub id: ReplicaId,
     /// Where it should be.
     pub address: String,

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 /// One contestant in one shape.
 pub struct Point {
-    /// Who.
+    /// The contestant.
     pub series: &'static str,
     /// Which shape.
     pub label: String,

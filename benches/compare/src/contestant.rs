@@ -77,9 +77,9 @@ pub struct Turn {
     pub seen: Seen,
     /// For how long.
     pub lasting: Duration,
-    /// CPU time of all members, and of this process.
+    /// CPU time of all members.
     pub servers: Duration,
-    /// See there.
+    /// CPU time of this process, in which the clients are.
     pub driver: Duration,
 }
 

@@ -40,7 +40,7 @@ impl Server {
         Ok(Self { _stdin: child.stdin.take(), child, handle: Handle(pid) })
     }
 
-    /// See there.
+    /// What anybody may do with it.
     pub fn handle(&self) -> Handle {
         self.handle.clone()
     }

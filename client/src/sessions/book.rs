@@ -28,7 +28,7 @@ enum State {
 /// A session to use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Leased {
-    /// Which.
+    /// The session.
     pub session: SessionId,
     /// The first number never used.
     pub next: RequestNumber,

@@ -25,9 +25,9 @@ pub enum SessionError {
     /// They cannot be read or written.
     #[error("the session file {}: {error}", path.display())]
     Io {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// What the system says.
         #[source]
         error: io::Error,
     },
@@ -75,6 +75,18 @@ fn boot() -> Option<String> {
 impl SessionFile {
     /// Uses the state file beside a key.
     ///
+    /// ```no_run
+    /// # use {elea_client::{Client, Cluster, Options, load_key, sessions::SessionFile}, std::{path::Path, sync::Arc}};
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (cluster, key) = (Cluster::load("cluster.toml")?, Path::new("client-0.key"));
+    /// let sessions = SessionFile::beside(key, cluster.membership.genesis())?;
+    /// let options = Options { sessions: Some(Arc::new(sessions)), ..Options::default() };
+    /// let client = Client::with_options(&cluster, load_key(key)?, options).await?;
+    /// # drop(client);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// It belongs to another cluster, or the folder cannot be written.
     pub fn beside(key: &Path, genesis: &Digest) -> Result<Self, SessionError> {
@@ -83,6 +95,15 @@ impl SessionFile {
 
     /// Uses a state file in whatever place. One that is missing or damaged begins anew; see
     /// [`sessions`](super).
+    ///
+    /// ```no_run
+    /// # use elea_client::{Cluster, sessions::SessionFile};
+    /// # fn example(cluster: &Cluster) -> Result<(), Box<dyn std::error::Error>> {
+    /// let sessions = SessionFile::at("/var/lib/app/elea.sessions".into(), cluster.membership.genesis())?;
+    /// # drop(sessions);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// It belongs to another cluster, or the folder cannot be written.

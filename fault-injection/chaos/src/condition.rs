@@ -45,9 +45,9 @@ pub enum Ill {
     },
     /// The wall clock of a replica is set so.
     Clock {
-        /// Whose.
+        /// The replica whose clock or disk it is.
         who: ReplicaId,
-        /// How.
+        /// How it is set from now on.
         setting: Setting,
     },
     /// The wall clock of a replica was set just now, and whether it already goes by that is not
@@ -55,7 +55,7 @@ pub enum Ill {
     ClockInDoubt(ReplicaId),
     /// Each sync takes so much longer, at one replica or at all.
     SlowDisk {
-        /// Whose.
+        /// The replica whose clock or disk it is.
         who: Option<ReplicaId>,
         /// By how much.
         delay: Duration,

@@ -63,13 +63,13 @@ pub enum Pace {
 /// One operation. Times are microseconds since the clients began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asked {
-    /// By whom.
+    /// The number of the client.
     pub client: usize,
     /// For which answer.
     pub level: Level,
     /// How it came to be asked for.
     pub pace: Pace,
-    /// When.
+    /// Since the start of the run, in microseconds.
     pub at: u64,
     /// When the answer came, if one did.
     pub answered: Option<u64>,

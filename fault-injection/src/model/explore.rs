@@ -70,9 +70,9 @@ pub struct Findings {
 pub struct Task {
     /// From where.
     pub scene: &'static Scene,
-    /// How far.
+    /// How far the exploration goes.
     pub bounds: Limits,
-    /// How.
+    /// In which order states are visited.
     pub way: Way,
 }
 

@@ -44,7 +44,7 @@ pub enum Wanted {
     Requests {
         /// The slot of the order: where the receiver finds them once it has executed it.
         slot: Slot,
-        /// Which.
+        /// The digests of the requests that are missing.
         digests: Vec<Digest>,
     },
     /// The history from this slot on (Zeno's fill hole). Bounds: `from >= 1`.

@@ -207,7 +207,7 @@ pub struct ReplyVote {
 pub struct SignedReply {
     /// What is said.
     pub reply: Reply,
-    /// By whom.
+    /// Who says it, with the signature.
     pub vote: ReplyVote,
 }
 
@@ -259,7 +259,7 @@ pub struct Refusal {
     pub name: RequestName,
     /// Its content.
     pub request: Digest,
-    /// Why.
+    /// What stands against it.
     pub reason: RefusalReason,
 }
 

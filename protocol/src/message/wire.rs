@@ -275,7 +275,7 @@ impl DiskHealth {
 /// A replica that this one does not speak to, since its settings are others.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disagreement {
-    /// Which.
+    /// The other replica.
     pub replica: ReplicaId,
     /// In what they differ; `there` is its value.
     pub settings: Vec<Difference>,
@@ -298,7 +298,7 @@ impl Disagreement {
 /// A replica whose list of clients is another than the own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OtherList {
-    /// Which.
+    /// The other replica.
     pub replica: ReplicaId,
     /// Clients that are listed here and not there, as far as that is known yet.
     pub not_there: Vec<ClientId>,

@@ -79,7 +79,7 @@ pub enum StoreError {
         "the data folder {path} cannot be used ({reason}): check that it is a folder, that there is room, and that this user may write there"
     )]
     Unusable {
-        /// Which.
+        /// The data folder.
         path: PathBuf,
         /// As the system says.
         reason: String,
@@ -89,7 +89,7 @@ pub enum StoreError {
         "the data folder {path} is in use by another process: stop that one first, or give this replica a folder of its own"
     )]
     InUse {
-        /// Which.
+        /// The data folder.
         path: PathBuf,
     },
     /// It holds no data at all.
@@ -97,7 +97,7 @@ pub enum StoreError {
         "there is no replica's data in {path}: name the folder that `elea replica` was given with --data"
     )]
     Absent {
-        /// Which.
+        /// The data folder.
         path: PathBuf,
     },
     /// It holds data already.
@@ -105,7 +105,7 @@ pub enum StoreError {
         "the data folder {path} holds a replica's data already and is not overwritten: name a new folder"
     )]
     Present {
-        /// Which.
+        /// The data folder.
         path: PathBuf,
     },
     /// It holds data of another cluster.
@@ -113,7 +113,7 @@ pub enum StoreError {
         "the data folder {path} belongs to another cluster (genesis {found}, not {expected}): name this cluster's folder, or an empty one for a new replica"
     )]
     OtherCluster {
-        /// Which.
+        /// The data folder.
         path: PathBuf,
         /// The genesis digest stored.
         found: Digest,
@@ -125,7 +125,7 @@ pub enum StoreError {
         "the data folder {path} belongs to replica {found}, not to {expected}: each replica needs the folder it started with"
     )]
     OtherReplica {
-        /// Which.
+        /// The data folder.
         path: PathBuf,
         /// Whose it is.
         found: ReplicaId,
@@ -137,7 +137,7 @@ pub enum StoreError {
         "the data folder {path} was written by a newer version (format {found}, this one knows up to {FORMAT}): start the replica with that version"
     )]
     NewerFormat {
-        /// Which.
+        /// The data folder.
         path: PathBuf,
         /// The format stored.
         found: u32,
@@ -147,7 +147,7 @@ pub enum StoreError {
         "the data folder {path} was written by an older version (format {found}, this one needs {FORMAT}) and cannot be converted: start the replica with the version that wrote it, or begin a new cluster with empty folders"
     )]
     OlderFormat {
-        /// Which.
+        /// The data folder.
         path: PathBuf,
         /// The format stored.
         found: u32,
@@ -157,7 +157,7 @@ pub enum StoreError {
         "the store in {path} is damaged ({what}): keep the folder for inspection and replace the replica, since with an older copy it could contradict what it said"
     )]
     Damaged {
-        /// Where.
+        /// The data folder.
         path: PathBuf,
         /// What was found.
         what: String,
@@ -168,7 +168,7 @@ pub enum StoreError {
         "the application's rows in {path} are damaged ({what}): start the replica again, and it fetches them from the others"
     )]
     RowsDamaged {
-        /// Where.
+        /// The data folder.
         path: PathBuf,
         /// What was found.
         what: String,
@@ -179,7 +179,7 @@ pub enum StoreError {
         "the store in {path} cannot go on, since the system is short of something ({reason}): raise the limit, or make room; nothing is damaged"
     )]
     Exhausted {
-        /// Where.
+        /// The data folder.
         path: PathBuf,
         /// As the system says.
         reason: String,
@@ -189,7 +189,7 @@ pub enum StoreError {
         "the store in {path} stopped writing after a failure: start the replica again, and check the disk if that does not help"
     )]
     Interrupted {
-        /// Where.
+        /// The data folder.
         path: PathBuf,
     },
     /// Records could not be written. The replica stops, before it says anything that rests on them.
@@ -197,7 +197,7 @@ pub enum StoreError {
         "the store in {path} could not be written ({reason}): check the disk and its free space, then start the replica again"
     )]
     WriteFailed {
-        /// Where.
+        /// The data folder.
         path: PathBuf,
         /// As the system says.
         reason: String,
