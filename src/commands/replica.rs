@@ -48,45 +48,16 @@ const GOOD_WHILE: Duration = Duration::from_secs(60);
 
 /// Runs until SIGTERM, Ctrl-C, or something that it cannot go on with.
 pub async fn run(args: &Replica) -> Outcome {
-    let mut stopping = Stopping::listen()?;
+    let stopping = Stopping::listen()?;
     let file = files::load_cluster(&args.cluster)?;
     let key = files::load_key(&args.key, Readers::Owner)?;
     let id = owner(&file, &args.cluster, &key, &args.key)?;
     let mut store = application(&file, &args.cluster)?;
     log();
     raise_open_files();
-    let listen = args.listen.clone().or_else(|| file.addresses.get(usize::from(id.0)).cloned());
-    let mut config = Config {
-        setup: Setup {
-            id,
-            membership: Arc::new(file.membership.clone()),
-            signer: Arc::new(key),
-            tuning: file.tuning,
-            seed: rand::random(),
-        },
-        addresses: file.addresses.clone(),
-        listen: listen.unwrap_or_default(),
-        data: args.data.clone(),
-        mark: Some(mark_of(&args.key)),
-        durability: file.durability,
-        limits: limits(args),
-    };
-    let mut orphaned = args.attached.then(stdin_closed);
-    let orphaned = async move {
-        match &mut orphaned {
-            // The thread answers or the whole process is gone.
-            Some(closed) => drop(closed.await),
-            None => std::future::pending().await,
-        }
-    };
-    let told_to_stop = async {
-        tokio::select! {
-            () = stopping.wait() => {}
-            () = orphaned => {}
-        }
-    };
+    let mut config = config(args, &file, key, id);
     // It may come while a replica that failed is being stopped, and then holds for the next one.
-    let told_to_stop = told_to_stop.shared();
+    let told_to_stop = told_to_stop(stopping, args.attached.then(stdin_closed)).shared();
     let (mut patience, mut again, mut has_served) = (0, INTERRUPTED_TRIES, false);
     loop {
         let start = Instant::now();
@@ -122,6 +93,41 @@ pub async fn run(args: &Replica) -> Outcome {
         }
         config.setup.seed = rand::random();
         store = application(&file, &args.cluster)?;
+    }
+}
+
+/// Waits until it is told to stop or, where it is attached, whoever started it is gone.
+async fn told_to_stop(mut stopping: Stopping, attached: Option<oneshot::Receiver<()>>) {
+    let orphaned = async {
+        match attached {
+            // The thread answers or the whole process is gone.
+            Some(closed) => drop(closed.await),
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = stopping.wait() => {}
+        () = orphaned => {}
+    }
+}
+
+/// What it runs with.
+fn config(args: &Replica, file: &ClusterFile, key: SecretKey, id: ReplicaId) -> Config {
+    let listen = args.listen.clone().or_else(|| file.addresses.get(usize::from(id.0)).cloned());
+    Config {
+        setup: Setup {
+            id,
+            membership: Arc::new(file.membership.clone()),
+            signer: Arc::new(key),
+            tuning: file.tuning,
+            seed: rand::random(),
+        },
+        addresses: file.addresses.clone(),
+        listen: listen.unwrap_or_default(),
+        data: args.data.clone(),
+        mark: Some(mark_of(&args.key)),
+        durability: file.durability,
+        limits: limits(args),
     }
 }
 
