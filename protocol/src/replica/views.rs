@@ -3,7 +3,7 @@
 //! | file | what is in it |
 //! |---|---|
 //! | `entered` | the view entered, and at which slot |
-//! | `view_change` | what others say of views; below it what follows from that: causes, campaigns, patience, new views, resigning, being kept out |
+//! | `view_change` | what others say of views; below it what is remembered of that, and what follows from it: causes, campaigns, patience, new views, resigning, being kept out |
 //! | `view_change/tending` | where everything that waits for other histories is looked after |
 //! | `path` | how far a history can be followed, and what it stands on |
 //! | `branch`, `trail` | histories that are not the own one, fetched from their end downwards, and what is remembered of them |

@@ -1,124 +1,70 @@
-//! Another primary: what others say of views, and what is remembered of that. Losing patience, asking for a view and
+//! Another primary: what others say of views. What is remembered of that, losing patience, asking for a view and
 //! beginning one are in the files below.
 //!
 //! No cause for a campaign has to be believed. What a peer says is put to what is known here:
 //! suspicions, proofs, locks, the newest word of every replica; and then the causes are looked for
 //! in that. So whoever receives a proof follows at once, and what proves nothing moves nobody.
+//!
+//! | part | what it remembers | who makes use of it |
+//! |---|---|---|
+//! | `suspicions` | who suspects which view | `causes`, `patience`, `resigning`, `kept_out` |
+//! | `asked` | who asks for which | `campaigns`, `new_view` |
+//! | `offered` | new views, and what speaks against them | `causes`, `new_view`, `tending` |
+//! | `campaigning` | what this replica asks for, and since when | `campaigns`, `causes`, `patience` |
+//! | `patience` | how long the primary is waited for; each wait is a part of its own below it | itself |
+//! | `kept_out` | views that clocks or lists keep somebody out of | itself |
+//! | `early` | what came for views that are not entered yet | `new_view` |
 
+mod asked;
+mod campaigning;
 mod campaigns;
 mod causes;
+mod early;
 mod kept_out;
 mod new_view;
+mod offered;
 mod patience;
 mod resigning;
+mod suspicions;
 mod tending;
 
-use std::collections::{BTreeMap, BTreeSet};
-
+use self::asked::Asked;
+use self::campaigning::Campaigning;
+use self::early::Early;
 use self::kept_out::KeptOut;
+use self::offered::Offered;
+use self::patience::Patience;
+use self::suspicions::Suspicions;
 use crate::application::Application;
 use crate::evidence::Evidence;
-use crate::id::{Instant, ReplicaId, Slot, View};
-use crate::message::{
-    Campaign, Commit, Message, NewView, NewViewHeader, Order, Position, Suspect, ViewChange,
-};
+use crate::id::{ReplicaId, View};
+use crate::message::{Campaign, Message, NewView, NewViewHeader, Position, Suspect, ViewChange};
 use crate::replica::Replica;
 use crate::replica::time::Peer;
 use crate::signature::Signed;
 
-/// New views above the one entered, by view.
-type Offered = BTreeMap<View, Signed<NewView>>;
-
-/// View changes kept of each replica, the newest ones.
-const CHANGES_KEPT: usize = 4;
-
-/// New views kept of each primary above the one entered, the newest ones.
-const OFFERED_MAX: usize = 2;
-
-/// Why a replica asks for another view.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Why {
-    /// `f + 1` replicas suspect the primary.
-    Suspected,
-    /// The primary has resigned.
-    Resigned,
-    /// There is a proof against it.
-    Proven,
-    /// The own lock refutes the new view of this view.
-    Refuted(View),
-    /// The own lock is of a view that nobody lets this replica enter.
-    LockAhead,
-    /// `f + 1` others ask for it.
-    Followed,
-    /// The view before did not begin in time.
-    Waited,
-}
-
-/// A campaign that is going on.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Running {
-    pub(super) view: View,
-    why: Why,
-    /// Since when a weak quorum asks for this view or a later one.
-    waiting: Option<Instant>,
-}
-
-/// All about views other than the one entered.
+/// All about views other than the one entered, and whether it is to be left.
 #[derive(Clone, Debug, Default)]
 pub(in crate::replica) struct Changing {
-    /// The highest suspicion of each replica.
-    suspects: BTreeMap<ReplicaId, Signed<Suspect>>,
-    /// A few view changes above the view entered, of each replica.
-    changes: BTreeMap<ReplicaId, BTreeMap<View, Signed<ViewChange>>>,
-    /// The newest view change of each other replica, whatever view it is for.
-    newest: BTreeMap<ReplicaId, Signed<ViewChange>>,
+    /// Who suspects which view.
+    suspicions: Suspicions,
+    /// Who asks for which.
+    asked: Asked,
+    /// Which ones could be entered, and what speaks against them.
     offered: Offered,
-    /// Offered ones that can never be entered.
-    barred: BTreeSet<View>,
-    campaign: Option<Running>,
-    /// Since when this replica, as its primary, could begin a view with a weak quorum.
-    gathered: BTreeMap<View, Instant>,
-    /// Views below the campaign for which a view change was sent since others asked for them.
-    answered: BTreeSet<View>,
-    /// Proofs against primaries of the view entered or of offered ones.
-    proofs: BTreeMap<View, Evidence>,
-    /// How often the wait for a view has doubled since a certificate of the entered view formed.
-    waits: u32,
-    /// How often patience with a primary has doubled, for want of orders and of certificates.
-    impatience: u32,
-    strong_impatience: u32,
-    /// As much of `impatience` as primaries that lived are the reason of, and since when that is so.
-    lasting: u32,
-    impatient_since: Instant,
-    /// How late the primary of this view is with what was passed on, on average in microseconds, by how
-    /// many requests; and since when that is too much.
-    lateness: u64,
-    judged: u32,
-    limps_at: Option<Instant>,
-    /// Whether the present wait was made longer, since this replica itself had stood still.
-    was_late: bool,
-    /// Whether it was made longer, since the primary's order is here and only what it names is not.
-    was_ordered: bool,
-    /// Since when what waits has waited.
-    waiting_since: Option<Instant>,
-    /// When to look whether a single request has waited too long while others were ordered, and how
-    /// often patience with that has doubled.
-    fair_at: Option<Instant>,
-    unfairness: u32,
-    /// Since when an executed strong request has waited for a certificate.
-    strong_since: Option<Instant>,
+    /// Which one this replica asks for.
+    campaigning: Campaigning,
+    /// How long the primary of the view entered is waited for.
+    patience: Patience,
     /// Views that clocks or lists keep somebody out of.
     kept_out: KeptOut,
-    /// Since when the lock is of a view above the entered one.
-    lock_ahead_since: Option<Instant>,
-    /// Orders and votes for views that are not entered yet.
-    orders: BTreeMap<(View, Slot), Signed<Order>>,
-    commits: BTreeMap<ReplicaId, Signed<Commit>>,
+    /// What came for views that are not entered yet.
+    early: Early,
 }
 
 impl Changing {
     pub(in crate::replica) fn view_changes(&self) -> usize {
-        self.changes.values().map(BTreeMap::len).sum::<usize>() + self.newest.len()
+        self.asked.len()
     }
 
     pub(in crate::replica) fn new_views(&self) -> usize {
@@ -126,16 +72,16 @@ impl Changing {
     }
 
     pub(in crate::replica) fn of_later_views(&self) -> usize {
-        self.orders.len() + self.commits.len()
+        self.early.len()
     }
 
     pub(in crate::replica) fn campaign(&self) -> Option<View> {
-        self.campaign.map(|campaign| campaign.view)
+        self.campaigning.view()
     }
 
     /// Whether anything is going on that has to be looked after.
     pub(super) fn is_busy(&self) -> bool {
-        self.campaign.is_some() || !self.offered.is_empty()
+        self.campaign().is_some() || !self.offered.is_empty()
     }
 }
 
@@ -146,9 +92,8 @@ impl<A: Application> Replica<A> {
     }
 
     fn hear_suspect(&mut self, suspect: Signed<Suspect>) {
-        let known = self.changing.suspects.get(&suspect.by);
-        if suspect.by != self.setup.id && known.is_none_or(|known| known.body < suspect.body) {
-            self.changing.suspects.insert(suspect.by, suspect);
+        if suspect.by != self.setup.id {
+            self.changing.suspicions.hear(suspect);
         }
     }
 
@@ -159,19 +104,14 @@ impl<A: Application> Replica<A> {
 
     /// A proof is known: whether it is a reason to leave the view, or not to enter it.
     pub(in crate::replica) fn note_proof(&mut self, evidence: &Evidence) -> bool {
-        let view = evidence.view();
-        let matters = evidence.convicts_primary(self.size.replicas())
-            && (view == self.entered() || self.changing.offered.contains_key(&view))
-            && !self.changing.proofs.contains_key(&view);
-        if matters {
-            self.changing.proofs.insert(view, evidence.clone());
-        }
-        matters
+        let entered = self.entered();
+        evidence.convicts_primary(self.size.replicas())
+            && self.changing.offered.note_proof(evidence, entered)
     }
 
     /// Whether the primary of this view is known to have lied in it.
     pub(super) fn proof_against(&self, view: View) -> bool {
-        self.changing.proofs.contains_key(&view)
+        self.changing.offered.has_proof_against(view)
     }
 
     pub(in crate::replica) fn on_campaign(&mut self, from: ReplicaId, campaign: Campaign) {
@@ -194,12 +134,7 @@ impl<A: Application> Replica<A> {
         if let Some(own) = own.filter(|_| from == by) {
             self.send_charged(by, Message::Certificate(own));
         }
-        // The lowest campaign gathers the component.
-        let below = self.changing.campaign.is_some_and(|own| view < own.view);
-        if view > self.entered()
-            && below
-            && self.may_ask_for(view)
-            && self.changing.answered.insert(view)
+        if view > self.entered() && self.may_ask_for(view) && self.changing.campaigning.joins(view)
         {
             self.ask_for(view);
         }
@@ -223,50 +158,28 @@ impl<A: Application> Replica<A> {
         }
         let body = &change.body;
         self.peers.entry(by).or_default().campaigns(body.stamp, body.entered, body.campaign);
-        let newest = self.changing.newest.get(&by);
-        if newest.is_none_or(|newest| newest.body.stamp < body.stamp) {
-            self.changing.newest.insert(by, change.clone());
-        }
         if let Some(lock) = body.lock.clone() {
             self.lock.note_candidate(by, lock);
         }
-        if body.view > self.entered() {
-            self.keep_change(change);
-        }
+        let entered = self.entered();
+        self.changing.asked.hear(change, entered);
     }
 
     /// The heads that a replica has named when it asked for views, as far as these words are kept.
     pub(super) fn heads_asked_with(&self, id: ReplicaId) -> impl Iterator<Item = Position> + '_ {
-        let own = self.changing.changes.get(&id).into_iter().flatten().map(|(_, change)| change);
-        let offered = self.changing.offered.values().flat_map(|offer| &offer.body.changes);
-        let newest = self.changing.newest.get(&id);
-        let all = own.chain(newest).chain(offered).filter(move |change| change.by == id);
-        all.map(|change| change.body.head)
+        let offered = self.changing.offered.iter().flat_map(|(_, offer)| &offer.body.changes);
+        let offered = offered.filter(move |change| change.by == id);
+        self.changing.asked.of(id).chain(offered).map(|change| change.body.head)
     }
 
-    fn keep_change(&mut self, change: Signed<ViewChange>) {
-        let kept = self.changing.changes.entry(change.by).or_default();
-        let view = change.body.view;
-        if kept.get(&view).is_some_and(|known| known.body.stamp >= change.body.stamp) {
-            return;
-        }
-        kept.insert(view, change);
-        while kept.len() > CHANGES_KEPT
-            && let Some(oldest) = kept.iter().min_by_key(|(_, change)| change.body.stamp)
-        {
-            let oldest = *oldest.0;
-            kept.remove(&oldest);
-        }
+    /// What made the view entered begin, or would make one begin that is on offer.
+    fn new_view_of(&self, view: View) -> Option<&Signed<NewView>> {
+        if view == self.entered() { self.view.new_view() } else { self.changing.offered.get(view) }
     }
 
     pub(in crate::replica) fn on_new_view(&mut self, from: ReplicaId, new_view: Signed<NewView>) {
         let view = new_view.body.header.view;
-        let known = if view == self.entered() {
-            self.view.new_view()
-        } else {
-            self.changing.offered.get(&view)
-        };
-        if let Some(known) = known {
+        if let Some(known) = self.new_view_of(view) {
             if known.body.header != new_view.body.header {
                 let evidence = Evidence::NewViews(header_of(known), header_of(&new_view));
                 self.accuse(evidence);
@@ -285,18 +198,9 @@ impl<A: Application> Replica<A> {
                 self.lock.note_candidate(change.by, lock);
             }
         }
-        // Of each primary by itself: one that lies must not push out the views of others.
-        let of_primary = self.changing.offered.iter().filter(|(_, known)| known.by == new_view.by);
-        let views: Vec<View> = of_primary.map(|(view, _)| *view).collect();
-        if views.len() >= OFFERED_MAX
-            && let Some(oldest) = views.first()
-        {
-            if *oldest > view {
-                return;
-            }
-            self.changing.offered.remove(oldest);
+        if !self.changing.offered.offer(new_view) {
+            return;
         }
-        self.changing.offered.insert(view, new_view);
         // What was known against its primary counts from now on.
         for evidence in self.evidence.clone() {
             self.note_proof(&evidence);

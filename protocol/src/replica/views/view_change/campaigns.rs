@@ -1,6 +1,6 @@
 //! Asking for a view: what goes out, what is sent again, who is known to ask, and when it is over.
 
-use super::{Running, Why};
+use super::campaigning::Why;
 use crate::application::Application;
 use crate::id::View;
 use crate::message::{Campaign, Message, ViewChange};
@@ -11,10 +11,10 @@ use crate::signature::Signed;
 impl<A: Application> Replica<A> {
     pub(super) fn campaign_for(&mut self, view: View, why: Why) {
         self.counters.campaigns += 1;
-        if matches!(why, Why::Suspected | Why::Followed) && self.changing.campaign.is_none() {
+        if matches!(why, Why::Suspected | Why::Followed) && self.changing.campaign().is_none() {
             self.note_suspicion_of_others();
         }
-        self.changing.campaign = Some(Running { view, why, waiting: None });
+        self.changing.campaigning.begin(view, why);
         self.ask_for(view);
     }
 
@@ -37,22 +37,16 @@ impl<A: Application> Replica<A> {
             head: self.tip(),
             stamp,
         })?;
-        self.keep_change(change.clone());
+        self.changing.asked.keep(change.clone());
         Some(change)
     }
 
     fn send_campaign(&mut self, to: Target, change: Signed<ViewChange>) {
         let entered = self.entered();
-        let newest = self.changing.newest.values();
-        let others = newest.filter(|change| change.body.campaign > entered).cloned().collect();
-        let suspects = self
-            .changing
-            .suspects
-            .values()
-            .filter(|suspect| suspect.body.view >= self.entered())
-            .cloned()
-            .collect();
-        let proof = self.changing.proofs.last_key_value().map(|(_, proof)| Box::new(proof.clone()));
+        let others = self.changing.asked.newest_above(entered).cloned().collect();
+        let suspects = self.changing.suspicions.from(entered).cloned().collect();
+        let highest = self.changing.offered.highest_proof();
+        let proof = highest.map(|(_, proof)| Box::new(proof.clone()));
         let campaign = Campaign { change, suspects, proof, others };
         // It speaks of the head and the lock, which must be found again after a crash.
         self.send(to, Message::Campaign(Box::new(campaign)));
@@ -60,25 +54,23 @@ impl<A: Application> Replica<A> {
 
     /// The lock was raised: what was asked for with the old one is asked for anew.
     pub(in crate::replica) fn renew_campaign(&mut self) {
-        let Some(campaign) = self.changing.campaign else { return };
-        if self.may_ask_for(campaign.view) {
-            self.ask_for(campaign.view);
+        let Some(view) = self.changing.campaign() else { return };
+        if self.may_ask_for(view) {
+            self.ask_for(view);
         }
     }
 
     /// Sends again what may have been lost, and is still of use.
     pub(in crate::replica) fn repeat_campaign(&mut self) {
-        let me = self.setup.id;
-        let own = self.changing.suspects.get(&me).cloned();
+        let own = self.changing.suspicions.of(self.setup.id).cloned();
         if let Some(suspect) = own.filter(|suspect| suspect.body.view >= self.entered()) {
             self.send_suspect(suspect);
         }
-        if let Some(campaign) = self.changing.campaign {
-            self.changing.answered.clear();
-            if self.may_ask_for(campaign.view) {
-                // Made anew: its word is newer than that of a status sent meanwhile.
-                self.ask_for(campaign.view);
-            }
+        if let Some(view) = self.changing.campaigning.repeat()
+            && self.may_ask_for(view)
+        {
+            // Made anew: its word is newer than that of a status sent meanwhile.
+            self.ask_for(view);
         }
     }
 
@@ -88,7 +80,7 @@ impl<A: Application> Replica<A> {
     pub(super) fn asked_by_others(&self) -> impl Iterator<Item = View> {
         self.peers.iter().filter_map(|(id, peer)| {
             let asked = peer.campaign()?;
-            let shown = self.changing.newest.get(id)?.body.campaign;
+            let shown = self.changing.asked.newest_of(*id)?.body.campaign;
             Some(asked.min(shown)).filter(|view| *view > self.entered())
         })
     }
@@ -106,55 +98,42 @@ impl<A: Application> Replica<A> {
         if self.is_adopting() {
             return false;
         }
-        let leaving = self.changing.campaign.is_some()
+        let leaving = self.changing.campaign().is_some()
             && self.size.suffices(self.campaigners(self.entered().next()), Strength::Weak);
         !leaving && !self.proof_against(self.entered())
     }
 
     pub(super) fn note_waiting(&mut self) {
         let now = self.now.instant;
-        if let Some(campaign) = self.changing.campaign {
-            let enough = self.size.suffices(self.campaigners(campaign.view), Strength::Weak);
-            let waiting = enough.then(|| campaign.waiting.unwrap_or(now));
-            self.changing.campaign = Some(Running { waiting, ..campaign });
+        if let Some(view) = self.changing.campaign() {
+            let is_enough = self.size.suffices(self.campaigners(view), Strength::Weak);
+            self.changing.campaigning.note_enough(is_enough, now);
         }
         // A campaign for the lock's own view is for one that could not be entered anew.
-        let ahead = self.lock_view().is_some_and(|view| {
+        let is_ahead = self.lock_view().is_some_and(|view| {
             view > self.entered() && self.changing.campaign().is_none_or(|own| own <= view)
         });
-        self.changing.lock_ahead_since =
-            ahead.then(|| self.changing.lock_ahead_since.unwrap_or(now));
+        self.changing.campaigning.note_lock_ahead(is_ahead, now);
     }
 
     /// A view was entered: campaigns for it or below are over.
     pub(in crate::replica::views) fn end_campaign(&mut self, entered: View) {
         let changing = &mut self.changing;
-        changing.campaign = None;
-        changing.answered.clear();
-        changing.gathered.clear();
-        changing.offered = changing.offered.split_off(&entered.next());
-        changing.barred = changing.barred.split_off(&entered.next());
-        changing.proofs = changing.proofs.split_off(&entered);
-        changing.waiting_since = None;
-        changing.fair_at = None;
-        changing.strong_since = None;
-        changing.lock_ahead_since = None;
+        changing.campaigning.end();
+        changing.campaigning.forget_lock_ahead();
+        changing.offered.begin_view(entered);
+        changing.asked.begin_view(entered, self.setup.id);
+        changing.patience.begin_view();
         changing.kept_out.forget();
-        changing.changes.remove(&self.setup.id);
-        for kept in changing.changes.values_mut() {
-            *kept = kept.split_off(&entered.next());
-        }
     }
 
     /// This replica may not ask for anything any more, nor blame anybody.
     pub(in crate::replica) fn forget_own_campaign(&mut self) {
         let me = self.setup.id;
         let changing = &mut self.changing;
-        changing.campaign = None;
-        changing.answered.clear();
-        changing.gathered.clear();
-        changing.changes.remove(&me);
-        changing.suspects.remove(&me);
+        changing.campaigning.end();
+        changing.asked.take_back(me);
+        changing.suspicions.take_back(me);
         changing.kept_out.forget();
     }
 }

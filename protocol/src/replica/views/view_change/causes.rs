@@ -3,7 +3,7 @@
 //! A cause is looked for in what is known here, never taken from what a peer says of it.
 
 use super::super::path::Reach;
-use super::{Changing, Running, Why};
+use super::campaigning::Why;
 use crate::application::Application;
 use crate::id::View;
 use crate::quorum::Strength;
@@ -15,12 +15,9 @@ impl<A: Application> Replica<A> {
         if !self.may_vote() {
             return;
         }
-        let Changing { campaign, .. } = &self.changing;
-        if let Some(Running { why: Why::Refuted(view), .. }) = campaign
-            && !self.lock_refutes(*view)
-        {
+        if self.changing.campaigning.refuted().is_some_and(|view| !self.lock_refutes(view)) {
             // The lock that was the reason has given way to one that the view goes together with.
-            self.changing.campaign = None;
+            self.changing.campaigning.give_up();
         }
         while let Some((view, why)) = self.cause() {
             self.campaign_for(view, why);
@@ -49,17 +46,19 @@ impl<A: Application> Replica<A> {
             view.next().max(lock)
         };
         let suspected = self
-            .suspected_through()
+            .changing
+            .suspicions
+            .through(self.size.quorum(Strength::Weak))
             .filter(|view| *view >= self.entered())
             .map(|view| (next(view), Why::Suspected));
         let proven = self
             .changing
-            .proofs
-            .last_key_value()
-            .filter(|(view, _)| **view >= self.entered())
-            .map(|(view, _)| (next(*view), Why::Proven));
+            .offered
+            .highest_proof()
+            .filter(|(view, _)| *view >= self.entered())
+            .map(|(view, _)| (next(view), Why::Proven));
         let refuted = std::iter::once(self.entered())
-            .chain(self.changing.offered.keys().copied())
+            .chain(self.changing.offered.iter().map(|(view, _)| view))
             .filter(|view| self.lock_refutes(*view))
             .max()
             .map(|view| (next(view), Why::Refuted(view)));
@@ -70,14 +69,6 @@ impl<A: Application> Replica<A> {
             .filter(|(view, _)| *view > above)
             .max_by_key(|(view, _)| *view)
             .or_else(|| self.followed(above))
-    }
-
-    /// The highest view that `f + 1` replicas suspect, it or a later one.
-    fn suspected_through(&self) -> Option<View> {
-        let mut views: Vec<View> =
-            self.changing.suspects.values().map(|suspect| suspect.body.view).collect();
-        views.sort_unstable_by(|a, b| b.cmp(a));
-        views.get(self.size.quorum(Strength::Weak) - 1).copied()
     }
 
     /// The smallest view above `above` that `f + 1` others ask for, or one above it.
@@ -94,12 +85,7 @@ impl<A: Application> Replica<A> {
         let Some(lock) = self.lock.get().filter(|lock| lock.body.view < view) else {
             return false;
         };
-        let new_view = if view == self.entered() {
-            self.view.new_view()
-        } else {
-            self.changing.offered.get(&view)
-        };
-        let Some(new_view) = new_view else { return false };
+        let Some(new_view) = self.new_view_of(view) else { return false };
         let base = new_view.body.base().map(|base| base.body.view);
         if base > Some(lock.body.view) {
             return false;

@@ -33,6 +33,44 @@ pub(super) struct KeptOut {
 }
 
 impl KeptOut {
+    /// The highest view on offer that clocks or lists alone keep this replica from now, if any.
+    fn note(&mut self, view: Option<View>, now: Instant) {
+        self.of = view.map(|view| match self.of {
+            Some((of, since)) if of == view => (view, since),
+            _ => (view, now),
+        });
+    }
+
+    /// Whether others suspect a view, which slots of this replica may keep them out of.
+    fn note_others(&mut self, suspect: bool, now: Instant) {
+        self.others_suspect_since = suspect.then(|| self.others_suspect_since.unwrap_or(now));
+    }
+
+    /// The view that this replica is kept out of.
+    fn of(&self) -> Option<View> {
+        self.of.map(|(view, _)| view)
+    }
+
+    /// When it is suspected, unless the view that this replica has `said` that it suspects is as high.
+    fn at(&self, said: Option<View>, wait_ms: impl FnOnce() -> u64) -> Option<Instant> {
+        let (view, since) = self.of?;
+        let is_told = said.is_some_and(|told| told >= view);
+        (!is_told).then(|| since.after_ms(wait_ms()))
+    }
+
+    /// When the others' suspicions are shared, ever more patiently.
+    fn joins_at(&self, wait_ms: impl FnOnce() -> u64) -> Option<Instant> {
+        let since = self.others_suspect_since?;
+        let doubled = wait_ms().saturating_mul(1 << self.shared.min(DOUBLINGS));
+        Some(since.after_ms(doubled))
+    }
+
+    /// They are.
+    fn join(&mut self) {
+        self.shared += 1;
+        self.others_suspect_since = None;
+    }
+
     /// Another view was entered.
     pub(super) fn forget(&mut self) {
         self.of = None;
@@ -50,29 +88,20 @@ impl KeptOut {
 impl<A: Application> Replica<A> {
     /// The highest view on offer that clocks or lists alone keep this replica from, if any.
     pub(super) fn note_kept_out(&mut self, view: Option<View>) {
-        let now = self.now.instant;
-        let known = self.changing.kept_out.of;
-        self.changing.kept_out.of = view.map(|view| match known {
-            Some((of, since)) if of == view => (view, since),
-            _ => (view, now),
-        });
+        self.changing.kept_out.note(view, self.now.instant);
     }
 
+    /// The view that this replica has said that it suspects.
     fn suspects(&self) -> Option<View> {
-        self.changing.suspects.get(&self.setup.id).map(|suspect| suspect.body.view)
+        self.changing.suspicions.of(self.setup.id).map(|suspect| suspect.body.view)
     }
 
     fn kept_out_at(&self) -> Option<Instant> {
-        let (view, since) = self.changing.kept_out.of?;
-        let is_told = self.suspects().is_some_and(|told| told >= view);
-        (!is_told).then(|| since.after_ms(self.order_wait_ms()))
+        self.changing.kept_out.at(self.suspects(), || self.order_wait_ms())
     }
 
     fn joins_at(&self) -> Option<Instant> {
-        let doublings = self.changing.kept_out.shared.min(DOUBLINGS);
-        let since = self.changing.kept_out.others_suspect_since?;
-        let doubled = self.order_wait_ms().saturating_mul(1 << doublings);
-        Some(since.after_ms(doubled))
+        self.changing.kept_out.joins_at(|| self.order_wait_ms())
     }
 
     /// When something here is due.
@@ -86,13 +115,12 @@ impl<A: Application> Replica<A> {
         self.note_others_suspicions();
         let now = self.now.instant;
         if self.kept_out_at().is_some_and(|at| at <= now)
-            && let Some((view, _)) = self.changing.kept_out.of
+            && let Some(view) = self.changing.kept_out.of()
         {
             self.suspect_through(view);
         }
         if self.joins_at().is_some_and(|at| at <= now) {
-            self.changing.kept_out.shared += 1;
-            self.changing.kept_out.others_suspect_since = None;
+            self.changing.kept_out.join();
             self.suspect_through(self.entered());
         }
     }
@@ -100,11 +128,9 @@ impl<A: Application> Replica<A> {
     fn note_others_suspicions(&mut self) {
         let entered = self.entered();
         let is_suspected = self.suspects().is_none_or(|own| own < entered)
-            && self.changing.suspects.values().any(|suspect| suspect.body.view >= entered)
+            && self.changing.suspicions.from(entered).next().is_some()
             && self.may_keep_others_out();
-        let now = self.now.instant;
-        let since = &mut self.changing.kept_out.others_suspect_since;
-        *since = is_suspected.then(|| since.unwrap_or(now));
+        self.changing.kept_out.note_others(is_suspected, self.now.instant);
     }
 
     /// Whether slots above all that is certified of the own history are such that not everybody could
@@ -184,5 +210,57 @@ impl<A: Application> Replica<A> {
         let is_own = matches!(path.footing, Footing::Common(common) if common == path.top());
         let hash = self.history.hash_at(through).filter(|_| is_own)?;
         Some(Path::own(Position { slot: through, hash }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Instant {
+        Instant::default().after_ms(ms)
+    }
+
+    #[test]
+    fn who_is_kept_out_of_a_view_says_so_once_and_after_a_wait() {
+        let mut kept_out = KeptOut::default();
+        kept_out.note(Some(View(2)), at(0));
+        kept_out.note(Some(View(2)), at(50));
+        assert_eq!(kept_out.at(Some(View(1)), || 100), Some(at(100)));
+        assert_eq!(kept_out.at(Some(View(2)), || 100), None, "it is said");
+        kept_out.note(Some(View(3)), at(60));
+        assert_eq!(kept_out.at(Some(View(2)), || 100), Some(at(160)));
+        kept_out.note(None, at(70));
+        assert_eq!((kept_out.of(), kept_out.at(None, || 100)), (None, None));
+    }
+
+    #[test]
+    fn others_suspicions_are_shared_ever_more_patiently_until_a_certificate_forms() {
+        let mut kept_out = KeptOut::default();
+        kept_out.note_others(true, at(0));
+        kept_out.note_others(true, at(50));
+        assert_eq!(kept_out.joins_at(|| 100), Some(at(100)));
+        kept_out.join();
+        assert_eq!(kept_out.joins_at(|| 100), None);
+        kept_out.note_others(true, at(100));
+        assert_eq!(kept_out.joins_at(|| 100), Some(at(300)));
+        kept_out.note_others(false, at(200));
+        kept_out.note_others(true, at(250));
+        assert_eq!(kept_out.joins_at(|| 100), Some(at(450)));
+        kept_out.certified();
+        kept_out.note_others(true, at(300));
+        assert_eq!(kept_out.joins_at(|| 100), Some(at(400)));
+    }
+
+    #[test]
+    fn in_another_view_nobody_is_kept_out_and_patience_stays() {
+        let mut kept_out = KeptOut::default();
+        kept_out.note(Some(View(2)), at(0));
+        kept_out.note_others(true, at(0));
+        kept_out.join();
+        kept_out.forget();
+        assert_eq!((kept_out.of(), kept_out.joins_at(|| 100)), (None, None));
+        kept_out.note_others(true, at(10));
+        assert_eq!(kept_out.joins_at(|| 100), Some(at(210)));
     }
 }

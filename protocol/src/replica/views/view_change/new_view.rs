@@ -4,7 +4,7 @@
 use super::super::entering::{Entrance, Sound};
 use super::super::path::{Footing, Path, Reach};
 use crate::application::Application;
-use crate::id::{Slot, View};
+use crate::id::{ReplicaId, Slot, View};
 use crate::message::{
     Commit, CommitCertificate, Message, NewView, NewViewHeader, Order, Position, ViewChange,
     changes_digest,
@@ -14,19 +14,12 @@ use crate::replica::time::Peer;
 use crate::replica::{Replica, Target};
 use crate::signature::Signed;
 
-/// Orders kept of each primary of a view that is not entered yet.
-const LATER_ORDERS_MAX: usize = 16;
-
 impl<A: Application> Replica<A> {
     /// `true` where one may be entered that is still being prepared.
     pub(super) fn enter_offered(&mut self) -> bool {
-        let views: Vec<View> = self.changing.offered.keys().rev().copied().collect();
         let mut kept_out = None;
-        for view in views {
-            if self.changing.barred.contains(&view) {
-                continue;
-            }
-            let Some(new_view) = self.changing.offered.get(&view).cloned() else { continue };
+        for view in self.changing.offered.open() {
+            let Some(new_view) = self.changing.offered.get(view).cloned() else { continue };
             match self.entrance(&new_view.body) {
                 Entrance::Open(path) => {
                     if !self.prepare(&path) {
@@ -41,7 +34,7 @@ impl<A: Application> Replica<A> {
                 Entrance::Waits => kept_out = kept_out.or(Some(view)),
                 Entrance::Barred => {
                     self.counters.new_views_refused += 1;
-                    self.changing.barred.insert(view);
+                    self.changing.offered.bar(view);
                 }
             }
         }
@@ -51,26 +44,18 @@ impl<A: Application> Replica<A> {
 
     /// The views that this replica leads and asks for, or asked for because others do.
     pub(super) fn own_views(&self) -> Vec<View> {
-        let own = self.changing.changes.get(&self.setup.id);
-        own.into_iter()
-            .flat_map(|kept| kept.keys().copied())
-            .filter(|view| {
-                *view > self.entered() && view.primary(self.size.replicas()) == self.setup.id
-            })
-            .collect()
+        let me = self.setup.id;
+        let asked = self.changing.asked.views_of(me).filter(|view| *view > self.entered());
+        asked.filter(|view| view.primary(self.size.replicas()) == me).collect()
     }
 
     /// The view changes that count for a view.
     pub(super) fn gathered_changes(&self, view: View) -> Vec<&Signed<ViewChange>> {
-        self.changing
-            .changes
-            .iter()
-            .filter(|(by, _)| {
-                // Who has entered this view or a later one takes no part any more.
-                **by == self.setup.id || self.peers.get(by).and_then(Peer::entered) < Some(view)
-            })
-            .filter_map(|(_, kept)| kept.get(&view))
-            .collect()
+        let takes_part = |by: ReplicaId| {
+            // Who has entered this view or a later one takes no part any more.
+            by == self.setup.id || self.peers.get(&by).and_then(Peer::entered) < Some(view)
+        };
+        self.changing.asked.for_view(view).filter(|change| takes_part(change.by)).collect()
     }
 
     /// As primary of a view asked for, begins it when enough ask for it.
@@ -93,7 +78,7 @@ impl<A: Application> Replica<A> {
             return;
         }
         let now = self.now.instant;
-        let gathered = *self.changing.gathered.entry(view).or_insert(now);
+        let gathered = self.changing.campaigning.gathered(view, now);
         let late = gathered.after_ms(self.gather_wait_ms()) <= now;
         let strong = self.size.suffices(changes.len(), Strength::Strong);
         if !strong && !late {
@@ -190,41 +175,23 @@ impl<A: Application> Replica<A> {
 
     /// An order or vote of a view that is not entered yet: likely it will be in a moment.
     pub(in crate::replica) fn keep_later_order(&mut self, order: Signed<Order>) {
-        let header = order.body.header;
-        let of_primary = self.changing.orders.values().filter(|kept| kept.by == order.by).count();
-        let right = order.by == header.view.primary(self.size.replicas());
-        if right && of_primary < LATER_ORDERS_MAX {
-            self.changing.orders.entry((header.view, header.slot)).or_insert(order);
+        if order.by == order.body.header.view.primary(self.size.replicas()) {
+            self.changing.early.keep_order(order);
         }
     }
 
     pub(in crate::replica) fn keep_later_commit(&mut self, vote: &Signed<Commit>) {
-        let newer = |known: &Signed<Commit>| {
-            (known.body.view, known.body.slot) < (vote.body.view, vote.body.slot)
-        };
-        if self.changing.commits.get(&vote.by).is_none_or(newer) {
-            self.changing.commits.insert(vote.by, vote.clone());
-        }
+        self.changing.early.keep_commit(vote);
     }
 
     /// Takes up what came before the view was entered.
     pub(in crate::replica) fn take_later(&mut self) {
         let entered = self.entered();
-        let orders = std::mem::take(&mut self.changing.orders);
-        for ((view, _), order) in orders {
-            if view == entered {
-                self.on_order(order);
-            } else if view > entered {
-                self.keep_later_order(order);
-            }
+        for order in self.changing.early.take_orders(entered) {
+            self.on_order(order);
         }
-        let commits = std::mem::take(&mut self.changing.commits);
-        for (by, vote) in commits {
-            if vote.body.view == entered {
-                self.on_commit(&vote);
-            } else if vote.body.view > entered {
-                self.changing.commits.insert(by, vote);
-            }
+        for vote in self.changing.early.take_commits(entered) {
+            self.on_commit(&vote);
         }
     }
 }

@@ -33,7 +33,7 @@ impl<A: Application> Replica<A> {
     /// business yet: a liar could lead everybody through all views.
     pub(super) fn resigned(&self) -> Option<View> {
         let view = self.may_be_given_up()?;
-        let of_primary = self.changing.suspects.get(&view.primary(self.size.replicas()))?;
+        let of_primary = self.changing.suspicions.of(view.primary(self.size.replicas()))?;
         (of_primary.body == Suspect::resign(view)).then_some(view)
     }
 

@@ -79,10 +79,10 @@ impl<A: Application> Replica<A> {
         for (from, certificate) in self.lock.candidates() {
             wish(certificate.position(), *from, None);
         }
-        for (view, new_view) in &self.changing.offered {
+        for (view, new_view) in self.changing.offered.iter() {
             wish(new_view.body.header.head, new_view.by, Some(new_view.by));
             for (id, peer) in &self.peers {
-                if peer.entered() == Some(*view) {
+                if peer.entered() == Some(view) {
                     wish(new_view.body.header.head, *id, Some(new_view.by));
                 }
             }
