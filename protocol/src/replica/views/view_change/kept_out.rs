@@ -117,9 +117,9 @@ impl<A: Application> Replica<A> {
         if self.kept_out_at().is_some_and(|at| at <= now)
             && let Some(view) = self.changing.kept_out.of()
         {
+            // That is a suspicion of the view entered, too.
             self.suspect_through(view);
-        }
-        if self.joins_at().is_some_and(|at| at <= now) {
+        } else if self.joins_at().is_some_and(|at| at <= now) {
             self.changing.kept_out.join();
             self.suspect_through(self.entered());
         }
