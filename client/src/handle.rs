@@ -26,6 +26,9 @@ use crate::sessions::{SessionFile, Sessions};
 /// Submissions of one client that wait for an answer; more wait for their turn.
 const WAITING_MAX: usize = 1 << 14;
 
+/// After so long a replica that has not answered is asked again how it is.
+const ASKED_AGAIN: Duration = Duration::from_millis(500);
+
 /// How a client behaves; the defaults suit most.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -502,7 +505,8 @@ impl Client {
     /// # }
     /// ```
     pub async fn status(&self) -> Vec<(ReplicaId, Result<NodeStatus, String>)> {
-        self.ask_all(|answers| Command::Status { nonce: rand::random(), answers }).await
+        let nonce = rand::random();
+        self.ask_all(|answers| Command::Status { nonce, answers }).await
     }
 
     /// Asks every replica which proofs of misbehaviour it holds. Each proof was checked and stands
@@ -524,14 +528,21 @@ impl Client {
 
     async fn ask_all<T>(
         &self,
-        question: impl FnOnce(Answers<T>) -> Command,
+        question: impl Fn(Answers<T>) -> Command,
     ) -> Vec<(ReplicaId, Result<T, String>)> {
         let mut heard = std::collections::BTreeMap::new();
         let (answers, mut from_replicas) = mpsc::unbounded_channel();
         let start = Instant::now();
-        let _ = self.send(question(answers));
         let links = &self.shared.links;
+        let mut asked = None;
         while heard.len() < links.len() && start.elapsed() < self.timeout {
+            // A replica answers one such question of a connection at a time, and drops others.
+            if asked.is_none_or(|at: Instant| at.elapsed() >= ASKED_AGAIN) {
+                asked = Some(Instant::now());
+                if self.send(question(answers.clone())).is_err() {
+                    break;
+                }
+            }
             // Those that cannot be reached are not waited for, once the others have answered.
             let nap = Duration::from_millis(25);
             match timeout(nap, from_replicas.recv()).await {

@@ -3,7 +3,8 @@
 //! Clients with one key have in common what makes them known to a replica, and what one of them is told is about its
 //! own sessions and nobody else's. So they share one connection to each replica: what they send at one time leaves together,
 //! and what a replica signs once for many of them is checked once. The first client that is connected
-//! makes the connections; they end with the last one.
+//! makes the connections; they end with the last one. A replica answers a connection for so many sessions only, so
+//! beyond [`MEMBERS_MAX`] clients the next ones make connections anew.
 //!
 //! What lives on another runtime, or was given other addresses for the replicas, has connections of its own.
 
@@ -40,6 +41,11 @@ struct Common {
     runtime: runtime::Id,
 }
 
+/// So many clients share connections: with sessions that rest or are being given up a client may have several, and a
+/// replica answers a connection for the 1024 that it used last.
+const MEMBERS_MAX: usize = 256;
+
+/// Those to which the next client may be added.
 static LINES: LazyLock<Mutex<HashMap<Common, Weak<Lines>>>> = LazyLock::new(Mutex::default);
 
 /// Whose connections they are, and where they lead.
@@ -61,7 +67,9 @@ impl Lines {
             runtime: runtime::Handle::current().id(),
         };
         let mut all = LINES.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(lines) = all.get(&common).and_then(Weak::upgrade) {
+        // Each member holds it once.
+        let known = all.get(&common).filter(|lines| lines.strong_count() < MEMBERS_MAX);
+        if let Some(lines) = known.and_then(Weak::upgrade) {
             return lines;
         }
         let lines = Self::new(ends);

@@ -1,6 +1,6 @@
 //! Who is connected, and where an answer goes.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::counters::{Counter, Counters};
 use crate::limits::Limits;
+use crate::recent::{Recent, Used};
 use crate::weight;
 
 /// The connections of all clients.
@@ -36,7 +37,10 @@ struct Open {
 }
 
 struct Client {
-    connections: Vec<Arc<Queue>>,
+    /// By id.
+    connections: BTreeMap<u64, Arc<Queue>>,
+    /// Which connections are answered for a session, by their ids.
+    answered: HashMap<SessionId, Vec<u64>>,
     /// Those that have a descriptor, by id; none is evicted twice.
     seats: BTreeMap<u64, CancellationToken>,
     /// What its connections share; outlives each of them, not the last one.
@@ -101,8 +105,8 @@ struct Queue {
     answers: mpsc::Sender<ToClient>,
     bytes: Arc<AtomicUsize>,
     common: Arc<Common>,
-    /// The sessions it used, the newest last.
-    sessions: Mutex<VecDeque<SessionId>>,
+    /// The sessions it used last: those for which it is answered.
+    sessions: Mutex<Recent>,
     /// When it asked how the replica is or for proofs, as long as there was no answer.
     asked: Mutex<Option<Instant>>,
 }
@@ -190,7 +194,8 @@ impl Clients {
         }
         let id = open.id;
         let entry = open.clients.entry(client).or_insert_with(|| Client {
-            connections: Vec::new(),
+            connections: BTreeMap::new(),
+            answered: HashMap::new(),
             seats: BTreeMap::new(),
             common: Arc::new(Common {
                 checks: Semaphore::new(self.checks_per_client),
@@ -210,7 +215,7 @@ impl Clients {
             sessions: Mutex::default(),
             asked: Mutex::default(),
         });
-        entry.connections.push(Arc::clone(&queue));
+        entry.connections.insert(id, Arc::clone(&queue));
         let evicted = CancellationToken::new();
         entry.seats.insert(id, evicted.clone());
         open.id += 1;
@@ -227,13 +232,17 @@ impl Clients {
     pub(crate) fn answer(&self, client: &ClientId, session: Option<SessionId>, message: ToClient) {
         let receivers: Vec<Arc<Queue>> = {
             let open = self.open();
-            let connections = open.clients.get(client).map(|entry| entry.connections.iter());
+            let entry = open.clients.get(client);
             let is_answer = matches!(message, ToClient::Status(_) | ToClient::Evidence(_));
-            let used = |queue: &&Arc<Queue>| match session {
-                Some(session) => queue.used(session),
-                None => !is_answer || queue.asked().take().is_some(),
-            };
-            connections.into_iter().flatten().filter(used).cloned().collect()
+            match (entry, session) {
+                (None, _) => Vec::new(),
+                (Some(entry), Some(session)) => entry.answered_for(session).cloned().collect(),
+                (Some(entry), None) => {
+                    let is_meant =
+                        |queue: &&Arc<Queue>| !is_answer || queue.asked().take().is_some();
+                    entry.connections.values().filter(is_meant).cloned().collect()
+                }
+            }
         };
         match receivers.split_last() {
             None => self.counters.count(Counter::AnswerUnclaimed),
@@ -302,31 +311,45 @@ impl Drop for Seat {
     }
 }
 
+impl Client {
+    /// The connections that are answered for a session.
+    fn answered_for(&self, session: SessionId) -> impl Iterator<Item = &Arc<Queue>> {
+        let ids = self.answered.get(&session).into_iter().flatten();
+        ids.filter_map(|id| self.connections.get(id))
+    }
+
+    /// A connection is no longer answered for a session.
+    fn forget(&mut self, session: SessionId, id: u64) {
+        if let Some(ids) = self.answered.get_mut(&session) {
+            ids.retain(|known| *known != id);
+            if ids.is_empty() {
+                self.answered.remove(&session);
+            }
+        }
+    }
+}
+
 impl Queue {
-    fn sessions(&self) -> MutexGuard<'_, VecDeque<SessionId>> {
+    fn sessions(&self) -> MutexGuard<'_, Recent> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn asked(&self) -> MutexGuard<'_, Option<Instant>> {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    fn used(&self, session: SessionId) -> bool {
-        self.sessions().contains(&session)
-    }
 }
 
 impl Admission {
     /// The connection has used this session: answers for it go there from now on.
     pub(crate) fn uses(&self, session: SessionId) {
-        let mut sessions = self.queue.sessions();
-        if sessions.back() == Some(&session) {
-            return;
-        }
-        sessions.retain(|known| *known != session);
-        sessions.push_back(session);
-        if sessions.len() > self.clients.limits.sessions_per_connection {
-            sessions.pop_front();
+        let most = self.clients.limits.sessions_per_connection;
+        let used = self.queue.sessions().note(session, most);
+        let Used::New(left) = used else { return };
+        let (mut open, id) = (self.clients.open(), self.queue.id);
+        let Some(entry) = open.clients.get_mut(&self.client) else { return };
+        entry.answered.entry(session).or_default().push(id);
+        if let Some(left) = left {
+            entry.forget(left, id);
         }
     }
 
@@ -382,7 +405,8 @@ impl Drop for Admission {
     fn drop(&mut self) {
         let mut open = self.clients.open();
         if let Some(entry) = open.clients.get_mut(&self.client) {
-            entry.connections.retain(|queue| queue.id != self.queue.id);
+            entry.connections.remove(&self.queue.id);
+            self.queue.sessions().all().for_each(|session| entry.forget(session, self.queue.id));
         }
         open.tidy(&self.client);
     }

@@ -41,6 +41,7 @@ mod node;
 mod outbound;
 mod peer_connection;
 mod peer_link;
+mod recent;
 mod scrub;
 mod shell;
 mod store;

@@ -87,7 +87,7 @@ impl Default for Limits {
             write_timeout_ms: 10_000,
             answers_queued: 4096,
             answer_bytes_queued: 32 << 20,
-            sessions_per_connection: 64,
+            sessions_per_connection: 1024,
             sends_queued: 8192,
             send_bytes_queued: 64 << 20,
             peer_intake_bytes: 16 << 20,
