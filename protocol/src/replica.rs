@@ -29,7 +29,7 @@ mod state;
 mod time;
 mod views;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use self::counters::Counters;
@@ -45,7 +45,7 @@ pub use self::normal::{Execution, RESULT_BYTES_MAX, SLOT_RESULT_BYTES_MAX};
 pub use self::sessions::{Admission, Kept, Known, Sessions};
 use self::state::{Arriving, Settling, Stable, States};
 use self::time::{Due, Peer, Stamps, Turn, Waits};
-use self::views::{Adopting, Branches, Changing, Entered, Preparation};
+use self::views::{Adopting, Branches, Changing, Divergent, Entered, Preparation, Proofs};
 use crate::application::Application;
 use crate::evidence::Evidence;
 use crate::history::History;
@@ -102,13 +102,13 @@ pub struct Replica<A: Application> {
     settling: Settling,
     peers: BTreeMap<ReplicaId, Peer>,
     waits: Waits,
-    divergent: BTreeSet<ReplicaId>,
+    divergent: Divergent,
     fetching: Fetching,
     pipeline: Pipeline,
     outbox: Outbox,
     stamps: Stamps,
     due: Due,
-    evidence: Vec<Evidence>,
+    proofs: Proofs,
     counters: Counters,
 }
 
@@ -269,15 +269,13 @@ impl<A: Application> Replica<A> {
     /// is passed on in any case: the others shall leave that view, too.
     fn accuse(&mut self, evidence: Evidence) {
         self.counters.contradictions += 1;
-        let culprit = evidence.culprit();
         let matters = self.note_proof(&evidence);
-        let known = self.evidence.iter().any(|known| known.culprit() == culprit);
-        if known && !matters {
+        let is_first = self.proofs.note(&evidence);
+        if !is_first && !matters {
             return;
         }
-        if !known {
+        if is_first {
             self.counters.proofs += 1;
-            self.evidence.push(evidence.clone());
             self.append(Record::Evidence(Box::new(evidence.clone())));
             self.outbox.accuse(evidence.clone());
         }

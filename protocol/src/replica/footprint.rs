@@ -55,7 +55,7 @@ impl<A: Application> Replica<A> {
             digests: self.states.taken_len(),
             orphans: self.pending.orphans().len(),
             states: self.states.served_len(),
-            evidence: self.evidence.len(),
+            evidence: self.proofs.len(),
             branch_slots: self.branches.len(),
             view_changes: self.changing.view_changes(),
             new_views: self.changing.new_views(),

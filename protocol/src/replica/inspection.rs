@@ -50,7 +50,7 @@ where
             outbox,
             stamps,
             due,
-            evidence,
+            proofs,
             counters: _,
         } = self;
         f.debug_struct("Replica")
@@ -81,7 +81,7 @@ where
             .field("outbox", outbox)
             .field("stamps", stamps)
             .field("due", due)
-            .field("evidence", evidence)
+            .field("proofs", proofs)
             .finish_non_exhaustive()
     }
 }
@@ -175,7 +175,7 @@ impl<A: Application> Replica<A> {
     /// The proofs of misbehaviour held.
     #[must_use]
     pub fn evidence(&self) -> &[Evidence] {
-        &self.evidence
+        self.proofs.all()
     }
 
     /// What was counted since the start.

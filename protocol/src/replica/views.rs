@@ -8,20 +8,24 @@
 //! | `path` | how far a history can be followed, and what it stands on |
 //! | `branch`, `trail` | histories that are not the own one, fetched from their end downwards, and what is remembered of them |
 //! | `entering` | the rule for entering a view |
-//! | `divergence` | what two histories of one view prove |
+//! | `divergent`, `divergence`, `proofs` | who follows another history of the same view; what the two prove; the proofs that are kept |
 //! | `adoption` | adopting another history, or executing the own one again, in turns |
 
 mod adoption;
 mod branch;
 mod divergence;
+mod divergent;
 mod entered;
 mod entering;
 mod path;
+mod proofs;
 mod trail;
 mod view_change;
 
 pub(super) use self::adoption::{Adopting, Preparation};
 pub(super) use self::branch::{Branches, Credit, Side};
+pub(super) use self::divergent::Divergent;
 pub(super) use self::entered::Entered;
 pub(super) use self::path::{Footing, Path, Reach};
+pub(super) use self::proofs::Proofs;
 pub(super) use self::view_change::Changing;

@@ -1,13 +1,12 @@
 //! Starting from disk.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::outbox::Outbox;
 use super::standing::Office;
 use crate::application::Application;
 use crate::codec::Canonical;
-use crate::evidence::Evidence;
 use crate::history::{Entry, History, extend};
 use crate::id::{Digest, Now, Slot};
 use crate::message::{Batch, Position, SlotEntry, StableProof};
@@ -16,7 +15,7 @@ use crate::replica::normal::{
 };
 use crate::replica::state::{Arriving, Settling, Stable, States, Taken, Transfer};
 use crate::replica::time::{Due, Stamps, Turn, Waits};
-use crate::replica::views::{Branches, Changing, Entered};
+use crate::replica::views::{Branches, Changing, Divergent, Entered, Proofs};
 use crate::replica::{
     Counters, Execution, Known, Recovered, Replica, Setup, StateHead, StoredState,
 };
@@ -52,8 +51,8 @@ impl<A: Application> Replica<A> {
         slots: impl Iterator<Item = Result<(Digest, SlotEntry), E>>,
         now: Now,
     ) -> Result<Self, StartError<E>> {
-        let evidence = std::mem::take(&mut recovered.evidence);
-        let mut replica = Self::empty(setup, application, evidence, now);
+        let proofs = Proofs::recovered(std::mem::take(&mut recovered.evidence));
+        let mut replica = Self::empty(setup, application, proofs, now);
         replica.recover_office(&mut recovered);
         match recovered.state {
             Some(state) => replica.restore(state)?,
@@ -70,7 +69,7 @@ impl<A: Application> Replica<A> {
         }
         replica.stamps = Stamps::recovered(recovered.stamps);
         replica.ballots = Ballots::recovered(recovered.voted);
-        for evidence in replica.evidence.clone() {
+        for evidence in replica.proofs.all().to_vec() {
             replica.note_proof(&evidence);
         }
         if let Some(proof) = stable.filter(|proof| proof.slot() > replica.stable()) {
@@ -108,7 +107,7 @@ impl<A: Application> Replica<A> {
         Ok(replica)
     }
 
-    fn empty(setup: Setup, application: A, evidence: Vec<Evidence>, now: Now) -> Self {
+    fn empty(setup: Setup, application: A, proofs: Proofs, now: Now) -> Self {
         let rules = setup.tuning.rules;
         Self {
             size: setup.membership.size(),
@@ -134,13 +133,13 @@ impl<A: Application> Replica<A> {
             settling: Settling::default(),
             peers: BTreeMap::new(),
             waits: Waits::default(),
-            divergent: BTreeSet::new(),
+            divergent: Divergent::default(),
             fetching: Fetching::default(),
             pipeline: Pipeline::new(now.instant),
             outbox: Outbox::default(),
             stamps: Stamps::default(),
             due: Due::new(now.instant),
-            evidence,
+            proofs,
             counters: Counters::default(),
             setup,
         }

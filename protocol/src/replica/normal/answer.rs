@@ -155,7 +155,7 @@ impl<A: Application> Replica<A> {
     }
 
     pub(in crate::replica) fn answer_evidence(&mut self, client: ClientId) {
-        let message = ToClient::Evidence(self.evidence.clone());
+        let message = ToClient::Evidence(self.proofs.all().to_vec());
         self.outbox.answer(client, None, message, self.outbox.appended());
     }
 
@@ -195,8 +195,8 @@ impl<A: Application> Replica<A> {
             state: self.state_digest(),
             sessions: self.sessions().len(),
             pending: (self.pending.len() + self.pending.orphans().len()) as u64,
-            divergent: self.divergent.iter().copied().collect(),
-            evidence: self.evidence.len() as u64,
+            divergent: self.divergent.to_vec(),
+            evidence: self.proofs.len() as u64,
             disk,
             transfer: self.transferring(),
             refused: self.peers.iter().filter_map(refused).collect(),

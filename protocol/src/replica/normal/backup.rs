@@ -147,7 +147,7 @@ impl<A: Application> Replica<A> {
                         Obstacle::OffChain => {
                             self.counters.order_off_chain += 1;
                             // Others may have followed it.
-                            self.divergent.insert(self.primary());
+                            self.divergent.note(self.primary());
                         }
                         _ => self.counters.order_breaks_rules += 1,
                     }

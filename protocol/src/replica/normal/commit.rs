@@ -98,7 +98,7 @@ impl<A: Application> Replica<A> {
     fn hear_commit(&mut self, vote: &Signed<Commit>) {
         if self.history.hash_at(vote.body.slot).is_some_and(|hash| hash != vote.body.hash) {
             self.counters.divergent_votes += 1;
-            self.divergent.insert(vote.by);
+            self.divergent.note(vote.by);
         }
         match self.ballots.hear_commit(self.size, vote) {
             Heard::Kept | Heard::Nothing => {}

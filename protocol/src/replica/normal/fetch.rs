@@ -371,7 +371,7 @@ impl<A: Application> Replica<A> {
                 && extend(&head.hash, &header.batch) != header.hash
         });
         if parts {
-            self.divergent.insert(from);
+            self.divergent.note(from);
         }
     }
 

@@ -6,7 +6,6 @@
 use super::clocks::ClockHeard;
 use crate::application::Application;
 use crate::codec;
-use crate::evidence::Evidence;
 use crate::id::{Instant, ReplicaId, Slot, View};
 use crate::message::{Checkpoint, Commit, CommitCertificate, Message, Position, Status};
 use crate::replica::normal::{Budget, Named, PeerClients};
@@ -164,7 +163,7 @@ impl<A: Application> Replica<A> {
             head: self.tip(),
             lock,
             stable: self.stable(),
-            convicted: self.convicted(),
+            convicted: self.proofs.convicted(),
             clients: *self.setup.membership.client_list(),
             wall: self.now.wall,
             stamp,
@@ -239,21 +238,14 @@ impl<A: Application> Replica<A> {
         }
     }
 
-    /// Whom there is a proof against, as bits.
-    fn convicted(&self) -> u32 {
-        self.evidence.iter().fold(0, |bits, evidence| bits | 1 << evidence.culprit().0)
-    }
-
     fn note_divergence(&mut self, from: ReplicaId, head: Position) {
         match self.history.hash_at(head.slot) {
             Some(own) if own != head.hash => {
-                self.divergent.insert(from);
+                self.divergent.note(from);
                 // The two may differ by their new views: with both, either has a proof.
                 self.send_new_view(from);
             }
-            Some(_) => {
-                self.divergent.remove(&from);
-            }
+            Some(_) => self.divergent.note_together(from),
             None => {}
         }
     }
@@ -300,11 +292,8 @@ impl<A: Application> Replica<A> {
             }
         }
         // A proof is sent to all when it is made; who was away then gets it here, one at a time.
-        let lacks = |evidence: &&Evidence| {
-            let bit = 1 << evidence.culprit().0;
-            (before.convicted | status.convicted) & bit == 0
-        };
-        if let Some(evidence) = self.evidence.iter().find(lacks).cloned() {
+        let convicted = before.convicted | status.convicted;
+        if let Some(evidence) = self.proofs.first_beside(convicted).cloned() {
             self.send_charged(from, Message::Evidence(Box::new(evidence)));
         }
         if before.stable == status.stable {

@@ -202,7 +202,7 @@ impl<A: Application> Replica<A> {
             return;
         }
         // What was known against its primary counts from now on.
-        for evidence in self.evidence.clone() {
+        for evidence in self.proofs.all().to_vec() {
             self.note_proof(&evidence);
         }
         self.reconsider();

@@ -169,7 +169,7 @@ impl<A: Application> Replica<A> {
         self.ballots.begin_view();
         self.lock.forget_ahead();
         self.pipeline.begin_view(self.now.instant);
-        self.divergent.clear();
+        self.divergent.begin_view();
         self.due.begin_view();
         self.pending.forget_forwards(self.next_forward());
         self.end_campaign(view);

@@ -95,7 +95,7 @@ impl<A: Application> Replica<A> {
             wish(change.body.head, change.by, Some(change.by));
         }
         if !self.proof_against(self.entered()) {
-            for id in &self.divergent {
+            for id in self.divergent.iter() {
                 if let Some(end) = self.peers.get(id).and_then(Peer::pursued) {
                     wish(end, *id, Some(*id));
                 }
@@ -172,7 +172,7 @@ impl<A: Application> Replica<A> {
                 return;
             }
             let proven = self.proof_against(self.entered());
-            for id in self.divergent.clone().into_iter().filter(|_| !proven) {
+            for id in self.divergent.to_vec().into_iter().filter(|_| !proven) {
                 let end = self.peers.get(&id).and_then(Peer::pursued);
                 if let Some(end) = end {
                     self.prove_divergence(end);
