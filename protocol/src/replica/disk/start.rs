@@ -196,11 +196,7 @@ impl<A: Application> Replica<A> {
         if transfer.resume(&state.rows).is_err() {
             return;
         }
-        if transfer.is_whole() {
-            self.arriving.complete(transfer.into_whole(state.rows, self.now.instant));
-        } else {
-            self.arriving.resume(transfer, self.now.instant);
-        }
+        self.arriving.resume(transfer, state.rows, self.now.instant);
     }
 
     fn recover_stable<E>(&mut self, proof: StableProof) -> Result<(), StartError<E>> {

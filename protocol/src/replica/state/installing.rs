@@ -8,14 +8,14 @@ use crate::replica::views::{Footing, Path, Reach, Side};
 impl<A: Application> Replica<A> {
     /// The checkpoint of a state that is here whole and not in place yet.
     pub(in crate::replica) fn transferred(&self) -> Option<Position> {
-        self.arriving.ready.as_ref().map(|whole| whole.proof.position())
+        self.arriving.ready().map(|whole| whole.proof.position())
     }
 
     /// Puts a state in place without a change of view, where it is of the own history or of the view
     /// entered. Where the certificate is, no other history of this view can be certified, so that
     /// the own votes on another one, if there were any, come to nothing.
     pub(super) fn install_in_view(&mut self) {
-        let Some(proof) = self.arriving.ready.as_ref().map(|whole| whole.proof.clone()) else {
+        let Some(proof) = self.arriving.ready().map(|whole| whole.proof.clone()) else {
             return;
         };
         let of_view = proof.cover.body.view == self.entered();
