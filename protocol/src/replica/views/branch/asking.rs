@@ -1,10 +1,10 @@
 //! Asking for what is missing of the histories that are wished for, and letting go of those that nobody wishes for.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::super::path::Reach;
 use super::super::trail::Trail;
-use super::{Asked, Wish};
+use super::Wish;
 use crate::application::Application;
 use crate::id::{Instant, ReplicaId};
 use crate::message::{CommitCertificate, Position, SLOTS_MAX, Wanted};
@@ -32,37 +32,24 @@ impl<A: Application> Replica<A> {
         let most = self.credit_max();
         let wait = self.answer_wait_ms(&self.fetching.pace);
         let mut asks = Vec::new();
-        let mut open = BTreeMap::new();
+        let mut lacking = BTreeSet::new();
         let mut is_late = false;
         for wish in wishes {
             let Reach::Lacks(below) = self.reach(wish.end) else { continue };
-            let known = self.branches.asked.remove(&wish.end);
+            lacking.insert(wish.end);
             let credit = wish.word.map(|id| &mut self.peers.entry(id).or_default().credit);
             if credit.is_some_and(|credit| !credit.is_left(now, most)) {
-                // What it said before came to nothing. It is asked for again when there is credit.
-                let is_new = known.as_ref().is_none_or(|asked| asked.below.is_some());
+                // What it said before came to nothing.
+                let is_new = self.branches.questions_mut().put_off(wish.end, now);
                 self.counters.branches_over_credit += u64::from(is_new);
-                let turn = known.map_or(0, |asked| asked.turn);
-                open.insert(wish.end, Asked { below: None, since: now, turn });
                 continue;
             }
-            let turn = match known {
-                // It came nearer: go on with who helped.
-                Some(asked) if asked.below != Some(below) => asked.turn,
-                Some(asked) if asked.since.after_ms(wait) > now => {
-                    open.insert(wish.end, asked);
-                    continue;
-                }
-                Some(asked) => {
-                    is_late |= asked.below.is_some();
-                    asked.turn + 1
-                }
-                None => 0,
-            };
-            asks.push((self.holder(wish, turn), below));
-            open.insert(wish.end, Asked { below: Some(below), since: now, turn });
+            let turn = self.branches.questions_mut().ask(wish.end, below, now, wait);
+            let Some(turn) = turn else { continue };
+            is_late |= turn.is_again;
+            asks.push((self.holder(wish, turn.count), below));
         }
-        self.branches.asked = open;
+        self.branches.questions_mut().retain(&lacking);
         if is_late {
             self.fetching.pace.missed();
         }
@@ -76,30 +63,18 @@ impl<A: Application> Replica<A> {
         }
     }
 
-    /// Every wish has a trail, and what nobody wishes for goes. The longest of what goes rests for a
-    /// while: a head moves on, and who wishes for the next one finds below it what is here already.
+    /// Every wish has a trail, and what nobody wishes for goes.
     fn keep_trails(&mut self, wishes: &[Wish]) {
         let lock = self.lock.aside().map(CommitCertificate::position);
         let wanted: BTreeSet<Position> =
             wishes.iter().map(|wish| wish.end).chain(lock).chain(self.prepared_end()).collect();
-        let gone = self.branches.trails.extract_if(.., |end, _| !wanted.contains(end));
-        let gone: Vec<Trail> = gone.map(|(_, trail)| trail).collect();
-        for trail in gone {
-            let word = trail.word().filter(|_| trail.len() > 0);
-            if let Some(peer) = word.and_then(|id| self.peers.get_mut(&id)) {
+        for word in self.branches.retain(&wanted) {
+            if let Some(peer) = self.peers.get_mut(&word) {
                 peer.credit.note_vain();
             }
-            let resting = self.branches.resting.take();
-            let is_longer = resting.as_ref().is_none_or(|resting| resting.len() < trail.len());
-            let (stays, goes) =
-                if is_longer { (Some(trail), resting) } else { (resting, Some(trail)) };
-            self.branches.resting = stays;
-            self.branches.leaving.extend(goes);
         }
         for wish in wishes {
-            if let Some(trail) = self.branches.trails.get_mut(&wish.end) {
-                trail.rest_on(wish.word);
-            }
+            self.branches.rest_on(wish.end, wish.word);
             if self.branches.trail(wish.end).is_none()
                 && let Reach::Lacks(_) = self.reach(wish.end)
             {
@@ -112,8 +87,8 @@ impl<A: Application> Replica<A> {
             Reach::Lacks(_) | Reach::NotYet => true,
             Reach::Whole(_) | Reach::Never => false,
         };
-        if !self.branches.trails.values().any(lacks) {
-            self.branches.leaving.extend(self.branches.resting.take());
+        if !self.branches.trails().any(lacks) {
+            self.branches.end_rest();
         }
         self.let_go();
     }

@@ -4,14 +4,11 @@ use std::sync::Arc;
 
 use super::super::path::{Footing, Path, Reach};
 use super::super::trail::Trail;
-use super::Side;
+use super::{FOLLOWED_A_STEP, Side};
 use crate::application::Application;
 use crate::id::{Digest, Slot};
 use crate::message::{Batch, Position};
 use crate::replica::Replica;
-
-/// So many slots are followed, or let go, in one step of a turn.
-const FOLLOWED_A_STEP: u64 = 16;
 
 impl<A: Application> Replica<A> {
     /// How long a branch may be at most.
@@ -95,19 +92,19 @@ impl<A: Application> Replica<A> {
             if at.slot == Slot::GENESIS {
                 return;
             }
-            let Some(side) = self.branches.slots.get_mut(&at) else { return };
+            if self.branches.get(at).is_none() {
+                return;
+            }
             if gone >= at_least && gone.is_multiple_of(FOLLOWED_A_STEP) && !self.turn.take() {
                 return;
             }
-            side.trails += 1;
-            trail.push(side.previous, side.takes);
+            self.branches.lead_on(trail);
         }
     }
 
     /// Follows what is wanted, as far as there is room in this turn.
     pub(in crate::replica::views) fn follow_trails(&mut self) {
-        let ends: Vec<Position> = self.branches.trails.keys().copied().collect();
-        for end in ends {
+        for end in self.branches.ends() {
             let Some(mut trail) = self.branches.take(end) else { continue };
             self.follow(&mut trail, 0);
             self.branches.put_back(trail);
@@ -116,20 +113,7 @@ impl<A: Application> Replica<A> {
 
     /// Lets go of the slots that no trail goes through any more.
     pub(in crate::replica::views) fn let_go(&mut self) {
-        while let Some(mut trail) = self.branches.leaving.pop() {
-            while let Some(at) = trail.pop() {
-                if let Some(side) = self.branches.slots.get_mut(&at) {
-                    side.trails = side.trails.saturating_sub(1);
-                    if side.trails == 0 {
-                        self.branches.slots.remove(&at);
-                    }
-                }
-                if trail.len().is_multiple_of(FOLLOWED_A_STEP) && !self.turn.take() {
-                    self.branches.leaving.push(trail);
-                    return;
-                }
-            }
-        }
+        self.branches.let_go(&mut self.turn);
     }
 
     /// The hash that the history with this end has at a slot, as far as it is here.

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::super::trail::Trail;
 use super::Side;
 use crate::application::Application;
 use crate::history::{Entry, extend};
@@ -62,12 +61,10 @@ impl<A: Application> Replica<A> {
 
     pub(in crate::replica) fn on_branch(&mut self, from: ReplicaId, branch: Branch) {
         let head = branch.head;
-        let is_asked = self.branches.asked.values().any(|asked| asked.below == Some(head))
-            && self.branches.trails.values().any(|trail| trail.below() == head);
         // Who is asked for slots or for a state may have given them up.
         let is_instead = branch.slots.is_empty()
             && (self.fetching.asks_for_slots() || self.arriving.is_under_way());
-        if !(is_asked || is_instead) {
+        if !(self.branches.wait_for(head) || is_instead) {
             self.counters.branches_refused += 1;
             return;
         }
@@ -105,10 +102,7 @@ impl<A: Application> Replica<A> {
 
     /// So many slots have come below a position: whoever waits for them goes on over them.
     fn follow_answer(&mut self, head: Position, count: u64) {
-        let waits = |(_, trail): &(&Position, &Trail)| trail.below() == head;
-        let ends: Vec<Position> =
-            self.branches.trails.iter().filter(waits).map(|(end, _)| *end).collect();
-        for end in ends {
+        for end in self.branches.ends_above(head) {
             let Some(mut trail) = self.branches.take(end) else { continue };
             self.follow(&mut trail, count);
             if let Some(peer) = trail.word().and_then(|id| self.peers.get_mut(&id)) {
