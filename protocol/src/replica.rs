@@ -87,8 +87,8 @@ pub struct Replica<A: Application> {
     undone: Undone,
     branches: Branches,
     /// A history that is about to be adopted, and one that was and is not executed to its end yet.
-    preparation: Option<Preparation>,
-    adopting: Option<Adopting>,
+    preparation: Preparation,
+    adopting: Adopting,
     turn: Turn,
     lock: Lock,
     stable: Stable,

@@ -114,8 +114,7 @@ impl<A: Application> Replica<A> {
     /// Whether this request waits to be ordered, or to be executed with a history that was adopted.
     #[must_use]
     pub fn waits(&self, name: &RequestName) -> bool {
-        self.pending.holds(name)
-            || self.adopting.as_ref().is_some_and(|adopting| adopting.holds(name))
+        self.pending.holds(name) || self.adopting.holds(name)
     }
 
     /// How many of the requests that wait could be ordered now. The rest waits for its clients.

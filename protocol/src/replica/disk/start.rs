@@ -15,7 +15,9 @@ use crate::replica::normal::{
 };
 use crate::replica::state::{Arriving, Settling, Stable, States, Taken, Transfer};
 use crate::replica::time::{Due, Stamps, Turn, Waits};
-use crate::replica::views::{Branches, Changing, Divergent, Entered, Proofs};
+use crate::replica::views::{
+    Adopting, Branches, Changing, Divergent, Entered, Preparation, Proofs,
+};
 use crate::replica::{
     Counters, Execution, Known, Recovered, Replica, Setup, StateHead, StoredState,
 };
@@ -119,8 +121,8 @@ impl<A: Application> Replica<A> {
             execution: Execution::new(application, rules),
             undone: Undone::default(),
             branches: Branches::default(),
-            preparation: None,
-            adopting: None,
+            preparation: Preparation::default(),
+            adopting: Adopting::default(),
             turn: Turn::default(),
             lock: Lock::default(),
             stable: Stable::default(),

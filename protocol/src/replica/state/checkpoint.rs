@@ -40,7 +40,7 @@ impl<A: Application> Replica<A> {
     pub(in crate::replica) fn take_where_due(&mut self, at: Position) {
         let is_regular = self.is_regular(at.slot);
         let is_named = self.is_named(at.slot);
-        let was_taken = self.adopting.as_ref().is_some_and(|again| again.was_taken(at.slot));
+        let was_taken = self.adopting.was_taken(at.slot);
         if is_regular || is_named || was_taken {
             self.take_head(at.slot);
         }

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Adopting, REQUESTS_A_STEP, Source};
+use super::REQUESTS_A_STEP;
+use super::adopting::{Ended, Step};
 use crate::application::Application;
 use crate::history::Entry;
 use crate::id::Slot;
@@ -16,73 +17,47 @@ const ANSWERED_ANEW: u64 = 64;
 impl<A: Application> Replica<A> {
     /// Goes on with what was adopted, as far as there is room in this turn.
     pub(in crate::replica) fn carry_out(&mut self) {
-        while let Some(mut adopting) = self.adopting.take() {
-            if self.turn.left() == 0 {
-                self.turn.wait();
-                adopting.is_long = true;
-                self.adopting = Some(adopting);
-                return;
-            }
-            let head = self.history.head().slot;
-            if head > adopting.kept {
-                self.undo(&mut adopting);
-                self.adopting = Some(adopting);
-            } else if !adopting.orphans.is_empty() {
-                let count = usize::try_from(self.turn.left().saturating_mul(REQUESTS_A_STEP));
-                let from = adopting.orphans.len().saturating_sub(count.unwrap_or(usize::MAX));
-                let last = adopting.orphans.split_off(from);
-                self.pending.insert_orphans(&last, self.now.instant);
-                self.turn.spend((last.len() as u64).div_ceil(REQUESTS_A_STEP));
-                self.adopting = Some(adopting);
-            } else if !adopting.results.is_empty() {
-                let count = usize::try_from(self.turn.left().saturating_mul(REQUESTS_A_STEP));
-                let from = adopting.results.len().saturating_sub(count.unwrap_or(usize::MAX));
-                let last = adopting.results.split_off(from);
-                self.turn.spend((last.len() as u64).div_ceil(REQUESTS_A_STEP));
-                for (name, results) in last {
-                    self.undone.remember(name, results);
+        while let Some(step) = self.adopting.next(self.history.head().slot, self.turn.left()) {
+            match step {
+                Step::Wait => {
+                    self.turn.wait();
+                    return;
                 }
-                self.adopting = Some(adopting);
-            } else if head < adopting.end().slot {
-                // Slots go on one upon the other from where the old history was kept.
-                adopting.kept = head.next();
-                let (next, said) = match &mut adopting.source {
-                    Source::Branch(trail) => {
-                        let hash = trail.hash_at(head.next()).expect("a whole path has all slots");
-                        (self.adopted(Position { slot: head.next(), hash }), None)
+                Step::Undo(kept) => self.undo(kept),
+                Step::PutBack(last) => {
+                    self.pending.insert_orphans(&last, self.now.instant);
+                    self.turn.spend((last.len() as u64).div_ceil(REQUESTS_A_STEP));
+                }
+                Step::Remember(last) => {
+                    self.turn.spend((last.len() as u64).div_ceil(REQUESTS_A_STEP));
+                    for (name, results) in last {
+                        self.undone.remember(name, results);
                     }
-                    Source::Undone { entries, .. } => {
-                        let mut entry = entries.pop().expect("it was undone");
-                        let said = std::mem::take(&mut entry.results);
-                        (entry, Some(said))
-                    }
-                };
-                self.adopting = Some(adopting);
-                self.execute_anew(next, said);
-            } else {
-                self.finish_adoption(adopting);
+                }
+                Step::Execute(at) => self.execute_anew(self.adopted(at), None),
+                Step::ExecuteAgain(mut entry) => {
+                    let said = std::mem::take(&mut entry.results);
+                    self.execute_anew(*entry, Some(said));
+                }
+                Step::End(ended) => self.finish_adoption(ended),
             }
         }
     }
 
-    /// Undoes as much as there is room for.
-    fn undo(&mut self, adopting: &mut Adopting) {
+    /// Undoes as much as there is room for, down to this slot in the end.
+    fn undo(&mut self, kept: Slot) {
         let head = self.history.head().slot;
-        let most = head.since(adopting.kept).min(self.turn.left());
-        let count = match &adopting.source {
-            Source::Branch(_) => most,
-            Source::Undone { .. } => self.with_few_requests(most),
-        };
+        let is_again = self.adopting.is_again();
+        let most = head.since(kept).min(self.turn.left());
+        let count = if is_again { self.with_few_requests(most) } else { most };
         self.turn.spend(count);
         let slot = Slot(head.0 - count);
         self.execution.undo_to(slot);
         let undone = self.history.cut(slot);
-        if let Source::Undone { entries, taken, .. } = &mut adopting.source {
-            let requests = || undone.iter().flat_map(|entry| &entry.batch.requests);
-            self.turn.spend(requests().count() as u64 / REQUESTS_A_STEP);
-            adopting.names.extend(requests().map(|request| request.body().name()));
-            entries.extend(undone.into_iter().rev());
-            taken.extend(self.states.taken_above(slot));
+        if is_again {
+            let requests: usize = undone.iter().map(|entry| entry.batch.requests.len()).sum();
+            self.turn.spend(requests as u64 / REQUESTS_A_STEP);
+            self.adopting.keep_undone(undone, self.states.taken_above(slot));
         }
         self.states.retain_taken(|taken| taken <= slot);
     }
@@ -116,10 +91,10 @@ impl<A: Application> Replica<A> {
         }
     }
 
-    fn finish_adoption(&mut self, adopting: Adopting) {
-        let Adopting { source, unseen, is_long, .. } = adopting;
-        let is_other = matches!(source, Source::Branch(_));
-        if let Source::Branch(trail) = source {
+    fn finish_adoption(&mut self, ended: Ended) {
+        let Ended { trail, unseen, is_long } = ended;
+        let is_other = trail.is_some();
+        if let Some(trail) = trail {
             self.branches.leave(trail);
             self.let_go();
         }

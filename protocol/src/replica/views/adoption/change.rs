@@ -5,7 +5,6 @@ use std::sync::Arc;
 use super::super::entered::Entered;
 use super::super::path::{Footing, Path};
 use super::super::trail::Trail;
-use super::{Adopting, Preparation, Source};
 use crate::application::Application;
 use crate::history::History;
 use crate::id::Slot;
@@ -24,12 +23,10 @@ impl<A: Application> Replica<A> {
     /// Makes a history the own one, and enters `new_view` with it, if there is one. The caller has
     /// checked that it may, and [prepared](Replica::prepare) it.
     pub(in crate::replica) fn adopt(&mut self, new_view: Option<Signed<NewView>>, path: &Path) {
-        assert!(!self.is_adopting(), "I5: a history is adopted in the middle of another one");
         let stable = self.stable();
         let kept = self.kept_through(path);
         assert!(kept >= stable, "I3: a history that undoes what is stable was adopted");
-        let prepared = self.preparation.take().expect("what is adopted was prepared");
-        let Preparation { names, orphans, results, .. } = prepared;
+        let found = self.preparation.take().expect("what is adopted was prepared");
         let whole = match path.footing {
             Footing::Common(_) => None,
             Footing::State(_) => self.arriving.take_ready(),
@@ -44,17 +41,17 @@ impl<A: Application> Replica<A> {
             }
         }
         let lock = self.lock_on(path, new_view.as_ref(), whole.as_ref().map(|w| &w.proof.cover));
-        self.record_adoption(new_view.clone(), path, &orphans, lock.clone(), &whole);
+        self.record_adoption(new_view.clone(), path, &found.orphans, lock.clone(), &whole);
         // A state is put in place under the own history, which the lock goes on from. Its slots are fetched
         // again.
         let stays = new_view.is_none();
 
         let abandoned = self.history.head().slot.since(kept);
         self.counters.slots_undone += abandoned;
-        if abandoned > 0 && (whole.is_none() || !orphans.is_empty()) {
+        if abandoned > 0 && (whole.is_none() || !found.orphans.is_empty()) {
             self.counters.merges += 1;
         }
-        self.counters.orphans += orphans.len() as u64;
+        self.counters.orphans += found.orphans.len() as u64;
         let unseen = whole.is_some();
         let kept = whole.map_or(kept, |whole| self.stand_on_state(whole));
         if let Some(new_view) = new_view {
@@ -70,9 +67,7 @@ impl<A: Application> Replica<A> {
             peer.credit.restore();
         }
         self.branches.clear();
-        let (source, is_long) = (Source::Branch(trail), false);
-        let adopting = Adopting { source, kept, names, orphans, results, unseen, is_long };
-        self.adopting = Some(adopting);
+        self.adopting.begin(trail, kept, found, unseen);
         self.carry_out();
     }
 

@@ -64,18 +64,12 @@ impl<A: Application> Replica<A> {
                 self.counters.strangers += 1;
                 continue;
             }
-            if self
-                .adopting
-                .as_ref()
-                .is_some_and(|adopting| adopting.names.contains(&request.body().name()))
-            {
+            if self.adopting.executes(&request.body().name()) {
                 // Its client asks again, and is answered when it is executed, or has been again.
                 continue;
             }
             self.pending.insert(request, forward_at, false, &self.setup.tuning);
-            if let Some(adopting) = &mut self.adopting {
-                adopting.unseen = true;
-            }
+            self.adopting.note_unseen();
         }
     }
 }
