@@ -13,17 +13,20 @@
 //! | `execution` | application and sessions, slot by slot, with the way back |
 //! | `answer` | what clients are told, from execution and from memory |
 //! | `commit`, `ballots`, `votes`, `lock` | commit points, votes cast and heard, certificates, the lock |
-//! | `fetch` | asking for what is missing, slots and requests of the own history above all; answering whoever asks, within a budget |
+//! | `fetch`, `fetching` | asking for what is missing, slots and requests of the own history above all, and what was asked for; answering whoever asks |
+//! | `budget` | how much whoever asks may be sent |
 
 mod acceptance;
 mod admission;
 mod answer;
 mod backup;
 mod ballots;
+mod budget;
 mod client_lists;
 mod commit;
 mod execution;
 mod fetch;
+mod fetching;
 mod intake;
 mod lock;
 mod named;
@@ -37,10 +40,11 @@ mod votes;
 
 pub(super) use self::backup::{OrdersAhead, header_of};
 pub(super) use self::ballots::Ballots;
+pub(super) use self::budget::{BUDGET_LEAST, Budget};
 pub(super) use self::client_lists::PeerClients;
 pub(super) use self::execution::Undone;
 pub use self::execution::{Execution, RESULT_BYTES_MAX, SLOT_RESULT_BYTES_MAX};
-pub(super) use self::fetch::{BUDGET_LEAST, Budget, Fetching};
+pub(super) use self::fetching::Fetching;
 pub(super) use self::lock::Lock;
 pub(super) use self::named::Named;
 pub(super) use self::pending::Pending;

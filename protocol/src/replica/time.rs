@@ -6,17 +6,19 @@
 //! | `waits` | what is measured, and the waits that follow from it |
 //! | `clocks` | what time it is, and which clock is wrong |
 //! | `stamps` | numbers on words that must not be played back |
-//! | `status` | what is known of the others, and sending again what may have been lost |
+//! | `peer` | what is known of another replica, where it stands above all |
+//! | `status` | telling the others where this one stands, and sending again what may have been lost |
 
 mod clocks;
 mod due;
+mod peer;
 mod stamps;
 mod status;
 mod turns;
 mod waits;
 
 pub(super) use self::due::Due;
+pub(super) use self::peer::Peer;
 pub(super) use self::stamps::Stamps;
-pub(super) use self::status::Peer;
 pub(super) use self::turns::Turn;
 pub(super) use self::waits::{Pace, Waits};

@@ -22,7 +22,7 @@ impl<A: Application> Replica<A> {
     /// How many others list a client, and how many are known not to.
     fn others_who_list(&self, client: &ClientId) -> (usize, usize) {
         let own = &self.setup.membership;
-        let said = self.peers.values().filter_map(|peer| peer.clients.lists(client, own));
+        let said = self.peers.values().filter_map(|peer| peer.clients().lists(client, own));
         said.fold((0, 0), |(yes, no), lists| if lists { (yes + 1, no) } else { (yes, no + 1) })
     }
 
@@ -36,13 +36,13 @@ impl<A: Application> Replica<A> {
         if id == self.setup.id {
             return Some(own.admits(client));
         }
-        self.peers.get(&id)?.clients.lists(client, own)
+        self.peers.get(&id)?.clients().lists(client, own)
     }
 
     /// Whether anybody is known to have another list than the own one.
     pub(in crate::replica) fn lists_differ(&self) -> bool {
         let own = &self.setup.membership;
-        self.peers.values().any(|peer| peer.clients.differs(own))
+        self.peers.values().any(|peer| peer.clients().differs(own))
     }
 
     /// Whether a request of this client may stand in an order: it is listed here, or by `f + 1` others.
@@ -73,7 +73,7 @@ impl<A: Application> Replica<A> {
     pub(in crate::replica) fn hear_of_list(&mut self, from: ReplicaId, digest: Digest) {
         let (own, now) = (&self.setup.membership, self.now.instant);
         let peer = self.peers.entry(from).or_default();
-        if peer.clients.hears(digest, own, now) {
+        if peer.clients_mut().hears(digest, own, now) {
             self.ask(Some(from), Wanted::Clients);
         }
     }
@@ -83,7 +83,7 @@ impl<A: Application> Replica<A> {
         let listed: BTreeSet<ClientId> = clients.0.into_iter().collect();
         let own = &self.setup.membership;
         let Some(peer) = self.peers.get_mut(&from) else { return };
-        if !peer.clients.learn(listed, own) {
+        if !peer.clients_mut().learn(listed, own) {
             self.counters.useless_answers += 1;
             return;
         }
@@ -99,8 +99,8 @@ impl<A: Application> Replica<A> {
     pub(super) fn other_lists(&self) -> Vec<OtherList> {
         let own = &self.setup.membership;
         let other = |(id, peer): (&ReplicaId, &Peer)| {
-            let (not_here, not_there) = peer.clients.differences(NAMED);
-            let differs = peer.clients.differs(own);
+            let (not_here, not_there) = peer.clients().differences(NAMED);
+            let differs = peer.clients().differs(own);
             differs.then_some(OtherList { replica: *id, not_there, not_here })
         };
         self.peers.iter().filter_map(other).collect()

@@ -5,127 +5,29 @@ use std::sync::Arc;
 
 use crate::application::Application;
 use crate::history::extend;
-use crate::id::{ClientId, Digest, Instant, ReplicaId, Slot, View};
+use crate::id::{ClientId, Digest, Instant, ReplicaId, Slot};
 use crate::message::{
-    ANSWER_BYTES_MAX, Batch, Branch, CommitCertificate, Fetch, Message, Order, Requests, SLOTS_MAX,
-    SignedRequest, SlotEntry, Slots, Wanted,
+    Batch, Branch, CommitCertificate, Fetch, Message, Order, Requests, SLOTS_MAX, SignedRequest,
+    SlotEntry, Slots, Wanted,
 };
-use crate::replica::time::Pace;
 use crate::replica::{Replica, Target};
 use crate::signature::Signed;
 
-/// Bytes that a peer may have been sent in advance of its budget.
-const BUDGET_MAX: u64 = 4 * ANSWER_BYTES_MAX as u64;
-
-/// Bytes a microsecond by which a peer's budget grows.
-const BUDGET_PER_MICRO: u64 = 64;
-
-/// What an answer costs at least: looking for nothing is work, too.
-pub(in crate::replica) const BUDGET_LEAST: u64 = 1 << 12;
-
 /// What it costs to look at one request of a slot, in bytes sent.
 const LOOK_BYTES: usize = 64;
-
-/// Filling more slots than this, a replica neither votes on each nor answers for each: its peers
-/// and clients are long past them.
-const FILL_QUIETLY: usize = 8;
-
-/// Where the asking stands.
-#[derive(Clone, Debug, Default)]
-pub(in crate::replica) struct Fetching {
-    /// Since when slots are known to be missing, or when they were asked for last. How long that is waited
-    /// for is looked up each time: a line may be faster by now than it was.
-    slots_since: Option<Instant>,
-    /// Whom to ask next: counts through the candidates. Nobody was asked yet while it is 0.
-    slots_turn: usize,
-    /// For which slot of which view requests were asked for last, when, and whose turn it was.
-    requests_for: (View, Slot),
-    requests_asked: Instant,
-    requests_turn: usize,
-    filling: bool,
-    /// How long answers with history take.
-    pub(in crate::replica) pace: Pace,
-}
-
-impl Fetching {
-    /// Whether slots of the own history are known to be missing.
-    pub(in crate::replica) fn asks_for_slots(&self) -> bool {
-        self.slots_since.is_some()
-    }
-
-    /// Whether a long stretch of old slots is being executed.
-    pub(in crate::replica) fn is_filling(&self) -> bool {
-        self.filling
-    }
-}
-
-/// How much a peer may still be sent in answers, and to which of its words.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::replica) struct Budget {
-    bytes: u64,
-    since: Instant,
-    /// The stamp of its newest fetch.
-    stamp: u64,
-}
-
-impl Default for Budget {
-    fn default() -> Self {
-        Self { bytes: BUDGET_MAX, since: Instant::default(), stamp: 0 }
-    }
-}
-
-impl Budget {
-    /// Whether a fetch with this stamp is new; how far behind the newest one it is, where it is not.
-    fn hears(&mut self, stamp: u64) -> Result<(), u64> {
-        match self.stamp.checked_sub(stamp) {
-            Some(behind) => Err(behind),
-            None => {
-                self.stamp = stamp;
-                Ok(())
-            }
-        }
-    }
-
-    fn refill(&mut self, now: Instant) -> bool {
-        let grown = now.micros_since(self.since).saturating_mul(BUDGET_PER_MICRO);
-        self.bytes = self.bytes.saturating_add(grown).min(BUDGET_MAX);
-        self.since = now;
-        self.bytes >= BUDGET_LEAST
-    }
-
-    /// Spends what is there; `false` where that is too little.
-    pub(in crate::replica) fn charge(&mut self, now: Instant, bytes: usize) -> bool {
-        let may = self.refill(now);
-        if may {
-            self.spend(bytes);
-        }
-        may
-    }
-
-    fn spend(&mut self, bytes: usize) {
-        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX).max(BUDGET_LEAST);
-        self.bytes = self.bytes.saturating_sub(bytes);
-    }
-}
 
 impl<A: Application> Replica<A> {
     // ---- asking ----
 
     /// Something shows that slots are missing. Mostly they are on their way.
     pub(in crate::replica) fn note_behind(&mut self) {
-        if self.fetching.slots_since.is_none() {
-            self.fetching.slots_since = Some(self.now.instant);
-            self.fetching.slots_turn = 0;
-        }
+        self.fetching.note_behind(self.now.instant);
     }
 
     /// When to ask for slots; `None` while nothing is known to be missing.
     fn slots_at(&self) -> Option<Instant> {
-        let wait = match self.fetching.slots_turn {
-            0 => self.setup.tuning.fetch_grace_ms,
-            _ => self.answer_wait_ms(&self.fetching.pace),
-        };
-        self.fetching.slots_since.map(|since| since.after_ms(wait))
+        let wait = || self.answer_wait_ms(self.fetching.pace());
+        self.fetching.slots_at(self.setup.tuning.fetch_grace_ms, wait)
     }
 
     fn lacks_slots(&self) -> bool {
@@ -145,10 +47,10 @@ impl<A: Application> Replica<A> {
     pub(in crate::replica) fn fetch_at(&self) -> Option<Instant> {
         let slot = self.history.head().slot.next();
         let requests = self.ahead.get(slot).map(|next| {
-            let grace = next.since.after_ms(self.setup.tuning.fetch_grace_ms);
-            let retry =
-                self.fetching.requests_asked.after_ms(self.answer_wait_ms(&self.fetching.pace));
-            if self.fetching.requests_for == (self.entered(), slot) { retry } else { grace }
+            match self.fetching.looked_at((self.entered(), slot)) {
+                Some(at) => at.after_ms(self.answer_wait_ms(self.fetching.pace())),
+                None => next.since.after_ms(self.setup.tuning.fetch_grace_ms),
+            }
         });
         [requests, self.slots_at()].into_iter().flatten().min()
     }
@@ -162,25 +64,17 @@ impl<A: Application> Replica<A> {
             if self.lacks_slots() && !self.must_wait_for_state() {
                 self.fetch_slots();
             } else {
-                self.fetching.slots_since = None;
+                self.fetching.note_up_to_date();
             }
         }
         let due = self.fetch_at().is_some_and(|at| at <= now);
         if due && self.ahead.get(self.history.head().slot.next()).is_some() {
             let slot = self.history.head().slot.next();
-            let of = (self.entered(), slot);
-            let is_again = std::mem::replace(&mut self.fetching.requests_for, of) == of;
-            self.fetching.requests_asked = now;
+            let is_again = self.fetching.look_at((self.entered(), slot), now);
             let digests = self.missing_at_head();
             if !digests.is_empty() {
-                if is_again {
-                    self.fetching.pace.missed();
-                    self.fetching.requests_turn += 1;
-                } else {
-                    // The primary has what it has ordered; the others may, and say nothing where they have not.
-                    self.fetching.requests_turn = 0;
-                }
-                let to = self.candidate(self.fetching.requests_turn);
+                let turn = self.fetching.ask_for_requests(is_again);
+                let to = self.candidate(turn);
                 self.counters.request_fetches += 1;
                 self.ask(to, Wanted::Requests { slot, digests });
             }
@@ -188,12 +82,8 @@ impl<A: Application> Replica<A> {
     }
 
     fn fetch_slots(&mut self) {
-        if self.fetching.slots_turn > 0 {
-            self.fetching.pace.missed();
-        }
-        self.fetching.slots_since = Some(self.now.instant);
-        let to = self.candidate(self.fetching.slots_turn);
-        self.fetching.slots_turn += 1;
+        let turn = self.fetching.ask_for_slots(self.now.instant);
+        let to = self.candidate(turn);
         self.counters.slot_fetches += 1;
         self.ask(to, Wanted::Slots { from: self.history.head().slot.next() });
     }
@@ -202,9 +92,9 @@ impl<A: Application> Replica<A> {
         let Some(to) = to else { return };
         let stamp = self.next_stamp();
         if !matches!(wanted, Wanted::State { .. }) {
-            self.fetching.pace.asks(to, self.now.instant);
+            self.fetching.asks(to, self.now.instant);
         }
-        let fetch = self.sign(Fetch { wanted, room: self.fetching.pace.room(), stamp });
+        let fetch = self.sign(Fetch { wanted, room: self.fetching.pace().room(), stamp });
         self.outbox.send(Target::One(to), Message::Fetch(fetch), self.stamps.after());
     }
 
@@ -228,12 +118,12 @@ impl<A: Application> Replica<A> {
         let to = fetch.by;
         let now = self.now.instant;
         let peer = self.peers.entry(to).or_default();
-        if let Err(behind) = peer.budget.hears(fetch.body.stamp) {
+        if let Err(behind) = peer.budget_mut().hears(fetch.body.stamp) {
             self.counters.stale_stamp += 1;
             self.show_newest_status(to, behind);
             return;
         }
-        if !peer.budget.refill(now) {
+        if !peer.budget_mut().refill(now) {
             self.counters.fetch_over_budget += 1;
             return;
         }
@@ -245,7 +135,7 @@ impl<A: Application> Replica<A> {
             Wanted::State { at, part } => self.serve_state(to, *at, *part),
             Wanted::Clients => self.serve_clients(to),
         };
-        self.peers.entry(to).or_default().budget.spend(spent);
+        self.peers.entry(to).or_default().budget_mut().spend(spent);
     }
 
     fn serve_requests(
@@ -334,11 +224,11 @@ impl<A: Application> Replica<A> {
             self.counters.useless_answers += 1;
             return;
         };
-        self.fetching.pace.answered(from, self.now.instant);
+        self.fetching.answered(from, self.now.instant);
         let entries_first = entries.first().and_then(|entry| entry.order.clone());
-        self.fetching.filling = entries.len() > FILL_QUIETLY;
+        self.fetching.begin_filling(entries.len());
         self.fill(entries, slots.certificate.as_ref());
-        let was_quiet = std::mem::take(&mut self.fetching.filling);
+        let was_quiet = self.fetching.end_filling();
         let head = self.history.head().slot;
         if head == before {
             self.counters.useless_answers += 1;
@@ -356,7 +246,7 @@ impl<A: Application> Replica<A> {
             // It was of use: go on with the same peer, and without waiting.
             self.fetch_slots_from(from);
         } else {
-            self.fetching.slots_since = None;
+            self.fetching.note_up_to_date();
         }
     }
 
@@ -378,9 +268,7 @@ impl<A: Application> Replica<A> {
     fn fetch_slots_from(&mut self, to: ReplicaId) {
         self.counters.slot_fetches += 1;
         self.ask(Some(to), Wanted::Slots { from: self.history.head().slot.next() });
-        // Should this one not come, that is a miss.
-        self.fetching.slots_turn = 1;
-        self.fetching.slots_since = Some(self.now.instant);
+        self.fetching.ask_on_for_slots(self.now.instant);
     }
 
     /// Accepts slots that follow the head: under a certificate of the entered view where their

@@ -130,7 +130,7 @@ impl<A: Application> Replica<A> {
         }
         self.advance();
         if is_news && let Some(peer) = self.peers.get_mut(&from) {
-            peer.named.note_come();
+            peer.named_mut().note_come();
             self.ask_for_waiting(from);
         }
     }
@@ -139,7 +139,7 @@ impl<A: Application> Replica<A> {
     /// primary did not order it, and it may be that only those who hold it can suspect it for that.
     pub(in crate::replica) fn on_waiting(&mut self, from: ReplicaId, waiting: &Waiting) {
         let leads = self.leads();
-        self.peers.entry(from).or_default().named.name(&waiting.0, leads);
+        self.peers.entry(from).or_default().named_mut().name(&waiting.0, leads);
         self.ask_for_waiting(from);
     }
 
@@ -155,14 +155,14 @@ impl<A: Application> Replica<A> {
     /// Asks a peer for what waits there, lacks here and has room, unless it was asked just now.
     fn ask_for_waiting(&mut self, from: ReplicaId) {
         let (now, wait_ms) = (self.now.instant, self.fetch_wait_ms());
-        let is_open = |peer: &&mut Peer| peer.named.may_be_asked_for(now, wait_ms);
+        let is_open = |peer: &&mut Peer| peer.named().may_be_asked_for(now, wait_ms);
         let Some(peer) = self.peers.get_mut(&from).filter(is_open) else { return };
         let mut named = peer.take_named();
         named.retain(|one| self.lacks(one));
         let wanted = named.due(self.leads()).filter(|one| self.has_room(one));
         let digests: Vec<_> = wanted.map(|one| one.digest).collect();
         let Some(peer) = self.peers.get_mut(&from) else { return };
-        let asks = !digests.is_empty() && peer.budget.charge(now, 0);
+        let asks = !digests.is_empty() && peer.budget_mut().charge(now, 0);
         if asks {
             named.note_asked(now);
         }

@@ -45,7 +45,7 @@ impl<A: Application> Replica<A> {
         let now = self.now.instant;
         let within = HEARD_INTERVALS * self.setup.tuning.status_interval_ms;
         let others = self.peers.iter().filter_map(|(id, peer)| {
-            let heard = peer.clock.filter(|heard| now <= heard.at.after_ms(within))?;
+            let heard = peer.clock().filter(|heard| now <= heard.at.after_ms(within))?;
             Some((*id, heard.now(now)))
         });
         std::iter::once((self.setup.id, self.now.wall)).chain(others).collect()

@@ -1,15 +1,12 @@
-//! What is known of each other replica, where it stands above all, and sending again what may have been lost.
+//! Telling the others where this replica stands, hearing where they do, and sending again what may have been lost.
 //!
 //! Nothing but status is sent on a schedule. Everything else is sent once, and again to a peer
 //! whose status shows twice in a row that it lacks it.
 
-use super::clocks::ClockHeard;
 use crate::application::Application;
 use crate::codec;
-use crate::id::{Instant, ReplicaId, Slot, View};
+use crate::id::{ReplicaId, Slot, View};
 use crate::message::{Checkpoint, Commit, CommitCertificate, Message, Position, Status};
-use crate::replica::normal::{Budget, Named, PeerClients};
-use crate::replica::views::Credit;
 use crate::replica::{Record, Replica, Target};
 use crate::signature::Signed;
 
@@ -18,112 +15,6 @@ const FAR_BEHIND: u64 = 10_000_000;
 
 /// So many status intervals is lately.
 const LATELY_STATUSES: u64 = 4;
-
-/// What is known of another replica.
-#[derive(Clone, Debug, Default)]
-pub(in crate::replica) struct Peer {
-    /// Its newest status, and the one before.
-    status: Option<Signed<Status>>,
-    before: Option<Status>,
-    /// When the newest came.
-    heard: Option<Instant>,
-    /// Its newest word on views, from a status or a view change, and the word's stamp.
-    word: u64,
-    entered: Option<View>,
-    campaign: Option<View>,
-    /// The end of its history that is being followed, where that is not the own one in the same view.
-    pursued: Option<Position>,
-    /// What may be fetched on its word.
-    pub(in crate::replica) credit: Credit,
-    /// When it was last shown its own newest status.
-    shown: Option<Instant>,
-    /// What its wall clock showed.
-    pub(super) clock: Option<ClockHeard>,
-    /// What is known of its list of clients.
-    pub(in crate::replica) clients: PeerClients,
-    /// What waits there, as it said last.
-    pub(in crate::replica) named: Named,
-    /// What it may still be sent in answers.
-    pub(in crate::replica) budget: Budget,
-    /// Pieces of states that it sent and that were not of the certified state.
-    pieces_refused: u64,
-}
-
-impl Peer {
-    /// The head it reported in this view.
-    pub(in crate::replica) fn head_in(&self, view: View) -> Slot {
-        self.position_in(view).map_or(Slot::GENESIS, |head| head.slot)
-    }
-
-    /// The same, with its hash.
-    pub(in crate::replica) fn position_in(&self, view: View) -> Option<Position> {
-        let status = self.status.as_ref().map(|status| status.body);
-        status.filter(|status| status.entered == view).map(|status| status.head)
-    }
-
-    /// The head of its history, by its newest status.
-    pub(in crate::replica) fn head(&self) -> Option<Position> {
-        self.status.as_ref().map(|status| status.body.head)
-    }
-
-    /// Its newest status, to be passed on.
-    pub(in crate::replica) fn signed_status(&self) -> Option<&Signed<Status>> {
-        self.status.as_ref()
-    }
-
-    /// The view it has entered, by its newest word.
-    pub(in crate::replica) fn entered(&self) -> Option<View> {
-        self.entered
-    }
-
-    /// The view it asks for, by its newest word.
-    pub(in crate::replica) fn campaign(&self) -> Option<View> {
-        self.campaign
-    }
-
-    /// Whether it gave a sign of life not longer ago than this.
-    pub(in crate::replica) fn heard_within(&self, now: Instant, millis: u64) -> bool {
-        self.heard.is_some_and(|heard| now <= heard.after_ms(millis))
-    }
-
-    /// The end of its history that is being followed.
-    pub(in crate::replica) fn pursued(&self) -> Option<Position> {
-        self.pursued
-    }
-
-    /// Follows this end of its history, or none.
-    pub(in crate::replica) fn pursue(&mut self, end: Option<Position>) {
-        self.pursued = end;
-    }
-
-    /// What waits there, to be [put back](Peer::keep_named).
-    pub(in crate::replica) fn take_named(&mut self) -> Named {
-        std::mem::take(&mut self.named)
-    }
-
-    pub(in crate::replica) fn keep_named(&mut self, named: Named) {
-        self.named = named;
-    }
-
-    /// How many pieces of states it sent that were not of the certified state.
-    pub(in crate::replica) fn pieces_refused(&self) -> u64 {
-        self.pieces_refused
-    }
-
-    /// It sent one.
-    pub(in crate::replica) fn refuse_piece(&mut self) {
-        self.pieces_refused += 1;
-    }
-
-    /// It asks for a view.
-    pub(in crate::replica) fn campaigns(&mut self, stamp: u64, entered: View, campaign: View) {
-        if stamp > self.word {
-            self.word = stamp;
-            self.entered = Some(entered);
-            self.campaign = Some(campaign);
-        }
-    }
-}
 
 fn lock_in(status: &Status, view: View) -> Slot {
     status.lock.filter(|(of, _)| *of == view).map_or(Slot::GENESIS, |(_, at)| at.slot)
@@ -182,22 +73,14 @@ impl<A: Application> Replica<A> {
             return;
         }
         let peer = self.peers.entry(from).or_default();
-        if let Some(known) = peer.status.as_ref().map(|known| known.body.stamp)
-            && known >= status.stamp
-        {
-            self.counters.stale_stamp += 1;
-            self.show_newest_status(from, known - status.stamp);
-            return;
-        }
-        peer.before = peer.status.replace(signed.clone()).map(|before| before.body);
-        peer.heard = Some(self.now.instant);
-        peer.clock = Some(ClockHeard { wall: status.wall, at: self.now.instant });
-        if status.stamp > peer.word {
-            peer.word = status.stamp;
-            peer.entered = Some(status.entered);
-            peer.campaign = status.campaign;
-        }
-        let before = peer.before;
+        let before = match peer.hears(signed, self.now.instant) {
+            Ok(before) => before,
+            Err(behind) => {
+                self.counters.stale_stamp += 1;
+                self.show_newest_status(from, behind);
+                return;
+            }
+        };
         self.hear_of_list(from, status.clients);
         if status.entered < self.entered() {
             self.send_new_view(from);
@@ -231,9 +114,7 @@ impl<A: Application> Replica<A> {
         let now = self.now.instant;
         let interval = self.setup.tuning.status_interval_ms;
         let Some(peer) = self.peers.get_mut(&to) else { return };
-        let Some(status) = peer.status.clone() else { return };
-        if peer.shown.is_none_or(|shown| shown.after_ms(interval) <= now) {
-            peer.shown = Some(now);
+        if let Some(status) = peer.show_status(now, interval) {
             self.send_at_once(Target::One(to), Message::Status(status));
         }
     }
@@ -255,7 +136,7 @@ impl<A: Application> Replica<A> {
     pub(in crate::replica) fn send_charged(&mut self, to: ReplicaId, message: Message) {
         let bytes = codec::encode(&message).map_or(usize::MAX, |bytes| bytes.len());
         let now = self.now.instant;
-        if self.peers.entry(to).or_default().budget.charge(now, bytes) {
+        if self.peers.entry(to).or_default().budget_mut().charge(now, bytes) {
             self.send(Target::One(to), message);
         } else {
             self.counters.answers_over_budget += 1;

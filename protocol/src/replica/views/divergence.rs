@@ -47,7 +47,7 @@ impl<A: Application> Replica<A> {
         if let Some(evidence) = evidence {
             let word = self.branches.trail(end).and_then(Trail::word);
             if let Some(peer) = word.and_then(|id| self.peers.get_mut(&id)) {
-                peer.credit.restore();
+                peer.credit_mut().restore();
             }
             self.accuse(evidence);
         }

@@ -64,7 +64,7 @@ impl<A: Application> Replica<A> {
         }
         let trail = self.branches.take(path.end).unwrap_or_else(|| Trail::new(path.end, None));
         if let Some(peer) = trail.word().and_then(|id| self.peers.get_mut(&id)) {
-            peer.credit.restore();
+            peer.credit_mut().restore();
         }
         self.branches.clear();
         self.adopting.begin(trail, kept, found, unseen);

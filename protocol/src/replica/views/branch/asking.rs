@@ -21,7 +21,7 @@ impl<A: Application> Replica<A> {
 
     /// When somebody else is asked for what does not come.
     pub(in crate::replica) fn branch_fetch_at(&self) -> Option<Instant> {
-        let wait = self.answer_wait_ms(&self.fetching.pace);
+        let wait = self.answer_wait_ms(self.fetching.pace());
         self.branches.oldest_asked().map(|since| since.after_ms(wait))
     }
 
@@ -30,14 +30,14 @@ impl<A: Application> Replica<A> {
         let now = self.now.instant;
         self.keep_trails(wishes);
         let most = self.credit_max();
-        let wait = self.answer_wait_ms(&self.fetching.pace);
+        let wait = self.answer_wait_ms(self.fetching.pace());
         let mut asks = Vec::new();
         let mut lacking = BTreeSet::new();
         let mut is_late = false;
         for wish in wishes {
             let Reach::Lacks(below) = self.reach(wish.end) else { continue };
             lacking.insert(wish.end);
-            let credit = wish.word.map(|id| &mut self.peers.entry(id).or_default().credit);
+            let credit = wish.word.map(|id| self.peers.entry(id).or_default().credit_mut());
             if credit.is_some_and(|credit| !credit.is_left(now, most)) {
                 // What it said before came to nothing.
                 let is_new = self.branches.questions_mut().put_off(wish.end, now);
@@ -51,7 +51,7 @@ impl<A: Application> Replica<A> {
         }
         self.branches.questions_mut().retain(&lacking);
         if is_late {
-            self.fetching.pace.missed();
+            self.fetching.missed();
         }
         // Two wishes may lack the same.
         let mut sent = BTreeSet::new();
@@ -70,7 +70,7 @@ impl<A: Application> Replica<A> {
             wishes.iter().map(|wish| wish.end).chain(lock).chain(self.prepared_end()).collect();
         for word in self.branches.retain(&wanted) {
             if let Some(peer) = self.peers.get_mut(&word) {
-                peer.credit.note_vain();
+                peer.credit_mut().note_vain();
             }
         }
         for wish in wishes {

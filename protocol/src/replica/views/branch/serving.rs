@@ -68,7 +68,7 @@ impl<A: Application> Replica<A> {
             self.counters.branches_refused += 1;
             return;
         }
-        self.fetching.pace.answered(from, self.now.instant);
+        self.fetching.answered(from, self.now.instant);
         let mut at = head;
         let mut is_whole = true;
         for linked in branch.slots {
@@ -106,7 +106,7 @@ impl<A: Application> Replica<A> {
             let Some(mut trail) = self.branches.take(end) else { continue };
             self.follow(&mut trail, count);
             if let Some(peer) = trail.word().and_then(|id| self.peers.get_mut(&id)) {
-                peer.credit.spend(count);
+                peer.credit_mut().spend(count);
             }
             self.branches.put_back(trail);
         }
