@@ -84,3 +84,56 @@ impl Outbox {
         assert!(self.synced <= self.appended, "synced what was never appended");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Requests;
+
+    fn message() -> Message {
+        Message::Requests(Requests(Vec::new()))
+    }
+
+    #[test]
+    fn records_and_words_leave_once_and_in_the_order_in_which_they_were_made() {
+        let mut outbox = Outbox::default();
+        assert_eq!(outbox.append(Record::Stamps(1)), Mark(1));
+        outbox.send(Target::Others, message(), outbox.appended());
+        assert_eq!(outbox.append(Record::Stamps(2)), Mark(2));
+        let mut actions = Vec::new();
+        outbox.hand_over(&mut actions);
+        let marks = actions.iter().map(|action| match action {
+            Action::Append { mark, .. } => ("append", *mark),
+            Action::Send { after, .. } => ("send", *after),
+            Action::Answer { .. } | Action::Accuse(_) => panic!("that was not made"),
+        });
+        let expected = [("append", Mark(1)), ("send", Mark(1)), ("append", Mark(2))];
+        assert!(marks.eq(expected), "{actions:?}");
+        outbox.hand_over(&mut actions);
+        assert_eq!(actions.len(), 3);
+    }
+
+    #[test]
+    fn what_is_on_disk_stays_there() {
+        let mut outbox = Outbox::default();
+        assert!(outbox.is_synced(Mark::NONE) && !outbox.is_synced(Mark(1)));
+        for stamp in 1..=3 {
+            outbox.append(Record::Stamps(stamp));
+        }
+        outbox.note_synced(Mark(2));
+        outbox.note_synced(Mark(1));
+        assert!(outbox.is_synced(Mark(2)) && !outbox.is_synced(Mark(3)));
+        outbox.assert_invariants();
+        outbox.begin();
+        assert_eq!(outbox.appended(), Mark::NONE);
+    }
+
+    #[test]
+    #[should_panic(expected = "synced what was never appended")]
+    fn a_driver_that_has_more_on_disk_than_it_was_given_is_found_out() {
+        let mut outbox = Outbox::default();
+        let mark = outbox.append(Record::Stamps(1));
+        outbox.note_synced(Mark(mark.0 + 1));
+        outbox.assert_invariants();
+    }
+}

@@ -124,3 +124,78 @@ impl Lock {
         self.candidates.remove(&from);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Digest;
+    use crate::message::Commit;
+
+    fn certificate(view: u64, slot: u64) -> CommitCertificate {
+        let hash = Digest([u8::try_from(slot).expect("small"); 32]);
+        let body = Commit { view: View(view), slot: Slot(slot), hash };
+        CommitCertificate { body, votes: BTreeMap::new() }
+    }
+
+    #[test]
+    fn a_higher_certificate_on_another_history_is_the_lock_and_what_was_said_rests_on_the_own() {
+        let mut lock = Lock::default();
+        assert!(lock.get().is_none() && lock.is_below(&certificate(0, 1)));
+        lock.raise(certificate(1, 3));
+        lock.raise_aside(certificate(2, 2));
+        assert_eq!(lock.rank(), Some((View(2), Slot(2))));
+        assert_eq!(lock.own(), Some(&certificate(1, 3)));
+        assert!(!lock.is_below(&certificate(1, 9)), "views come before slots");
+        lock.raise(certificate(2, 4));
+        assert_eq!((lock.get(), lock.aside()), (Some(&certificate(2, 4)), None));
+    }
+
+    #[test]
+    fn on_another_history_a_lock_aside_stays_only_where_it_may_and_ranks_above() {
+        let with_aside = || {
+            let mut lock = Lock::default();
+            lock.raise(certificate(1, 3));
+            lock.raise_aside(certificate(2, 5));
+            lock
+        };
+        let moved = |to: Option<CommitCertificate>, stays: bool| {
+            let mut lock = with_aside();
+            lock.move_to(to, stays);
+            lock.rank().map(|(view, slot)| (view.0, slot.0))
+        };
+        assert_eq!(moved(Some(certificate(2, 4)), true), Some((2, 5)));
+        assert_eq!(moved(Some(certificate(2, 4)), false), Some((2, 4)));
+        assert_eq!(moved(Some(certificate(2, 5)), true), Some((2, 5)));
+        assert_eq!(moved(None, true), Some((2, 5)));
+        assert_eq!(moved(None, false), None);
+    }
+
+    #[test]
+    fn of_each_replica_the_highest_certificate_above_the_lock_may_become_it() {
+        let mut lock = Lock::default();
+        lock.raise(certificate(1, 3));
+        lock.note_candidate(ReplicaId(0), certificate(1, 2));
+        lock.note_candidate(ReplicaId(1), certificate(1, 6));
+        lock.note_candidate(ReplicaId(1), certificate(1, 5));
+        lock.note_candidate(ReplicaId(2), certificate(2, 1));
+        let slots = |lock: &mut Lock| {
+            let all = lock.highest_candidates().into_iter();
+            all.map(|(from, candidate)| (from.0, candidate.body.slot.0)).collect::<Vec<_>>()
+        };
+        assert_eq!(slots(&mut lock), [(2, 1), (1, 6)]);
+        lock.raise(certificate(1, 6));
+        assert_eq!(slots(&mut lock), [(2, 1)]);
+        lock.forget_candidate(ReplicaId(2));
+        assert!(lock.candidates().is_empty());
+    }
+
+    #[test]
+    fn the_highest_certificate_ahead_is_taken_when_its_slot_is_executed() {
+        let mut lock = Lock::default();
+        assert!(lock.note_ahead(certificate(1, 5)) && lock.note_ahead(certificate(1, 7)));
+        assert!(!lock.note_ahead(certificate(1, 6)));
+        assert_eq!(lock.take_ahead_through(Slot(6)), None);
+        assert_eq!(lock.take_ahead_through(Slot(7)), Some(certificate(1, 7)));
+        assert!(lock.ahead().is_none());
+    }
+}

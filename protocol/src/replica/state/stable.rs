@@ -83,3 +83,46 @@ impl Stable {
         self.is_distrusted = false;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::pieces::tests::state;
+    use super::*;
+
+    fn proof(slot: u64) -> StableProof {
+        state(slot).0
+    }
+
+    #[test]
+    fn what_was_passed_is_of_use_until_something_as_high_is_stable() {
+        let mut stable = Stable::default();
+        assert_eq!(stable.slot(), Slot::GENESIS);
+        stable.raise(proof(4));
+        stable.note_passed(proof(6));
+        stable.raise(proof(5));
+        assert_eq!(stable.passed(), Some(&proof(6)));
+        stable.raise(proof(6));
+        assert_eq!((stable.passed(), stable.slot()), (None, Slot(6)));
+    }
+
+    #[test]
+    fn a_state_is_of_use_above_the_stable_one_or_to_take_its_place() {
+        let mut stable = Stable::default();
+        stable.raise(proof(4));
+        assert!(stable.lacks_state(Slot(5)) && !stable.lacks_state(Slot(4)));
+        stable.distrust();
+        assert!(stable.lacks_state(Slot(4)) && !stable.lacks_state(Slot(3)));
+        stable.trust();
+        assert!(!stable.lacks_state(Slot(4)));
+    }
+
+    #[test]
+    fn the_highest_proof_ahead_is_taken_when_its_slot_is_executed() {
+        let mut stable = Stable::default();
+        assert!(stable.note_ahead(proof(8)) && !stable.note_ahead(proof(8)));
+        assert!(stable.note_ahead(proof(12)) && !stable.note_ahead(proof(8)));
+        assert_eq!(stable.take_ahead_through(Slot(11)), None);
+        assert_eq!(stable.take_ahead_through(Slot(12)), Some(proof(12)));
+        assert_eq!(stable.ahead(), None);
+    }
+}

@@ -156,3 +156,84 @@ impl<S: Snapshot> States<S> {
         asked.map(|served| served.taken.at.slot).min()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{Digest, WallTime};
+    use crate::message::NonDeterminism;
+    use crate::replica::sessions::Sessions;
+    use crate::tuning::Rules;
+
+    #[derive(Clone, Debug)]
+    struct Empty;
+
+    impl Snapshot for Empty {
+        fn digest(&self) -> Digest {
+            Digest::default()
+        }
+
+        fn chunks(&self) -> u32 {
+            1
+        }
+
+        fn chunk(&self, _: u32) -> Option<Bytes> {
+            None
+        }
+    }
+
+    fn at(slot: u64) -> Position {
+        Position { slot: Slot(slot), hash: Digest([1; 32]) }
+    }
+
+    fn taken(slot: u64) -> Taken<Empty> {
+        let digests = StateDigests { application: Digest([7; 32]), sessions: Digest([8; 32]) };
+        let choices = NonDeterminism { time: WallTime(0), seed: [0; 16] };
+        let last = LastSlot { previous: Digest([0; 32]), choices, requests: Vec::new() };
+        let sessions = Sessions::new(Rules::default()).freeze();
+        Taken { at: at(slot), digests, last, snapshot: Empty, sessions }
+    }
+
+    fn now(ms: u64) -> Instant {
+        Instant::default().after_ms(ms)
+    }
+
+    #[test]
+    fn the_state_that_becomes_stable_is_kept_for_others_and_those_below_go() {
+        let mut states = States::default();
+        [4, 8, 12].into_iter().for_each(|slot| states.take(taken(slot)));
+        assert_eq!(states.newest_taken(Slot(11)).map(|taken| taken.at), Some(at(8)));
+        states.make_stable(Slot(8));
+        assert_eq!((states.taken_len(), states.served_len()), (1, 1));
+        assert!(states.served(at(8)).is_some() && states.served(at(4)).is_none());
+        assert!(states.taken(Slot(12)).is_some());
+        states.make_stable(Slot(10));
+        assert_eq!(states.served_len(), 1, "that was never taken");
+    }
+
+    #[test]
+    fn the_newest_are_kept_and_what_somebody_fetches_or_is_being_settled() {
+        let mut states = States::default();
+        [4, 8, 12, 16].into_iter().for_each(|slot| states.keep(taken(slot)));
+        assert!(states.give(at(4), now(0)).is_some());
+        assert_eq!(states.oldest_asked_for(now(1)), Some(Slot(4)));
+        states.drop_old(now(1), Some(at(8)));
+        assert_eq!(states.served_len(), 4);
+        states.drop_old(now(1), None);
+        assert!(states.served_len() == 3 && states.served(at(8)).is_none());
+        states.drop_old(now(SERVED_MS), None);
+        assert!(states.served_len() == 2 && states.served(at(4)).is_none());
+    }
+
+    #[test]
+    fn there_are_never_many_and_never_without_what_is_being_settled() {
+        let mut states = States::default();
+        for slot in 1..=8 {
+            states.keep(taken(slot));
+            assert!(states.give(at(slot), now(0)).is_some());
+            states.drop_old(now(0), Some(at(1)));
+            assert!(states.served_len() <= SERVED_MAX && states.served(at(1)).is_some());
+        }
+        assert!(states.served(at(8)).is_some() && states.served(at(2)).is_none());
+    }
+}

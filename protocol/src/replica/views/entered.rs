@@ -30,3 +30,27 @@ impl Entered {
         self.slot
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{Digest, ReplicaId};
+    use crate::message::{NewViewHeader, Position};
+    use crate::signature::Signature;
+
+    #[test]
+    fn the_first_view_was_begun_by_nothing_and_every_other_one_by_its_new_view() {
+        let first = Entered::default();
+        assert_eq!((first.view(), first.slot()), (View::ZERO, Slot::GENESIS));
+        assert!(first.new_view().is_none());
+
+        let head = Position { slot: Slot(7), hash: Digest([1; 32]) };
+        let header = NewViewHeader { view: View(3), head, changes: Digest([2; 32]) };
+        let body = NewView { header, changes: Vec::new() };
+        let signed = Signed { body, by: ReplicaId(3), signature: Signature([0; 64]) };
+        // With a lock of the view itself it is entered above its head.
+        let entered = Entered::new(signed.clone(), Slot(9));
+        assert_eq!((entered.view(), entered.slot()), (View(3), Slot(9)));
+        assert_eq!(entered.new_view(), Some(&signed));
+    }
+}
