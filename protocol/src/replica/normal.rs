@@ -7,7 +7,7 @@
 //! | `shares` | which part of the suffix is whose |
 //! | `passing_on`, `named` | what waits here is passed on to the others, or named; what they named |
 //! | `admission`, `client_lists` | which clients are admitted, where replicas list different ones |
-//! | `primary`, `pacing` | what goes into the next slot, and when; pauses between what is heavy |
+//! | `primary`, `pipeline`, `pacing` | what goes into the next slot, and when; the primary's own slots until they are settled; pauses between what is heavy |
 //! | `backup` | which orders are followed, and those above the head |
 //! | `acceptance` | a slot is recorded, executed and answered |
 //! | `execution` | application and sessions, slot by slot, with the way back |
@@ -34,6 +34,7 @@ mod orphans;
 mod pacing;
 mod passing_on;
 mod pending;
+mod pipeline;
 mod primary;
 mod shares;
 mod votes;
@@ -48,6 +49,6 @@ pub(super) use self::fetching::Fetching;
 pub(super) use self::lock::Lock;
 pub(super) use self::named::Named;
 pub(super) use self::pending::Pending;
-pub(super) use self::primary::Pipeline;
+pub(super) use self::pipeline::Pipeline;
 pub(super) use self::shares::Shares;
 pub(super) use self::votes::Heard;

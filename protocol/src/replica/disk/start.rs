@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::office::Office;
 use super::outbox::Outbox;
-use super::standing::Office;
 use crate::application::Application;
 use crate::codec::Canonical;
 use crate::history::{Entry, History, extend};

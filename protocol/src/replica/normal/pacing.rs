@@ -86,13 +86,13 @@ impl<A: Application> Replica<A> {
     /// Looks whether the newest heavy slot is certified.
     pub(super) fn note_heavy_certified(&mut self) {
         let (certified, most) = (self.certified(), self.forward_wait_ms());
-        self.pipeline.pacing.certified(certified, self.now.instant, most);
+        self.pipeline.pacing_mut().certified(certified, self.now.instant, most);
     }
 
     /// Whether a client may have more than a little of the next slot. It never waits so long that others
     /// would lose patience.
     pub(super) fn may_have_much(&self, client: &ClientId) -> bool {
-        self.pipeline.pacing.may_have_much(client, self.now.instant, self.forward_wait_ms())
+        self.pipeline.pacing().may_have_much(client, self.now.instant, self.forward_wait_ms())
     }
 }
 

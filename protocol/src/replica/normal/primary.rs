@@ -6,26 +6,15 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 
 use super::intake::is_for_good;
-use super::pacing::{HEAVY, Pacing};
+use super::pacing::HEAVY;
 use crate::application::Application;
 use crate::history::extend;
-use crate::id::{ClientId, Digest, Instant, Slot};
+use crate::id::{ClientId, Digest, Instant};
 use crate::message::{
     Batch, Message, NonDeterminism, Order, OrderHeader, RefusalReason, SignedRequest, batch_digest,
 };
 use crate::quorum::Strength;
-use crate::replica::disk::Outbox;
-use crate::replica::{Known, Mark, Replica, Target};
-
-/// One of the primary's own slots, until it is durable and, if somebody waits for it, certified.
-#[derive(Clone, Copy, Debug)]
-struct UnderWay {
-    slot: Slot,
-    mark: Mark,
-    wants_commit: bool,
-    /// Of its requests.
-    bytes: u64,
-}
+use crate::replica::{Known, Replica, Target};
 
 /// The bytes of the primary's slots that may wait for its own disk; the last one may go beyond.
 const AHEAD_OF_DISK: u64 = 2 << 20;
@@ -35,63 +24,6 @@ const AHEAD_OF_OTHERS: u64 = 8 << 20;
 
 /// So many requests at most are passed over for one slot, since their clients rest.
 const PASSED_OVER: usize = 1024;
-
-/// The primary's slots that are not durable or not certified yet, and what it needs for the next one.
-#[derive(Clone, Debug)]
-pub(in crate::replica) struct Pipeline {
-    /// Oldest first.
-    under_way: VecDeque<UnderWay>,
-    last_ordered: Instant,
-    /// When a certificate of the view entered came last, or it was entered.
-    last_certified: Instant,
-    pub(super) pacing: Pacing,
-    seeds_drawn: u64,
-}
-
-impl Pipeline {
-    pub(in crate::replica) fn new(now: Instant) -> Self {
-        Self {
-            under_way: VecDeque::new(),
-            last_ordered: now,
-            last_certified: now,
-            pacing: Pacing::default(),
-            seeds_drawn: 0,
-        }
-    }
-
-    /// Those of another view are nobody's business any more.
-    pub(in crate::replica) fn begin_view(&mut self, now: Instant) {
-        self.under_way.clear();
-        self.last_certified = now;
-    }
-
-    /// A certificate of the view entered formed.
-    pub(super) fn note_certificate(&mut self, now: Instant) {
-        self.last_certified = now;
-    }
-
-    fn len(&self) -> u64 {
-        self.under_way.len() as u64
-    }
-
-    /// The bytes that wait for the own disk.
-    fn waiting(&self, outbox: &Outbox) -> u64 {
-        let waiting = self.under_way.iter().filter(|slot| !outbox.is_synced(slot.mark));
-        waiting.map(|slot| slot.bytes).sum()
-    }
-
-    /// Certificates may never come, so of those that only wait for one no more than `most` stay.
-    fn forget_settled(&mut self, certified: Slot, outbox: &Outbox, most: u64) {
-        self.under_way.retain(|slot| {
-            !outbox.is_synced(slot.mark) || (slot.wants_commit && slot.slot > certified)
-        });
-        while self.len() > most
-            && self.under_way.front().is_some_and(|slot| outbox.is_synced(slot.mark))
-        {
-            self.under_way.pop_front();
-        }
-    }
-}
 
 impl<A: Application> Replica<A> {
     /// Orders what waits, as the primary. With nothing under way a request is ordered at once;
@@ -108,7 +40,7 @@ impl<A: Application> Replica<A> {
         {
             let Some(batch) = self.next_batch() else {
                 // What waits cannot be ordered now: looked at again after a while.
-                self.pipeline.last_ordered = self.now.instant;
+                self.pipeline.note_looked(self.now.instant);
                 return;
             };
             self.order(batch);
@@ -119,7 +51,7 @@ impl<A: Application> Replica<A> {
     fn may_order(&self) -> bool {
         let tuning = &self.setup.tuning;
         let has_waited =
-            self.now.instant >= self.pipeline.last_ordered.after_ms(tuning.batch_wait_ms);
+            self.now.instant >= self.pipeline.last_looked().after_ms(tuning.batch_wait_ms);
         let is_free = self.pipeline.len() < tuning.pipeline_slots;
         (is_free || has_waited) && !self.is_ahead_of_disk() && !self.is_ahead_of_others()
     }
@@ -141,7 +73,7 @@ impl<A: Application> Replica<A> {
 
     /// Until then certificates are waited for.
     fn lone_at(&self) -> Instant {
-        self.pipeline.last_certified.after_ms(self.lately_ms().max(self.commit_wait_ms()))
+        self.pipeline.last_certified().after_ms(self.lately_ms().max(self.commit_wait_ms()))
     }
 
     /// Whether so much waits for the own disk that more would only stand in a queue there, before what
@@ -156,7 +88,7 @@ impl<A: Application> Replica<A> {
         let waits =
             self.leads() && !self.pending.is_idle() && !self.is_full() && !self.is_ahead_of_disk();
         let waits = waits && !self.outbox.is_disk_full();
-        let soon = self.pipeline.last_ordered.after_ms(self.setup.tuning.batch_wait_ms);
+        let soon = self.pipeline.last_looked().after_ms(self.setup.tuning.batch_wait_ms);
         waits.then(|| if self.is_ahead_of_others() { self.lone_at() } else { soon })
     }
 
@@ -235,18 +167,22 @@ impl<A: Application> Replica<A> {
             let weight = request.weight(|operation| self.execution.weight(operation));
             self.pending.give(&request.body().client, weight);
         }
-        self.pipeline.pacing.ordered(self.history.head().slot.next(), &parts, self.now.instant);
+        self.pipeline.pacing_mut().ordered(
+            self.history.head().slot.next(),
+            &parts,
+            self.now.instant,
+        );
         let time = self.time_to_order();
         let choices = NonDeterminism { time, seed: self.draw_seed() };
         Some(Batch { choices, requests })
     }
 
     fn draw_seed(&mut self) -> [u8; 16] {
-        self.pipeline.seeds_drawn += 1;
+        let drawn = self.pipeline.draw();
         let mut hash = Sha256::new();
         hash.update(b"elea/1/seed");
         hash.update(self.setup.seed);
-        hash.update(self.pipeline.seeds_drawn.to_le_bytes());
+        hash.update(drawn.to_le_bytes());
         let bytes: [u8; 32] = hash.finalize().into();
         let (seed, _) = bytes.split_first_chunk().expect("32 bytes start with 16");
         *seed
@@ -267,14 +203,14 @@ impl<A: Application> Replica<A> {
         let wants_commit = batch.wants_commit();
         let bytes = batch.requests.iter().map(|request| request.body().wire_bytes() as u64).sum();
         self.counters.ordered_slots += 1;
-        self.pipeline.last_ordered = self.now.instant;
+        self.pipeline.note_looked(self.now.instant);
         self.accept(header.hash, Arc::new(batch), Some(order.clone()), |replica| {
             // The order must not leave before it is durable: after a crash another one of the
             // same slot would convict us.
             replica.send(Target::Others, Message::Order(order));
         });
         let (slot, mark) = (header.slot, self.outbox.appended());
-        self.pipeline.under_way.push_back(UnderWay { slot, mark, wants_commit, bytes });
+        self.pipeline.note_ordered(slot, mark, wants_commit, bytes);
     }
 }
 
