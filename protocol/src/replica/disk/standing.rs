@@ -7,7 +7,7 @@
 //! [`Remark`], which does not; replies are signed in bundles and ask [`Replica::may_vote`], too.
 //!
 //! An empty disk is either that of a first start or of a replica that lost its own. The replica
-//! itself cannot tell. So each replica notes, for good, the first [`Life`] of each other one that
+//! itself cannot tell. So each replica notes, for good, the first [`Life`](crate::id::Life) of each other one that
 //! it hears of, and a life becomes a voter when a strong quorum names it as the first. That is a
 //! register that is written once: no second life of one replica ever finds such a quorum. It
 //! depends on no time and no history, so whoever is switched on late is a voter like the others.

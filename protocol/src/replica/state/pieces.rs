@@ -214,7 +214,7 @@ pub(super) mod tests {
             checkpoint: CheckpointCertificate { body: checkpoint, votes: BTreeMap::new() },
             cover: CommitCertificate { body: commit, votes: BTreeMap::new() },
         };
-        let last = Bytes::from(codec::encode(&last).expect("it is small"));
+        let last = codec::encode(&last).expect("it is small");
         let frozen = sessions.freeze();
         assert_eq!(frozen.chunks(), 1, "an empty table");
         let table = frozen.chunk(0).expect("the only one");

@@ -48,7 +48,7 @@ pub(super) enum Step {
     /// A slot is executed that lay beside the own history.
     Execute(Position),
     /// A slot is executed again.
-    ExecuteAgain(Box<Entry>),
+    ExecuteAgain(Entry),
     /// It is executed to its end.
     End(Ended),
 }
@@ -186,7 +186,7 @@ impl Source {
                 Step::Execute(Position { slot, hash })
             }
             Self::Undone { entries, .. } => {
-                Step::ExecuteAgain(Box::new(entries.pop().expect("it was undone")))
+                Step::ExecuteAgain(entries.pop().expect("it was undone"))
             }
         }
     }

@@ -37,7 +37,7 @@ impl<A: Application> Replica<A> {
                 Step::Execute(at) => self.execute_anew(self.adopted(at), None),
                 Step::ExecuteAgain(mut entry) => {
                     let said = std::mem::take(&mut entry.results);
-                    self.execute_anew(*entry, Some(said));
+                    self.execute_anew(entry, Some(said));
                 }
                 Step::End(ended) => self.finish_adoption(ended),
             }
