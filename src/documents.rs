@@ -212,7 +212,7 @@ fn counters_of(path: &str) -> Vec<(String, String)> {
         }
         // `name,` or `Name = "name",`
         let name = line.rsplit(" = ").next().unwrap_or(line).trim_matches(['"', ',']);
-        all.push((name.to_owned(), words.drain(..).collect::<Vec<_>>().join(" ")));
+        all.push((name.to_owned(), std::mem::take(&mut words).join(" ")));
     }
     all
 }
