@@ -243,7 +243,6 @@ fn no_two_modules_of_a_package_need_each_other() {
         "app-kv/src/lib.rs",
         "fault-injection/src/lib.rs",
         "fault-injection/chaos/src/lib.rs",
-        "fuzz/src/lib.rs",
         "benches/compare/src/main.rs",
         "src/main.rs",
     ];

@@ -10,18 +10,10 @@ use tempfile::TempDir;
 use crate::Outcome;
 use crate::elea::{self, Elea};
 use crate::etcd::{self, Etcd};
+use crate::how::How;
 use crate::load::{self, Driver, Seen, Step, Task};
 use crate::server::Server;
 use crate::shape::Shape;
-
-/// How good an answer has to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum How {
-    /// Linearizable. All of etcd's writes are.
-    Strong,
-    /// Elea: weak. etcd: a serializable read.
-    Weak,
-}
 
 /// One of the two, and how its clients are connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,6 +29,36 @@ pub enum Contestant {
 }
 
 impl Contestant {
+    /// Who takes part in a shape.
+    pub fn of(shape: Shape) -> Vec<Self> {
+        use Contestant::{Elea, EleaApart, Etcd, EtcdShared};
+        match shape {
+            Shape::One => vec![Etcd(How::Strong), Elea(How::Strong), Elea(How::Weak)],
+            Shape::Gets64 => vec![
+                Etcd(How::Strong),
+                Etcd(How::Weak),
+                EtcdShared(How::Strong),
+                EtcdShared(How::Weak),
+                Elea(How::Strong),
+                Elea(How::Weak),
+            ],
+            Shape::Library256 => {
+                vec![Etcd(How::Strong), EtcdShared(How::Strong), Elea(How::Strong), Elea(How::Weak)]
+            }
+            Shape::Kib1 | Shape::Kib16 | Shape::Heal => {
+                vec![EtcdShared(How::Strong), Elea(How::Strong), Elea(How::Weak)]
+            }
+            Shape::Clients64 | Shape::Clients1000 => vec![
+                Etcd(How::Strong),
+                EtcdShared(How::Strong),
+                Elea(How::Strong),
+                Elea(How::Weak),
+                EleaApart(How::Strong),
+                EleaApart(How::Weak),
+            ],
+        }
+    }
+
     /// Its name in reports. It tells two of one shape apart.
     pub fn name(self) -> &'static str {
         match self {
@@ -139,13 +161,13 @@ impl Arena {
     ) -> Outcome<Turn> {
         let count = shape.loops();
         let drivers = match contestant {
-            Contestant::Etcd(how) => self.etcd.clients(count, how).await?,
-            Contestant::EtcdShared(how) => self.etcd.sharing(count, how).await?,
+            Contestant::Etcd(how) => load::drivers(self.etcd.clients(count, how).await?),
+            Contestant::EtcdShared(how) => load::drivers(self.etcd.sharing(count, how).await?),
             Contestant::Elea(how) if shape == Shape::Library256 => {
-                self.elea.sharing(count, how).await?
+                load::drivers(self.elea.sharing(count, how).await?)
             }
-            Contestant::Elea(how) => self.elea.clients(count, how, false).await?,
-            Contestant::EleaApart(how) => self.elea.clients(count, how, true).await?,
+            Contestant::Elea(how) => load::drivers(self.elea.clients(count, how, false).await?),
+            Contestant::EleaApart(how) => load::drivers(self.elea.clients(count, how, true).await?),
         };
         let servers = if contestant.is_etcd() { &self.etcd.servers } else { &self.elea.servers };
         let task = Task {

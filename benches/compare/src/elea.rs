@@ -11,9 +11,8 @@ use elea_kv::{Get, Put};
 use tokio::process::Command;
 
 use crate::Outcome;
-use crate::contestant::How;
-use crate::load::Driver;
-use crate::server::Server;
+use crate::how::How;
+use crate::server::{Server, free_ports};
 
 /// How long it may take until all replicas serve.
 const START: Duration = Duration::from_secs(60);
@@ -46,7 +45,7 @@ impl Elea {
         }
         let path = dir.join("cluster.toml");
         let mut file = ClusterFile::parse(&fs::read_to_string(&path)?)?;
-        let ports = crate::etcd::free_ports(usize::from(replicas))?;
+        let ports = free_ports(usize::from(replicas))?;
         file.addresses = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
         fs::write(&path, file.to_text())?;
         let mut servers = Vec::new();
@@ -76,17 +75,17 @@ impl Elea {
     }
 
     /// Clients, each with sessions of its own, and with connections of its own where that is wanted.
-    pub async fn clients(&self, count: usize, how: How, apart: bool) -> Outcome<Vec<Driver>> {
+    pub async fn clients(&self, count: usize, how: How, apart: bool) -> Outcome<Vec<Client>> {
         let mut clients = Vec::new();
         for _ in 0..count {
-            clients.push(Driver::Elea(self.connect(how, apart).await?));
+            clients.push(self.connect(how, apart).await?);
         }
         Ok(clients)
     }
 
     /// One client, which all use.
-    pub async fn sharing(&self, count: usize, how: How) -> Outcome<Vec<Driver>> {
-        Ok(vec![Driver::Elea(self.connect(how, false).await?); count])
+    pub async fn sharing(&self, count: usize, how: How) -> Outcome<Vec<Client>> {
+        Ok(vec![self.connect(how, false).await?; count])
     }
 
     /// A replica that is not the primary.

@@ -1,6 +1,5 @@
 //! etcd: its members as processes, and a client that speaks what little of its API is measured.
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -12,9 +11,8 @@ use tonic::transport::{Channel, Endpoint};
 use tonic_prost::ProstCodec;
 
 use crate::Outcome;
-use crate::contestant::How;
-use crate::load::Driver;
-use crate::server::Server;
+use crate::how::How;
+use crate::server::{Server, free_ports};
 
 /// How many members: as many as survive one of them that crashes.
 const MEMBERS: usize = 3;
@@ -74,23 +72,23 @@ impl Etcd {
     }
 
     /// Clients with a connection each.
-    pub async fn clients(&self, count: usize, how: How) -> Outcome<Vec<Driver>> {
+    pub async fn clients(&self, count: usize, how: How) -> Outcome<Vec<Client>> {
         let mut clients = Vec::new();
         for number in 0..count {
             let channel = self.endpoint(number)?.connect().await?;
-            clients.push(Driver::Etcd(Client { channel, serializable: how == How::Weak }));
+            clients.push(Client { channel, serializable: how == How::Weak });
         }
         Ok(clients)
     }
 
     /// Clients that share one connection to each member.
-    pub async fn sharing(&self, count: usize, how: How) -> Outcome<Vec<Driver>> {
+    pub async fn sharing(&self, count: usize, how: How) -> Outcome<Vec<Client>> {
         let mut channels = Vec::new();
         for endpoint in &self.endpoints {
             channels.push(endpoint.connect().await?);
         }
         let all = channels.into_iter().cycle().take(count);
-        let client = |channel| Driver::Etcd(Client { channel, serializable: how == How::Weak });
+        let client = |channel| Client { channel, serializable: how == How::Weak };
         Ok(all.map(client).collect())
     }
 
@@ -107,13 +105,6 @@ impl Etcd {
         }
         Err("every member leads".into())
     }
-}
-
-/// Ports that nobody listens at just now; the system gives none of them out twice.
-pub fn free_ports(count: usize) -> Outcome<Vec<u16>> {
-    let all: Result<Vec<TcpListener>, _> =
-        (0..count).map(|_| TcpListener::bind(("127.0.0.1", 0))).collect();
-    Ok(all?.iter().map(|one| Ok(one.local_addr()?.port())).collect::<std::io::Result<_>>()?)
 }
 
 /// A client, which asks one member.

@@ -26,6 +26,23 @@ pub enum Driver {
     Elea(elea::Client),
 }
 
+impl From<etcd::Client> for Driver {
+    fn from(client: etcd::Client) -> Self {
+        Self::Etcd(client)
+    }
+}
+
+impl From<elea::Client> for Driver {
+    fn from(client: elea::Client) -> Self {
+        Self::Elea(client)
+    }
+}
+
+/// Clients of either.
+pub fn drivers(clients: Vec<impl Into<Driver>>) -> Vec<Driver> {
+    clients.into_iter().map(Into::into).collect()
+}
+
 impl Driver {
     async fn put(&mut self, key: String, value: Bytes) -> Result<(), String> {
         match self {

@@ -11,6 +11,7 @@ mod chart;
 mod contestant;
 mod elea;
 mod etcd;
+mod how;
 mod load;
 mod machine;
 mod report;
@@ -25,7 +26,7 @@ use std::time::Duration;
 
 use clap::Parser;
 
-use crate::contestant::Arena;
+use crate::contestant::{Arena, Contestant};
 use crate::report::Report;
 use crate::shape::Shape;
 
@@ -91,7 +92,7 @@ async fn run(arguments: Arguments) -> Outcome<()> {
     let lasting = Duration::from_secs(arguments.seconds);
     for round in 0..arguments.rounds {
         for shape in &shapes {
-            let mut contestants = shape.contestants();
+            let mut contestants = Contestant::of(*shape);
             let first = usize::try_from(round)? % contestants.len();
             contestants.rotate_left(first);
             for contestant in contestants {

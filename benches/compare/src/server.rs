@@ -1,6 +1,7 @@
 //! A member of a cluster as a process.
 
 use std::fs::File;
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -27,6 +28,13 @@ pub struct Server {
 /// What can be done with a member from anywhere, as long as its process has not been waited for.
 #[derive(Clone, Debug)]
 pub struct Handle(Option<Pid>);
+
+/// Ports that nobody listens at just now; the system gives none of them out twice.
+pub fn free_ports(count: usize) -> Outcome<Vec<u16>> {
+    let all: Result<Vec<TcpListener>, _> =
+        (0..count).map(|_| TcpListener::bind(("127.0.0.1", 0))).collect();
+    Ok(all?.iter().map(|one| Ok(one.local_addr()?.port())).collect::<std::io::Result<_>>()?)
+}
 
 impl Server {
     /// Starts a member that says what it has to say into this file.

@@ -1,8 +1,6 @@
-//! Shapes of load: how many ask, for what, and who of the two is asked in which ways.
+//! Shapes of load: how many ask, and for what.
 
 use clap::ValueEnum;
-
-use crate::contestant::{Contestant, How};
 
 /// A shape of load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -76,36 +74,6 @@ impl Shape {
             Self::Kib1 => 1 << 10,
             Self::Kib16 => 16 << 10,
             _ => VALUE,
-        }
-    }
-
-    /// Who takes part.
-    pub fn contestants(self) -> Vec<Contestant> {
-        use Contestant::{Elea, EleaApart, Etcd, EtcdShared};
-        match self {
-            Self::One => vec![Etcd(How::Strong), Elea(How::Strong), Elea(How::Weak)],
-            Self::Gets64 => vec![
-                Etcd(How::Strong),
-                Etcd(How::Weak),
-                EtcdShared(How::Strong),
-                EtcdShared(How::Weak),
-                Elea(How::Strong),
-                Elea(How::Weak),
-            ],
-            Self::Library256 => {
-                vec![Etcd(How::Strong), EtcdShared(How::Strong), Elea(How::Strong), Elea(How::Weak)]
-            }
-            Self::Kib1 | Self::Kib16 | Self::Heal => {
-                vec![EtcdShared(How::Strong), Elea(How::Strong), Elea(How::Weak)]
-            }
-            Self::Clients64 | Self::Clients1000 => vec![
-                Etcd(How::Strong),
-                EtcdShared(How::Strong),
-                Elea(How::Strong),
-                Elea(How::Weak),
-                EleaApart(How::Strong),
-                EleaApart(How::Weak),
-            ],
         }
     }
 }

@@ -82,9 +82,9 @@ pub enum Action {
     },
     /// Send to replicas, not before `after` is on disk.
     Send {
-        /// To whom.
+        /// The receivers.
         to: Target,
-        /// What.
+        /// What is said.
         message: Message,
         /// What it rests on.
         after: Mark,
@@ -92,11 +92,11 @@ pub enum Action {
     /// Send to a client, on every connection of its that used this session, or on all of them
     /// where no session is named; not before `after` is on disk.
     Answer {
-        /// To whom.
+        /// The client.
         client: ClientId,
         /// For which of its sessions.
         session: Option<SessionId>,
-        /// What.
+        /// What is said.
         message: ToClient,
         /// What it rests on.
         after: Mark,

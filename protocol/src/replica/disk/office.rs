@@ -26,7 +26,7 @@ pub enum Doubt {
 /// stable here whose certified state is the own one: computed, or fetched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quarantine {
-    /// Why.
+    /// What makes it doubt.
     pub doubt: Doubt,
     /// It ends with a stable checkpoint at this slot or above it.
     pub until: Slot,

@@ -20,7 +20,7 @@ use crate::signature::Signed;
 pub enum Record {
     /// This slot now ends the history; those at it and above it, if any are stored, are gone.
     Slot {
-        /// Which.
+        /// Its number.
         slot: Slot,
         /// The hash of the chain up to it.
         hash: Digest,
