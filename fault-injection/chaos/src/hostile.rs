@@ -125,7 +125,8 @@ impl Target {
 
     /// A client with the hostile key, without a session file.
     async fn client(&self, timeout: Duration, pipeline: usize) -> Option<Client> {
-        let options = Options { timeout, pipeline, ..Options::default() };
+        // As if each was a process.
+        let options = Options { timeout, pipeline, own_connections: true, ..Options::default() };
         let key = SecretKey::from_bytes(&self.key.to_bytes());
         Client::with_options(&self.cluster, key, options).await.ok()
     }
