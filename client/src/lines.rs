@@ -41,9 +41,9 @@ struct Common {
     runtime: runtime::Id,
 }
 
-/// So many clients share connections: with sessions that rest or are being given up a client may have several, and a
-/// replica answers a connection for the 1024 that it used last.
-const MEMBERS_MAX: usize = 256;
+/// So many clients share connections: a replica with many connections answers each for the 64 sessions that it
+/// used last, and a client mostly uses one.
+const MEMBERS_MAX: usize = 64;
 
 /// Those to which the next client may be added.
 static LINES: LazyLock<Mutex<HashMap<Common, Weak<Lines>>>> = LazyLock::new(Mutex::default);

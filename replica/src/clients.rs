@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::counters::{Counter, Counters};
 use crate::limits::Limits;
-use crate::recent::{Recent, Used};
+use crate::recent::Recent;
 use crate::weight;
 
 /// The connections of all clients.
@@ -342,15 +342,15 @@ impl Queue {
 impl Admission {
     /// The connection has used this session: answers for it go there from now on.
     pub(crate) fn uses(&self, session: SessionId) {
-        let most = self.clients.limits.sessions_per_connection;
-        let used = self.queue.sessions().note(session, most);
-        let Used::New(left) = used else { return };
+        if self.queue.sessions().touch(session) {
+            return;
+        }
         let (mut open, id) = (self.clients.open(), self.queue.id);
+        let most = self.clients.limits.sessions_of_each(open.seats);
+        let left = self.queue.sessions().add(session, most);
         let Some(entry) = open.clients.get_mut(&self.client) else { return };
         entry.answered.entry(session).or_default().push(id);
-        if let Some(left) = left {
-            entry.forget(left, id);
-        }
+        left.into_iter().for_each(|left| entry.forget(left, id));
     }
 
     fn may_ask(&self) -> bool {
@@ -474,6 +474,26 @@ mod tests {
             clients.answer(&ANN, Some(SessionId(session)), busy(ANN, session));
         }
         assert_eq!(queued(&mut answers), [busy(ANN, 1), busy(ANN, 3)]);
+    }
+
+    #[test]
+    fn the_more_connections_there_are_the_fewer_sessions_each_is_answered_for() {
+        let (clients, _) = clients(Limits::default());
+        let known = |admission: &Admission| admission.queue.sessions().all().count();
+        let first = clients.admit(ANN).expect("room");
+        (0..2000).for_each(|session| first.0.uses(SessionId(session)));
+        assert_eq!(known(&first.0), 1024);
+        let others: Vec<_> = (1..2048).map(|_| clients.admit(ANN).expect("room")).collect();
+        for (number, (other, ..)) in (1u64..).zip(&others) {
+            (0..100).for_each(|session| other.uses(SessionId((number << 32) + session)));
+        }
+        assert!(others.iter().all(|(other, ..)| known(other) == 64));
+        first.0.uses(SessionId(5000));
+        assert_eq!(known(&first.0), 64, "what it had when there were few is given up");
+        let indexed = || clients.open().clients.get(&ANN).map_or(0, |entry| entry.answered.len());
+        assert_eq!(indexed(), 2048 * 64);
+        drop(others);
+        assert_eq!(indexed(), 64, "nothing is left of a connection");
     }
 
     #[test]

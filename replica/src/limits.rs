@@ -39,7 +39,8 @@ pub struct Limits {
     pub answers_queued: usize,
     /// The same in bytes.
     pub answer_bytes_queued: usize,
-    /// Sessions that a connection is answered for: the ones it used last.
+    /// Sessions that a connection is answered for, the ones it used last; fewer where there are many connections, but
+    /// at least 64.
     pub sessions_per_connection: usize,
     /// Messages that wait to be written to one peer.
     pub sends_queued: usize,
@@ -121,7 +122,20 @@ pub struct BadLimit {
     pub is: u64,
 }
 
+/// Sessions that all connections together are answered for, at about 150 bytes each, as long as each has its least.
+const SESSIONS_OF_ALL: usize = 1 << 17;
+
+/// So many sessions a connection is answered for at least.
+const SESSIONS_LEAST: usize = 64;
+
 impl Limits {
+    /// How many sessions a connection is answered for where there are so many connections. Without that one client
+    /// with many connections could have more remembered than there is memory for.
+    pub(crate) fn sessions_of_each(&self, connections: usize) -> usize {
+        let share = SESSIONS_OF_ALL / connections.max(1);
+        share.max(SESSIONS_LEAST).min(self.sessions_per_connection)
+    }
+
     /// Checks every limit.
     ///
     /// # Errors

@@ -12,31 +12,28 @@ pub(crate) struct Recent {
     next: u64,
 }
 
-/// What became of the sessions of a connection when it used one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Used {
-    /// It was among them.
-    Known,
-    /// It is from now on, and this one no longer, if there were too many.
-    New(Option<SessionId>),
-}
-
 impl Recent {
-    /// A session is used.
-    pub(crate) fn note(&mut self, session: SessionId, most: usize) -> Used {
-        let before = self.used.insert(session, self.next);
+    /// A session is used; answers whether it is among them.
+    pub(crate) fn touch(&mut self, session: SessionId) -> bool {
+        let Some(used) = self.used.get_mut(&session) else { return false };
+        self.oldest_first.remove(&std::mem::replace(used, self.next));
         self.oldest_first.insert(self.next, session);
         self.next += 1;
-        if let Some(before) = before {
-            self.oldest_first.remove(&before);
-            return Used::Known;
+        true
+    }
+
+    /// Takes in one that is not among them, and answers which ones make room for it.
+    pub(crate) fn add(&mut self, session: SessionId, most: usize) -> Vec<SessionId> {
+        let mut left = Vec::new();
+        while self.used.len() >= most.max(1) {
+            let Some((_, oldest)) = self.oldest_first.pop_first() else { break };
+            self.used.remove(&oldest);
+            left.push(oldest);
         }
-        let oldest = if self.used.len() > most { self.oldest_first.pop_first() } else { None };
-        let left = oldest.map(|(_, session)| session);
-        if let Some(left) = left {
-            self.used.remove(&left);
-        }
-        Used::New(left)
+        self.used.insert(session, self.next);
+        self.oldest_first.insert(self.next, session);
+        self.next += 1;
+        left
     }
 
     /// All of them.
@@ -50,15 +47,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_one_that_was_used_least_recently_makes_room() {
+    fn those_that_were_used_least_recently_make_room() {
         let mut recent = Recent::default();
-        let mut note = |session| recent.note(SessionId(session), 2);
-        assert_eq!([note(1), note(2)], [Used::New(None), Used::New(None)]);
-        assert_eq!(note(1), Used::Known);
-        assert_eq!(note(3), Used::New(Some(SessionId(2))));
-        assert_eq!([note(1), note(3)], [Used::Known, Used::Known]);
-        let mut all: Vec<_> = recent.all().map(|session| session.0).collect();
+        let ids = |all: Vec<SessionId>| all.into_iter().map(|id| id.0).collect::<Vec<_>>();
+        for session in 1..=4 {
+            assert!(!recent.touch(SessionId(session)));
+            assert_eq!(recent.add(SessionId(session), 4), []);
+        }
+        assert!(recent.touch(SessionId(1)));
+        assert_eq!(ids(recent.add(SessionId(5), 4)), [2]);
+        // Where there is room for fewer now, more than one leave.
+        assert_eq!(ids(recent.add(SessionId(6), 2)), [3, 4, 1]);
+        let mut all = ids(recent.all().collect());
         all.sort_unstable();
-        assert_eq!((all, recent.oldest_first.len()), (vec![1, 3], 2));
+        assert_eq!((all, recent.oldest_first.len()), (vec![5, 6], 2));
     }
 }

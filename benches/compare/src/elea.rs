@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use bytes::Bytes;
-use elea_client::{Cluster, ClusterFile, Error, Options, Strong, Weak, load_key};
+use elea_client::{Cluster, ClusterFile, Options, Strong, Weak, load_key};
 use elea_kv::{Get, Put};
 use tokio::process::Command;
 
@@ -115,7 +115,7 @@ impl Client {
             How::Strong => self.inner.strong(put).await.map(|Strong { result, .. }| result),
             How::Weak => self.inner.weak(put).await.map(|Weak { result, .. }| result),
         }
-        .map_err(said)?
+        .map_err(|error| error.to_string())?
         .map(drop)
         .map_err(|refused| format!("refused: {refused:?}"))
     }
@@ -127,7 +127,7 @@ impl Client {
             How::Strong => self.inner.strong(get).await.map(|Strong { result, .. }| result),
             How::Weak => self.inner.weak(get).await.map(|Weak { result, .. }| result),
         };
-        match found.map_err(said)? {
+        match found.map_err(|error| error.to_string())? {
             Ok(Some(_)) => Ok(()),
             Ok(None) => Err(String::from("no value")),
             Err(refused) => Err(format!("refused: {refused:?}")),
@@ -138,9 +138,4 @@ impl Client {
     pub async fn close(self) {
         self.inner.with_timeout(FAREWELL).close().await;
     }
-}
-
-#[allow(clippy::needless_pass_by_value, reason = "it is what `map_err` hands over")]
-fn said(error: Error) -> String {
-    error.to_string()
 }
