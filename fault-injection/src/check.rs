@@ -95,7 +95,7 @@ impl Checker {
             Message::Order(order) if order.by == who => {
                 let header = &order.body.header;
                 self.votes.orders(who, header.view, header.slot, header.hash)?;
-                self.rests(disk, who, "orders", header.view, (header.slot, header.hash))?;
+                has_entered(disk, who, "orders in", header.view)?;
             }
             Message::Commit(commit) if commit.by == who => {
                 let commit = commit.body;
@@ -296,6 +296,12 @@ impl Checker {
         self.histories.crashed(who, disk);
         self.votes.crashed(who, disk.entered());
         self.synced(who, disk)
+    }
+
+    /// Whether a replica that crashed has given an order, in the view that it will find itself in, that it will
+    /// know nothing of.
+    pub fn has_forgotten_an_order(&mut self, who: ReplicaId, disk: &Disk) -> bool {
+        self.votes.has_ordered_beyond(who, disk.entered(), |hash| disk.ever_held(hash))
     }
 }
 

@@ -112,6 +112,8 @@ pub struct Disk {
     syncing: Option<Mark>,
     /// Whether the replica was an observer already before the last sync.
     was_observer: bool,
+    /// Whether a replica with a vote ran on it before the present start.
+    has_run: bool,
 }
 
 fn broken(who: ReplicaId, what: impl std::fmt::Display) -> Violation {
@@ -420,6 +422,12 @@ impl Disk {
         Ok((bytes.len(), rows))
     }
 
+    /// What is written and not synced never gets there.
+    pub fn lose_unsynced(&mut self) {
+        self.tail.clear();
+        self.unsynced.clear();
+    }
+
     /// The power goes.
     ///
     /// # Errors
@@ -445,6 +453,8 @@ impl Disk {
         let tail = std::mem::take(&mut self.tail);
         let (left, _) = self.replay(who, &tail[..bytes])?;
         self.was_observer = self.standing() == Standing::Observer;
+        // As the store has it: who is new never ordered anything.
+        self.has_run = self.standing() != Standing::New;
         self.unsynced.clear();
         (self.written, self.synced, self.syncing) = (Mark::NONE, Mark::NONE, None);
         Ok(Loss { records: count - kept, is_torn: left > 0 })
@@ -547,6 +557,7 @@ impl Disk {
             lives: contents.lives.clone(),
             mismatches: contents.mismatches.clone(),
             stamps: contents.stamps,
+            has_run: self.has_run,
         }
     }
 

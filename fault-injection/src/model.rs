@@ -12,7 +12,7 @@
 //! | `opening` | how the opening of a scene is played |
 //! | `cast` | identities, settings and requests of a scene |
 //! | `situation` | a state: machines, letters, checkers; and what follows from a step |
-//! | `machine` | one replica with its disk, which syncs at once |
+//! | `machine` | one replica with its disk, which syncs at once, or not before the power goes |
 //! | `letter` | what is under way, in words |
 //! | `liars` | what is said by who holds a key and keeps no rule |
 //! | `answers` | what clients could have been told |
@@ -114,11 +114,14 @@ impl Model for Cluster {
         }
         actions.extend(state.flying.iter().cloned().map(Step::Deliver));
         let restarts: u32 = state.machines.iter().map(|machine| machine.restarts).sum();
+        let may_restart = |id| restarts < self.bounds.restarts && !self.cast.liars.contains(&id);
+        let falls = state.flying.iter().filter(|letter| may_restart(letter.to.id));
+        actions.extend(falls.cloned().map(Step::Fall));
         for place in &self.cast.places {
             if state.machines[place.index].ticks < self.bounds.ticks {
                 actions.push(Step::Tick(*place));
             }
-            if restarts < self.bounds.restarts && !self.cast.liars.contains(&place.id) {
+            if may_restart(place.id) {
                 actions.push(Step::Restart(*place));
             }
         }
@@ -166,6 +169,9 @@ impl Model for Cluster {
             Property::sometimes("a final answer", |_, at: &Situation| at.answers.finals() > 0),
             Property::sometimes("a restart", |_, at: &Situation| {
                 at.machines.iter().any(|machine| machine.restarts > 0)
+            }),
+            Property::sometimes("something said and forgotten", |_, at: &Situation| {
+                at.machines.iter().any(|machine| machine.falls > 0)
             }),
         ]
     }

@@ -119,6 +119,17 @@ impl Votes {
         Ok(is_new)
     }
 
+    /// Whether a replica ordered something in this view that is nowhere in what it `remembers`.
+    pub fn has_ordered_beyond(
+        &mut self,
+        who: ReplicaId,
+        view: View,
+        remembers: impl Fn(&Digest) -> bool,
+    ) -> bool {
+        let mut orders = self.said(who).orders.iter();
+        orders.any(|((of, _), hash)| *of == view && !remembers(hash))
+    }
+
     /// A correct replica begins a view.
     ///
     /// # Errors

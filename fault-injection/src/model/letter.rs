@@ -198,12 +198,17 @@ pub enum Step {
     Tick(Place),
     /// A machine loses its memory and starts again from its disk.
     Restart(Place),
+    /// A letter arrives, and the same befalls the machine before anything that comes of it is on its disk. What
+    /// rests on nothing of that has left.
+    Fall(Arc<Letter>),
 }
 
 impl PartialEq for Step {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Deliver(one), Self::Deliver(two)) => one.print == two.print,
+            (Self::Deliver(one), Self::Deliver(two)) | (Self::Fall(one), Self::Fall(two)) => {
+                one.print == two.print
+            }
             (Self::Tick(one), Self::Tick(two)) | (Self::Restart(one), Self::Restart(two)) => {
                 one == two
             }
@@ -218,6 +223,9 @@ impl fmt::Debug for Step {
             Self::Deliver(letter) => fmt::Display::fmt(letter, f),
             Self::Tick(place) => write!(f, "{place} waits until its next deadline"),
             Self::Restart(place) => write!(f, "{place} crashes and starts again"),
+            Self::Fall(letter) => {
+                write!(f, "{letter}; it crashes before that is on its disk, and starts again")
+            }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! One replica of the model: the real core with a disk that syncs at once.
+//! One replica of the model: the real core with a disk that syncs at once, or not before the power goes.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -25,6 +25,8 @@ pub struct Machine {
     pub ticks: u32,
     /// How often it was started again.
     pub restarts: u32,
+    /// How often what it had just written was lost with that.
+    pub falls: u32,
     /// Its own clock, in microseconds: those of different machines have nothing to do with each
     /// other, except that they all stay within the drift allowed.
     clock: u64,
@@ -46,8 +48,17 @@ impl Machine {
         let id = setup.id;
         let disk = Disk::default();
         let core = start(setup, &disk, 0)?;
-        let mut machine =
-            Self { id, core, disk, ticks: 0, restarts: 0, clock: 0, may_restart, print: 0 };
+        let mut machine = Self {
+            id,
+            core,
+            disk,
+            ticks: 0,
+            restarts: 0,
+            falls: 0,
+            clock: 0,
+            may_restart,
+            print: 0,
+        };
         machine.imprint();
         Ok(machine)
     }
@@ -80,11 +91,21 @@ impl Machine {
     /// # Errors
     /// It does not start from what it wrote itself.
     pub fn restart(&mut self, setup: Setup) -> Result<(), Violation> {
-        // Everything is synced between events: nothing is torn, and no choice is the seed's.
+        // Everything is synced between events, or lost: nothing is torn, and no choice is the seed's.
         self.disk.crash(self.id, &mut Rng::new(0))?;
         self.core = start(setup, &self.disk, self.clock)?;
         self.restarts += 1;
         Ok(())
+    }
+
+    /// Starts again without what was written since the last sync.
+    ///
+    /// # Errors
+    /// As [`Machine::restart`].
+    pub fn fall(&mut self, setup: Setup) -> Result<(), Violation> {
+        self.disk.lose_unsynced();
+        self.falls += 1;
+        self.restart(setup)
     }
 
     /// Hands an event to the core. Answers what it wants to say, each with what it waits for.

@@ -68,6 +68,15 @@ pub const SCENES: &[Scene] = &[
         bounds: Limits { ticks: 4, restarts: 0, view: 2 },
     },
     Scene {
+        name: "forgotten",
+        about: "nothing is ordered yet, and a primary may crash and forget what it has just ordered",
+        machines: &[0, 1, 2],
+        liars: &[3],
+        requests: &[(Strong, "incr a 1", &[0, 1]), (Weak, "append a x", &[0, 2])],
+        opening: &[Move::Hear(&[1, 2], &["request"], CLIENTS)],
+        bounds: Limits { ticks: 3, restarts: 1, view: 2 },
+    },
+    Scene {
         name: "equivocation",
         about: "r0 and its twin have ordered different requests for slot 1",
         machines: &[0, 0, 1, 2, 3],

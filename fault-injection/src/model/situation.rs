@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use elea_protocol::id::ReplicaId;
 use elea_protocol::message::{Message, ToClient};
-use elea_protocol::replica::{Event, Mark, Target};
+use elea_protocol::replica::{Event, Mark, Setup, Target};
 
 use super::answers::Answers;
 use super::cast::Cast;
@@ -138,16 +138,45 @@ impl Situation {
                 Ok(true)
             }
             Step::Restart(place) => {
-                let machine = Arc::make_mut(&mut self.machines[place.index]);
-                machine.restart(cast.setup(*place, machine.restarts + 1))?;
-                machine.imprint();
-                if !cast.liars.contains(&place.id) {
-                    Arc::make_mut(&mut self.checker).crashed(place.id, &machine.disk)?;
-                    self.look(*place)?;
-                }
+                self.start_again(cast, *place, Machine::restart)?;
                 Ok(true)
             }
+            Step::Fall(letter) => {
+                let Some(event) = cast.open(letter)? else { return Ok(false) };
+                self.flying.retain(|other| other.print != letter.print);
+                self.fall(cast, letter.to, event)
+            }
         }
+    }
+
+    fn start_again(
+        &mut self,
+        cast: &Cast,
+        place: Place,
+        start: impl FnOnce(&mut Machine, Setup) -> Result<(), Violation>,
+    ) -> Result<(), Violation> {
+        let machine = Arc::make_mut(&mut self.machines[place.index]);
+        start(machine, cast.setup(place, machine.restarts + 1))?;
+        machine.imprint();
+        if !cast.liars.contains(&place.id) {
+            Arc::make_mut(&mut self.checker).crashed(place.id, &machine.disk)?;
+            self.look(place)?;
+        }
+        Ok(())
+    }
+
+    /// Hands an event to a machine whose power goes before the next sync. Answers whether anything left before
+    /// that: else it is as if the event had never come, and the machine had started again.
+    fn fall(&mut self, cast: &Cast, place: Place, event: Event) -> Result<bool, Violation> {
+        let machine = Arc::make_mut(&mut self.machines[place.index]);
+        let mut held = machine.handle(event)?;
+        let synced = machine.disk.synced();
+        self.look(place)?;
+        if self.release(cast, place, &mut held, synced)? {
+            return Ok(false);
+        }
+        self.start_again(cast, place, Machine::fall)?;
+        Ok(true)
     }
 
     /// Hands an event to a machine, and everything that follows from it there. Answers whether

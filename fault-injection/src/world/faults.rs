@@ -109,6 +109,9 @@ impl<S: Subject> World<S> {
         let loss = node.crash()?;
         if node.is_correct() {
             self.checker.crashed(node.id, &node.disk)?;
+            if self.checker.has_forgotten_an_order(node.id, &node.disk) {
+                self.coverage.mark("order forgotten");
+            }
         }
         self.wakes.remove(&machine.party());
         self.coverage.mark("crash");

@@ -113,7 +113,7 @@ counters! {
     suspicions,
     /// Primaries suspected since they are late with most of what they order.
     limping_primaries,
-    /// Views that this replica gave up as their primary, since its disk is full.
+    /// Views that this replica gave up as their primary: its disk is full, or it was started anew.
     resignations,
     /// Campaigns begun for another view.
     campaigns,

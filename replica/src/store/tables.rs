@@ -270,6 +270,7 @@ impl Tables {
     }
 
     pub(super) fn recovered(&self) -> Result<Recovered, StoreError> {
+        let standing = self.standing()?;
         Ok(Recovered {
             entered: self.read_meta(META_ENTERED)?,
             state: self.stored_state(META_STATE)?,
@@ -280,10 +281,11 @@ impl Tables {
             stable: self.read_meta(META_STABLE)?,
             orphans: self.read_all(&self.orphans, ORPHANS)?,
             evidence: self.read_all(&self.evidence, EVIDENCE)?,
-            standing: self.standing()?,
+            standing,
             lives: self.read_meta(META_LIVES)?.unwrap_or_default(),
             mismatches: self.read_meta(META_MISMATCHES)?.unwrap_or_default(),
             stamps: self.read_meta(META_STAMPS)?.unwrap_or_default(),
+            has_run: standing != Standing::New,
         })
     }
 

@@ -174,6 +174,7 @@ fn assert_same(found: Recovered, expected: Recovered) {
         lives,
         mismatches,
         stamps,
+        has_run,
     } = found;
     assert_eq!(entered, expected.entered);
     assert!(state.is_none() && incoming.is_none(), "looked at one by one");
@@ -187,6 +188,7 @@ fn assert_same(found: Recovered, expected: Recovered) {
     assert_eq!(lives, expected.lives);
     assert_eq!(mismatches, expected.mismatches);
     assert_eq!(stamps, expected.stamps);
+    assert_eq!(has_run, standing != Standing::New);
 }
 
 /// Closes the store and opens it again; what is known of it without reading must be the same.

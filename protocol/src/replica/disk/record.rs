@@ -208,4 +208,7 @@ pub struct Recovered {
     pub mismatches: Vec<Mismatch>,
     /// No stamp above this one was used.
     pub stamps: u64,
+    /// Whether the replica ran on this disk before, and had a vote: in the view entered it may have ordered what is
+    /// not on the disk, so it orders nothing more in that one.
+    pub has_run: bool,
 }

@@ -63,9 +63,9 @@ impl<A: Application> Replica<A> {
         self.office.standing_after()
     }
 
-    /// Whether it orders requests: as the primary of a view that goes on.
+    /// Whether it orders requests: as the primary of a view that goes on, and of which it knows every order.
     pub(in crate::replica) fn leads(&self) -> bool {
-        self.is_primary() && self.is_serving() && self.may_vote()
+        self.is_primary() && !self.view.is_from_disk() && self.is_serving() && self.may_vote()
     }
 
     /// Signs what counts towards a quorum. `None` where this replica may not vote.

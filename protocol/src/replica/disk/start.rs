@@ -66,9 +66,7 @@ impl<A: Application> Replica<A> {
             let (hash, entry) = stored.map_err(StartError::Unreadable)?;
             replica.replay(hash, entry, stable_slot)?;
         }
-        if let Some(entered) = recovered.entered {
-            replica.view = Entered::new(entered.new_view, entered.entry_slot);
-        }
+        replica.view = Entered::recovered(recovered.entered, recovered.has_run);
         replica.stamps = Stamps::recovered(recovered.stamps);
         replica.ballots = Ballots::recovered(recovered.voted);
         for evidence in replica.proofs.all().to_vec() {

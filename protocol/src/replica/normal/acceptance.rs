@@ -10,20 +10,17 @@ use crate::replica::{Record, Replica};
 use crate::signature::Signed;
 
 impl<A: Application> Replica<A> {
-    /// Makes a batch the next slot: records it, executes it, answers, votes. `recorded` runs
-    /// right after the record is appended, so that what it sends waits for nothing later.
+    /// Makes a batch the next slot: records it, executes it, answers, votes.
     pub(in crate::replica) fn accept(
         &mut self,
         hash: Digest,
         batch: Arc<Batch>,
         order: Option<Signed<Order>>,
-        recorded: impl FnOnce(&mut Self),
     ) {
         let entry = Entry { hash, batch: batch.clone(), order, results: Vec::new() };
         let stored = entry.to_slot_entry();
         let slot = self.push(entry);
         self.append(Record::Slot { slot, hash, entry: stored });
-        recorded(self);
         self.execute(slot, hash, &batch);
         if !self.fetching.is_filling() {
             self.answer_speculatively(slot);

@@ -127,7 +127,7 @@ impl<A: Application> Replica<A> {
                     let order = ahead.order.clone();
                     let batch = Batch { choices: order.body.choices, requests };
                     let hash = order.body.header.hash;
-                    self.accept(hash, Arc::new(batch), Some(order), |_| ());
+                    self.accept(hash, Arc::new(batch), Some(order));
                 }
                 Err(Obstacle::Missing(_)) => {
                     self.note_order_lacks();

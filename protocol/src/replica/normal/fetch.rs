@@ -300,7 +300,7 @@ impl<A: Application> Replica<A> {
                 if *expected != hash || self.must_wait_for_state() {
                     return;
                 }
-                self.accept(hash, batch, order.cloned(), |_| ());
+                self.accept(hash, batch, order.cloned());
                 continue;
             }
             let Some(order) = order else { return };

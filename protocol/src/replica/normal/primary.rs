@@ -204,11 +204,10 @@ impl<A: Application> Replica<A> {
         let bytes = batch.requests.iter().map(|request| request.body().wire_bytes() as u64).sum();
         self.counters.ordered_slots += 1;
         self.pipeline.note_looked(self.now.instant);
-        self.accept(header.hash, Arc::new(batch), Some(order.clone()), |replica| {
-            // The order must not leave before it is durable: after a crash another one of the
-            // same slot would convict us.
-            replica.send(Target::Others, Message::Order(order));
-        });
+        // It does not wait for the slot to be durable: after a crash nothing more is ordered in this view.
+        let after = self.votes_after().max(self.view.mark());
+        self.outbox.send(Target::Others, Message::Order(order.clone()), after);
+        self.accept(header.hash, Arc::new(batch), Some(order));
         let (slot, mark) = (header.slot, self.outbox.appended());
         self.pipeline.note_ordered(slot, mark, wants_commit, bytes);
     }

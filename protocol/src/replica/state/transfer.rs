@@ -9,13 +9,13 @@
 //! [`Tuning::transfer_bytes_per_ms`](crate::tuning::Tuning). Every piece goes to the disk when it
 //! comes, so that a crash costs none. Who sends a piece that is not of the certified state lies, or
 //! its disk does: the count is shown by its name. Who does that, or does not answer, is asked after
-//! the others. Where nothing comes any more, another state is fetched that somebody offers ([`Offers`]).
+//! the others ([`Sources`]). Where nothing comes any more, another state is fetched that somebody offers ([`Offers`]).
 
 use std::collections::BTreeMap;
 
 use super::offers::Offers;
 use super::pieces::Pieces;
-use super::sources::Sources;
+use super::sources::{Choice, Sources};
 use crate::application::Restore;
 use crate::id::{Digest, Instant, ReplicaId, Slot};
 use crate::message::{
@@ -45,7 +45,7 @@ pub(in crate::replica) struct Transfer<R> {
     is_recorded: bool,
     sources: Sources,
     /// Pieces asked for: of whom, and when.
-    asked: BTreeMap<StatePart, (ReplicaId, Instant)>,
+    asked: BTreeMap<StatePart, (Choice, Instant)>,
     /// How many may be, and how long they take.
     window: usize,
     pace: Pace,
@@ -199,10 +199,12 @@ impl<R: Restore> Transfer<R> {
             return None;
         }
         let part = self.next_part()?;
-        let to = self.sources.next(others, is_heard)?;
-        self.asked.insert(part, (to, now));
-        self.pace.asks(to, now);
-        Some((to, self.at(), part))
+        let asked = &self.asked;
+        let under_way = |id: &ReplicaId| asked.values().filter(|(of, _)| of.of == *id).count();
+        let choice = self.sources.next(others, is_heard, under_way)?;
+        self.asked.insert(part, (choice, now));
+        self.pace.asks(choice.of, now);
+        Some((choice.of, self.at(), part))
     }
 
     fn next_part(&self) -> Option<StatePart> {
@@ -230,11 +232,11 @@ impl<R: Restore> Transfer<R> {
         if late.is_empty() {
             return None;
         }
-        for (_, (of, _)) in late {
-            self.sources.blame(of, 1);
+        if late.iter().any(|(_, (choice, _))| !choice.is_chance) {
+            self.window = 1;
+            self.pace.missed();
         }
-        self.window = 1;
-        self.pace.missed();
+        late.into_iter().for_each(|(_, (choice, _))| self.sources.blame(choice.of, 1));
         let is_idle = |ms: u64| self.idle_since.after_ms(ms) <= now;
         match is_idle(IDLE_WAITS * wait_ms.max(retry_ms)) {
             true => Some(Idle::ForLong),
@@ -264,13 +266,13 @@ impl<R: Restore> Transfer<R> {
         let right = self.pieces.learn(*digests, rules, restore) && self.pieces.accept(*part, bytes);
         if !right {
             self.sources.blame(from, LIE);
-            self.asked.retain(|_, (of, _)| *of != from);
+            self.asked.retain(|_, (choice, _)| choice.of != from);
             return None;
         }
         self.asked.remove(part);
         // As many as come in time, but not many: a line that is slow is not to be filled in advance.
         self.window = (self.window + 1).min(ASKED_MAX);
-        self.sources.note(from);
+        self.sources.praise(from);
         self.count += 1;
         self.bytes += bytes.len() as u64;
         self.idle_since = now;

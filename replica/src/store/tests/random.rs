@@ -163,6 +163,7 @@ impl Model {
             lives: self.lives.clone(),
             mismatches: self.mismatches.clone(),
             stamps: self.stamps,
+            has_run: self.standing.is_some_and(|standing| standing != Standing::New),
         }
     }
 

@@ -157,7 +157,7 @@ impl<A: Application> Replica<A> {
         if !self.size.suffices(new_view.body.changes.len(), Strength::Strong) {
             self.counters.weak_views_entered += 1;
         }
-        self.view = Entered::new(new_view, entry_slot);
+        self.view = Entered::new(new_view, entry_slot, self.outbox.appended());
         for ahead in self.ahead.take_all() {
             self.pending.drop_wanted(ahead.order.body.requests);
         }

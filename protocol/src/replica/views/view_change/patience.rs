@@ -325,6 +325,7 @@ impl<A: Application> Replica<A> {
         patience
             .into_iter()
             .chain([
+                self.resignation().map(|_| self.now.instant),
                 self.waited_at(),
                 self.lock_ahead_at(),
                 self.gathered_at(),
@@ -339,6 +340,7 @@ impl<A: Application> Replica<A> {
         if !self.may_vote() {
             return;
         }
+        self.resign();
         self.tend_kept_out();
         self.lose_patience();
         let now = self.now.instant;

@@ -1,8 +1,9 @@
 //! A primary that cannot do its work says so.
 //!
-//! On a full disk no order becomes durable, so none leaves. The others would find that out by waiting as
-//! long as they wait for any primary, which is long where disks have been slow. So a primary whose disk
-//! is full resigns, and that word alone is a reason to leave its view: nobody but the primary can say it,
+//! On a full disk no slot becomes durable, so none is ordered; and who was primary before it started anew may have
+//! ordered what it does not know, so it orders nothing more in that view. The others would find that out by waiting as
+//! long as they wait for any primary, which is long where disks have been slow. So such a primary
+//! resigns, and that word alone is a reason to leave its view: nobody but the primary can say it,
 //! and a liar that does gains no more than by silence. To suspect the own view is less than that: a primary
 //! whose strong requests do not commit does so, too, and it takes `f + 1` for others to follow.
 
@@ -17,16 +18,23 @@ impl<A: Application> Replica<A> {
         self.resign();
     }
 
-    /// Gives up the view that goes on, or is asked for, where it would be this replica's and its disk is
-    /// full.
+    /// Gives up the view that goes on, or is asked for, where it would be this replica's and it could order nothing
+    /// in it.
     pub(super) fn resign(&mut self) {
-        let Some(view) = self.may_be_given_up() else { return };
-        let is_own = view.primary(self.size.replicas()) == self.setup.id;
-        let word = Suspect::resign(view);
-        if self.outbox.is_disk_full() && is_own && self.may_vote() && !self.has_said(word) {
+        if let Some(word) = self.resignation() {
             self.counters.resignations += 1;
             self.say_suspect(word);
         }
+    }
+
+    /// What is to be said of such a view, and was not said yet.
+    pub(super) fn resignation(&self) -> Option<Suspect> {
+        let view = self.may_be_given_up()?;
+        let is_own = view.primary(self.size.replicas()) == self.setup.id;
+        let is_forgotten = view == self.entered() && self.view.is_from_disk();
+        let cannot = self.outbox.is_disk_full() || is_forgotten;
+        let word = Suspect::resign(view);
+        (cannot && is_own && self.may_vote() && !self.has_said(word)).then_some(word)
     }
 
     /// The view that goes on, or is asked for, if its primary has given it up. A later one is none of its

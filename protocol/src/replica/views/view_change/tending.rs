@@ -56,7 +56,7 @@ impl<A: Application> Replica<A> {
                 return;
             }
             let order = side.order.filter(|order| order.body.header.view == self.entered());
-            self.accept(at.hash, side.batch, order, |_| ());
+            self.accept(at.hash, side.batch, order);
         }
     }
 
