@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use elea_protocol::id::{ClientId, Digest};
-use elea_protocol::signature::{Ed25519, PublicKey, Scheme, SecretKey, Signature, Signer};
+use elea_protocol::signature::{Claim, Ed25519, PublicKey, Scheme, SecretKey, Signature, Signer};
 use sha2::{Digest as _, Sha256};
 
 use crate::rng::Rng;
@@ -38,7 +38,7 @@ fn keyed_signature(secret: &[u8; 32], digest: &Digest) -> Signature {
 }
 
 impl Scheme for KeyedHash {
-    fn verify(&self, key: &PublicKey, digest: &Digest, signature: &Signature) -> bool {
+    fn verify(&self, Claim { key, digest, signature }: &Claim) -> bool {
         self.secrets.get(key).is_some_and(|secret| keyed_signature(secret, digest) == *signature)
     }
 
@@ -115,12 +115,12 @@ mod tests {
         let keys = Keyring::new(&mut Rng::new(1), 2, 0, false);
         let [one, two] = [&keys.replicas[0], &keys.replicas[1]];
         let digest = Digest([9; 32]);
-        let signature = one.sign(&digest);
-        assert!(keys.scheme.verify(&one.public_key(), &digest, &signature));
-        assert!(!keys.scheme.verify(&two.public_key(), &digest, &signature));
-        assert!(!keys.scheme.verify(&one.public_key(), &Digest([8; 32]), &signature));
-        let mut bent = signature;
-        bent.0[63] ^= 1;
-        assert!(!keys.scheme.verify(&one.public_key(), &digest, &bent));
+        let good = Claim { key: one.public_key(), digest, signature: one.sign(&digest) };
+        assert!(keys.scheme.verify(&good));
+        assert!(!keys.scheme.verify(&Claim { key: two.public_key(), ..good }));
+        assert!(!keys.scheme.verify(&Claim { digest: Digest([8; 32]), ..good }));
+        let mut bent = good;
+        bent.signature.0[63] ^= 1;
+        assert!(!keys.scheme.verify(&bent));
     }
 }

@@ -21,7 +21,7 @@ use elea_protocol::message::{
 use elea_protocol::receipt::Receipt;
 use elea_protocol::replica::Record;
 use elea_protocol::seal::{sign, sign_replies};
-use elea_protocol::signature::{PublicKey, Scheme, SecretKey, Signature, Signed};
+use elea_protocol::signature::{Claim, PublicKey, Scheme, SecretKey, Signature, Signed};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -29,7 +29,7 @@ use serde::de::DeserializeOwned;
 struct Gullible;
 
 impl Scheme for Gullible {
-    fn verify(&self, _: &PublicKey, _: &Digest, _: &Signature) -> bool {
+    fn verify(&self, _: &Claim) -> bool {
         true
     }
 

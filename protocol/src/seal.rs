@@ -18,7 +18,7 @@ use crate::message::{
     Malformed, Message, NewView, Order, Origin, Reply, ReplyRoot, ReplyVote, SignedReply,
     SignedRequest, SlotEntry, Slots, StableProof, ViewChange, Vote,
 };
-use crate::signature::{PublicKey, Signature, Signed, Signer};
+use crate::signature::{Claim, PublicKey, Signature, Signed, Signer};
 
 /// Something whose signatures and bounds have been checked, all of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,61 +67,246 @@ pub fn sign<T: Canonical>(
     Verified(Signed { body, by, signature })
 }
 
+/// What was read and is within its bounds, with the signatures in it, which nobody has checked yet.
+#[derive(Debug)]
+#[must_use]
+pub struct Unchecked<T> {
+    value: T,
+    claims: Vec<Claim>,
+}
+
 impl Membership {
-    fn check(
+    /// Checks the signatures of many at once, which is cheaper than one by one. Answers in their order.
+    pub fn open_all<T>(&self, all: Vec<Unchecked<T>>) -> Vec<Result<Verified<T>, Rejection>> {
+        let claims: Vec<Claim> = all.iter().flat_map(|one| &one.claims).copied().collect();
+        let mut verdicts = self.scheme().verify_all(&claims).into_iter();
+        let open = |Unchecked { value, claims }: Unchecked<T>| {
+            // All of its verdicts are taken, whatever they are: what follows are those of the next one.
+            let good = verdicts.by_ref().take(claims.len()).filter(|is_good| *is_good).count();
+            if good == claims.len() { Ok(Verified(value)) } else { Err(Rejection::BadSignature) }
+        };
+        all.into_iter().map(open).collect()
+    }
+
+    fn open_one<T>(
         &self,
+        Unchecked { value, claims }: Unchecked<T>,
+    ) -> Result<Verified<T>, Rejection> {
+        self.are_good(&claims)?;
+        Ok(Verified(value))
+    }
+
+    fn are_good(&self, claims: &[Claim]) -> Result<(), Rejection> {
+        let is_good = match claims {
+            [claim] => self.scheme().verify(claim),
+            claims => self.scheme().verify_all(claims) == vec![true; claims.len()],
+        };
+        if is_good { Ok(()) } else { Err(Rejection::BadSignature) }
+    }
+}
+
+/// Finds the bounds of what is read, and the signatures in it.
+struct Reading<'a> {
+    membership: &'a Membership,
+    claims: Vec<Claim>,
+}
+
+impl Reading<'_> {
+    fn claim(
+        &mut self,
         by: ReplicaId,
-        digest: &Digest,
-        signature: &Signature,
+        digest: Digest,
+        signature: Signature,
     ) -> Result<(), Rejection> {
-        let key = self.replica_key(by).ok_or(Rejection::UnknownSigner)?;
-        check_key(self, key, digest, signature)
+        let key = *self.membership.replica_key(by).ok_or(Rejection::UnknownSigner)?;
+        self.claims.push(Claim { key, digest, signature });
+        Ok(())
     }
 
-    fn check_signed<T: Canonical>(&self, signed: &Signed<T>) -> Result<(), Rejection> {
-        self.check(signed.by, &signed.body.signing_digest(self.genesis()), &signed.signature)
+    fn signed<T: Canonical>(&mut self, signed: &Signed<T>) -> Result<(), Rejection> {
+        let digest = signed.body.signing_digest(self.membership.genesis());
+        self.claim(signed.by, digest, signed.signature)
     }
 
-    fn check_certificate<V: Vote>(&self, certificate: &Certificate<V>) -> Result<(), Rejection> {
-        certificate.check(self.size())?;
-        let digest = certificate.body.signing_digest(self.genesis());
-        certificate.votes.iter().try_for_each(|(by, vote)| self.check(*by, &digest, vote))
+    fn certificate<V: Vote>(&mut self, certificate: &Certificate<V>) -> Result<(), Rejection> {
+        certificate.check(self.membership.size())?;
+        let digest = certificate.body.signing_digest(self.membership.genesis());
+        certificate.votes.iter().try_for_each(|(by, vote)| self.claim(*by, digest, *vote))
     }
 
     /// Whether the client is listed here is no question of this: its name is its key, and what other
     /// replicas pass on, or have in their histories, can be of clients that they list.
-    fn check_request(&self, request: &SignedRequest) -> Result<(), Rejection> {
+    fn request(&mut self, request: &SignedRequest) -> Result<(), Rejection> {
         request.body().check()?;
-        let client = request.body().client;
+        let (membership, client) = (self.membership, request.body().client);
         let key = PublicKey::from(client);
         // Listed clients were checked when the cluster file was read.
-        let is_known = !self.is_open() && self.admits(&client);
-        if !is_known && !self.scheme().is_sound(&key) {
+        let is_known = !membership.is_open() && membership.admits(&client);
+        if !is_known && !membership.scheme().is_sound(&key) {
             return Err(Rejection::WeakKey);
         }
-        check_key(self, &key, &request.signing_digest(self.genesis()), request.signature())
+        let digest = request.signing_digest(membership.genesis());
+        self.claims.push(Claim { key, digest, signature: *request.signature() });
+        Ok(())
     }
 
-    fn check_order(&self, order: &Signed<Order>) -> Result<(), Rejection> {
+    fn order(&mut self, order: &Signed<Order>) -> Result<(), Rejection> {
         order.body.check()?;
-        self.check_signed(order)
+        self.signed(order)
     }
 
-    fn check_slots(&self, slots: &Slots) -> Result<(), Rejection> {
+    fn slots(&mut self, slots: &Slots) -> Result<(), Rejection> {
         slots.check()?;
-        slots.entries.iter().try_for_each(|entry| self.check_entry(entry))?;
-        slots.certificate.iter().try_for_each(|certificate| self.check_certificate(certificate))
+        slots.entries.iter().try_for_each(|entry| self.entry(entry))?;
+        slots.certificate.iter().try_for_each(|certificate| self.certificate(certificate))
     }
 
-    fn check_entry(&self, entry: &SlotEntry) -> Result<(), Rejection> {
-        entry.order.iter().try_for_each(|order| self.check_order(order))?;
-        entry.requests.iter().try_for_each(|request| self.check_request(request))
+    fn entry(&mut self, entry: &SlotEntry) -> Result<(), Rejection> {
+        entry.order.iter().try_for_each(|order| self.order(order))?;
+        entry.requests.iter().try_for_each(|request| self.request(request))
     }
 
-    fn check_branch(&self, branch: &Branch) -> Result<(), Rejection> {
+    fn branch(&mut self, branch: &Branch) -> Result<(), Rejection> {
         branch.check()?;
-        branch.slots.iter().try_for_each(|linked| self.check_entry(&linked.entry))?;
-        branch.stable.iter().try_for_each(|proof| self.check_stable(proof))
+        branch.slots.iter().try_for_each(|linked| self.entry(&linked.entry))?;
+        branch.stable.iter().try_for_each(|proof| self.stable(proof))
+    }
+
+    fn stable(&mut self, proof: &StableProof) -> Result<(), Rejection> {
+        proof.check(self.membership.size())?;
+        self.certificate(&proof.checkpoint)?;
+        self.certificate(&proof.cover)
+    }
+
+    /// The bounds of the view change are found by whoever reads the message that holds it.
+    fn change(&mut self, change: &Signed<ViewChange>) -> Result<(), Rejection> {
+        self.signed(change)?;
+        change.body.lock.iter().try_for_each(|lock| self.certificate(lock))
+    }
+
+    fn campaign(&mut self, campaign: &Campaign) -> Result<(), Rejection> {
+        campaign.check(self.membership.size())?;
+        self.change(&campaign.change)?;
+        campaign.suspects.iter().try_for_each(|suspect| self.signed(suspect))?;
+        campaign.proof.iter().try_for_each(|proof| self.evidence(proof))?;
+        campaign.others.iter().try_for_each(|change| self.change(change))
+    }
+
+    fn new_view(&mut self, new_view: &Signed<NewView>) -> Result<(), Rejection> {
+        let size = self.membership.size();
+        new_view.body.check(size)?;
+        let primary = new_view.body.header.view.primary(size.replicas());
+        Malformed::unless(new_view.by == primary, "a new view of another than its primary")?;
+        self.signed(new_view)?;
+        new_view.body.changes.iter().try_for_each(|change| self.change(change))
+    }
+
+    fn evidence(&mut self, evidence: &Evidence) -> Result<(), Rejection> {
+        let mut inner = Reading { membership: self.membership, claims: Vec::new() };
+        match evidence {
+            Evidence::Orders(a, b) => [a, b].into_iter().try_for_each(|s| inner.signed(s))?,
+            Evidence::Commits(a, b) => [a, b].into_iter().try_for_each(|s| inner.signed(s))?,
+            Evidence::NewViews(a, b) => [a, b].into_iter().try_for_each(|s| inner.signed(s))?,
+            Evidence::OrderRefuted(order, certificate, _) => {
+                inner.signed(order)?;
+                inner.certificate(certificate)?;
+            }
+            Evidence::NewViewRefuted(new_view, certificate, _) => {
+                inner.signed(new_view)?;
+                inner.certificate(certificate)?;
+            }
+        }
+        // Cheap things first: a fork is up to thousands of hashes.
+        self.membership.are_good(&inner.claims)?;
+        Malformed::unless(evidence.contradicts_itself(), "evidence without a contradiction")?;
+        Ok(())
+    }
+
+    fn message(&mut self, message: &Message) -> Result<(), Rejection> {
+        let size = self.membership.size();
+        match message {
+            Message::Order(order) => self.order(order),
+            Message::Commit(commit) => {
+                commit.body.check()?;
+                self.signed(commit)
+            }
+            Message::Certificate(certificate) => self.certificate(certificate),
+            Message::Checkpoint(checkpoint) => {
+                checkpoint.body.check()?;
+                self.signed(checkpoint)
+            }
+            Message::Stable(proof) => self.stable(proof),
+            Message::Status(status) => {
+                status.body.check()?;
+                self.signed(status)
+            }
+            Message::Fetch(fetch) => {
+                fetch.body.check()?;
+                self.signed(fetch)
+            }
+            Message::Requests(requests) => {
+                requests.check()?;
+                requests.0.iter().try_for_each(|request| self.request(request))
+            }
+            Message::Clients(clients) => Ok(clients.check()?),
+            // What it names is checked when it comes.
+            Message::Waiting(waiting) => Ok(waiting.check()?),
+            Message::Slots(slots) => self.slots(slots),
+            Message::Branch(branch) => self.branch(branch),
+            // Checked against the certified digest by whoever asked for it.
+            Message::State(_) => Ok(()),
+            Message::Suspect(suspect) => {
+                suspect.body.check()?;
+                self.signed(suspect)
+            }
+            Message::Campaign(campaign) => self.campaign(campaign),
+            Message::NewView(new_view) => self.new_view(new_view),
+            Message::Evidence(evidence) => self.evidence(evidence),
+            Message::Enrol(enrol) => self.signed(enrol),
+            Message::Enrolled(enrolled) => {
+                enrolled.body.check(size)?;
+                self.signed(enrolled)
+            }
+            Message::Pulse(pulse) => {
+                pulse.body.check(size)?;
+                self.signed(pulse)
+            }
+        }
+    }
+}
+
+impl Membership {
+    /// Reads something, and finds its bounds and its signatures.
+    fn read<T>(
+        &self,
+        value: T,
+        read: impl FnOnce(&mut Reading<'_>, &T) -> Result<(), Rejection>,
+    ) -> Result<Unchecked<T>, Rejection> {
+        let mut reading = Reading { membership: self, claims: Vec::new() };
+        read(&mut reading, &value)?;
+        Ok(Unchecked { value, claims: reading.claims })
+    }
+
+    /// Reads a client's request: its bounds, and that the client may speak here.
+    ///
+    /// # Errors
+    /// One of these does not hold.
+    pub fn read_request(
+        &self,
+        request: Arc<SignedRequest>,
+    ) -> Result<Unchecked<Arc<SignedRequest>>, Rejection> {
+        if !self.admits(&request.body().client) {
+            return Err(Rejection::UnknownSigner);
+        }
+        self.read(request, |reading, request| reading.request(request))
+    }
+
+    /// Reads a message from a peer: the bounds of its kind. Of a proof of misbehaviour everything is checked.
+    ///
+    /// # Errors
+    /// The first thing that does not hold.
+    pub fn read_message(&self, message: Message) -> Result<Unchecked<Message>, Rejection> {
+        self.read(message, |reading, message| reading.message(message))
     }
 
     /// Checks a stable checkpoint's certificates: the bounds, the quorums and every signature.
@@ -129,57 +314,7 @@ impl Membership {
     /// # Errors
     /// See [`Rejection`].
     pub fn open_stable(&self, proof: StableProof) -> Result<Verified<StableProof>, Rejection> {
-        self.check_stable(&proof)?;
-        Ok(Verified(proof))
-    }
-
-    fn check_stable(&self, proof: &StableProof) -> Result<(), Rejection> {
-        proof.check(self.size())?;
-        self.check_certificate(&proof.checkpoint)?;
-        self.check_certificate(&proof.cover)
-    }
-
-    /// The bounds of the view change are checked by whoever checks the message that holds it.
-    fn check_change(&self, change: &Signed<ViewChange>) -> Result<(), Rejection> {
-        self.check_signed(change)?;
-        change.body.lock.iter().try_for_each(|lock| self.check_certificate(lock))
-    }
-
-    fn check_campaign(&self, campaign: &Campaign) -> Result<(), Rejection> {
-        campaign.check(self.size())?;
-        self.check_change(&campaign.change)?;
-        campaign.suspects.iter().try_for_each(|suspect| self.check_signed(suspect))?;
-        campaign.proof.iter().try_for_each(|proof| self.check_evidence(proof))?;
-        campaign.others.iter().try_for_each(|change| self.check_change(change))
-    }
-
-    fn check_new_view(&self, new_view: &Signed<NewView>) -> Result<(), Rejection> {
-        new_view.body.check(self.size())?;
-        let primary = new_view.body.header.view.primary(self.size().replicas());
-        Malformed::unless(new_view.by == primary, "a new view of another than its primary")?;
-        self.check_signed(new_view)?;
-        new_view.body.changes.iter().try_for_each(|change| self.check_change(change))
-    }
-
-    fn check_evidence(&self, evidence: &Evidence) -> Result<(), Rejection> {
-        // Cheap things first: a fork is up to thousands of hashes.
-        match evidence {
-            Evidence::Orders(a, b) => [a, b].into_iter().try_for_each(|s| self.check_signed(s))?,
-            Evidence::Commits(a, b) => [a, b].into_iter().try_for_each(|s| self.check_signed(s))?,
-            Evidence::NewViews(a, b) => {
-                [a, b].into_iter().try_for_each(|s| self.check_signed(s))?
-            }
-            Evidence::OrderRefuted(order, certificate, _) => {
-                self.check_signed(order)?;
-                self.check_certificate(certificate)?;
-            }
-            Evidence::NewViewRefuted(new_view, certificate, _) => {
-                self.check_signed(new_view)?;
-                self.check_certificate(certificate)?;
-            }
-        }
-        Malformed::unless(evidence.contradicts_itself(), "evidence without a contradiction")?;
-        Ok(())
+        self.open_one(self.read(proof, |reading, proof| reading.stable(proof))?)
     }
 
     /// Checks a statement of a replica: its signature only, where its kind has no bounds.
@@ -187,8 +322,7 @@ impl Membership {
     /// # Errors
     /// The signer is not a member, or did not sign this.
     pub fn open<T: Canonical>(&self, signed: Signed<T>) -> Result<Verified<Signed<T>>, Rejection> {
-        self.check_signed(&signed)?;
-        Ok(Verified(signed))
+        self.open_one(self.read(signed, |reading, signed| reading.signed(signed))?)
     }
 
     /// Checks a client's request: bounds, that the client may speak here, and its signature.
@@ -199,11 +333,7 @@ impl Membership {
         &self,
         request: Arc<SignedRequest>,
     ) -> Result<Verified<Arc<SignedRequest>>, Rejection> {
-        if !self.admits(&request.body().client) {
-            return Err(Rejection::UnknownSigner);
-        }
-        self.check_request(&request)?;
-        Ok(Verified(request))
+        self.open_one(self.read_request(request)?)
     }
 
     /// Checks a commit certificate: a strong quorum of distinct members signed one commit.
@@ -214,8 +344,9 @@ impl Membership {
         &self,
         certificate: CommitCertificate,
     ) -> Result<Verified<CommitCertificate>, Rejection> {
-        self.check_certificate(&certificate)?;
-        Ok(Verified(certificate))
+        self.open_one(
+            self.read(certificate, |reading, certificate| reading.certificate(certificate))?,
+        )
     }
 
     /// Checks a replica's reply to a client.
@@ -223,9 +354,8 @@ impl Membership {
     /// # Errors
     /// The reply is not in the tree that its replica signed.
     pub fn open_reply(&self, signed: SignedReply) -> Result<Verified<SignedReply>, Rejection> {
-        let digest = signed.reply.signing_digest(&signed.vote.path, self.genesis())?;
-        self.check(signed.vote.by, &digest, &signed.vote.signature)?;
-        Ok(Verified(signed))
+        let (by, digest, signature) = self.root(&signed)?;
+        self.open_one(self.read(signed, |reading, _| reading.claim(by, digest, signature))?)
     }
 
     /// [`Membership::open_reply`] for many replies of few trees: each root is checked once.
@@ -237,13 +367,18 @@ impl Membership {
         signed: SignedReply,
         roots: &mut VerifiedRoots,
     ) -> Result<Verified<SignedReply>, Rejection> {
-        let digest = signed.reply.signing_digest(&signed.vote.path, self.genesis())?;
-        let root = (signed.vote.by, digest, signed.vote.signature);
-        if !roots.holds(&root) {
-            self.check(signed.vote.by, &digest, &signed.vote.signature)?;
-            roots.insert(root);
+        let root = self.root(&signed)?;
+        if roots.holds(&root) {
+            return Ok(Verified(signed));
         }
-        Ok(Verified(signed))
+        let opened = self.open_reply(signed)?;
+        roots.insert(root);
+        Ok(opened)
+    }
+
+    fn root(&self, signed: &SignedReply) -> Result<Root, Rejection> {
+        let ReplyVote { by, path, signature } = &signed.vote;
+        Ok((*by, signed.reply.signing_digest(path, self.genesis())?, *signature))
     }
 
     /// Checks a proof of misbehaviour: both signatures, and that the statements contradict each
@@ -252,8 +387,7 @@ impl Membership {
     /// # Errors
     /// It proves nothing.
     pub fn open_evidence(&self, evidence: Evidence) -> Result<Verified<Evidence>, Rejection> {
-        self.check_evidence(&evidence)?;
-        Ok(Verified(evidence))
+        self.open_one(self.read(evidence, |reading, evidence| reading.evidence(evidence))?)
     }
 
     /// Checks the answer to a challenge: signed by the origin it names, who may speak here, for
@@ -273,7 +407,7 @@ impl Membership {
         )?;
         let key = self.key_of(&hello.body.origin)?;
         let digest = hello.body.signing_digest(self.genesis());
-        check_key(self, &key, &digest, &hello.signature)?;
+        self.are_good(&[Claim { key, digest, signature: hello.signature }])?;
         Ok(Verified(hello))
     }
 
@@ -286,7 +420,7 @@ impl Membership {
         Malformed::unless(knock.body.to == me, "a knock at another replica")?;
         let key = self.key_of(&knock.body.origin)?;
         let digest = knock.body.signing_digest(self.genesis());
-        check_key(self, &key, &digest, &knock.signature)?;
+        self.are_good(&[Claim { key, digest, signature: knock.signature }])?;
         Ok(Verified(knock))
     }
 
@@ -305,68 +439,7 @@ impl Membership {
     /// # Errors
     /// The first thing that does not hold.
     pub fn open_message(&self, message: Message) -> Result<Verified<Message>, Rejection> {
-        match &message {
-            Message::Order(order) => self.check_order(order)?,
-            Message::Commit(commit) => {
-                commit.body.check()?;
-                self.check_signed(commit)?;
-            }
-            Message::Certificate(certificate) => self.check_certificate(certificate)?,
-            Message::Checkpoint(checkpoint) => {
-                checkpoint.body.check()?;
-                self.check_signed(checkpoint)?;
-            }
-            Message::Stable(proof) => self.check_stable(proof)?,
-            Message::Status(status) => {
-                status.body.check()?;
-                self.check_signed(status)?;
-            }
-            Message::Fetch(fetch) => {
-                fetch.body.check()?;
-                self.check_signed(fetch)?;
-            }
-            Message::Requests(requests) => {
-                requests.check()?;
-                requests.0.iter().try_for_each(|request| self.check_request(request))?;
-            }
-            Message::Clients(clients) => clients.check()?,
-            // What it names is checked when it comes.
-            Message::Waiting(waiting) => waiting.check()?,
-            Message::Slots(slots) => self.check_slots(slots)?,
-            Message::Branch(branch) => self.check_branch(branch)?,
-            // Checked against the certified digest by whoever asked for it.
-            Message::State(_) => {}
-            Message::Suspect(suspect) => {
-                suspect.body.check()?;
-                self.check_signed(suspect)?;
-            }
-            Message::Campaign(campaign) => self.check_campaign(campaign)?,
-            Message::NewView(new_view) => self.check_new_view(new_view)?,
-            Message::Evidence(evidence) => self.check_evidence(evidence)?,
-            Message::Enrol(enrol) => self.check_signed(enrol)?,
-            Message::Enrolled(enrolled) => {
-                enrolled.body.check(self.size())?;
-                self.check_signed(enrolled)?;
-            }
-            Message::Pulse(pulse) => {
-                pulse.body.check(self.size())?;
-                self.check_signed(pulse)?;
-            }
-        }
-        Ok(Verified(message))
-    }
-}
-
-fn check_key(
-    membership: &Membership,
-    key: &PublicKey,
-    digest: &Digest,
-    signature: &Signature,
-) -> Result<(), Rejection> {
-    if membership.scheme().verify(key, digest, signature) {
-        Ok(())
-    } else {
-        Err(Rejection::BadSignature)
+        self.open_one(self.read_message(message)?)
     }
 }
 

@@ -13,7 +13,7 @@ use elea_protocol::message::Commit;
 pub(crate) struct Certified(RwLock<(View, Slot)>);
 
 impl Certified {
-    /// Called by the core's thread alone.
+    /// Called by whoever has the core, and so by one thread at a time.
     pub(crate) fn tell(&self, view: View, slot: Slot) {
         let known = *self.0.read().unwrap_or_else(PoisonError::into_inner);
         if known != (view, slot) {

@@ -12,7 +12,7 @@ use elea_protocol::codec;
 use elea_protocol::id::ClientId;
 use elea_protocol::message::{Farewell, SignedRequest, ToClient, ToReplica};
 use elea_protocol::replica::Event;
-use elea_protocol::seal::Rejection;
+use elea_protocol::seal::{Rejection, Unchecked};
 use tokio::task::yield_now;
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +25,9 @@ use crate::limits::OVERHEAD;
 use crate::shell::Shell;
 use crate::waiting::Turn;
 use crate::weight;
+
+/// Signatures of so many requests are checked at a time: a millisecond, which others may have to wait.
+const REQUESTS_GROUP: usize = 64;
 
 /// So many answers are taken from the queue at a time.
 const ANSWERS_GROUP: usize = 512;
@@ -102,9 +105,17 @@ async fn receive(
         shell.counters.warn(counter, format_args!("{client:?}: {what}"));
         Some(Farewell::Misbehaviour)
     };
+    let mut requests = Requests::default();
     loop {
         admission.rest().await;
-        let (message, bytes) = match frames::read_to_replica(reader).await {
+        let read = frames::read_to_replica(reader).await;
+        // Whatever else comes finds the requests before it taken.
+        if !matches!(read, Ok((ToReplica::Request(_), _)))
+            && let Err(rejection) = requests.take(shell, admission).await
+        {
+            return misbehaved(rejection_counter(rejection), &rejection);
+        }
+        let (message, bytes) = match read {
             Ok(read) => read,
             Err(FrameError::Closed | FrameError::Io(_)) => return None,
             Err(error) => return misbehaved(frame_counter(&error), &error),
@@ -121,7 +132,7 @@ async fn receive(
                 admission.answer(ToClient::Busy(request.body().name()));
             }
             (ToReplica::Request(request), Some(room)) => {
-                if let Err(rejection) = take_request(shell, admission, request, room).await {
+                if let Err(rejection) = requests.push(shell, admission, request, room).await {
                     return misbehaved(rejection_counter(rejection), &rejection);
                 }
             }
@@ -143,24 +154,64 @@ async fn receive(
                 return misbehaved(Counter::MessageMisplaced, what);
             }
         }
+        // What has been received already is checked together; for more nobody waits.
+        if (requests.0.len() >= REQUESTS_GROUP || !frames::holds_next(reader))
+            && let Err(rejection) = requests.take(shell, admission).await
+        {
+            return misbehaved(rejection_counter(rejection), &rejection);
+        }
     }
 }
 
-async fn take_request(
-    shell: &Shell,
-    admission: &Admission,
-    request: Arc<SignedRequest>,
-    room: Room,
-) -> Result<(), Rejection> {
-    let request = {
-        let _turn = admission.turn_to_check().await;
-        shell.membership.open_request(request)?
-    };
-    admission.uses(request.body().session);
-    shell.inbox.put_client(admission.client, Event::Request(request), room);
-    // Else a connection with much to read would keep its thread to itself.
-    yield_now().await;
-    Ok(())
+/// Requests that were read, with their room. Their signatures are to be checked.
+#[derive(Default)]
+struct Requests(Vec<(Unchecked<Arc<SignedRequest>>, Room)>);
+
+impl Requests {
+    /// Puts one to the others, if its bounds hold.
+    async fn push(
+        &mut self,
+        shell: &Shell,
+        admission: &Admission,
+        request: Arc<SignedRequest>,
+        room: Room,
+    ) -> Result<(), Rejection> {
+        match shell.membership.read_request(request) {
+            Ok(request) => {
+                self.0.push((request, room));
+                Ok(())
+            }
+            // It is the last one: those before it are to be taken.
+            Err(rejection) => self.take(shell, admission).await.and(Err(rejection)),
+        }
+    }
+
+    /// Checks them, and hands those that are good to the core, whatever the others are.
+    async fn take(&mut self, shell: &Shell, admission: &Admission) -> Result<(), Rejection> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        let (requests, rooms): (Vec<_>, Vec<_>) = self.0.drain(..).unzip();
+        let opened = {
+            let _turn = admission.turn_to_check().await;
+            shell.membership.open_all(requests)
+        };
+        let mut all = Ok(());
+        let mut good = Vec::with_capacity(rooms.len());
+        for (opened, room) in opened.into_iter().zip(rooms) {
+            match opened {
+                Ok(request) => {
+                    admission.uses(request.body().session);
+                    good.push((Event::Request(request), room));
+                }
+                Err(rejection) => all = Err(rejection),
+            }
+        }
+        shell.inbox.put_client(admission.client, good);
+        // Else a connection with much to read would keep its thread to itself.
+        yield_now().await;
+        all
+    }
 }
 
 /// Asks the core. There is one question at a time about the status or about proofs.
@@ -175,7 +226,7 @@ async fn take_question(
         (ToReplica::AskSession(session), Some(room)) => {
             admission.turn_to_ask().await;
             admission.uses(session);
-            shell.inbox.put_client(client, Event::AskSession { client, session }, room);
+            shell.inbox.put_client(client, [(Event::AskSession { client, session }, room)]);
         }
         (ToReplica::AskStatus(nonce), _) if !admission.is_asking() => {
             admission.turn_to_ask().await;
@@ -192,7 +243,7 @@ async fn take_question(
         (ToReplica::AskEvidence, Some(room)) if !admission.is_asking() => {
             admission.turn_to_ask().await;
             admission.asks();
-            shell.inbox.put_client(client, Event::AskEvidence { client }, room);
+            shell.inbox.put_client(client, [(Event::AskEvidence { client }, room)]);
         }
         _ => {
             shell.counters.count(Counter::QuestionBusy);

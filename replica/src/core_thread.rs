@@ -1,8 +1,10 @@
-//! The thread that owns the core. It waits for events and the core's deadline, and for nothing
-//! else: what the core wants done goes into queues that take it at once.
+//! Who looks after the core: a thread of its own, which waits for events and the core's deadline, and whoever brings an
+//! event while nobody does. Nothing that the core does waits: what it wants done goes into queues that take it at once.
 
+use std::any::Any;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use elea_protocol::application::Application;
@@ -14,7 +16,7 @@ use tokio::sync::watch;
 use crate::certified::Certified;
 use crate::clock::Clock;
 use crate::counters::{Counter, Counters};
-use crate::inbox::{Inbox, Woken};
+use crate::inbox::{Inbox, Queued, Wish, Woken};
 use crate::outbound::{Outbound, Outgoing};
 use crate::store_thread::StoreQueue;
 
@@ -60,34 +62,127 @@ impl Router {
     }
 }
 
-/// Runs the core until the inbox is closed. Dropping the router then ends the store's thread.
-pub(crate) fn run<A: Application>(
-    mut replica: Replica<A>,
-    inbox: &Inbox,
-    mut router: Router,
+/// So many groups of events are taken by whoever brought one, before the core's own thread goes on: what else waits for
+/// that thread is to go on, too.
+const BROUGHT: usize = 2;
+
+/// The core, with what it needs to go on. One thread at a time has it: the core's own, or whoever has just brought an
+/// event and finds nobody at it, which saves waking a thread and waiting for it.
+pub(crate) struct Core<A: Application>(Mutex<Option<AtWork<A>>>);
+
+struct AtWork<A: Application> {
+    replica: Replica<A>,
+    router: Router,
     clock: Clock,
     backlog_max: usize,
-) {
-    let mut group = Vec::new();
-    let mut actions = Vec::new();
-    let mut not_before = Instant::now();
-    let mut doubted = false;
-    let mut wrong_clocks = WrongClocks::default();
-    let mut slow = SlowDisk::default();
-    explain(replica.standing());
-    loop {
-        let deadline = replica.deadline().and_then(|at| clock.at(at));
-        let wake_at = deadline.map(|at| at.max(not_before));
+    group: Vec<Queued>,
+    actions: Vec<Action>,
+    not_before: Instant,
+    doubted: bool,
+    wrong_clocks: WrongClocks,
+    slow: SlowDisk,
+}
+
+impl<A: Application + 'static> Core<A> {
+    /// A core that is looked after from now on, by its thread, which [runs](Core::run) it, and by whoever brings something.
+    pub(crate) fn new(
+        replica: Replica<A>,
+        router: Router,
+        clock: Clock,
+        backlog_max: usize,
+        inbox: &Inbox,
+        panicked: impl Fn(Box<dyn Any + Send>) + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        explain(replica.standing());
+        let core = Arc::new(Self(Mutex::new(Some(AtWork {
+            replica,
+            router,
+            clock,
+            backlog_max,
+            group: Vec::new(),
+            actions: Vec::new(),
+            not_before: Instant::now(),
+            doubted: false,
+            wrong_clocks: WrongClocks::default(),
+            slow: SlowDisk::default(),
+        }))));
+        let attending = Arc::clone(&core);
+        inbox.attend(Box::new(move |inbox| {
+            let attend = AssertUnwindSafe(|| attending.attend(inbox));
+            // The task that brought the event is not the one that is broken.
+            if let Err(panic) = catch_unwind(attend) {
+                inbox.close();
+                panicked(panic);
+            }
+        }));
+        core
+    }
+
+    /// Runs the core until the inbox is closed. Dropping the router then ends the store's thread.
+    pub(crate) fn run(&self, inbox: &Inbox) {
+        let _end = End(self);
+        while inbox.wait() == Woken::Running {
+            // Who panics with it leaves nothing to go on with.
+            let Ok(mut held) = self.0.lock() else { return };
+            if let Some(core) = &mut *held {
+                core.go_on(inbox);
+            }
+        }
+    }
+
+    /// Looks after what is there, if nobody else does. Whoever does looks again before it goes.
+    fn attend(&self, inbox: &Inbox) {
+        if let Ok(mut held) = self.0.try_lock()
+            && let Some(core) = &mut *held
+        {
+            for _ in 0..BROUGHT {
+                if !core.go_on(inbox) {
+                    break;
+                }
+            }
+            drop(held);
+            inbox.look();
+        }
+    }
+}
+
+/// Drops the core and all its queues, whichever way its thread ends.
+struct End<'a, A: Application>(&'a Core<A>);
+
+impl<A: Application> Drop for End<'_, A> {
+    fn drop(&mut self) {
+        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+impl<A: Application> AtWork<A> {
+    /// Handles a group of events, if there are any, and what is due. Answers whether there were.
+    fn go_on(&mut self, inbox: &Inbox) -> bool {
         // With the disk far behind, taking in more would only grow what waits for it.
-        let intake = router.store.backlog() <= backlog_max;
-        if inbox.take(wake_at, intake, &mut group) == Woken::Closed {
-            return;
+        let intake = self.router.store.backlog() <= self.backlog_max;
+        let has_some = inbox.take(intake, &mut self.group);
+        for queued in self.group.drain(..) {
+            self.replica.handle(self.clock.now(), queued.event, &mut self.actions);
+            self.actions.drain(..).for_each(|action| self.router.carry_out(action));
         }
-        for queued in group.drain(..) {
-            let now = clock.now();
-            replica.handle(now, queued.event, &mut actions);
-            actions.drain(..).for_each(|action| router.carry_out(action));
+        self.tell();
+        if self.replica.deadline().is_some_and(|at| at <= self.clock.now().instant)
+            && Instant::now() >= self.not_before
+        {
+            self.replica.handle(self.clock.now(), Event::Tick, &mut self.actions);
+            self.actions.drain(..).for_each(|action| self.router.carry_out(action));
+            self.not_before = Instant::now() + IDLE;
         }
+        let until = self.replica.deadline().and_then(|at| self.clock.at(at));
+        let until = until.map(|at| at.max(self.not_before));
+        let intake = self.router.store.backlog() <= self.backlog_max;
+        inbox.wishes(Wish { until, intake });
+        has_some
+    }
+
+    /// Tells everybody who wants to know how the replica is.
+    fn tell(&mut self) {
+        let Self { replica, router, .. } = self;
         router.standing.send_if_modified(|known| {
             let standing = replica.standing();
             let is_new = *known != standing;
@@ -100,19 +195,14 @@ pub(crate) fn run<A: Application>(
         router.settled.send_if_modified(|known| {
             std::mem::replace(known, replica.is_settled()) != replica.is_settled()
         });
-        slow.look(replica.sync_time());
-        if doubted != replica.in_quarantine().is_some() {
-            doubted = !doubted;
+        self.slow.look(replica.sync_time());
+        if self.doubted != replica.in_quarantine().is_some() {
+            self.doubted = !self.doubted;
             explain_doubt(replica.in_quarantine());
         }
-        wrong_clocks.look(&replica, clock.now());
+        self.wrong_clocks.look(replica, self.clock.now());
         if let Some(lock) = replica.lock().filter(|lock| lock.body.view == replica.entered()) {
             router.certified.tell(lock.body.view, lock.body.slot);
-        }
-        if replica.deadline().is_some_and(|at| at <= clock.now().instant) {
-            replica.handle(clock.now(), Event::Tick, &mut actions);
-            actions.drain(..).for_each(|action| router.carry_out(action));
-            not_before = Instant::now() + IDLE;
         }
     }
 }

@@ -100,6 +100,8 @@ counters! {
     AnswerUnclaimed = "answer_unclaimed",
     /// A message to a peer found no room in its queue.
     SendQueueFull = "send_queue_full",
+    /// An answer to a peer was dropped, since more had come behind it than the line takes in a while.
+    SendOutdated = "send_outdated",
     /// A message to a peer was dropped, since the peer is not connected.
     SendNotConnected = "send_not_connected",
     /// A message was too large for a frame.
@@ -112,6 +114,8 @@ counters! {
     LinksBack = "links_back",
     /// Signatures checked.
     SignaturesChecked = "signatures_checked",
+    /// Checks of signatures, each of one or of several together.
+    SignatureChecks = "signature_checks",
     /// Signatures that had been checked before.
     SignaturesKnown = "signatures_known",
     /// Votes for slots that were certified without them.

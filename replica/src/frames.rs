@@ -72,6 +72,12 @@ pub(crate) async fn read_to_replica(reader: &mut Reader) -> Result<(ToReplica, u
     Ok((codec::decode(&frame)?, frame.len()))
 }
 
+/// Whether the next frame has been received already, all of it: then it is read without waiting.
+pub(crate) fn holds_next(reader: &Reader) -> bool {
+    let Some((length, rest)) = reader.read_buffer().split_first_chunk() else { return false };
+    usize::try_from(u32::from_be_bytes(*length)).is_ok_and(|length| length <= rest.len())
+}
+
 /// Reads one message that a replica sends to whoever dialled it, and the bytes of its frame. May be
 /// dropped and called again without losing anything.
 pub(crate) async fn read_to_client(reader: &mut Reader) -> Result<(ToClient, usize), FrameError> {

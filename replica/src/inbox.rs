@@ -5,13 +5,16 @@
 //! what is large ([`Lane`]). Clients take turns by bytes, so what one has sent does not stand before what
 //! another sends. So neither a flood of requests nor one talkative peer keeps the others from being heard.
 //!
+//! Whoever puts something in sees to it that the core looks after it: by itself, where nobody is at it, or by having the
+//! core's thread woken ([`Inbox::attend`]).
+//!
 //! Every lane is bounded in bytes, by room that an event carries until the core has taken it: a peer's
 //! connection waits for room, and with it, by TCP, the peer, except for what is large, which is dropped without
 //! room, or it would hold up what comes behind it; a client without any is told `Busy`. A
 //! client may have no more waiting than there is room left for all others ([`Intake`]).
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use elea_protocol::id::{ClientId, ReplicaId};
@@ -175,14 +178,32 @@ impl Queued {
     }
 }
 
-/// Why [`Inbox::take`] came back.
+/// Why [`Inbox::wait`] came back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Woken {
-    /// With events, or because the time had come.
+    /// There are events, or the time has come.
     Running,
     /// There is nothing more to do: the replica stops.
     Closed,
 }
+
+/// What the core waits for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wish {
+    /// Until when, if nothing happens.
+    pub(crate) until: Option<Instant>,
+    /// Whether it takes in what comes. While the disk is behind it hears of that alone, and questions how the replica is.
+    pub(crate) intake: bool,
+}
+
+impl Default for Wish {
+    fn default() -> Self {
+        Self { until: None, intake: true }
+    }
+}
+
+/// Whoever has the core look after what came, if nobody else does.
+type Attendant = Box<dyn Fn(&Inbox) + Send + Sync>;
 
 #[derive(Default)]
 struct Lanes {
@@ -195,8 +216,9 @@ struct Lanes {
     bulk: PeerLanes,
     clients: ClientLanes,
     closed: bool,
-    /// The core sleeps: only then is it worth a system call to wake it.
-    asleep: bool,
+    wish: Wish,
+    /// The core's thread sleeps, and until when it meant to: only then is it worth a system call to wake it.
+    asleep: Option<Option<Instant>>,
 }
 
 /// One lane for each peer.
@@ -210,6 +232,10 @@ struct PeerLanes {
 impl PeerLanes {
     fn new(peers: u8) -> Self {
         Self { lanes: (0..peers).map(|_| VecDeque::new()).collect(), turn: 0 }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.lanes.iter().all(VecDeque::is_empty)
     }
 
     fn take(&mut self, limit: usize, group: &mut Vec<Queued>) {
@@ -239,6 +265,7 @@ struct PeerRoom {
 pub(crate) struct Inbox {
     lanes: Mutex<Lanes>,
     wake: Condvar,
+    attendant: OnceLock<Attendant>,
     /// By peer.
     peer_room: Vec<PeerRoom>,
     client_room: Arc<Intake>,
@@ -251,6 +278,7 @@ impl Inbox {
         Self {
             lanes: Mutex::new(Lanes { control, bulk, ..Lanes::default() }),
             wake: Condvar::new(),
+            attendant: OnceLock::new(),
             peer_room: (0..peers).map(|_| PeerRoom { control: room(), bulk: room() }).collect(),
             client_room: Arc::new(Intake {
                 all_max: limits.client_intake_bytes,
@@ -271,9 +299,37 @@ impl Inbox {
             return;
         }
         put(&mut lanes);
-        let asleep = std::mem::take(&mut lanes.asleep);
         drop(lanes);
-        if asleep {
+        match self.attendant.get() {
+            Some(attend) => attend(self),
+            None => self.look(),
+        }
+    }
+
+    /// From now on whoever puts something in calls this: it may see to it that the core looks after it at once.
+    pub(crate) fn attend(&self, attendant: Attendant) {
+        // There is one core, and it says so once.
+        let _ = self.attendant.set(attendant);
+    }
+
+    /// What the core waits for from now on.
+    pub(crate) fn wishes(&self, wish: Wish) {
+        let mut lanes = self.lanes();
+        lanes.wish = wish;
+        self.wake_where_needed(lanes);
+    }
+
+    /// Has the core's thread look after what is there, if it sleeps.
+    pub(crate) fn look(&self) {
+        self.wake_where_needed(self.lanes());
+    }
+
+    fn wake_where_needed(&self, mut lanes: MutexGuard<'_, Lanes>) {
+        let Some(until) = lanes.asleep else { return };
+        let is_earlier = lanes.wish.until.is_some_and(|at| until.is_none_or(|until| at < until));
+        if is_earlier || lanes.closed || lanes.has_some() {
+            lanes.asleep = None;
+            drop(lanes);
             self.wake.notify_one();
         }
     }
@@ -310,9 +366,17 @@ impl Inbox {
         });
     }
 
-    /// Queues a client's event.
-    pub(crate) fn put_client(&self, client: ClientId, event: Event, room: Room) {
-        self.put(|lanes| lanes.clients.push(client, Queued { event, _room: Some(room) }));
+    /// Queues events of a client.
+    pub(crate) fn put_client(
+        &self,
+        client: ClientId,
+        events: impl IntoIterator<Item = (Event, Room)>,
+    ) {
+        self.put(|lanes| {
+            for (event, room) in events {
+                lanes.clients.push(client, Queued { event, _room: Some(room) });
+            }
+        });
     }
 
     /// Tells the core how the disk is. Of how far it is, and whether it is full, only the newest word counts.
@@ -343,46 +407,62 @@ impl Inbox {
 
     /// Ends the core's thread after the group it is at; whoever waits for room stops waiting.
     pub(crate) fn close(&self) {
-        self.put(|lanes| lanes.closed = true);
+        self.lanes().closed = true;
+        self.look();
         self.peer_room.iter().for_each(|room| room.control.close());
     }
 
-    /// Takes a group of events into `group`, or waits for one until `deadline`. While the disk is
-    /// behind (`intake` is false) only its own word is taken, and questions how the replica is.
-    pub(crate) fn take(
-        &self,
-        deadline: Option<Instant>,
-        intake: bool,
-        group: &mut Vec<Queued>,
-    ) -> Woken {
+    /// Waits for events, or until the time has come that the core [wishes](Inbox::wishes).
+    pub(crate) fn wait(&self) -> Woken {
         let mut lanes = self.lanes();
         loop {
             if lanes.closed {
                 return Woken::Closed;
             }
-            lanes.drain(intake, group);
-            if !group.is_empty() {
+            if lanes.has_some() {
                 return Woken::Running;
             }
-            lanes.asleep = true;
-            lanes = match deadline {
+            let until = lanes.wish.until;
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return Woken::Running;
+            }
+            lanes.asleep = Some(until);
+            lanes = match left {
                 None => self.wake.wait(lanes).unwrap_or_else(PoisonError::into_inner),
-                Some(deadline) => {
-                    let left = deadline.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        lanes.asleep = false;
-                        return Woken::Running;
-                    }
+                Some(left) => {
                     let waited = self.wake.wait_timeout(lanes, left);
                     waited.unwrap_or_else(PoisonError::into_inner).0
                 }
             };
-            lanes.asleep = false;
+            lanes.asleep = None;
         }
+    }
+
+    /// Takes a group of events. While the disk is behind only its own word is taken, and questions how the
+    /// replica is. Answers whether there was anything; there is nothing once it is closed.
+    pub(crate) fn take(&self, intake: bool, group: &mut Vec<Queued>) -> bool {
+        let mut lanes = self.lanes();
+        if !lanes.closed {
+            lanes.drain(intake, group);
+        }
+        !group.is_empty()
     }
 }
 
 impl Lanes {
+    /// Whether there is something that the core would take now.
+    fn has_some(&self) -> bool {
+        let is_heard = self.synced.is_some()
+            || !self.rows.is_empty()
+            || self.unreadable.is_some()
+            || self.disk_full.is_some()
+            || !self.questions.is_empty();
+        let others =
+            || !(self.control.is_empty() && self.bulk.is_empty() && self.clients.turns.is_empty());
+        is_heard || (self.wish.intake && others())
+    }
+
     fn drain(&mut self, intake: bool, group: &mut Vec<Queued>) {
         if let Some(mark) = self.synced.take() {
             group.push(Queued { event: Event::Synced(mark), _room: None });
@@ -408,6 +488,9 @@ fn narrow(bytes: usize) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
     use elea_protocol::id::SessionId;
 
     use super::*;
@@ -447,12 +530,12 @@ mod tests {
 
     fn put(inbox: &Inbox, client: ClientId, session: u64, bytes: usize) {
         let room = inbox.client_room(client, bytes).expect("room");
-        inbox.put_client(client, ask(session), room);
+        inbox.put_client(client, [(ask(session), room)]);
     }
 
     fn taken(inbox: &Inbox) -> Vec<u64> {
         let mut group = Vec::new();
-        inbox.take(Some(Instant::now()), true, &mut group);
+        inbox.take(true, &mut group);
         sessions(&group)
     }
 
@@ -483,13 +566,51 @@ mod tests {
     fn while_the_disk_is_behind_only_its_word_is_taken() {
         let inbox = inbox(1, 100);
         put(&inbox, ANN, 1, 1);
+        inbox.wishes(Wish { until: Some(Instant::now()), intake: false });
         let mut group = Vec::new();
-        let passed = Some(Instant::now());
-        assert_eq!(inbox.take(passed, false, &mut group), Woken::Running);
-        assert!(group.is_empty());
+        assert_eq!(inbox.wait(), Woken::Running, "the time has come");
+        assert!(!inbox.take(false, &mut group));
+        inbox.wishes(Wish { until: None, intake: false });
         inbox.disk_says(Word::Synced(Mark(1)));
-        inbox.take(passed, false, &mut group);
+        assert_eq!(inbox.wait(), Woken::Running);
+        assert!(inbox.take(false, &mut group));
         assert_eq!(sessions(&group), [1_000_001]);
+    }
+
+    #[test]
+    fn whoever_sleeps_is_woken_for_what_it_would_take_and_for_an_earlier_time() {
+        let inbox = Arc::new(inbox(1, 100));
+        let woken = |wake: &dyn Fn(&Inbox)| {
+            let core = {
+                let inbox = Arc::clone(&inbox);
+                std::thread::spawn(move || inbox.wait())
+            };
+            while inbox.lanes().asleep.is_none() {
+                std::thread::yield_now();
+            }
+            wake(&inbox);
+            core.join().expect("no panic")
+        };
+        let later = Some(Instant::now() + Duration::from_secs(3600));
+        inbox.wishes(Wish { until: later, intake: true });
+        assert_eq!(woken(&|inbox| put(inbox, ANN, 1, 1)), Woken::Running);
+        assert_eq!(taken(&inbox), [1]);
+        let now = Wish { until: Some(Instant::now()), intake: true };
+        assert_eq!(woken(&|inbox| inbox.wishes(now)), Woken::Running);
+    }
+
+    #[test]
+    fn whoever_attends_is_called_instead_of_the_sleeper() {
+        let inbox = inbox(1, 100);
+        let called = Arc::<AtomicUsize>::default();
+        let count = Arc::clone(&called);
+        inbox.attend(Box::new(move |inbox| {
+            assert_eq!(taken(inbox), [7, 8]);
+            count.fetch_add(1, Ordering::Relaxed);
+        }));
+        let room = |session| (ask(session), inbox.client_room(ANN, 1).expect("room"));
+        inbox.put_client(ANN, [room(7), room(8)]);
+        assert_eq!(called.load(Ordering::Relaxed), 1);
     }
 
     #[test]
@@ -528,7 +649,7 @@ mod tests {
         let inbox = Arc::new(inbox(1, 1));
         let core = {
             let inbox = Arc::clone(&inbox);
-            std::thread::spawn(move || inbox.take(None, true, &mut Vec::new()))
+            std::thread::spawn(move || inbox.wait())
         };
         inbox.close();
         assert_eq!(core.join().expect("no panic"), Woken::Closed);

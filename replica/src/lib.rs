@@ -1,6 +1,7 @@
 //! The shell around the protocol's core: everything that waits, sleeps or can fail.
 //!
-//! One thread owns the core and never waits for disk or network (`core_thread`). One thread
+//! The core never waits for disk or network. It has a thread of its own, which sees to its deadlines and to what piles
+//! up; whoever brings an event while nobody is at it hands it over without waking that thread (`core_thread`). One thread
 //! owns the store and pays for one fsync per group of records, holding back whatever rests on them
 //! (`store_thread`). One thread reads what is stored again and again (`scrub`). Sockets live on the caller's tokio runtime: its worker threads read,
 //! decode and verify, so that nothing unverified reaches the core, and encode, so that the core

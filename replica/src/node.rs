@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::config::{Config, Durability, RunError};
-use crate::core_thread::{self, Router};
+use crate::core_thread::{Core, Router};
 use crate::counters::{Counter, Counters};
 use crate::descriptors::Descriptors;
 use crate::first_start;
@@ -160,8 +160,12 @@ impl Node {
             standing: tell,
             settled: tell_settled,
         };
+        let raise = failed.raise.clone();
+        let panicked =
+            move |panic: Box<dyn Any + Send>| note(&raise, RunError::Panicked(text(&*panic)));
+        let core = Core::new(replica, router, clock, limits.store_backlog_bytes, &inbox, panicked);
         let core = Worker::spawn(format!("{me}-core"), failed, move || {
-            core_thread::run(replica, &inbox, router, clock, limits.store_backlog_bytes);
+            core.run(&inbox);
             Ok(())
         })?;
         let listener = tokio::spawn(listener::listen(Arc::clone(&shell), listener));
@@ -388,7 +392,6 @@ fn ways(
     (links.collect(), tasks)
 }
 
-/// Starts to read what is stored again and again; dropping the sender ends it.
 /// The threads that write, the log and behind it the tables, and the queue before them.
 fn write(
     shell: &Shell,
@@ -418,6 +421,7 @@ fn write(
     Ok((queue, log, tables))
 }
 
+/// Starts to read what is stored again and again; dropping the sender ends it.
 fn scrub(
     shell: &Shell,
     files: Files,
@@ -472,14 +476,18 @@ struct Failure {
 
 impl Failure {
     fn raise(&self, error: RunError) {
-        tracing::error!(%error, "the replica cannot go on");
         self.inbox.close();
-        self.raise.send_if_modified(|first| {
-            let is_first = first.is_none();
-            first.get_or_insert(error);
-            is_first
-        });
+        note(&self.raise, error);
     }
+}
+
+fn note(raise: &watch::Sender<Option<RunError>>, error: RunError) {
+    tracing::error!(%error, "the replica cannot go on");
+    raise.send_if_modified(|first| {
+        let is_first = first.is_none();
+        first.get_or_insert(error);
+        is_first
+    });
 }
 
 /// A thread of the replica's own.

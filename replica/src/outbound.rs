@@ -1,6 +1,6 @@
 //! What leaves the replica, once it may: to the links of peers and the connections of clients.
 //!
-//! Called by the core's thread and by the store's, it only ever puts something into a bounded queue
+//! Called by whoever has the core and by the store's thread, it only ever puts something into a bounded queue
 //! or drops and counts it. Encoding happens later, on the runtime's threads.
 
 use std::sync::Arc;

@@ -42,8 +42,11 @@ use crate::weight::{self, Lane};
 const GROUP: usize = 256;
 
 /// The most bytes that wait in the queue for what is large. Whoever asked asks again after a moment: what has
-/// stood here for longer would come twice, and keep the next ones waiting.
+/// stood here for longer would come twice, and keep the next ones waiting. On a slow line it is no more
+/// than the line takes in [`BULK_TIME`], or little.
 const BULK_BYTES: usize = 16 << 20;
+const BULK_BYTES_MIN: usize = 256 << 10;
+const BULK_TIME: Duration = Duration::from_secs(4);
 
 /// A message on its way to one or more peers. Whoever writes it first encodes it for all.
 pub(crate) struct Parcel {
@@ -83,6 +86,31 @@ fn piece(part: Part, over: Over) -> Result<Bytes, CodecError> {
     match over {
         Over::Theirs => codec::encode(&ToClient::Part(part)),
         Over::Ours => codec::encode(&ToReplica::Part(part)),
+    }
+}
+
+/// How fast a line took what was written lately. What the system's buffers take at once counts as well, so it is an
+/// upper bound, and near the truth where much is written.
+#[derive(Debug, Default)]
+struct Speed {
+    bytes: f64,
+    seconds: f64,
+}
+
+impl Speed {
+    /// What was before counts for less by so much with each write.
+    const KEPT: f64 = 0.875;
+
+    fn note(&mut self, bytes: usize, took: Duration) {
+        self.bytes = self.bytes * Self::KEPT + bytes as f64;
+        self.seconds = self.seconds * Self::KEPT + took.as_secs_f64();
+    }
+
+    /// How much it is worth to have waiting.
+    fn bulk_bytes(&self) -> usize {
+        let in_time = self.bytes / self.seconds.max(f64::MIN_POSITIVE) * BULK_TIME.as_secs_f64();
+        // A conversion of floats is cut off at the ends.
+        (in_time as usize).clamp(BULK_BYTES_MIN, BULK_BYTES)
     }
 }
 
@@ -160,6 +188,7 @@ pub(crate) struct LinkTask {
     control: mpsc::Receiver<Arc<Parcel>>,
     bulk: mpsc::Receiver<Arc<Parcel>>,
     state: Arc<State>,
+    speed: Speed,
 }
 
 /// What it takes to dial a peer.
@@ -226,8 +255,10 @@ pub(crate) fn link(
     };
     let (shell, dialler) = (Arc::clone(shell), Dialler::new(address));
     let dialling = Arc::new(Dialling { shell: Arc::clone(&shell), peer, dialler });
-    let is_up = false;
-    (link, LinkTask { shell, peer, dialling, back, up, is_up, stopping, control, bulk, state })
+    let (is_up, speed) = (false, Speed::default());
+    let task =
+        LinkTask { shell, peer, dialling, back, up, is_up, stopping, control, bulk, state, speed };
+    (link, task)
 }
 
 /// A connection on which the peer has let us in, and the next pause should it break soon, in ms.
@@ -403,20 +434,26 @@ async fn has_rest(
     bulk: &mut mpsc::Receiver<Arc<Parcel>>,
     state: &State,
     shell: &Shell,
+    speed: &Speed,
     rest: &mut Pieces,
 ) {
     while rest.is_empty() {
         match bulk.recv().await {
-            Some(parcel) => *rest = unpacked(&parcel, state, shell),
+            Some(parcel) => *rest = unpacked(&parcel, state, shell, speed),
             // The other queue says that the replica stops.
             None => std::future::pending().await,
         }
     }
 }
 
-/// What is to be cut of a parcel that was taken from its queue.
-fn unpacked(parcel: &Parcel, state: &State, shell: &Shell) -> Pieces {
-    state.bytes(Lane::Bulk).fetch_sub(parcel.weight, Ordering::Relaxed);
+/// What is to be cut of a parcel that was taken from its queue: nothing, where so much has come behind it that it has
+/// stood there for too long.
+fn unpacked(parcel: &Parcel, state: &State, shell: &Shell, speed: &Speed) -> Pieces {
+    let queued = state.bytes(Lane::Bulk).fetch_sub(parcel.weight, Ordering::Relaxed);
+    if queued - parcel.weight > speed.bulk_bytes() {
+        shell.counters.count(Counter::SendOutdated);
+        return Pieces::default();
+    }
     parcel.whole().map_or_else(
         |error| {
             shell.counters.warn(Counter::SendTooLarge, error);
@@ -545,7 +582,7 @@ impl LinkTask {
                         return Ok(());
                     }
                 }
-                () = has_rest(&mut self.bulk, &self.state, &self.shell, &mut rest) => {}
+                () = has_rest(&mut self.bulk, &self.state, &self.shell, &self.speed, &mut rest) => {}
             }
             // One piece also where there is always something else.
             self.is_cutting(&mut rest);
@@ -558,37 +595,44 @@ impl LinkTask {
         while rest.is_empty()
             && let Ok(parcel) = self.bulk.try_recv()
         {
-            *rest = unpacked(&parcel, &self.state, &self.shell);
+            *rest = unpacked(&parcel, &self.state, &self.shell, &self.speed);
         }
         !rest.is_empty()
     }
 
     /// Writes a group of messages, and one piece.
     async fn write(
-        &self,
+        &mut self,
         writer: &mut Writer,
         over: Over,
         group: &mut Vec<Arc<Parcel>>,
         rest: &mut Pieces,
     ) -> Result<(), Down> {
+        let (shell, peer) = (&self.shell, self.peer);
         let down = |error: std::io::Error| {
             if error.kind() != std::io::ErrorKind::TimedOut {
                 return Down::Io(error);
             }
-            let why = format_args!("{} did not read in time", self.peer);
-            self.shell.counters.warn(Counter::PeerTooSlow, why);
+            let why = format_args!("{peer} did not read in time");
+            shell.counters.warn(Counter::PeerTooSlow, why);
             Down::TooSlow
         };
+        let (since, mut bytes) = (Instant::now(), 0);
         let taken: usize = group.iter().map(|parcel| parcel.weight).sum();
         self.state.bytes(Lane::Control).fetch_sub(taken, Ordering::Relaxed);
         let next = rest.next().map(|part| piece(part, over));
         for frame in group.drain(..).map(|parcel| parcel.frame(over)).chain(next) {
             match frame {
-                Ok(frame) => frames::feed(writer, frame).await.map_err(down)?,
-                Err(error) => self.shell.counters.warn(Counter::SendTooLarge, error),
+                Ok(frame) => {
+                    bytes += frame.len();
+                    frames::feed(writer, frame).await.map_err(down)?;
+                }
+                Err(error) => shell.counters.warn(Counter::SendTooLarge, error),
             }
         }
-        frames::flush(writer).await.map_err(down)
+        frames::flush(writer).await.map_err(down)?;
+        self.speed.note(bytes, since.elapsed());
+        Ok(())
     }
 
     /// Throws away what was meant for a connection that is no more.
@@ -605,5 +649,38 @@ impl LinkTask {
 impl fmt::Debug for Parcel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Parcel").field("weight", &self.weight).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_waits_on_a_line_than_it_takes_in_a_while() {
+        let mut speed = Speed::default();
+        assert_eq!(speed.bulk_bytes(), BULK_BYTES_MIN, "nothing was written yet");
+        for _ in 0..20 {
+            speed.note(64 << 10, Duration::from_micros(100));
+        }
+        assert_eq!(speed.bulk_bytes(), BULK_BYTES);
+        // 125 kB/s: it is known after a few writes.
+        for _ in 0..4 {
+            speed.note(64 << 10, Duration::from_millis(524));
+        }
+        assert!(speed.bulk_bytes() < 2 << 20, "{}", speed.bulk_bytes());
+        for _ in 0..20 {
+            speed.note(64 << 10, Duration::from_millis(524));
+        }
+        let near = 490_000..530_000;
+        assert!(near.contains(&speed.bulk_bytes()), "{}", speed.bulk_bytes());
+        for _ in 0..40 {
+            speed.note(1000, Duration::from_millis(500));
+        }
+        assert_eq!(speed.bulk_bytes(), BULK_BYTES_MIN);
+        for _ in 0..60 {
+            speed.note(64 << 10, Duration::from_micros(100));
+        }
+        assert_eq!(speed.bulk_bytes(), BULK_BYTES, "and when it is fast again");
     }
 }

@@ -6,24 +6,21 @@
 //! answer a check would give.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use elea_protocol::id::Digest;
-use elea_protocol::signature::{PublicKey, Scheme, Signature};
+use elea_protocol::signature::{Claim, PublicKey, Scheme};
 
 use crate::counters::{Counter, Counters};
 
 /// Verifying threads rarely meet at one of so many locks.
 const SHARDS: usize = 16;
 
-type Known = (PublicKey, Digest, Signature);
-
 /// Two generations: when the young one is full it becomes the old one, and the old one is
 /// forgotten. What is asked for again is young again.
 #[derive(Default)]
 struct Shard {
-    young: HashSet<Known>,
-    old: HashSet<Known>,
+    young: HashSet<Claim>,
+    old: HashSet<Claim>,
 }
 
 /// A scheme with a memory.
@@ -41,43 +38,67 @@ impl VerifiedCache {
         Self { scheme, shards, generation: (capacity / SHARDS / 2).max(1), counters }
     }
 
-    fn shard(&self, digest: &Digest) -> &Mutex<Shard> {
+    fn shard(&self, claim: &Claim) -> MutexGuard<'_, Shard> {
         // The digest is a hash of what was signed: its bytes spread by themselves.
-        &self.shards[usize::from(digest.0[0]) % SHARDS]
+        let shard = &self.shards[usize::from(claim.digest.0[0]) % SHARDS];
+        shard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_known(&self, claim: &Claim) -> bool {
+        self.shard(claim).recall(claim, self.generation)
+    }
+
+    fn remember(&self, claim: &Claim) {
+        self.shard(claim).remember(*claim, self.generation);
     }
 }
 
 impl Shard {
-    fn remember(&mut self, known: Known, generation: usize) {
+    fn recall(&mut self, claim: &Claim, generation: usize) -> bool {
+        if self.young.contains(claim) {
+            return true;
+        }
+        let is_old = self.old.contains(claim);
+        if is_old {
+            self.remember(*claim, generation);
+        }
+        is_old
+    }
+
+    fn remember(&mut self, claim: Claim, generation: usize) {
         if self.young.len() >= generation {
             self.old = std::mem::take(&mut self.young);
         }
-        self.young.insert(known);
+        self.young.insert(claim);
     }
 }
 
 impl Scheme for VerifiedCache {
-    fn verify(&self, key: &PublicKey, digest: &Digest, signature: &Signature) -> bool {
-        let known = (*key, *digest, *signature);
-        {
-            let mut shard = self.shard(digest).lock().unwrap_or_else(PoisonError::into_inner);
-            let is_young = shard.young.contains(&known);
-            if is_young || shard.old.contains(&known) {
-                if !is_young {
-                    shard.remember(known, self.generation);
-                }
-                self.counters.count(Counter::SignaturesKnown);
-                return true;
+    fn verify(&self, claim: &Claim) -> bool {
+        self.verify_all(&[*claim]) == [true]
+    }
+
+    fn verify_all(&self, claims: &[Claim]) -> Vec<bool> {
+        let mut verdicts: Vec<bool> = claims.iter().map(|claim| self.is_known(claim)).collect();
+        let unknown = claims.iter().zip(&verdicts).filter(|(_, is_known)| !**is_known);
+        let unknown: Vec<Claim> = unknown.map(|(claim, _)| *claim).collect();
+        let (new, all) = (unknown.len() as u64, claims.len() as u64);
+        self.counters.add(Counter::SignaturesKnown, all - new);
+        if unknown.is_empty() {
+            return verdicts;
+        }
+        self.counters.add(Counter::SignaturesChecked, new);
+        self.counters.count(Counter::SignatureChecks);
+        // No lock is held meanwhile: that takes a thousand times longer.
+        let mut found = self.scheme.verify_all(&unknown).into_iter().zip(&unknown);
+        for verdict in verdicts.iter_mut().filter(|verdict| !**verdict) {
+            let Some((is_good, claim)) = found.next() else { break };
+            if is_good {
+                self.remember(claim);
             }
+            *verdict = is_good;
         }
-        // The lock is not held while the signature is checked: that takes a thousand times longer.
-        self.counters.count(Counter::SignaturesChecked);
-        let is_good = self.scheme.verify(key, digest, signature);
-        if is_good {
-            let mut shard = self.shard(digest).lock().unwrap_or_else(PoisonError::into_inner);
-            shard.remember(known, self.generation);
-        }
-        is_good
+        verdicts
     }
 
     fn is_sound(&self, key: &PublicKey) -> bool {
@@ -87,6 +108,7 @@ impl Scheme for VerifiedCache {
 
 #[cfg(test)]
 mod tests {
+    use elea_protocol::id::Digest;
     use elea_protocol::signature::{Ed25519, SecretKey, Signer};
 
     use super::*;
@@ -97,17 +119,37 @@ mod tests {
         let cache = VerifiedCache::new(Arc::new(Ed25519::default()), 64, Arc::clone(&counters));
         let (key, other) = (SecretKey::from_bytes(&[1; 32]), SecretKey::from_bytes(&[2; 32]));
         let digest = Digest([7; 32]);
-        let good = key.sign(&digest);
-        let mut bad = good;
-        bad.0[3] ^= 1;
+        let good = Claim { key: key.public_key(), digest, signature: key.sign(&digest) };
+        let mut bad = [good; 3];
+        bad[0].signature.0[3] ^= 1;
+        bad[1].key = other.public_key();
+        bad[2].digest = Digest([8; 32]);
         for _ in 0..3 {
-            assert!(cache.verify(&key.public_key(), &digest, &good));
-            assert!(!cache.verify(&key.public_key(), &digest, &bad));
-            assert!(!cache.verify(&other.public_key(), &digest, &good));
-            assert!(!cache.verify(&key.public_key(), &Digest([8; 32]), &good));
+            assert!(cache.verify(&good));
+            assert!(bad.iter().all(|bad| !cache.verify(bad)));
         }
         assert_eq!(counters.get(Counter::SignaturesKnown), 2);
         assert_eq!(counters.get(Counter::SignaturesChecked), 10);
+    }
+
+    #[test]
+    fn of_many_only_those_that_are_new_are_checked_and_each_has_its_own_verdict() {
+        let counters = Arc::new(Counters::default());
+        let cache = VerifiedCache::new(Arc::new(Ed25519::default()), 1024, Arc::clone(&counters));
+        let key = SecretKey::from_bytes(&[1; 32]);
+        let claim = |byte| {
+            let digest = Digest([byte; 32]);
+            Claim { key: key.public_key(), digest, signature: key.sign(&digest) }
+        };
+        let mut all: Vec<Claim> = (0..20).map(claim).collect();
+        assert!(cache.verify(&all[4]) && cache.verify(&all[9]));
+        all[7].digest = Digest([99; 32]);
+        let right: Vec<bool> = (0..20).map(|index| index != 7).collect();
+        assert_eq!(cache.verify_all(&all), right);
+        let checked = || counters.get(Counter::SignaturesChecked);
+        assert_eq!((checked(), counters.get(Counter::SignaturesKnown)), (20, 2));
+        assert_eq!(cache.verify_all(&all), right);
+        assert_eq!(checked(), 21, "the false one again");
     }
 
     #[test]
@@ -118,7 +160,8 @@ mod tests {
         for n in 0..200u64 {
             let mut digest = Digest([0; 32]);
             digest.0[8..16].copy_from_slice(&n.to_le_bytes());
-            assert!(cache.verify(&key.public_key(), &digest, &key.sign(&digest)));
+            let claim = Claim { key: key.public_key(), digest, signature: key.sign(&digest) };
+            assert!(cache.verify(&claim));
         }
         let shard = cache.shards[0].lock().expect("no panic");
         assert!(shard.young.len() <= 4 && shard.old.len() <= 4);

@@ -6,5 +6,6 @@ mod liar;
 mod members;
 mod proofs;
 mod rejections;
+mod signatures;
 mod vectors;
 mod views;

@@ -10,7 +10,7 @@ use elea_protocol::membership::Membership;
 use elea_protocol::message::{
     Commit, CommitCertificate, Message, NewViewHeader, OrderHeader, Position,
 };
-use elea_protocol::signature::{PublicKey, Scheme, Signature, Signed};
+use elea_protocol::signature::{Claim, PublicKey, Scheme, Signed};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
@@ -273,7 +273,7 @@ fn a_proof_with_any_bit_changed_proves_nothing() {
 struct Trusting;
 
 impl Scheme for Trusting {
-    fn verify(&self, _: &PublicKey, _: &Digest, _: &Signature) -> bool {
+    fn verify(&self, _: &Claim) -> bool {
         true
     }
 

@@ -2,13 +2,13 @@
 //!
 //! What it is given is durable already, so nobody waits for it: not for what fjall does to its files, which takes a
 //! dozen syncs at times, and not for a sync of its own. It gathers groups for a moment and takes them together, which
-//! saves writing again and again what each of them changes. What completes a state is taken at once, since its rows
+//! saves writing again and again what each of them changes, and being woken for each. What completes a state is taken at once, since its rows
 //! are waited for. When it is told to end it leaves the rest to the next start.
 
+use std::collections::VecDeque;
 use std::fs::File;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use elea_protocol::replica::Mark;
 use elea_protocol::rows::RowsView;
@@ -32,9 +32,76 @@ struct Group {
     completed: Vec<(Mark, u64)>,
 }
 
+/// Groups that were handed over and not taken yet.
+#[derive(Default)]
+struct Queue {
+    handed: Mutex<Handed>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Handed {
+    groups: VecDeque<Group>,
+    weight: usize,
+    /// Somebody waits for what is among them, or they are enough.
+    is_urgent: bool,
+    /// One of the two ends is gone.
+    is_closed: bool,
+}
+
+impl Queue {
+    fn handed(&self) -> MutexGuard<'_, Handed> {
+        // Nothing in here can be left half done.
+        self.handed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put(&self, group: Group) {
+        let mut handed = self.handed();
+        if handed.is_closed {
+            return;
+        }
+        handed.weight += group.redo.weight;
+        handed.is_urgent |= !group.completed.is_empty() || handed.weight >= GATHER_BYTES;
+        handed.groups.push_back(group);
+        // Whoever gathers already is not woken for one more.
+        let is_heard = handed.is_urgent || handed.groups.len() == 1;
+        drop(handed);
+        if is_heard {
+            self.changed.notify_one();
+        }
+    }
+
+    /// What there is after a while, all in one; `None` at the end.
+    fn gather(&self) -> Option<Group> {
+        let is_idle = |handed: &mut Handed| handed.groups.is_empty() && !handed.is_closed;
+        let first = self.changed.wait_while(self.handed(), is_idle);
+        let first = first.unwrap_or_else(PoisonError::into_inner);
+        let gathers = |handed: &mut Handed| !handed.is_urgent && !handed.is_closed;
+        let gathered = self.changed.wait_timeout_while(first, GATHER, gathers);
+        let mut handed = gathered.unwrap_or_else(PoisonError::into_inner).0;
+        if handed.is_closed {
+            return None;
+        }
+        let mut groups = std::mem::take(&mut *handed).groups;
+        drop(handed);
+        let mut all = groups.pop_front()?;
+        for next in groups {
+            all.number = next.number;
+            all.redo.merge(next.redo);
+            all.completed.extend(next.completed);
+        }
+        Some(all)
+    }
+
+    fn close(&self) {
+        self.handed().is_closed = true;
+        self.changed.notify_one();
+    }
+}
+
 /// Where groups are handed over.
 pub(crate) struct ToTables {
-    groups: Sender<Group>,
+    queue: Arc<Queue>,
     taken: Arc<Taken>,
 }
 
@@ -45,20 +112,21 @@ impl ToTables {
         let mark = |(place, generation): (usize, u64)| (Mark(first.0 + place as u64), generation);
         let completed = completed.into_iter().map(mark).collect();
         // The thread is gone only after it failed, which it has said itself. What is in the log is not lost.
-        let _ = self.groups.send(Group { number, redo, completed });
+        self.queue.put(Group { number, redo, completed });
     }
 }
 
 impl Drop for ToTables {
     fn drop(&mut self) {
         self.taken.stop();
+        self.queue.close();
     }
 }
 
 /// The thread's work.
 pub(crate) struct Applier {
     tables: Tables,
-    groups: Receiver<Group>,
+    queue: Arc<Queue>,
     taken: Arc<Taken>,
     /// The folder's.
     _lock: Arc<File>,
@@ -66,9 +134,9 @@ pub(crate) struct Applier {
 
 /// The tables behind a queue.
 pub(super) fn applier(tables: Tables, taken: Arc<Taken>, lock: Arc<File>) -> (ToTables, Applier) {
-    let (sender, groups) = channel();
-    let to = ToTables { groups: sender, taken: Arc::clone(&taken) };
-    (to, Applier { tables, groups, taken, _lock: lock })
+    let queue = Arc::<Queue>::default();
+    let to = ToTables { queue: Arc::clone(&queue), taken: Arc::clone(&taken) };
+    (to, Applier { tables, queue, taken, _lock: lock })
 }
 
 impl Applier {
@@ -90,7 +158,7 @@ impl Applier {
         mut tell: impl FnMut(u64, Vec<(Mark, RowsView)>),
     ) -> Result<(), StoreError> {
         let mut before = self.taken.group();
-        while let Some(Group { number, redo, completed }) = self.gather() {
+        while let Some(Group { number, redo, completed }) = self.queue.gather() {
             // Whatever was handed over before the end is still in the queue then.
             if self.taken.is_stopping() {
                 return Ok(());
@@ -107,23 +175,11 @@ impl Applier {
         }
         Ok(())
     }
+}
 
-    /// What there is after a while; `None` at the end.
-    fn gather(&mut self) -> Option<Group> {
-        let mut all = self.groups.recv().ok()?;
-        let until = Instant::now() + GATHER;
-        while all.completed.is_empty() && all.redo.weight < GATHER_BYTES {
-            match self.groups.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                Ok(next) => {
-                    all.number = next.number;
-                    all.redo.merge(next.redo);
-                    all.completed.extend(next.completed);
-                }
-                Err(RecvTimeoutError::Timeout) => break,
-                Err(RecvTimeoutError::Disconnected) => return None,
-            }
-        }
-        Some(all)
+impl Drop for Applier {
+    fn drop(&mut self) {
+        self.queue.close();
     }
 }
 

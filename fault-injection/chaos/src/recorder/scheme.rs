@@ -3,18 +3,15 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use elea_protocol::id::Digest;
-use elea_protocol::signature::{PublicKey, Scheme, Signature};
+use elea_protocol::signature::{Claim, PublicKey, Scheme};
 
 /// So many are remembered.
 const KEPT: usize = 1 << 16;
 
-type Good = (PublicKey, Digest, Signature);
-
 /// A scheme that remembers which signatures were good.
 pub struct Remembering {
     inner: Arc<dyn Scheme>,
-    good: Mutex<(HashSet<Good>, VecDeque<Good>)>,
+    good: Mutex<(HashSet<Claim>, VecDeque<Claim>)>,
 }
 
 impl Remembering {
@@ -26,17 +23,16 @@ impl Remembering {
 }
 
 impl Scheme for Remembering {
-    fn verify(&self, key: &PublicKey, digest: &Digest, signature: &Signature) -> bool {
-        let this = (*key, *digest, *signature);
+    fn verify(&self, claim: &Claim) -> bool {
         let mut good = self.good.lock().unwrap_or_else(PoisonError::into_inner);
-        if good.0.contains(&this) {
+        if good.0.contains(claim) {
             return true;
         }
-        if !self.inner.verify(key, digest, signature) {
+        if !self.inner.verify(claim) {
             return false;
         }
-        good.0.insert(this);
-        good.1.push_back(this);
+        good.0.insert(*claim);
+        good.1.push_back(*claim);
         if good.1.len() > KEPT
             && let Some(oldest) = good.1.pop_front()
         {
