@@ -106,6 +106,8 @@ impl<A: Application + 'static> Core<A> {
             wrong_clocks: WrongClocks::default(),
             slow: SlowDisk::default(),
         }))));
+        // What is due at the start waits for no event.
+        inbox.wishes(Wish { until: Some(Instant::now()), intake: true });
         let attending = Arc::clone(&core);
         inbox.attend(Box::new(move |inbox| {
             let attend = AssertUnwindSafe(|| attending.attend(inbox));
