@@ -162,8 +162,8 @@ impl Ed25519 {
         Some(parsed)
     }
 
-    /// Whether all of these are true, whose keys are sound. Draws what it needs of chance from all that it checks, so
-    /// that the same is found wherever the same is checked, and nobody can prepare for what is drawn.
+    /// Whether all of these are true, whose keys are sound. Draws what it needs of chance from all that it checks: so
+    /// nobody can prepare for what is drawn, and nothing else is needed.
     fn are_all_true(claims: &[Claim]) -> bool {
         let mut hash = Sha256::new();
         hash.update(b"elea/1/together");
@@ -203,11 +203,11 @@ impl Scheme for Ed25519 {
                 verdicts.extend(some.iter().map(|_| true));
                 continue;
             }
-            let before = verdicts.len();
-            verdicts.extend(some.iter().map(|claim| self.verify(claim)));
-            if verdicts[before..].contains(&false) {
+            let each: Vec<bool> = some.iter().map(|claim| self.verify(claim)).collect();
+            if each.contains(&false) {
                 self.one_by_one.store(Self::AFTER_FALSE, Ordering::Relaxed);
             }
+            verdicts.extend(each);
         }
         verdicts
     }

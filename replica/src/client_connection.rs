@@ -107,7 +107,10 @@ async fn receive(
     };
     let mut requests = Requests::default();
     loop {
-        admission.rest().await;
+        // What was read already does not rest with it.
+        if requests.0.is_empty() {
+            admission.rest().await;
+        }
         let read = frames::read_to_replica(reader).await;
         // Whatever else comes finds the requests before it taken.
         if !matches!(read, Ok((ToReplica::Request(_), _)))
@@ -122,7 +125,15 @@ async fn receive(
         };
         voice.heard();
         // Room comes first: a request that finds none is not worth its check.
-        let room = shell.inbox.client_room(client, bytes + OVERHEAD);
+        let find_room = || shell.inbox.client_room(client, bytes + OVERHEAD);
+        let mut room = find_room();
+        if room.is_none() && !requests.0.is_empty() {
+            // Those before it may be what takes it up.
+            if let Err(rejection) = requests.take(shell, admission).await {
+                return misbehaved(rejection_counter(rejection), &rejection);
+            }
+            room = find_room();
+        }
         match (message, room) {
             (ToReplica::Request(request), _) if request.body().client != client => {
                 return misbehaved(Counter::RequestForeign, &"another client's request");

@@ -62,9 +62,9 @@ impl Router {
     }
 }
 
-/// So many groups of events are taken by whoever brought one, before the core's own thread goes on: what else waits for
-/// that thread is to go on, too.
-const BROUGHT: usize = 2;
+/// Whoever brought an event takes more groups for no longer than this, before the core's own thread goes on: what else
+/// waits for that one is to go on, too.
+const BROUGHT: Duration = Duration::from_micros(500);
 
 /// The core, with what it needs to go on. One thread at a time has it: the core's own, or whoever has just brought an
 /// event and finds nobody at it, which saves waking a thread and waiting for it.
@@ -109,7 +109,7 @@ impl<A: Application + 'static> Core<A> {
         // What is due at the start waits for no event.
         inbox.wishes(Wish { until: Some(Instant::now()), intake: true });
         let attending = Arc::clone(&core);
-        inbox.attend(Box::new(move |inbox| {
+        inbox.attended_by(Box::new(move |inbox| {
             let attend = AssertUnwindSafe(|| attending.attend(inbox));
             // The task that brought the event is not the one that is broken.
             if let Err(panic) = catch_unwind(attend) {
@@ -127,9 +127,14 @@ impl<A: Application + 'static> Core<A> {
             // Who panics with it leaves nothing to go on with.
             let Ok(mut held) = self.0.lock() else { return };
             if let Some(core) = &mut *held {
-                core.go_on(inbox);
+                core.go_on(inbox, true);
             }
         }
+    }
+
+    /// Drops the core and all its queues. Its thread does that when it ends.
+    pub(crate) fn end(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Looks after what is there, if nobody else does. Whoever does looks again before it goes.
@@ -137,32 +142,30 @@ impl<A: Application + 'static> Core<A> {
         if let Ok(mut held) = self.0.try_lock()
             && let Some(core) = &mut *held
         {
-            for _ in 0..BROUGHT {
-                if !core.go_on(inbox) {
-                    break;
-                }
-            }
+            let since = Instant::now();
+            while core.go_on(inbox, false) && since.elapsed() < BROUGHT {}
             drop(held);
             inbox.look();
         }
     }
 }
 
-/// Drops the core and all its queues, whichever way its thread ends.
-struct End<'a, A: Application>(&'a Core<A>);
+/// Ends the core, whichever way its thread ends.
+struct End<'a, A: Application + 'static>(&'a Core<A>);
 
-impl<A: Application> Drop for End<'_, A> {
+impl<A: Application + 'static> Drop for End<'_, A> {
     fn drop(&mut self) {
-        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.0.end();
     }
 }
 
 impl<A: Application> AtWork<A> {
-    /// Handles a group of events, if there are any, and what is due. Answers whether there were.
-    fn go_on(&mut self, inbox: &Inbox) -> bool {
+    /// Handles a group of events, if there are any, and what is due. Answers whether there were. What is large waits
+    /// until there is time.
+    fn go_on(&mut self, inbox: &Inbox, has_time: bool) -> bool {
         // With the disk far behind, taking in more would only grow what waits for it.
         let intake = self.router.store.backlog() <= self.backlog_max;
-        let has_some = inbox.take(intake, &mut self.group);
+        let has_some = inbox.take(intake, has_time, &mut self.group);
         for queued in self.group.drain(..) {
             self.replica.handle(self.clock.now(), queued.event, &mut self.actions);
             self.actions.drain(..).for_each(|action| self.router.carry_out(action));

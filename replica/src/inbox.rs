@@ -299,7 +299,10 @@ impl Inbox {
             return;
         }
         put(&mut lanes);
-        drop(lanes);
+    }
+
+    /// Has the core look after what was put in.
+    pub(crate) fn attend(&self) {
         match self.attendant.get() {
             Some(attend) => attend(self),
             None => self.look(),
@@ -307,7 +310,7 @@ impl Inbox {
     }
 
     /// From now on whoever puts something in calls this: it may see to it that the core looks after it at once.
-    pub(crate) fn attend(&self, attendant: Attendant) {
+    pub(crate) fn attended_by(&self, attendant: Attendant) {
         // There is one core, and it says so once.
         let _ = self.attendant.set(attendant);
     }
@@ -364,6 +367,11 @@ impl Inbox {
                 lane.push_back(Queued { event, _room: Some(room) });
             }
         });
+        match lane {
+            Lane::Control => self.attend(),
+            // It takes its time, and is for the core's own thread.
+            Lane::Bulk => self.look(),
+        }
     }
 
     /// Queues events of a client.
@@ -377,9 +385,11 @@ impl Inbox {
                 lanes.clients.push(client, Queued { event, _room: Some(room) });
             }
         });
+        self.attend();
     }
 
-    /// Tells the core how the disk is. Of how far it is, and whether it is full, only the newest word counts.
+    /// What the core is to hear of the disk. Of how far it is, and whether it is full, only the newest word counts.
+    /// Whoever says it has other things to do first, and [attends](Inbox::attend) to it then.
     pub(crate) fn disk_says(&self, word: Word) {
         self.put(|lanes| match word {
             Word::Synced(mark) => lanes.synced = lanes.synced.max(Some(mark)),
@@ -391,6 +401,7 @@ impl Inbox {
     /// Tells the core that the stored state is damaged.
     pub(crate) fn unreadable(&self, why: Unreadable) {
         self.put(|lanes| lanes.unreadable = Some(why));
+        self.look();
     }
 
     /// Queues a question how the replica is. Answers whether there was room.
@@ -402,6 +413,7 @@ impl Inbox {
                 lanes.questions.push_back(event);
             }
         });
+        self.attend();
         is_taken
     }
 
@@ -439,12 +451,13 @@ impl Inbox {
         }
     }
 
-    /// Takes a group of events. While the disk is behind only its own word is taken, and questions how the
-    /// replica is. Answers whether there was anything; there is nothing once it is closed.
-    pub(crate) fn take(&self, intake: bool, group: &mut Vec<Queued>) -> bool {
+    /// Takes a group of events: what is large only where there is time for it. While the disk is behind only its own
+    /// word is taken, and questions how the replica is. Answers whether there was anything; there is nothing once it
+    /// is closed.
+    pub(crate) fn take(&self, intake: bool, has_time: bool, group: &mut Vec<Queued>) -> bool {
         let mut lanes = self.lanes();
         if !lanes.closed {
-            lanes.drain(intake, group);
+            lanes.drain(intake, has_time, group);
         }
         !group.is_empty()
     }
@@ -463,7 +476,7 @@ impl Lanes {
         is_heard || (self.wish.intake && others())
     }
 
-    fn drain(&mut self, intake: bool, group: &mut Vec<Queued>) {
+    fn drain(&mut self, intake: bool, has_time: bool, group: &mut Vec<Queued>) {
         if let Some(mark) = self.synced.take() {
             group.push(Queued { event: Event::Synced(mark), _room: None });
         }
@@ -477,7 +490,9 @@ impl Lanes {
             return;
         }
         self.control.take(PEER_GROUP, group);
-        self.bulk.take(BULK_GROUP, group);
+        if has_time {
+            self.bulk.take(BULK_GROUP, group);
+        }
         self.clients.take(group);
     }
 }
@@ -535,7 +550,7 @@ mod tests {
 
     fn taken(inbox: &Inbox) -> Vec<u64> {
         let mut group = Vec::new();
-        inbox.take(true, &mut group);
+        inbox.take(true, true, &mut group);
         sessions(&group)
     }
 
@@ -569,11 +584,11 @@ mod tests {
         inbox.wishes(Wish { until: Some(Instant::now()), intake: false });
         let mut group = Vec::new();
         assert_eq!(inbox.wait(), Woken::Running, "the time has come");
-        assert!(!inbox.take(false, &mut group));
+        assert!(!inbox.take(false, true, &mut group));
         inbox.wishes(Wish { until: None, intake: false });
         inbox.disk_says(Word::Synced(Mark(1)));
         assert_eq!(inbox.wait(), Woken::Running);
-        assert!(inbox.take(false, &mut group));
+        assert!(inbox.take(false, true, &mut group));
         assert_eq!(sessions(&group), [1_000_001]);
     }
 
@@ -604,13 +619,18 @@ mod tests {
         let inbox = inbox(1, 100);
         let called = Arc::<AtomicUsize>::default();
         let count = Arc::clone(&called);
-        inbox.attend(Box::new(move |inbox| {
-            assert_eq!(taken(inbox), [7, 8]);
+        inbox.attended_by(Box::new(move |inbox| {
+            let mut group = Vec::new();
+            inbox.take(true, false, &mut group);
+            assert_eq!(sessions(&group), [7, 8]);
             count.fetch_add(1, Ordering::Relaxed);
         }));
-        let room = |session| (ask(session), inbox.client_room(ANN, 1).expect("room"));
-        inbox.put_client(ANN, [room(7), room(8)]);
+        inbox.put_peer(ReplicaId(0), Lane::Bulk, ask(6), room(&inbox));
+        assert_eq!(called.load(Ordering::Relaxed), 0, "what is large is not for whoever brings it");
+        let small = |session| (ask(session), inbox.client_room(ANN, 1).expect("room"));
+        inbox.put_client(ANN, [small(7), small(8)]);
         assert_eq!(called.load(Ordering::Relaxed), 1);
+        assert_eq!(taken(&inbox), [6]);
     }
 
     #[test]

@@ -164,10 +164,12 @@ impl Node {
         let panicked =
             move |panic: Box<dyn Any + Send>| note(&raise, RunError::Panicked(text(&*panic)));
         let core = Core::new(replica, router, clock, limits.store_backlog_bytes, &inbox, panicked);
+        let running = Arc::clone(&core);
         let core = Worker::spawn(format!("{me}-core"), failed, move || {
-            core.run(&inbox);
+            running.run(&inbox);
             Ok(())
-        })?;
+        })
+        .inspect_err(|_| core.end())?;
         let listener = tokio::spawn(listener::listen(Arc::clone(&shell), listener));
         let links = tasks.into_iter().map(LinkTask::run).collect();
         tracing::info!(replica = %me, address = %local_address, "replica started");
@@ -407,7 +409,7 @@ fn write(
     let (release, inbox) = (Arc::clone(outbound), Arc::clone(&shell.inbox));
     let log = Worker::spawn(format!("{me}-store"), failed.clone(), move || {
         let tell = |word| inbox.disk_says(word);
-        Ok(store_work.run(|outgoing| release.send(outgoing), tell)?)
+        Ok(store_work.run(|outgoing| release.send(outgoing), tell, || inbox.attend())?)
     })?;
     let (inbox, counted) = (Arc::clone(&shell.inbox), Arc::clone(counters));
     let tables = Worker::spawn(format!("{me}-tables"), failed.clone(), move || {
@@ -415,6 +417,7 @@ fn write(
             counted.add(Counter::StoreTaken, groups);
             if !rows.is_empty() {
                 inbox.disk_says(Word::Rows(rows));
+                inbox.look();
             }
         })?)
     })?;

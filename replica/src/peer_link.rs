@@ -89,8 +89,8 @@ fn piece(part: Part, over: Over) -> Result<Bytes, CodecError> {
     }
 }
 
-/// How fast a line took what was written lately. What the system's buffers take at once counts as well, so it is an
-/// upper bound, and near the truth where much is written.
+/// How fast a line took the large messages that were written lately. What the system's buffers take at once counts as well,
+/// so it is an upper bound, and near the truth where much is written.
 #[derive(Debug, Default)]
 struct Speed {
     bytes: f64,
@@ -108,6 +108,9 @@ impl Speed {
 
     /// How much it is worth to have waiting.
     fn bulk_bytes(&self) -> usize {
+        if self.bytes == 0.0 {
+            return BULK_BYTES;
+        }
         let in_time = self.bytes / self.seconds.max(f64::MIN_POSITIVE) * BULK_TIME.as_secs_f64();
         // A conversion of floats is cut off at the ends.
         (in_time as usize).clamp(BULK_BYTES_MIN, BULK_BYTES)
@@ -621,6 +624,7 @@ impl LinkTask {
         let taken: usize = group.iter().map(|parcel| parcel.weight).sum();
         self.state.bytes(Lane::Control).fetch_sub(taken, Ordering::Relaxed);
         let next = rest.next().map(|part| piece(part, over));
+        let is_large = next.is_some();
         for frame in group.drain(..).map(|parcel| parcel.frame(over)).chain(next) {
             match frame {
                 Ok(frame) => {
@@ -631,7 +635,10 @@ impl LinkTask {
             }
         }
         frames::flush(writer).await.map_err(down)?;
-        self.speed.note(bytes, since.elapsed());
+        // A few votes that were late for whatever reason say nothing of the line.
+        if is_large {
+            self.speed.note(bytes, since.elapsed());
+        }
         Ok(())
     }
 
@@ -659,7 +666,7 @@ mod tests {
     #[test]
     fn no_more_waits_on_a_line_than_it_takes_in_a_while() {
         let mut speed = Speed::default();
-        assert_eq!(speed.bulk_bytes(), BULK_BYTES_MIN, "nothing was written yet");
+        assert_eq!(speed.bulk_bytes(), BULK_BYTES, "nothing was written yet");
         for _ in 0..20 {
             speed.note(64 << 10, Duration::from_micros(100));
         }

@@ -151,11 +151,12 @@ pub(crate) fn store_queue<D: Disk>(
 
 impl<D: Disk> StoreThread<D> {
     /// Works until the queue is dropped, or the disk fails. `release` lets something out, `tell` tells the
-    /// core how the disk is.
+    /// core how the disk is, and `attend` has it look after what it was told.
     pub(crate) fn run(
         mut self,
         mut release: impl FnMut(Outgoing),
         mut tell: impl FnMut(Word),
+        mut attend: impl FnMut(),
     ) -> Result<(), StoreError> {
         let mut next = Group::default();
         loop {
@@ -175,6 +176,7 @@ impl<D: Disk> StoreThread<D> {
             let was_full = !self.disk.has_room();
             if was_full {
                 tell(Word::Full(true));
+                attend();
                 if !self.wait_for_room(&mut next, &mut release) {
                     return Ok(());
                 }
@@ -184,6 +186,7 @@ impl<D: Disk> StoreThread<D> {
             if was_full {
                 tracing::info!("the disk has room again, and what waited for it is written");
                 tell(Word::Full(false));
+                attend();
             }
             // Marks count up by one, and the group ends with its last.
             let first = Mark(group.last.0 + 1 - group.records.len() as u64);
@@ -198,6 +201,7 @@ impl<D: Disk> StoreThread<D> {
             self.progress.backlog.fetch_sub(group.bytes, Ordering::Relaxed);
             tell(Word::Synced(group.last));
             self.disk.hand_on(first, written);
+            attend();
         }
     }
 

@@ -49,6 +49,23 @@ struct Handed {
     is_closed: bool,
 }
 
+impl Handed {
+    /// As many groups as are enough. What is left has been waited for.
+    fn take(&mut self) -> VecDeque<Group> {
+        let mut taken = VecDeque::new();
+        let mut weight = 0;
+        while weight < GATHER_BYTES
+            && let Some(group) = self.groups.pop_front()
+        {
+            weight += group.redo.weight;
+            taken.push_back(group);
+        }
+        self.weight -= weight;
+        self.is_urgent = !self.groups.is_empty();
+        taken
+    }
+}
+
 impl Queue {
     fn handed(&self) -> MutexGuard<'_, Handed> {
         // Nothing in here can be left half done.
@@ -82,7 +99,7 @@ impl Queue {
         if handed.is_closed {
             return None;
         }
-        let mut groups = std::mem::take(&mut *handed).groups;
+        let mut groups = handed.take();
         drop(handed);
         let mut all = groups.pop_front()?;
         for next in groups {

@@ -81,6 +81,7 @@ fn test() -> Test {
                 };
                 sender.send(seen).expect("the test listens");
             },
+            || {},
         )
     });
     Test { queue, seen, verdicts, thread, counters, is_full }

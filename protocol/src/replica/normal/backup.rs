@@ -85,7 +85,9 @@ impl<A: Application> Replica<A> {
             self.keep_later_order(order);
             return;
         }
-        if order.by != self.primary() || self.is_primary() {
+        // Its own come back to it where it may have forgotten them.
+        let is_known = self.is_primary() && !self.view.is_from_disk();
+        if order.by != self.primary() || is_known {
             self.counters.order_not_from_primary += 1;
             return;
         }

@@ -82,13 +82,14 @@ impl Sources {
     }
 
     /// Whom to ask next: of those with the fewest demerits, who showed that they have it before the others, the one
-    /// with the fewest pieces `under_way`; or one that is due for a chance, if it owes nothing and others are at work.
+    /// with the fewest pieces `under_way`; or one that is due for a chance, if others are at work and nobody `has_chance`.
     /// Who was not heard lately may be out of reach, or only have a slow disk.
     pub(super) fn next(
         &mut self,
         others: impl Iterator<Item = ReplicaId>,
         is_heard: impl Fn(&ReplicaId) -> bool,
         under_way: impl Fn(&ReplicaId) -> usize,
+        has_chance: bool,
     ) -> Option<Choice> {
         let others: Vec<_> = others.collect();
         let rank = |id: &ReplicaId| {
@@ -99,10 +100,13 @@ impl Sources {
         let best = others.iter().map(rank).min()?;
         let (first, after): (Vec<_>, Vec<_>) = others.iter().partition(|id| rank(id) == best);
         let is_at_work = others.iter().any(|id| under_way(id) > 0);
-        if is_at_work && let Some(of) = self.chance(after, is_heard, &under_way) {
+        if is_at_work
+            && !has_chance
+            && let Some(of) = self.chance(after, is_heard, &under_way)
+        {
             return Some(Choice { of, is_chance: true });
         }
-        let fewest = first.iter().map(|id| under_way(id)).min()?;
+        let fewest = first.iter().map(&under_way).min()?;
         let among: Vec<_> = first.into_iter().filter(|id| under_way(id) == fewest).collect();
         let of = *among.get(self.turn % among.len().max(1))?;
         self.turn += 1;
@@ -141,7 +145,7 @@ mod tests {
     fn choice(sources: &mut Sources, silent: Option<u8>, under_way: [usize; 3]) -> Choice {
         let of = |id: &ReplicaId| under_way[usize::from(id.0) - 1];
         let others = (1..4).map(ReplicaId);
-        sources.next(others, |id| Some(id.0) != silent, of).expect("there are others")
+        sources.next(others, |id| Some(id.0) != silent, of, false).expect("there are others")
     }
 
     fn asked(sources: &mut Sources, silent: Option<u8>) -> u8 {
@@ -155,7 +159,7 @@ mod tests {
         sources.note(ReplicaId(2));
         sources.note(ReplicaId(3));
         assert_eq!([(); 4].map(|()| asked(&mut sources, None)), [2, 3, 2, 3]);
-        assert_eq!(sources.next(std::iter::empty(), |_| true, |_| 0), None);
+        assert_eq!(sources.next(std::iter::empty(), |_| true, |_| 0, false), None);
     }
 
     #[test]
@@ -210,6 +214,10 @@ mod tests {
         assert_eq!(chances(12, Some(1)), [], "who is not heard has none");
         let rare = chances(1000, None).len();
         assert!((2..=40).contains(&rare), "{rare}: in the end one in 64 each");
+        let others = || (1..4).map(ReplicaId);
+        let next = |sources: &mut Sources| sources.next(others(), |_| true, |_| 1, true);
+        let taken = (0..1000).filter_map(|_| next(&mut sources));
+        assert!(taken.into_iter().all(|choice| !choice.is_chance), "one at a time");
         let idle = (0..100).map(|_| choice(&mut sources, None, [0; 3]));
         assert!(idle.into_iter().all(|choice| choice.of.0 == 3), "nor where nobody is at work");
     }
@@ -221,7 +229,7 @@ mod tests {
         for _ in 0..pieces {
             while asked.len() < 4 {
                 let under_way = |id: &ReplicaId| asked.iter().filter(|(_, of)| of == id).count();
-                let choice = sources.next((1..4).map(ReplicaId), |_| true, under_way);
+                let choice = sources.next((1..4).map(ReplicaId), |_| true, under_way, false);
                 let of = choice.expect("there are others").of;
                 // Each gives one piece after the other.
                 let begins = asked.iter().filter(|(_, by)| *by == of).map(|(at, _)| *at).max();

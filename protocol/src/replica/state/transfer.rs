@@ -201,7 +201,8 @@ impl<R: Restore> Transfer<R> {
         let part = self.next_part()?;
         let asked = &self.asked;
         let under_way = |id: &ReplicaId| asked.values().filter(|(of, _)| of.of == *id).count();
-        let choice = self.sources.next(others, is_heard, under_way)?;
+        let has_chance = asked.values().any(|(of, _)| of.is_chance);
+        let choice = self.sources.next(others, is_heard, under_way, has_chance)?;
         self.asked.insert(part, (choice, now));
         self.pace.asks(choice.of, now);
         Some((choice.of, self.at(), part))
