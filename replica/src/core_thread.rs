@@ -166,6 +166,11 @@ impl<A: Application> AtWork<A> {
         // With the disk far behind, taking in more would only grow what waits for it.
         let intake = self.router.store.backlog() <= self.backlog_max;
         let has_some = inbox.take(intake, has_time, &mut self.group);
+        if inbox.is_closed() {
+            // Nothing is due any more either: what failed is silent.
+            self.group.clear();
+            return false;
+        }
         for queued in self.group.drain(..) {
             self.replica.handle(self.clock.now(), queued.event, &mut self.actions);
             self.actions.drain(..).for_each(|action| self.router.carry_out(action));

@@ -301,6 +301,11 @@ impl Inbox {
         put(&mut lanes);
     }
 
+    /// Whether the replica stops, or cannot go on.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lanes().closed
+    }
+
     /// Has the core look after what was put in.
     pub(crate) fn attend(&self) {
         match self.attendant.get() {

@@ -2,8 +2,8 @@
 //!
 //! What it is given is durable already, so nobody waits for it: not for what fjall does to its files, which takes a
 //! dozen syncs at times, and not for a sync of its own. It gathers groups for a moment and takes them together, which
-//! saves writing again and again what each of them changes, and being woken for each. What completes a state is taken at once, since its rows
-//! are waited for. When it is told to end it leaves the rest to the next start.
+//! saves writing again and again what each of them changes, and being woken for each. What completes a state is taken
+//! at once, since its rows are waited for. When it is told to end it leaves the rest to the next start.
 
 use std::collections::VecDeque;
 use std::fs::File;
