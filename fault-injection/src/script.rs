@@ -16,6 +16,7 @@
 //! | ...`skew=(0,0,-500,0)` | and wall clocks are off by so many ms |
 //! | ...`checkpoint_interval=4` | and any setting of `tuning::Tuning`, by its name |
 //! | `weak client=0 ms=20`, `strong`, `final` | submits the operations below it, one a line, and runs |
+//! | ...with `append log x*900` below | and a line may end in a text and how often it is repeated |
 //! | `raw client=0 number=9 to=(1,2)` | sends a request of any number, as no honest client would |
 //! | `run ms=100` | lets time go by |
 //! | `drop from=0 to=(2,3) kind=order count=1` | loses the next messages that match, `count` of each combination |
@@ -561,8 +562,14 @@ fn tuning(usual: Tuning, arguments: Arguments) -> Result<Tuning, String> {
     Ok(tuning)
 }
 
+/// One a line. A line that ends in `x*5` ends in `xxxxx`.
 fn operations(input: &str) -> Vec<Bytes> {
-    input.lines().map(|line| Bytes::copy_from_slice(line.as_bytes())).collect()
+    let written_out = |line: &str| {
+        let (start, last) = line.rsplit_once(' ')?;
+        let (text, count) = last.split_once('*')?;
+        Some(format!("{start} {}", text.repeat(count.parse().ok()?)))
+    };
+    input.lines().map(|line| written_out(line).unwrap_or_else(|| line.into()).into()).collect()
 }
 
 /// Of each answer that has become final since the last time and was another one before, its words

@@ -233,6 +233,7 @@ impl<A: Application> Replica<A> {
         if head == before {
             self.counters.useless_answers += 1;
             self.note_other_history(from, entries_first);
+            self.follow_certificate(from);
             return;
         }
         self.counters.slots_filled += head.since(before);
@@ -262,6 +263,14 @@ impl<A: Application> Replica<A> {
         });
         if parts {
             self.divergent.note(from);
+        }
+    }
+
+    /// What a peer has next lets itself in by no order: it is early, or of clients that too few know. Only a
+    /// certificate does, and an answer does not reach as far. That one's history is followed from its end.
+    fn follow_certificate(&mut self, from: ReplicaId) {
+        if let Some(ahead) = self.lock.ahead().cloned() {
+            self.lock.note_candidate(from, ahead);
         }
     }
 
