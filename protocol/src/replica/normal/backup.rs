@@ -75,21 +75,28 @@ enum Obstacle {
 
 impl<A: Application> Replica<A> {
     pub(in crate::replica) fn on_order(&mut self, order: Signed<Order>) {
+        if self.keep_order(order) {
+            self.advance();
+        }
+    }
+
+    /// Puts an order to those that wait, where it may be one. `true` where it is new.
+    pub(super) fn keep_order(&mut self, order: Signed<Order>) -> bool {
         let header = order.body.header;
         if header.view < self.entered() {
             self.counters.stale_view += 1;
-            return;
+            return false;
         }
         if header.view > self.entered() {
             self.counters.future_view += 1;
             self.keep_later_order(order);
-            return;
+            return false;
         }
         // Its own come back to it where it may have forgotten them.
         let is_known = self.is_primary() && !self.view.is_from_disk();
         if order.by != self.primary() || is_known {
             self.counters.order_not_from_primary += 1;
-            return;
+            return false;
         }
         let known = if header.slot <= self.history.head().slot {
             self.history.entry(header.slot).and_then(|entry| entry.order.as_ref())
@@ -103,19 +110,19 @@ impl<A: Application> Replica<A> {
             } else {
                 self.counters.order_repeated += 1;
             }
-            return;
+            return false;
         }
         if header.slot <= self.history.head().slot {
             self.counters.order_repeated += 1;
-            return;
+            return false;
         }
         if header.slot.since(self.history.head().slot) > self.setup.tuning.orders_ahead {
             self.counters.order_too_far += 1;
             self.note_behind();
-            return;
+            return false;
         }
         self.ahead.insert(order, self.now.instant);
-        self.advance();
+        true
     }
 
     /// Accepts orders as long as the next one is there and right.

@@ -25,6 +25,8 @@ struct SlotsMissing {
     since: Instant,
     /// Whose turn it was to be asked for them; nobody's yet, at first.
     turn: Option<usize>,
+    /// Who was asked, until there is an answer.
+    asked: Option<ReplicaId>,
 }
 
 /// The order at the head was looked at for requests that are missing.
@@ -41,7 +43,7 @@ impl Fetching {
 
     /// Something shows that slots are missing. Mostly they are on their way.
     pub(super) fn note_behind(&mut self, now: Instant) {
-        self.slots.get_or_insert(SlotsMissing { since: now, turn: None });
+        self.slots.get_or_insert(SlotsMissing { since: now, turn: None, asked: None });
     }
 
     /// None are.
@@ -56,24 +58,32 @@ impl Fetching {
 
     /// When to ask for them: at first after `grace_ms`, and again after `wait_ms`.
     pub(super) fn slots_at(&self, grace_ms: u64, wait_ms: impl FnOnce() -> u64) -> Option<Instant> {
-        let SlotsMissing { since, turn } = self.slots?;
+        let SlotsMissing { since, turn, .. } = self.slots?;
         Some(since.after_ms(if turn.is_none() { grace_ms } else { wait_ms() }))
     }
 
-    /// They are asked for, and whoever was asked before did not answer in time. Answers whose turn it is.
+    /// They are asked for. Answers whose turn it is: nobody has two in a row, or who gives little each time, and that
+    /// just in time, would be all that is heard.
     pub(super) fn ask_for_slots(&mut self, now: Instant) -> usize {
-        let before = self.slots.and_then(|slots| slots.turn);
-        if before.is_some() {
+        let before = self.slots;
+        if before.is_some_and(|slots| slots.asked.is_some()) {
             self.pace.missed();
         }
-        let turn = before.map_or(0, |turn| turn + 1);
-        self.slots = Some(SlotsMissing { since: now, turn: Some(turn) });
+        let turn = before.and_then(|slots| slots.turn).map_or(0, |turn| turn + 1);
+        self.slots = Some(SlotsMissing { since: now, turn: Some(turn), asked: None });
         turn
     }
 
-    /// Whoever was of use is asked for more. Should that not come, that is a miss.
-    pub(super) fn ask_on_for_slots(&mut self, now: Instant) {
-        self.slots = Some(SlotsMissing { since: now, turn: Some(0) });
+    /// This one is.
+    pub(super) fn asks_for_slots_of(&mut self, whom: ReplicaId) {
+        if let Some(slots) = &mut self.slots {
+            slots.asked = Some(whom);
+        }
+    }
+
+    /// Slots came. Whether they are an answer of whoever was asked last.
+    pub(super) fn note_slots(&mut self, by: ReplicaId) -> bool {
+        self.slots.as_mut().is_some_and(|slots| slots.asked.take_if(|asked| *asked == by).is_some())
     }
 
     // ---- requests of the order at the head ----
@@ -161,8 +171,13 @@ mod tests {
         assert_eq!(fetching.ask_for_slots(at(15)), 0);
         assert_eq!(fetching.slots_at(GRACE, || WAIT), Some(at(15 + WAIT)));
         assert_eq!(fetching.ask_for_slots(at(115)), 1);
-        fetching.ask_on_for_slots(at(120));
-        assert_eq!(fetching.ask_for_slots(at(220)), 1, "it was of use, and is no more");
+        fetching.asks_for_slots_of(ReplicaId(2));
+        assert!(!fetching.note_slots(ReplicaId(3)), "nobody asked for them");
+        assert!(fetching.note_slots(ReplicaId(2)));
+        assert!(!fetching.note_slots(ReplicaId(2)), "nobody asked for more");
+        let room = fetching.pace().room();
+        assert_eq!(fetching.ask_for_slots(at(220)), 2);
+        assert_eq!(fetching.pace().room(), room, "there was an answer");
         fetching.note_up_to_date();
         fetching.note_behind(at(300));
         assert_eq!(fetching.slots_at(GRACE, || WAIT), Some(at(300 + GRACE)));
@@ -188,6 +203,7 @@ mod tests {
         let room = fetching.pace().room();
         fetching.note_behind(at(0));
         fetching.ask_for_slots(at(0));
+        fetching.asks_for_slots_of(ReplicaId(1));
         assert_eq!(fetching.pace().room(), room, "nobody was asked before");
         fetching.ask_for_slots(at(WAIT));
         assert!(fetching.pace().room() < room);
