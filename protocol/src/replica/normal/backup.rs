@@ -38,7 +38,11 @@ impl OrdersAhead {
         self.orders.is_empty()
     }
 
-    fn insert(&mut self, order: Signed<Order>, now: Instant) {
+    /// A new one. None stays above `last`: the head may be lower than it was.
+    fn insert(&mut self, order: Signed<Order>, last: Slot, now: Instant) {
+        while self.orders.last_key_value().is_some_and(|(slot, _)| *slot > last) {
+            self.orders.pop_last();
+        }
         self.orders.insert(order.body.header.slot, Ahead { order, since: now });
     }
 
@@ -121,7 +125,8 @@ impl<A: Application> Replica<A> {
             self.note_behind();
             return false;
         }
-        self.ahead.insert(order, self.now.instant);
+        let last = self.history.head().slot.plus(self.setup.tuning.orders_ahead);
+        self.ahead.insert(order, last, self.now.instant);
         true
     }
 

@@ -25,12 +25,6 @@ impl<A: Application> Replica<A> {
             .map_or(Slot::GENESIS, |lock| lock.body.slot)
     }
 
-    /// The same whether or not a higher lock lies aside: up to there clients have been answered.
-    fn answered_through(&self) -> Slot {
-        let own = self.lock.own().filter(|lock| lock.body.view == self.entered());
-        own.map_or(Slot::GENESIS, |lock| lock.body.slot)
-    }
-
     /// The own history may have come to where the lock is: from then on it counts in full.
     fn settle_lock(&mut self) {
         let lock = self.lock.aside().cloned();
@@ -148,7 +142,7 @@ impl<A: Application> Replica<A> {
 
     /// Takes a certificate as the lock. Its batches are here, on the own history or on another.
     pub(in crate::replica) fn raise_lock(&mut self, certificate: CommitCertificate, path: &Path) {
-        let before = self.answered_through();
+        let before = self.certified();
         let commit = certificate.body;
         if path.goes_on() || matches!(path.footing, Footing::State(_)) {
             // Of another history: it is kept in memory only. Nothing was said that rests on it,

@@ -83,10 +83,16 @@ impl<A: Application> Replica<A> {
 
     fn fetch_slots(&mut self) {
         let turn = self.fetching.ask_for_slots(self.now.instant);
-        let Some(to) = self.slots_candidate(turn) else { return };
+        if let Some(to) = self.candidate(turn) {
+            self.fetch_slots_from(to);
+        }
+    }
+
+    fn fetch_slots_from(&mut self, to: ReplicaId) {
+        let from = self.history.head().slot.next();
         self.counters.slot_fetches += 1;
-        self.fetching.asks_for_slots_of(to);
-        self.ask(Some(to), Wanted::Slots { from: self.history.head().slot.next() });
+        self.fetching.asks_for_slots_of(to, from, self.now.instant);
+        self.ask(Some(to), Wanted::Slots { from });
     }
 
     pub(in crate::replica) fn ask(&mut self, to: Option<ReplicaId>, wanted: Wanted) {
@@ -97,18 +103,6 @@ impl<A: Application> Replica<A> {
         }
         let fetch = self.sign(Fetch { wanted, room: self.fetching.pace().room(), stamp });
         self.outbox.send(Target::One(to), Message::Fetch(fetch), self.stamps.after());
-    }
-
-    /// Whom to ask for slots in this turn: those who said that they are further, the primary first, if anybody did.
-    fn slots_candidate(&self, turn: usize) -> Option<ReplicaId> {
-        let (head, primary) = (self.history.head().slot, self.primary());
-        let is_ahead = |id: &ReplicaId| {
-            self.peers.get(id).is_some_and(|peer| peer.head_in(self.entered()) > head)
-        };
-        let mut ahead: Vec<ReplicaId> =
-            self.size.members().filter(|id| *id != self.setup.id && is_ahead(id)).collect();
-        ahead.sort_by_key(|id| *id != primary);
-        if ahead.is_empty() { self.candidate(turn) } else { ahead.get(turn % ahead.len()).copied() }
     }
 
     /// Whom to ask in this turn: the primary first, then everybody, those first who said that
@@ -227,7 +221,7 @@ impl<A: Application> Replica<A> {
 
     pub(in crate::replica) fn on_slots(&mut self, from: ReplicaId, slots: Slots) {
         let before = self.history.head().slot;
-        let is_answer = self.fetching.note_slots(from);
+        let asked_from = self.fetching.note_slots(from);
         let known = before.next().since(slots.from);
         let Some(entries) = usize::try_from(known)
             .ok()
@@ -236,6 +230,10 @@ impl<A: Application> Replica<A> {
             .filter(|entries| !entries.is_empty())
         else {
             self.counters.useless_answers += 1;
+            // Others have answered before this one.
+            if asked_from.is_some_and(|asked| asked <= before) {
+                self.fetch_more_slots();
+            }
             return;
         };
         self.fetching.answered(from, self.now.instant);
@@ -260,10 +258,25 @@ impl<A: Application> Replica<A> {
         if let Some(certificate) = slots.certificate {
             self.on_certificate(from, certificate);
         }
+        let requests = slots.entries.iter().flat_map(|entry| &entry.requests);
+        let bytes: usize = requests.map(|request| request.body().wire_bytes()).sum();
+        let is_much = slots.entries.len() >= SLOTS_MAX
+            || 2 * bytes as u64 >= u64::from(self.fetching.pace().room());
+        let is_all = self.peers.get(&from).is_none_or(|peer| peer.head_in(self.entered()) <= head);
         if !self.lacks_slots() {
             self.fetching.note_up_to_date();
-        } else if is_answer && !self.must_wait_for_state() {
-            // It was of use: go on without waiting.
+        } else if asked_from.is_some() && (is_much || is_all) && !self.must_wait_for_state() {
+            // It was of use: go on with the same peer, and without waiting.
+            self.fetch_slots_from(from);
+        } else if !self.fetching.waits_for_slots() {
+            // Who gives little each time, and that just in time, would be all that is heard.
+            self.fetch_more_slots();
+        }
+    }
+
+    /// Asks the next one, without waiting.
+    fn fetch_more_slots(&mut self) {
+        if self.lacks_slots() && !self.must_wait_for_state() {
             self.fetch_slots();
         }
     }

@@ -25,8 +25,8 @@ struct SlotsMissing {
     since: Instant,
     /// Whose turn it was to be asked for them; nobody's yet, at first.
     turn: Option<usize>,
-    /// Who was asked, until there is an answer.
-    asked: Option<ReplicaId>,
+    /// Who was asked, and from which slot on, until there is an answer.
+    asked: Option<(ReplicaId, Slot)>,
 }
 
 /// The order at the head was looked at for requests that are missing.
@@ -62,8 +62,7 @@ impl Fetching {
         Some(since.after_ms(if turn.is_none() { grace_ms } else { wait_ms() }))
     }
 
-    /// They are asked for. Answers whose turn it is: nobody has two in a row, or who gives little each time, and that
-    /// just in time, would be all that is heard.
+    /// They are asked for, of the next one. Answers whose turn it is.
     pub(super) fn ask_for_slots(&mut self, now: Instant) -> usize {
         let before = self.slots;
         if before.is_some_and(|slots| slots.asked.is_some()) {
@@ -74,16 +73,21 @@ impl Fetching {
         turn
     }
 
-    /// This one is.
-    pub(super) fn asks_for_slots_of(&mut self, whom: ReplicaId) {
-        if let Some(slots) = &mut self.slots {
-            slots.asked = Some(whom);
-        }
+    /// This one is, for those from here on.
+    pub(super) fn asks_for_slots_of(&mut self, whom: ReplicaId, from: Slot, now: Instant) {
+        let turn = self.slots.and_then(|slots| slots.turn).or(Some(0));
+        self.slots = Some(SlotsMissing { since: now, turn, asked: Some((whom, from)) });
     }
 
-    /// Slots came. Whether they are an answer of whoever was asked last.
-    pub(super) fn note_slots(&mut self, by: ReplicaId) -> bool {
-        self.slots.as_mut().is_some_and(|slots| slots.asked.take_if(|asked| *asked == by).is_some())
+    /// Slots came. Answers from which slot on they were asked for, if that was of this one, and it was asked last.
+    pub(super) fn note_slots(&mut self, by: ReplicaId) -> Option<Slot> {
+        let asked = self.slots.as_mut()?.asked.take_if(|(asked, _)| *asked == by);
+        asked.map(|(_, from)| from)
+    }
+
+    /// Whether somebody was asked for slots and has not answered yet.
+    pub(super) fn waits_for_slots(&self) -> bool {
+        self.slots.is_some_and(|slots| slots.asked.is_some())
     }
 
     // ---- requests of the order at the head ----
@@ -171,10 +175,11 @@ mod tests {
         assert_eq!(fetching.ask_for_slots(at(15)), 0);
         assert_eq!(fetching.slots_at(GRACE, || WAIT), Some(at(15 + WAIT)));
         assert_eq!(fetching.ask_for_slots(at(115)), 1);
-        fetching.asks_for_slots_of(ReplicaId(2));
-        assert!(!fetching.note_slots(ReplicaId(3)), "nobody asked for them");
-        assert!(fetching.note_slots(ReplicaId(2)));
-        assert!(!fetching.note_slots(ReplicaId(2)), "nobody asked for more");
+        fetching.asks_for_slots_of(ReplicaId(2), Slot(7), at(115));
+        assert_eq!(fetching.note_slots(ReplicaId(3)), None, "nobody asked for them");
+        assert!(fetching.waits_for_slots());
+        assert_eq!(fetching.note_slots(ReplicaId(2)), Some(Slot(7)));
+        assert_eq!(fetching.note_slots(ReplicaId(2)), None, "nobody asked for more");
         let room = fetching.pace().room();
         assert_eq!(fetching.ask_for_slots(at(220)), 2);
         assert_eq!(fetching.pace().room(), room, "there was an answer");
@@ -203,7 +208,7 @@ mod tests {
         let room = fetching.pace().room();
         fetching.note_behind(at(0));
         fetching.ask_for_slots(at(0));
-        fetching.asks_for_slots_of(ReplicaId(1));
+        fetching.asks_for_slots_of(ReplicaId(1), Slot(1), at(0));
         assert_eq!(fetching.pace().room(), room, "nobody was asked before");
         fetching.ask_for_slots(at(WAIT));
         assert!(fetching.pace().room() < room);
