@@ -38,11 +38,7 @@ impl OrdersAhead {
         self.orders.is_empty()
     }
 
-    /// A new one. None stays above `last`: the head may be lower than it was.
-    fn insert(&mut self, order: Signed<Order>, last: Slot, now: Instant) {
-        while self.orders.last_key_value().is_some_and(|(slot, _)| *slot > last) {
-            self.orders.pop_last();
-        }
+    fn insert(&mut self, order: Signed<Order>, now: Instant) {
         self.orders.insert(order.body.header.slot, Ahead { order, since: now });
     }
 
@@ -79,28 +75,21 @@ enum Obstacle {
 
 impl<A: Application> Replica<A> {
     pub(in crate::replica) fn on_order(&mut self, order: Signed<Order>) {
-        if self.keep_order(order) {
-            self.advance();
-        }
-    }
-
-    /// Puts an order to those that wait, where it may be one. `true` where it is new.
-    pub(super) fn keep_order(&mut self, order: Signed<Order>) -> bool {
         let header = order.body.header;
         if header.view < self.entered() {
             self.counters.stale_view += 1;
-            return false;
+            return;
         }
         if header.view > self.entered() {
             self.counters.future_view += 1;
             self.keep_later_order(order);
-            return false;
+            return;
         }
         // Its own come back to it where it may have forgotten them.
         let is_known = self.is_primary() && !self.view.is_from_disk();
         if order.by != self.primary() || is_known {
             self.counters.order_not_from_primary += 1;
-            return false;
+            return;
         }
         let known = if header.slot <= self.history.head().slot {
             self.history.entry(header.slot).and_then(|entry| entry.order.as_ref())
@@ -114,20 +103,19 @@ impl<A: Application> Replica<A> {
             } else {
                 self.counters.order_repeated += 1;
             }
-            return false;
+            return;
         }
         if header.slot <= self.history.head().slot {
             self.counters.order_repeated += 1;
-            return false;
+            return;
         }
         if header.slot.since(self.history.head().slot) > self.setup.tuning.orders_ahead {
             self.counters.order_too_far += 1;
             self.note_behind();
-            return false;
+            return;
         }
-        let last = self.history.head().slot.plus(self.setup.tuning.orders_ahead);
-        self.ahead.insert(order, last, self.now.instant);
-        true
+        self.ahead.insert(order, self.now.instant);
+        self.advance();
     }
 
     /// Accepts orders as long as the next one is there and right.

@@ -7,8 +7,8 @@ use crate::application::Application;
 use crate::history::extend;
 use crate::id::{ClientId, Digest, Instant, ReplicaId, Slot};
 use crate::message::{
-    Batch, Branch, CommitCertificate, Fetch, Message, Order, Position, Requests, SLOTS_MAX,
-    SignedRequest, SlotEntry, Slots, Wanted,
+    Batch, Branch, CommitCertificate, Fetch, Message, Order, Requests, SLOTS_MAX, SignedRequest,
+    SlotEntry, Slots, Wanted,
 };
 use crate::replica::{Replica, Target};
 use crate::signature::Signed;
@@ -83,16 +83,9 @@ impl<A: Application> Replica<A> {
 
     fn fetch_slots(&mut self) {
         let turn = self.fetching.ask_for_slots(self.now.instant);
-        if let Some(to) = self.candidate(turn) {
-            self.fetch_slots_from(to);
-        }
-    }
-
-    fn fetch_slots_from(&mut self, to: ReplicaId) {
-        let from = self.history.head().slot.next();
+        let to = self.candidate(turn);
         self.counters.slot_fetches += 1;
-        self.fetching.asks_for_slots_of(to, from, self.now.instant);
-        self.ask(Some(to), Wanted::Slots { from });
+        self.ask(to, Wanted::Slots { from: self.history.head().slot.next() });
     }
 
     pub(in crate::replica) fn ask(&mut self, to: Option<ReplicaId>, wanted: Wanted) {
@@ -221,7 +214,6 @@ impl<A: Application> Replica<A> {
 
     pub(in crate::replica) fn on_slots(&mut self, from: ReplicaId, slots: Slots) {
         let before = self.history.head().slot;
-        let asked_from = self.fetching.note_slots(from);
         let known = before.next().since(slots.from);
         let Some(entries) = usize::try_from(known)
             .ok()
@@ -230,10 +222,6 @@ impl<A: Application> Replica<A> {
             .filter(|entries| !entries.is_empty())
         else {
             self.counters.useless_answers += 1;
-            // Others have answered before this one.
-            if asked_from.is_some_and(|asked| asked <= before) {
-                self.fetch_more_slots();
-            }
             return;
         };
         self.fetching.answered(from, self.now.instant);
@@ -245,9 +233,6 @@ impl<A: Application> Replica<A> {
         if head == before {
             self.counters.useless_answers += 1;
             self.note_other_history(from, entries_first);
-            if let Some(certificate) = slots.certificate {
-                self.on_certificate(from, certificate);
-            }
             self.follow_certificate(from);
             return;
         }
@@ -258,26 +243,11 @@ impl<A: Application> Replica<A> {
         if let Some(certificate) = slots.certificate {
             self.on_certificate(from, certificate);
         }
-        let requests = slots.entries.iter().flat_map(|entry| &entry.requests);
-        let bytes: usize = requests.map(|request| request.body().wire_bytes()).sum();
-        let is_much = slots.entries.len() >= SLOTS_MAX
-            || 2 * bytes as u64 >= u64::from(self.fetching.pace().room());
-        let is_all = self.peers.get(&from).is_none_or(|peer| peer.head_in(self.entered()) <= head);
-        if !self.lacks_slots() {
-            self.fetching.note_up_to_date();
-        } else if asked_from.is_some() && (is_much || is_all) && !self.must_wait_for_state() {
+        if self.lacks_slots() {
             // It was of use: go on with the same peer, and without waiting.
             self.fetch_slots_from(from);
-        } else if !self.fetching.waits_for_slots() {
-            // Who gives little each time, and that just in time, would be all that is heard.
-            self.fetch_more_slots();
-        }
-    }
-
-    /// Asks the next one, without waiting.
-    fn fetch_more_slots(&mut self) {
-        if self.lacks_slots() && !self.must_wait_for_state() {
-            self.fetch_slots();
+        } else {
+            self.fetching.note_up_to_date();
         }
     }
 
@@ -299,13 +269,15 @@ impl<A: Application> Replica<A> {
     /// What a peer has next lets itself in by no order: it is early, or of clients that too few know. Only a
     /// certificate does, and an answer does not reach as far. That one's history is followed from its end.
     fn follow_certificate(&mut self, from: ReplicaId) {
-        let followed = self.lock.candidates().get(&from);
-        // One after the other: the newest is another one all the time.
-        if followed.is_none_or(|followed| followed.body.view != self.entered())
-            && let Some(ahead) = self.lock.ahead().cloned()
-        {
+        if let Some(ahead) = self.lock.ahead().cloned() {
             self.lock.note_candidate(from, ahead);
         }
+    }
+
+    fn fetch_slots_from(&mut self, to: ReplicaId) {
+        self.counters.slot_fetches += 1;
+        self.ask(Some(to), Wanted::Slots { from: self.history.head().slot.next() });
+        self.fetching.ask_on_for_slots(self.now.instant);
     }
 
     /// Accepts slots that follow the head: under a certificate of the entered view where their
@@ -316,59 +288,43 @@ impl<A: Application> Replica<A> {
         // What a lying primary ordered in their place must not slip in between.
         let last = first.plus(certified.len() as u64);
         self.ahead.forget_through(Slot(last.0.saturating_sub(1)));
-        let mut at = self.history.head();
-        let mut waiting: Vec<(Slot, Digest)> = Vec::new();
         for (index, entry) in entries.iter().enumerate() {
-            let batch =
-                Arc::new(Batch { choices: entry.choices, requests: entry.requests.clone() });
-            let before = at;
-            let hash = extend(&before.hash, &batch.digest());
-            at = Position { slot: first.plus(index as u64), hash };
-            let head = self.history.head();
-            if at.slot <= head.slot {
+            let before = self.history.head();
+            if first.plus(index as u64) <= before.slot {
                 // The slot before let one through that waited here.
-                if !self.history.goes_through(at) {
-                    break;
-                }
                 continue;
             }
+            let batch =
+                Arc::new(Batch { choices: entry.choices, requests: entry.requests.clone() });
+            let hash = extend(&before.hash, &batch.digest());
             let order = entry.order.as_ref().filter(|order| {
                 let header = order.body.header;
                 order.by == self.primary()
                     && header.view == self.entered()
-                    && header.slot == at.slot
+                    && header.slot == before.slot.next()
                     && header.hash == hash
                     && header.batch == batch.digest()
             });
             if let Some(expected) = certified.get(index) {
-                if *expected != hash || before != head || self.must_wait_for_state() {
-                    break;
+                if *expected != hash || self.must_wait_for_state() {
+                    return;
                 }
                 self.accept(hash, batch, order.cloned());
                 continue;
             }
-            let Some(order) = order else { break };
+            let Some(order) = order else { return };
             let forward_at = self.now.instant.after_ms(2 * self.forward_wait_ms());
             for request in &entry.requests {
                 self.pending.insert(request.clone(), forward_at, true, &self.setup.tuning);
-                waiting.push((at.slot, request.digest()));
             }
-            self.keep_order(order.clone());
-            if before != head {
-                // The one at the head is early, or of a stranger. What follows may show that others have it.
-                continue;
-            }
+            self.on_order(order.clone());
             // The order may have been here already, and only requests were missing.
             self.advance();
-            let head = self.history.head().slot;
-            if head < at.slot && (self.is_full() || self.ahead.get(head.next()).is_none()) {
-                break;
+            if self.history.head().slot == before.slot {
+                self.pending.drop_wanted(entry.requests.iter().map(|request| request.digest()));
+                return;
             }
         }
-        self.advance();
-        let head = self.history.head().slot;
-        let left = waiting.into_iter().filter(|(slot, _)| *slot > head);
-        self.pending.drop_wanted(left.map(|(_, digest)| digest));
     }
 
     /// The hashes of those entries that lie under a certificate of the entered view.

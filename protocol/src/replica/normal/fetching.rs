@@ -25,8 +25,6 @@ struct SlotsMissing {
     since: Instant,
     /// Whose turn it was to be asked for them; nobody's yet, at first.
     turn: Option<usize>,
-    /// Who was asked, and from which slot on, until there is an answer.
-    asked: Option<(ReplicaId, Slot)>,
 }
 
 /// The order at the head was looked at for requests that are missing.
@@ -43,7 +41,7 @@ impl Fetching {
 
     /// Something shows that slots are missing. Mostly they are on their way.
     pub(super) fn note_behind(&mut self, now: Instant) {
-        self.slots.get_or_insert(SlotsMissing { since: now, turn: None, asked: None });
+        self.slots.get_or_insert(SlotsMissing { since: now, turn: None });
     }
 
     /// None are.
@@ -58,36 +56,24 @@ impl Fetching {
 
     /// When to ask for them: at first after `grace_ms`, and again after `wait_ms`.
     pub(super) fn slots_at(&self, grace_ms: u64, wait_ms: impl FnOnce() -> u64) -> Option<Instant> {
-        let SlotsMissing { since, turn, .. } = self.slots?;
+        let SlotsMissing { since, turn } = self.slots?;
         Some(since.after_ms(if turn.is_none() { grace_ms } else { wait_ms() }))
     }
 
-    /// They are asked for, of the next one. Answers whose turn it is.
+    /// They are asked for, and whoever was asked before did not answer in time. Answers whose turn it is.
     pub(super) fn ask_for_slots(&mut self, now: Instant) -> usize {
-        let before = self.slots;
-        if before.is_some_and(|slots| slots.asked.is_some()) {
+        let before = self.slots.and_then(|slots| slots.turn);
+        if before.is_some() {
             self.pace.missed();
         }
-        let turn = before.and_then(|slots| slots.turn).map_or(0, |turn| turn + 1);
-        self.slots = Some(SlotsMissing { since: now, turn: Some(turn), asked: None });
+        let turn = before.map_or(0, |turn| turn + 1);
+        self.slots = Some(SlotsMissing { since: now, turn: Some(turn) });
         turn
     }
 
-    /// This one is, for those from here on.
-    pub(super) fn asks_for_slots_of(&mut self, whom: ReplicaId, from: Slot, now: Instant) {
-        let turn = self.slots.and_then(|slots| slots.turn).or(Some(0));
-        self.slots = Some(SlotsMissing { since: now, turn, asked: Some((whom, from)) });
-    }
-
-    /// Slots came. Answers from which slot on they were asked for, if that was of this one, and it was asked last.
-    pub(super) fn note_slots(&mut self, by: ReplicaId) -> Option<Slot> {
-        let asked = self.slots.as_mut()?.asked.take_if(|(asked, _)| *asked == by);
-        asked.map(|(_, from)| from)
-    }
-
-    /// Whether somebody was asked for slots and has not answered yet.
-    pub(super) fn waits_for_slots(&self) -> bool {
-        self.slots.is_some_and(|slots| slots.asked.is_some())
+    /// Whoever was of use is asked for more. Should that not come, that is a miss.
+    pub(super) fn ask_on_for_slots(&mut self, now: Instant) {
+        self.slots = Some(SlotsMissing { since: now, turn: Some(0) });
     }
 
     // ---- requests of the order at the head ----
@@ -175,14 +161,8 @@ mod tests {
         assert_eq!(fetching.ask_for_slots(at(15)), 0);
         assert_eq!(fetching.slots_at(GRACE, || WAIT), Some(at(15 + WAIT)));
         assert_eq!(fetching.ask_for_slots(at(115)), 1);
-        fetching.asks_for_slots_of(ReplicaId(2), Slot(7), at(115));
-        assert_eq!(fetching.note_slots(ReplicaId(3)), None, "nobody asked for them");
-        assert!(fetching.waits_for_slots());
-        assert_eq!(fetching.note_slots(ReplicaId(2)), Some(Slot(7)));
-        assert_eq!(fetching.note_slots(ReplicaId(2)), None, "nobody asked for more");
-        let room = fetching.pace().room();
-        assert_eq!(fetching.ask_for_slots(at(220)), 2);
-        assert_eq!(fetching.pace().room(), room, "there was an answer");
+        fetching.ask_on_for_slots(at(120));
+        assert_eq!(fetching.ask_for_slots(at(220)), 1, "it was of use, and is no more");
         fetching.note_up_to_date();
         fetching.note_behind(at(300));
         assert_eq!(fetching.slots_at(GRACE, || WAIT), Some(at(300 + GRACE)));
@@ -208,7 +188,6 @@ mod tests {
         let room = fetching.pace().room();
         fetching.note_behind(at(0));
         fetching.ask_for_slots(at(0));
-        fetching.asks_for_slots_of(ReplicaId(1), Slot(1), at(0));
         assert_eq!(fetching.pace().room(), room, "nobody was asked before");
         fetching.ask_for_slots(at(WAIT));
         assert!(fetching.pace().room() < room);

@@ -39,9 +39,8 @@ struct Measured {
 /// comes from or how large it is.
 #[derive(Clone, Debug)]
 pub(in crate::replica) struct Pace {
-    /// How long it takes with each. Who takes long on purpose has a wait of its own making then, and the others theirs.
-    took: BTreeMap<ReplicaId, Estimate>,
-    /// Who was asked and has not answered yet, and when for the last time.
+    took: Estimate,
+    /// Who was asked since the last answer, and when.
     asked: BTreeMap<ReplicaId, Instant>,
     misses: u32,
     /// How much is asked for at a time.
@@ -57,7 +56,7 @@ const ROOM_MIN: u32 = 16 << 10;
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { took: BTreeMap::new(), asked: BTreeMap::new(), misses: 0, room: ROOM }
+        Self { took: Estimate::default(), asked: BTreeMap::new(), misses: 0, room: ROOM }
     }
 }
 
@@ -77,12 +76,13 @@ impl Pace {
     /// An answer came.
     pub(in crate::replica) fn answered(&mut self, by: ReplicaId, now: Instant) {
         if let Some(since) = self.asked.remove(&by) {
-            self.took.entry(by).or_default().note(now, now.micros_since(since));
+            self.took.note(now, now.micros_since(since));
             if self.misses == 0 {
                 let most = u32::try_from(ANSWER_BYTES_MAX).unwrap_or(u32::MAX);
                 self.room = self.room.saturating_mul(2).min(most);
             }
             self.misses = 0;
+            self.asked.clear();
         }
     }
 
@@ -91,14 +91,10 @@ impl Pace {
         self.room
     }
 
-    /// How long to wait for an answer before somebody else is asked, but not less than `least`. Of those that have
-    /// answered the `faulty + 1`-th fastest sets it, or the middle one, if they are few: so liars do not make it long.
-    pub(super) fn wait_ms(&self, least: u64, faulty: usize) -> u64 {
-        let mut known: Vec<u64> = self.took.values().filter_map(Estimate::upper).collect();
-        known.sort_unstable();
-        let middle = known.len().saturating_sub(1) / 2;
-        let usual = known.get(faulty.min(middle)).copied().unwrap_or_default();
-        least.max(usual.div_ceil(1000)) << self.misses
+    /// How long to wait for an answer before somebody else is asked, but not less than `least`.
+    pub(super) fn wait_ms(&self, least: u64) -> u64 {
+        let usual = self.took.upper().unwrap_or_default().div_ceil(1000);
+        least.max(usual) << self.misses
     }
 }
 
@@ -269,7 +265,7 @@ impl<A: Application> Replica<A> {
 
     /// The same for answers of which it is known how long they took.
     pub(in crate::replica) fn answer_wait_ms(&self, pace: &Pace) -> u64 {
-        pace.wait_ms(self.fetch_wait_ms(), usize::from(self.size.faulty()))
+        pace.wait_ms(self.fetch_wait_ms())
     }
 
     /// What a record takes to be on the own disk, as a rule, in microseconds.
@@ -344,16 +340,16 @@ mod tests {
         let (one, other) = (ReplicaId(1), ReplicaId(2));
         let mut pace = Pace::default();
         pace.asks(one, at(0));
-        assert_eq!(pace.wait_ms(100, 1), 100);
+        assert_eq!(pace.wait_ms(100), 100);
         pace.missed();
         pace.asks(other, at(100));
-        assert_eq!((pace.wait_ms(100, 1), pace.room()), (200, ROOM / 2));
+        assert_eq!((pace.wait_ms(100), pace.room()), (200, ROOM / 2));
         pace.answered(one, at(2_000));
-        assert!(pace.wait_ms(100, 1) >= 2_000);
+        assert!(pace.wait_ms(100) >= 2_000);
         pace.asks(one, at(2_000));
         // Who was not asked says nothing about how long it takes.
         pace.answered(other, at(9_000));
-        assert!(pace.wait_ms(100, 1) < 7_000);
+        assert!(pace.wait_ms(100) < 7_000);
         // Nor does it keep the one who was asked from saying it.
         pace.missed();
         assert_eq!(pace.room(), ROOM / 4);
@@ -361,23 +357,5 @@ mod tests {
         pace.asks(one, at(9_000));
         pace.answered(one, at(9_001));
         assert_eq!(pace.room(), ROOM / 2);
-    }
-
-    #[test]
-    fn a_liar_that_answers_just_in_time_makes_nobody_wait_for_longer() {
-        let liar = ReplicaId(0);
-        for others in [&[ReplicaId(1)][..], &[ReplicaId(1), ReplicaId(2)]] {
-            let mut pace = Pace::default();
-            let mut now = 0;
-            for other in others.iter().cycle().take(100) {
-                pace.asks(liar, at(now));
-                now += pace.wait_ms(100, 1) - 1;
-                pace.answered(liar, at(now));
-                pace.asks(*other, at(now));
-                now += 5;
-                pace.answered(*other, at(now));
-            }
-            assert_eq!(pace.wait_ms(100, 1), 100);
-        }
     }
 }
