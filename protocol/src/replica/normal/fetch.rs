@@ -7,11 +7,18 @@ use crate::application::Application;
 use crate::history::extend;
 use crate::id::{ClientId, Digest, Instant, ReplicaId, Slot};
 use crate::message::{
-    Batch, Branch, CommitCertificate, Fetch, Message, Order, Requests, SLOTS_MAX, SignedRequest,
-    SlotEntry, Slots, Wanted,
+    Batch, Branch, CommitCertificate, Fetch, Message, Order, Position, Requests, SLOTS_MAX,
+    SignedRequest, SlotEntry, Slots, Wanted,
 };
 use crate::replica::{Replica, Target};
 use crate::signature::Signed;
+
+/// Whether these slots are about as many as an answer may hold for which there was so much room, in bytes.
+fn is_much(slots: &[SlotEntry], room: u32) -> bool {
+    let requests = slots.iter().flat_map(|slot| &slot.requests);
+    let bytes: u64 = requests.map(|request| request.body().wire_bytes() as u64).sum();
+    slots.len() >= SLOTS_MAX || 2 * bytes >= u64::from(room)
+}
 
 /// What it costs to look at one request of a slot, in bytes sent.
 const LOOK_BYTES: usize = 64;
@@ -38,10 +45,11 @@ impl<A: Application> Replica<A> {
             return true;
         }
         if self.ahead.get(head.next()).is_some() {
-            return false;
+            // What follows it may show that others have it.
+            return self.next_is_to_be_borne_out()
+                && self.is_above(self.ahead.last_in_row(head), None);
         }
-        !self.ahead.is_empty()
-            || self.peers.values().any(|peer| peer.head_in(self.entered()) > head)
+        !self.ahead.is_empty() || self.is_above(head, None)
     }
 
     pub(in crate::replica) fn fetch_at(&self) -> Option<Instant> {
@@ -83,9 +91,16 @@ impl<A: Application> Replica<A> {
 
     fn fetch_slots(&mut self) {
         let turn = self.fetching.ask_for_slots(self.now.instant);
-        let to = self.candidate(turn);
+        if let Some(to) = self.candidate(turn) {
+            self.fetch_slots_from(to);
+        }
+    }
+
+    fn fetch_slots_from(&mut self, to: ReplicaId) {
+        let from = self.history.head().slot.next();
         self.counters.slot_fetches += 1;
-        self.ask(to, Wanted::Slots { from: self.history.head().slot.next() });
+        self.fetching.asks_for_slots_of(to, self.now.instant);
+        self.ask(Some(to), Wanted::Slots { from });
     }
 
     pub(in crate::replica) fn ask(&mut self, to: Option<ReplicaId>, wanted: Wanted) {
@@ -214,6 +229,7 @@ impl<A: Application> Replica<A> {
 
     pub(in crate::replica) fn on_slots(&mut self, from: ReplicaId, slots: Slots) {
         let before = self.history.head().slot;
+        self.fetching.note_slots(from);
         let known = before.next().since(slots.from);
         let Some(entries) = usize::try_from(known)
             .ok()
@@ -224,7 +240,7 @@ impl<A: Application> Replica<A> {
             self.counters.useless_answers += 1;
             return;
         };
-        self.fetching.answered(from, self.now.instant);
+        let asked_for = self.fetching.answered(from, self.now.instant);
         let entries_first = entries.first().and_then(|entry| entry.order.clone());
         self.fetching.begin_filling(entries.len());
         self.fill(entries, slots.certificate.as_ref());
@@ -233,6 +249,9 @@ impl<A: Application> Replica<A> {
         if head == before {
             self.counters.useless_answers += 1;
             self.note_other_history(from, entries_first);
+            if let Some(certificate) = slots.certificate {
+                self.on_certificate(from, certificate);
+            }
             self.follow_certificate(from);
             return;
         }
@@ -243,12 +262,26 @@ impl<A: Application> Replica<A> {
         if let Some(certificate) = slots.certificate {
             self.on_certificate(from, certificate);
         }
-        if self.lacks_slots() {
-            // It was of use: go on with the same peer, and without waiting.
-            self.fetch_slots_from(from);
-        } else {
+        let accepted = usize::try_from(head.since(before)).ok();
+        let accepted = accepted.and_then(|slots| entries.get(..slots)).unwrap_or(entries);
+        let is_of_use = asked_for
+            .is_some_and(|room| is_much(accepted, room) || !self.is_above(head, Some(from)));
+        let may_ask = !self.must_wait_for_state();
+        if !self.lacks_slots() {
             self.fetching.note_up_to_date();
+        } else if may_ask && is_of_use {
+            // Without waiting.
+            self.fetch_slots_from(from);
+        } else if may_ask && !self.fetching.waits_for_slots() {
+            // Who gives little each time, and that just in time, would be all that is heard: the next one is asked.
+            self.fetch_slots();
         }
+    }
+
+    /// Whether a peer, but not this one, says that it has slots above this one.
+    fn is_above(&self, slot: Slot, but: Option<ReplicaId>) -> bool {
+        let mut peers = self.peers.iter();
+        peers.any(|(id, peer)| Some(*id) != but && peer.head_in(self.entered()) > slot)
     }
 
     /// A peer's next slot does not follow the own head although the primary of this view ordered
@@ -269,15 +302,13 @@ impl<A: Application> Replica<A> {
     /// What a peer has next lets itself in by no order: it is early, or of clients that too few know. Only a
     /// certificate does, and an answer does not reach as far. That one's history is followed from its end.
     fn follow_certificate(&mut self, from: ReplicaId) {
-        if let Some(ahead) = self.lock.ahead().cloned() {
+        let followed = self.lock.candidates().get(&from);
+        // One after the other: the newest is another one all the time.
+        if followed.is_none_or(|followed| followed.body.view != self.entered())
+            && let Some(ahead) = self.lock.ahead().cloned()
+        {
             self.lock.note_candidate(from, ahead);
         }
-    }
-
-    fn fetch_slots_from(&mut self, to: ReplicaId) {
-        self.counters.slot_fetches += 1;
-        self.ask(Some(to), Wanted::Slots { from: self.history.head().slot.next() });
-        self.fetching.ask_on_for_slots(self.now.instant);
     }
 
     /// Accepts slots that follow the head: under a certificate of the entered view where their
@@ -288,43 +319,66 @@ impl<A: Application> Replica<A> {
         // What a lying primary ordered in their place must not slip in between.
         let last = first.plus(certified.len() as u64);
         self.ahead.forget_through(Slot(last.0.saturating_sub(1)));
+        let mut at = self.history.head();
+        let mut waiting: Vec<(Slot, Digest)> = Vec::new();
+        let mut kept = Vec::new();
         for (index, entry) in entries.iter().enumerate() {
-            let before = self.history.head();
-            if first.plus(index as u64) <= before.slot {
-                // The slot before let one through that waited here.
-                continue;
-            }
             let batch =
                 Arc::new(Batch { choices: entry.choices, requests: entry.requests.clone() });
+            let before = at;
             let hash = extend(&before.hash, &batch.digest());
+            at = Position { slot: first.plus(index as u64), hash };
+            let head = self.history.head();
+            if at.slot <= head.slot {
+                // The slot before let one through that waited here.
+                if !self.history.goes_through(at) {
+                    break;
+                }
+                continue;
+            }
             let order = entry.order.as_ref().filter(|order| {
                 let header = order.body.header;
                 order.by == self.primary()
                     && header.view == self.entered()
-                    && header.slot == before.slot.next()
+                    && header.slot == at.slot
                     && header.hash == hash
                     && header.batch == batch.digest()
             });
             if let Some(expected) = certified.get(index) {
-                if *expected != hash || self.must_wait_for_state() {
-                    return;
+                if *expected != hash || before != head || self.must_wait_for_state() {
+                    break;
                 }
                 self.accept(hash, batch, order.cloned());
                 continue;
             }
-            let Some(order) = order else { return };
+            let Some(order) = order else { break };
             let forward_at = self.now.instant.after_ms(2 * self.forward_wait_ms());
             for request in &entry.requests {
                 self.pending.insert(request.clone(), forward_at, true, &self.setup.tuning);
+                waiting.push((at.slot, request.digest()));
             }
-            self.on_order(order.clone());
+            if self.keep_order(order.clone()) {
+                kept.push(at.slot);
+            }
+            if before != head {
+                // The one at the head is early, or of a stranger. What follows may show that others have it.
+                continue;
+            }
             // The order may have been here already, and only requests were missing.
             self.advance();
-            if self.history.head().slot == before.slot {
-                self.pending.drop_wanted(entry.requests.iter().map(|request| request.digest()));
-                return;
+            let head = self.history.head().slot;
+            if head < at.slot && (self.is_full() || self.ahead.get(head.next()).is_none()) {
+                break;
             }
         }
+        self.advance();
+        let head = self.history.head().slot;
+        // Without its requests an order has to be asked for anew, and with others at once rather than alone.
+        for slot in kept.into_iter().filter(|slot| *slot > head.next()) {
+            self.ahead.remove(slot);
+        }
+        let left = waiting.into_iter().filter(|(slot, _)| *slot > head);
+        self.pending.drop_wanted(left.map(|(_, digest)| digest));
     }
 
     /// The hashes of those entries that lie under a certificate of the entered view.

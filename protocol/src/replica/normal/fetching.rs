@@ -25,6 +25,8 @@ struct SlotsMissing {
     since: Instant,
     /// Whose turn it was to be asked for them; nobody's yet, at first.
     turn: Option<usize>,
+    /// Who was asked, until there is an answer.
+    asked: Option<ReplicaId>,
 }
 
 /// The order at the head was looked at for requests that are missing.
@@ -41,7 +43,7 @@ impl Fetching {
 
     /// Something shows that slots are missing. Mostly they are on their way.
     pub(super) fn note_behind(&mut self, now: Instant) {
-        self.slots.get_or_insert(SlotsMissing { since: now, turn: None });
+        self.slots.get_or_insert(SlotsMissing { since: now, turn: None, asked: None });
     }
 
     /// None are.
@@ -56,24 +58,38 @@ impl Fetching {
 
     /// When to ask for them: at first after `grace_ms`, and again after `wait_ms`.
     pub(super) fn slots_at(&self, grace_ms: u64, wait_ms: impl FnOnce() -> u64) -> Option<Instant> {
-        let SlotsMissing { since, turn } = self.slots?;
+        let SlotsMissing { since, turn, .. } = self.slots?;
         Some(since.after_ms(if turn.is_none() { grace_ms } else { wait_ms() }))
     }
 
-    /// They are asked for, and whoever was asked before did not answer in time. Answers whose turn it is.
+    /// They are asked for, of the next one. Answers whose turn it is.
     pub(super) fn ask_for_slots(&mut self, now: Instant) -> usize {
-        let before = self.slots.and_then(|slots| slots.turn);
-        if before.is_some() {
+        let before = self.slots;
+        if let Some(asked) = before.and_then(|slots| slots.asked) {
             self.pace.missed();
+            self.pace.forget(asked);
         }
-        let turn = before.map_or(0, |turn| turn + 1);
-        self.slots = Some(SlotsMissing { since: now, turn: Some(turn) });
+        let turn = before.and_then(|slots| slots.turn).map_or(0, |turn| turn + 1);
+        self.slots = Some(SlotsMissing { since: now, turn: Some(turn), asked: None });
         turn
     }
 
-    /// Whoever was of use is asked for more. Should that not come, that is a miss.
-    pub(super) fn ask_on_for_slots(&mut self, now: Instant) {
-        self.slots = Some(SlotsMissing { since: now, turn: Some(0) });
+    /// This one is asked.
+    pub(super) fn asks_for_slots_of(&mut self, whom: ReplicaId, now: Instant) {
+        let turn = self.slots.and_then(|slots| slots.turn).or(Some(0));
+        self.slots = Some(SlotsMissing { since: now, turn, asked: Some(whom) });
+    }
+
+    /// Slots came of this one.
+    pub(super) fn note_slots(&mut self, by: ReplicaId) {
+        if let Some(slots) = &mut self.slots {
+            slots.asked.take_if(|asked| *asked == by);
+        }
+    }
+
+    /// Whether somebody was asked for slots and has not answered yet.
+    pub(super) fn waits_for_slots(&self) -> bool {
+        self.slots.is_some_and(|slots| slots.asked.is_some())
     }
 
     // ---- requests of the order at the head ----
@@ -114,9 +130,9 @@ impl Fetching {
         self.pace.asks(whom, now);
     }
 
-    /// An answer came.
-    pub(in crate::replica) fn answered(&mut self, by: ReplicaId, now: Instant) {
-        self.pace.answered(by, now);
+    /// An answer came. Answers how much this one was asked for, where it was asked.
+    pub(in crate::replica) fn answered(&mut self, by: ReplicaId, now: Instant) -> Option<u32> {
+        self.pace.answered(by, now)
     }
 
     /// One did not come in time.
@@ -161,8 +177,15 @@ mod tests {
         assert_eq!(fetching.ask_for_slots(at(15)), 0);
         assert_eq!(fetching.slots_at(GRACE, || WAIT), Some(at(15 + WAIT)));
         assert_eq!(fetching.ask_for_slots(at(115)), 1);
-        fetching.ask_on_for_slots(at(120));
-        assert_eq!(fetching.ask_for_slots(at(220)), 1, "it was of use, and is no more");
+        fetching.asks_for_slots_of(ReplicaId(2), at(115));
+        fetching.note_slots(ReplicaId(3));
+        assert!(fetching.waits_for_slots());
+        assert_eq!(fetching.slots_at(GRACE, || WAIT), Some(at(115 + WAIT)));
+        fetching.note_slots(ReplicaId(2));
+        assert!(!fetching.waits_for_slots());
+        let room = fetching.pace().room();
+        assert_eq!(fetching.ask_for_slots(at(220)), 2);
+        assert_eq!(fetching.pace().room(), room, "there was an answer");
         fetching.note_up_to_date();
         fetching.note_behind(at(300));
         assert_eq!(fetching.slots_at(GRACE, || WAIT), Some(at(300 + GRACE)));
@@ -188,6 +211,7 @@ mod tests {
         let room = fetching.pace().room();
         fetching.note_behind(at(0));
         fetching.ask_for_slots(at(0));
+        fetching.asks_for_slots_of(ReplicaId(1), at(0));
         assert_eq!(fetching.pace().room(), room, "nobody was asked before");
         fetching.ask_for_slots(at(WAIT));
         assert!(fetching.pace().room() < room);
