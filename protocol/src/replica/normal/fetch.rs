@@ -46,10 +46,9 @@ impl<A: Application> Replica<A> {
         }
         if self.ahead.get(head.next()).is_some() {
             // What follows it may show that others have it.
-            return self.next_is_to_be_borne_out()
-                && self.is_above(self.ahead.last_in_row(head), None);
+            return self.next_is_to_be_borne_out() && self.is_above(self.ahead.last_in_row(head));
         }
-        !self.ahead.is_empty() || self.is_above(head, None)
+        !self.ahead.is_empty() || self.is_above(head)
     }
 
     pub(in crate::replica) fn fetch_at(&self) -> Option<Instant> {
@@ -82,9 +81,11 @@ impl<A: Application> Replica<A> {
             let digests = self.missing_at_head();
             if !digests.is_empty() {
                 let turn = self.fetching.ask_for_requests(is_again);
-                let to = self.candidate(turn);
-                self.counters.request_fetches += 1;
-                self.ask(to, Wanted::Requests { slot, digests });
+                if let Some(to) = self.candidate(turn) {
+                    self.counters.request_fetches += 1;
+                    self.fetching.asks_for_requests_of(to, now);
+                    self.ask(Some(to), Wanted::Requests { slot, digests });
+                }
             }
         }
     }
@@ -106,9 +107,6 @@ impl<A: Application> Replica<A> {
     pub(in crate::replica) fn ask(&mut self, to: Option<ReplicaId>, wanted: Wanted) {
         let Some(to) = to else { return };
         let stamp = self.next_stamp();
-        if !matches!(wanted, Wanted::State { .. }) {
-            self.fetching.asks(to, self.now.instant);
-        }
         let fetch = self.sign(Fetch { wanted, room: self.fetching.pace().room(), stamp });
         self.outbox.send(Target::One(to), Message::Fetch(fetch), self.stamps.after());
     }
@@ -229,7 +227,7 @@ impl<A: Application> Replica<A> {
 
     pub(in crate::replica) fn on_slots(&mut self, from: ReplicaId, slots: Slots) {
         let before = self.history.head().slot;
-        self.fetching.note_slots(from);
+        let asked_for = self.fetching.note_slots(from, self.now.instant);
         let known = before.next().since(slots.from);
         let Some(entries) = usize::try_from(known)
             .ok()
@@ -240,7 +238,6 @@ impl<A: Application> Replica<A> {
             self.counters.useless_answers += 1;
             return;
         };
-        let asked_for = self.fetching.answered(from, self.now.instant);
         let entries_first = entries.first().and_then(|entry| entry.order.clone());
         self.fetching.begin_filling(entries.len());
         self.fill(entries, slots.certificate.as_ref());
@@ -264,8 +261,10 @@ impl<A: Application> Replica<A> {
         }
         let accepted = usize::try_from(head.since(before)).ok();
         let accepted = accepted.and_then(|slots| entries.get(..slots)).unwrap_or(entries);
-        let is_of_use = asked_for
-            .is_some_and(|room| is_much(accepted, room) || !self.is_above(head, Some(from)));
+        let is_of_use = asked_for.is_some_and(|room| {
+            let is_known = self.fetching.pace().is_known(self.size.faulty().into());
+            is_known && is_much(accepted, room) || !self.is_other_above(head, from)
+        });
         let may_ask = !self.must_wait_for_state();
         if !self.lacks_slots() {
             self.fetching.note_up_to_date();
@@ -278,10 +277,17 @@ impl<A: Application> Replica<A> {
         }
     }
 
-    /// Whether a peer, but not this one, says that it has slots above this one.
-    fn is_above(&self, slot: Slot, but: Option<ReplicaId>) -> bool {
-        let mut peers = self.peers.iter();
-        peers.any(|(id, peer)| Some(*id) != but && peer.head_in(self.entered()) > slot)
+    /// Whether a peer says that it has slots above this one.
+    fn is_above(&self, slot: Slot) -> bool {
+        self.peers.values().any(|peer| peer.head_in(self.entered()) > slot)
+    }
+
+    /// Whether another one than this does, and was heard lately.
+    fn is_other_above(&self, slot: Slot, but: ReplicaId) -> bool {
+        let (view, now, lately) = (self.entered(), self.now.instant, self.lately_ms());
+        self.peers.iter().any(|(id, peer)| {
+            *id != but && peer.head_in(view) > slot && peer.heard_within(now, lately)
+        })
     }
 
     /// A peer's next slot does not follow the own head although the primary of this view ordered

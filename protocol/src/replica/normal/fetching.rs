@@ -1,7 +1,7 @@
 //! What was asked for and has not come yet, of the own history and of what waits.
 
 use crate::id::{Instant, ReplicaId, Slot, View};
-use crate::replica::time::Pace;
+use crate::replica::time::{Pace, Question};
 
 /// Filling more slots than this, a replica neither votes on each nor answers for each: its peers
 /// and clients are long past them.
@@ -36,6 +36,8 @@ struct RequestsMissing {
     of: (View, Slot),
     at: Instant,
     turn: usize,
+    /// Who was asked for them, until there is an answer.
+    asked: Option<ReplicaId>,
 }
 
 impl Fetching {
@@ -78,13 +80,15 @@ impl Fetching {
     pub(super) fn asks_for_slots_of(&mut self, whom: ReplicaId, now: Instant) {
         let turn = self.slots.and_then(|slots| slots.turn).or(Some(0));
         self.slots = Some(SlotsMissing { since: now, turn, asked: Some(whom) });
+        self.pace.asks(whom, Question::Slots, now);
     }
 
-    /// Slots came of this one.
-    pub(super) fn note_slots(&mut self, by: ReplicaId) {
+    /// Slots came of this one. Answers how much it was asked for, where it was asked.
+    pub(super) fn note_slots(&mut self, by: ReplicaId, now: Instant) -> Option<u32> {
         if let Some(slots) = &mut self.slots {
             slots.asked.take_if(|asked| *asked == by);
         }
+        self.pace.answered(by, Question::Slots, now)
     }
 
     /// Whether somebody was asked for slots and has not answered yet.
@@ -103,7 +107,7 @@ impl Fetching {
     pub(super) fn look_at(&mut self, of: (View, Slot), now: Instant) -> bool {
         let is_again = self.looked_at(of).is_some();
         let turn = self.requests.map_or(0, |requests| requests.turn);
-        self.requests = Some(RequestsMissing { of, at: now, turn });
+        self.requests = Some(RequestsMissing { of, at: now, turn, asked: None });
         is_again
     }
 
@@ -118,6 +122,28 @@ impl Fetching {
         requests.turn
     }
 
+    /// This one is asked.
+    pub(super) fn asks_for_requests_of(&mut self, whom: ReplicaId, now: Instant) {
+        if let Some(requests) = &mut self.requests {
+            requests.asked = Some(whom);
+            self.pace.asks(whom, Question::Requests, now);
+        }
+    }
+
+    /// Requests came of this one, perhaps such as it passes on, while those of this order may be missing.
+    pub(in crate::replica) fn note_requests(
+        &mut self,
+        by: ReplicaId,
+        of: (View, Slot),
+        now: Instant,
+    ) {
+        let missing = self.requests.as_mut().filter(|requests| requests.of == of);
+        let asked = missing.and_then(|requests| requests.asked.take_if(|asked| *asked == by));
+        if asked.is_some() {
+            self.pace.answered(by, Question::Requests, now);
+        }
+    }
+
     // ---- answers ----
 
     /// How long they take.
@@ -125,14 +151,16 @@ impl Fetching {
         &self.pace
     }
 
-    /// Somebody is asked.
-    pub(super) fn asks(&mut self, whom: ReplicaId, now: Instant) {
-        self.pace.asks(whom, now);
+    /// This one is asked for a branch.
+    pub(in crate::replica) fn asks_for_branch_of(&mut self, whom: ReplicaId, now: Instant) {
+        self.pace.asks(whom, Question::Branch, now);
     }
 
-    /// An answer came. Answers how much this one was asked for, where it was asked.
-    pub(in crate::replica) fn answered(&mut self, by: ReplicaId, now: Instant) -> Option<u32> {
-        self.pace.answered(by, now)
+    /// A branch came, perhaps in place of slots.
+    pub(in crate::replica) fn note_branch(&mut self, by: ReplicaId, now: Instant) {
+        for question in [Question::Branch, Question::Slots] {
+            self.pace.answered(by, question, now);
+        }
     }
 
     /// One did not come in time.
@@ -178,10 +206,11 @@ mod tests {
         assert_eq!(fetching.slots_at(GRACE, || WAIT), Some(at(15 + WAIT)));
         assert_eq!(fetching.ask_for_slots(at(115)), 1);
         fetching.asks_for_slots_of(ReplicaId(2), at(115));
-        fetching.note_slots(ReplicaId(3));
+        assert_eq!(fetching.note_slots(ReplicaId(3), at(116)), None);
         assert!(fetching.waits_for_slots());
         assert_eq!(fetching.slots_at(GRACE, || WAIT), Some(at(115 + WAIT)));
-        fetching.note_slots(ReplicaId(2));
+        let room = fetching.pace().room();
+        assert_eq!(fetching.note_slots(ReplicaId(2), at(117)), Some(room));
         assert!(!fetching.waits_for_slots());
         let room = fetching.pace().room();
         assert_eq!(fetching.ask_for_slots(at(220)), 2);
@@ -203,6 +232,22 @@ mod tests {
         assert_eq!((fetching.looked_at(one), fetching.looked_at(next)), (Some(at(100)), None));
         assert!(!fetching.look_at(next, at(200)));
         assert_eq!(fetching.ask_for_requests(false), 0);
+    }
+
+    #[test]
+    fn what_is_passed_on_measures_nothing() {
+        let mut fetching = Fetching::default();
+        let (asked, of) = (ReplicaId(1), (View(0), Slot(1)));
+        fetching.look_at(of, at(0));
+        fetching.ask_for_requests(false);
+        fetching.asks_for_requests_of(asked, at(0));
+        // It had nothing, and has something else much later.
+        fetching.note_requests(asked, (View(0), Slot(7)), at(600_000));
+        assert!(!fetching.pace().is_known(0));
+        fetching.note_requests(ReplicaId(2), of, at(600_000));
+        assert!(!fetching.pace().is_known(0));
+        fetching.note_requests(asked, of, at(50));
+        assert!(fetching.pace().is_known(0));
     }
 
     #[test]

@@ -35,14 +35,23 @@ struct Measured {
     echoed: u64,
 }
 
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::replica) enum Question {
+    Requests,
+    Slots,
+    Branch,
+    State,
+}
+
 /// How long it takes between asking for something and having it, of whom it is not known where it
 /// comes from or how large it is.
 #[derive(Clone, Debug)]
 pub(in crate::replica) struct Pace {
     /// How long it takes with each. Who takes long on purpose has a wait of its own making then, and the others theirs.
     took: BTreeMap<ReplicaId, Estimate>,
-    /// Who was asked and has not answered yet, when for the last time, and how much there was room for then.
-    asked: BTreeMap<ReplicaId, (Instant, u32)>,
+    /// Who was asked for what and has not answered yet, when for the last time, and how much there was room for then.
+    asked: BTreeMap<(ReplicaId, Question), (Instant, u32)>,
     misses: u32,
     /// How much is asked for at a time.
     room: u32,
@@ -66,9 +75,9 @@ impl Default for Pace {
 
 impl Pace {
     /// Somebody is asked, perhaps not for the first time.
-    pub(in crate::replica) fn asks(&mut self, whom: ReplicaId, now: Instant) {
+    pub(in crate::replica) fn asks(&mut self, whom: ReplicaId, question: Question, now: Instant) {
         // The last time counts: what was lost in between says nothing of how long an answer takes.
-        self.asked.insert(whom, (now, self.room));
+        self.asked.insert((whom, question), (now, self.room));
     }
 
     /// What was asked for did not come in time: less is asked for, and it is waited for longer.
@@ -83,8 +92,13 @@ impl Pace {
     }
 
     /// An answer came. Answers how much this one was asked for, where it was asked.
-    pub(in crate::replica) fn answered(&mut self, by: ReplicaId, now: Instant) -> Option<u32> {
-        let (since, room) = self.asked.remove(&by)?;
+    pub(in crate::replica) fn answered(
+        &mut self,
+        by: ReplicaId,
+        question: Question,
+        now: Instant,
+    ) -> Option<u32> {
+        let (since, room) = self.asked.remove(&(by, question))?;
         self.took.entry(by).or_default().note(now, now.micros_since(since));
         if self.misses == 0 {
             let most = u32::try_from(ANSWER_BYTES_MAX).unwrap_or(u32::MAX);
@@ -92,6 +106,11 @@ impl Pace {
         }
         self.misses = 0;
         Some(room)
+    }
+
+    /// Whether so many have answered that not all of them are liars.
+    pub(in crate::replica) fn is_known(&self, faulty: usize) -> bool {
+        self.took.len() > faulty
     }
 
     /// How much to ask for.
@@ -354,23 +373,23 @@ mod tests {
     fn an_answer_that_takes_long_is_waited_for_the_next_time() {
         let (one, other) = (ReplicaId(1), ReplicaId(2));
         let mut pace = Pace::default();
-        pace.asks(one, at(0));
+        pace.asks(one, Question::Slots, at(0));
         assert_eq!(pace.wait_ms(100, 1), 100);
         pace.missed();
-        pace.asks(other, at(100));
+        pace.asks(other, Question::Slots, at(100));
         assert_eq!((pace.wait_ms(100, 1), pace.room()), (200, ROOM / 2));
-        pace.answered(one, at(2_000));
+        pace.answered(one, Question::Slots, at(2_000));
         assert!(pace.wait_ms(100, 1) >= 2_000);
-        pace.asks(one, at(2_000));
+        pace.asks(one, Question::Slots, at(2_000));
         // Who was not asked says nothing about how long it takes.
-        pace.answered(ReplicaId(3), at(9_000));
+        pace.answered(ReplicaId(3), Question::Slots, at(9_000));
         assert!(pace.wait_ms(100, 1) < 7_000);
         // Nor does it keep the one who was asked from saying it.
         pace.missed();
         assert_eq!(pace.room(), ROOM / 4);
-        pace.answered(one, at(9_000));
-        pace.asks(one, at(9_000));
-        pace.answered(one, at(9_001));
+        pace.answered(one, Question::Slots, at(9_000));
+        pace.asks(one, Question::Slots, at(9_000));
+        pace.answered(one, Question::Slots, at(9_001));
         assert_eq!(pace.room(), ROOM / 2);
     }
 
@@ -378,12 +397,16 @@ mod tests {
     fn who_is_slow_is_waited_for_up_to_a_point_and_longer_where_nobody_else_answers() {
         let (one, other) = (ReplicaId(1), ReplicaId(2));
         let mut pace = Pace::default();
-        pace.asks(one, at(0));
-        assert_eq!(pace.answered(one, at(100)), Some(ROOM));
+        pace.asks(one, Question::Slots, at(0));
+        assert_eq!(pace.answered(one, Question::Slots, at(100)), Some(ROOM));
         let usual = pace.wait_ms(10, 1);
-        pace.asks(other, at(100));
-        assert_eq!(pace.answered(other, at(9_000)), Some(2 * ROOM));
-        assert_eq!(pace.answered(other, at(9_000)), None, "it was not asked again");
+        pace.asks(other, Question::Slots, at(100));
+        assert_eq!(pace.answered(other, Question::Slots, at(9_000)), Some(2 * ROOM));
+        assert_eq!(
+            pace.answered(other, Question::Slots, at(9_000)),
+            None,
+            "it was not asked again"
+        );
         assert_eq!(pace.wait_ms(10, 1), SLOWER_MAX * usual);
         pace.forget(one);
         assert!(pace.wait_ms(10, 1) > 9_000);
@@ -396,12 +419,12 @@ mod tests {
             let mut pace = Pace::default();
             let mut now = 0;
             for other in others.iter().cycle().take(100) {
-                pace.asks(liar, at(now));
+                pace.asks(liar, Question::Slots, at(now));
                 now += pace.wait_ms(100, 1) - 1;
-                pace.answered(liar, at(now));
-                pace.asks(*other, at(now));
+                pace.answered(liar, Question::Slots, at(now));
+                pace.asks(*other, Question::Slots, at(now));
                 now += 5;
-                pace.answered(*other, at(now));
+                pace.answered(*other, Question::Slots, at(now));
             }
             assert_eq!(pace.wait_ms(100, 1), 100);
         }
