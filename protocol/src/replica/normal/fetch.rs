@@ -104,6 +104,16 @@ impl<A: Application> Replica<A> {
         self.ask(Some(to), Wanted::Slots { from });
     }
 
+    /// Asks another one than this for the same slots.
+    fn fetch_slots_beside(&mut self, but: ReplicaId) {
+        let turn = self.fetching.next_turn();
+        let Some(to) = self.candidate(turn).filter(|to| *to != but) else { return };
+        let from = self.history.head().slot.next();
+        self.counters.slot_fetches += 1;
+        self.fetching.asks_for_slots_beside(to, self.now.instant);
+        self.ask(Some(to), Wanted::Slots { from });
+    }
+
     pub(in crate::replica) fn ask(&mut self, to: Option<ReplicaId>, wanted: Wanted) {
         let Some(to) = to else { return };
         let stamp = self.next_stamp();
@@ -261,19 +271,18 @@ impl<A: Application> Replica<A> {
         }
         let accepted = usize::try_from(head.since(before)).ok();
         let accepted = accepted.and_then(|slots| entries.get(..slots)).unwrap_or(entries);
-        let is_of_use = asked_for.is_some_and(|room| {
-            let is_known = self.fetching.pace().is_known(self.size.faulty().into());
-            is_known && is_much(accepted, room) || !self.is_other_above(head, from)
-        });
-        let may_ask = !self.must_wait_for_state();
+        let is_asked = asked_for.is_some() || !self.fetching.waits_for_slots();
+        self.fetching.note_gift(asked_for.is_some_and(|room| is_much(accepted, room)));
         if !self.lacks_slots() {
             self.fetching.note_up_to_date();
-        } else if may_ask && is_of_use {
-            // Without waiting.
+        } else if is_asked && !self.must_wait_for_state() {
+            // It was of use: go on with the same peer, and without waiting.
             self.fetch_slots_from(from);
-        } else if may_ask && !self.fetching.waits_for_slots() {
-            // Who gives little each time, and that just in time, would be all that is heard: the next one is asked.
-            self.fetch_slots();
+            // Who gives little each time, or takes long with it, might be all that is heard.
+            let may_lie = !self.fetching.pace().is_known(self.size.faulty().into());
+            if (may_lie || self.fetching.is_given_little()) && self.is_other_above(head, from) {
+                self.fetch_slots_beside(from);
+            }
         }
     }
 

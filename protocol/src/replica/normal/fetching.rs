@@ -7,11 +7,16 @@ use crate::replica::time::{Pace, Question};
 /// and clients are long past them.
 const FILL_QUIETLY: usize = 8;
 
+/// So many answers in a row that give little are no chance: a large slot may have had no room in one.
+const LITTLE: u32 = 2;
+
 /// Where the asking stands.
 #[derive(Clone, Debug, Default)]
 pub(in crate::replica) struct Fetching {
     slots: Option<SlotsMissing>,
     requests: Option<RequestsMissing>,
+    /// So many answers in a row gave little of what was asked for.
+    little: u32,
     filling: bool,
     /// How long answers with history take.
     pace: Pace,
@@ -66,13 +71,20 @@ impl Fetching {
 
     /// They are asked for, of the next one. Answers whose turn it is.
     pub(super) fn ask_for_slots(&mut self, now: Instant) -> usize {
-        let before = self.slots;
-        if let Some(asked) = before.and_then(|slots| slots.asked) {
+        if let Some(asked) = self.slots.and_then(|slots| slots.asked) {
             self.pace.missed();
             self.pace.forget(asked);
         }
-        let turn = before.and_then(|slots| slots.turn).map_or(0, |turn| turn + 1);
+        let turn = self.next_turn();
         self.slots = Some(SlotsMissing { since: now, turn: Some(turn), asked: None });
+        turn
+    }
+
+    /// Whose turn it is to be asked, perhaps beside another.
+    pub(super) fn next_turn(&mut self) -> usize {
+        let Some(slots) = &mut self.slots else { return 0 };
+        let turn = slots.turn.map_or(0, |turn| turn + 1);
+        slots.turn = Some(turn);
         turn
     }
 
@@ -89,6 +101,21 @@ impl Fetching {
             slots.asked.take_if(|asked| *asked == by);
         }
         self.pace.answered(by, Question::Slots, now)
+    }
+
+    /// So is this one, beside another.
+    pub(super) fn asks_for_slots_beside(&mut self, whom: ReplicaId, now: Instant) {
+        self.pace.asks(whom, Question::Slots, now);
+    }
+
+    /// Slots were of use. They were as many as were asked for, or not.
+    pub(super) fn note_gift(&mut self, is_much: bool) {
+        self.little = if is_much { 0 } else { self.little.saturating_add(1) };
+    }
+
+    /// Whether they never are many.
+    pub(super) fn is_given_little(&self) -> bool {
+        self.little >= LITTLE
     }
 
     /// Whether somebody was asked for slots and has not answered yet.
