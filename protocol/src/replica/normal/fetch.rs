@@ -100,17 +100,20 @@ impl<A: Application> Replica<A> {
     fn fetch_slots_from(&mut self, to: ReplicaId) {
         let from = self.history.head().slot.next();
         self.counters.slot_fetches += 1;
-        self.fetching.asks_for_slots_of(to, self.now.instant);
+        self.fetching.asks_for_slots_of(to, from, self.now.instant);
         self.ask(Some(to), Wanted::Slots { from });
     }
 
-    /// Asks another one than this for the same slots.
+    /// Asks another one than this for the same slots, unless that one is asked already. Whose turn it is no peer can know or
+    /// change: not by what it says of itself, and not by being silent.
     fn fetch_slots_beside(&mut self, but: ReplicaId) {
-        let turn = self.fetching.next_turn();
-        let Some(to) = self.candidate(turn).filter(|to| *to != but) else { return };
+        let others = self.size.members().filter(|id| ![self.setup.id, but].contains(id));
+        let wait = self.answer_wait_ms(self.fetching.pace());
+        let to = self.fetching.next_beside(others.collect(), wait, self.now.instant);
+        let Some(to) = to else { return };
         let from = self.history.head().slot.next();
         self.counters.slot_fetches += 1;
-        self.fetching.asks_for_slots_beside(to, self.now.instant);
+        self.fetching.asks_for_slots_beside(to, from, self.now.instant);
         self.ask(Some(to), Wanted::Slots { from });
     }
 
@@ -122,16 +125,18 @@ impl<A: Application> Replica<A> {
     }
 
     /// Whom to ask in this turn: the primary first, then everybody, those first who said that
-    /// they are further.
+    /// they are further. In the next round what they say has no weight.
     fn candidate(&self, turn: usize) -> Option<ReplicaId> {
         let head = self.history.head().slot;
         let mut others: Vec<ReplicaId> =
             self.size.members().filter(|id| *id != self.setup.id).collect();
-        others.sort_by_key(|id| {
-            let is_behind =
-                self.peers.get(id).is_none_or(|peer| peer.head_in(self.entered()) <= head);
-            (*id != self.primary(), is_behind)
-        });
+        if turn < others.len() {
+            others.sort_by_key(|id| {
+                let is_behind =
+                    self.peers.get(id).is_none_or(|peer| peer.head_in(self.entered()) <= head);
+                (*id != self.primary(), is_behind)
+            });
+        }
         others.get(turn % others.len().max(1)).copied()
     }
 
@@ -237,7 +242,7 @@ impl<A: Application> Replica<A> {
 
     pub(in crate::replica) fn on_slots(&mut self, from: ReplicaId, slots: Slots) {
         let before = self.history.head().slot;
-        let asked_for = self.fetching.note_slots(from, self.now.instant);
+        let asked_from = self.fetching.note_slots(from);
         let known = before.next().since(slots.from);
         let Some(entries) = usize::try_from(known)
             .ok()
@@ -246,6 +251,10 @@ impl<A: Application> Replica<A> {
             .filter(|entries| !entries.is_empty())
         else {
             self.counters.useless_answers += 1;
+            // Others may have given what it was asked for before it did.
+            let is_right = asked_from == Some(slots.from)
+                && slots.entries.first().is_some_and(|entry| self.has_slot(slots.from, entry));
+            self.fetching.measure_slots(from, is_right, self.now.instant);
             return;
         };
         let entries_first = entries.first().and_then(|entry| entry.order.clone());
@@ -253,6 +262,7 @@ impl<A: Application> Replica<A> {
         self.fill(entries, slots.certificate.as_ref());
         let was_quiet = self.fetching.end_filling();
         let head = self.history.head().slot;
+        let asked_for = self.fetching.measure_slots(from, head > before, self.now.instant);
         if head == before {
             self.counters.useless_answers += 1;
             self.note_other_history(from, entries_first);
@@ -284,6 +294,16 @@ impl<A: Application> Replica<A> {
                 self.fetch_slots_beside(from);
             }
         }
+    }
+
+    /// Whether this is the own slot there.
+    fn has_slot(&self, slot: Slot, entry: &SlotEntry) -> bool {
+        let before = slot.0.checked_sub(1).and_then(|before| self.history.hash_at(Slot(before)));
+        before.is_some_and(|before| {
+            let digests: Vec<_> = entry.requests.iter().map(|request| request.digest()).collect();
+            let batch = crate::message::batch_digest(&entry.choices, &digests);
+            self.history.hash_at(slot) == Some(extend(&before, &batch))
+        })
     }
 
     /// Whether a peer says that it has slots above this one.

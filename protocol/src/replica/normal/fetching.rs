@@ -1,5 +1,7 @@
 //! What was asked for and has not come yet, of the own history and of what waits.
 
+use std::collections::BTreeMap;
+
 use crate::id::{Instant, ReplicaId, Slot, View};
 use crate::replica::time::{Pace, Question};
 
@@ -15,8 +17,12 @@ const LITTLE: u32 = 2;
 pub(in crate::replica) struct Fetching {
     slots: Option<SlotsMissing>,
     requests: Option<RequestsMissing>,
+    /// From which slot on each was asked for them last, while there is no answer.
+    asked_from: BTreeMap<ReplicaId, Slot>,
     /// So many answers in a row gave little of what was asked for.
     little: u32,
+    /// How often somebody was asked beside another.
+    beside: usize,
     filling: bool,
     /// How long answers with history take.
     pace: Pace,
@@ -75,37 +81,61 @@ impl Fetching {
             self.pace.missed();
             self.pace.forget(asked);
         }
-        let turn = self.next_turn();
+        let before = self.slots.and_then(|slots| slots.turn);
+        let turn = before.map_or(0, |turn| turn + 1);
         self.slots = Some(SlotsMissing { since: now, turn: Some(turn), asked: None });
         turn
     }
 
-    /// Whose turn it is to be asked, perhaps beside another.
-    pub(super) fn next_turn(&mut self) -> usize {
-        let Some(slots) = &mut self.slots else { return 0 };
-        let turn = slots.turn.map_or(0, |turn| turn + 1);
-        slots.turn = Some(turn);
-        turn
-    }
-
-    /// This one is asked.
-    pub(super) fn asks_for_slots_of(&mut self, whom: ReplicaId, now: Instant) {
+    /// This one is asked for those from here on.
+    pub(super) fn asks_for_slots_of(&mut self, whom: ReplicaId, from: Slot, now: Instant) {
         let turn = self.slots.and_then(|slots| slots.turn).or(Some(0));
         self.slots = Some(SlotsMissing { since: now, turn, asked: Some(whom) });
+        self.asks_for_slots_beside(whom, from, now);
+    }
+
+    /// So is this one, perhaps beside another.
+    pub(super) fn asks_for_slots_beside(&mut self, whom: ReplicaId, from: Slot, now: Instant) {
+        self.asked_from.insert(whom, from);
         self.pace.asks(whom, Question::Slots, now);
     }
 
-    /// Slots came of this one. Answers how much it was asked for, where it was asked.
-    pub(super) fn note_slots(&mut self, by: ReplicaId, now: Instant) -> Option<u32> {
+    /// Who of these is to be asked beside another. Nobody who was asked less than `wait_ms` ago and has not answered.
+    pub(super) fn next_beside(
+        &mut self,
+        others: Vec<ReplicaId>,
+        wait_ms: u64,
+        now: Instant,
+    ) -> Option<ReplicaId> {
+        self.beside = self.beside.wrapping_add(1);
+        let turn = self.beside.checked_rem(others.len())?;
+        let whom = others.get(turn).copied()?;
+        let asked = self.pace.asked_at(whom, Question::Slots);
+        asked.is_none_or(|asked| asked.after_ms(wait_ms) <= now).then_some(whom)
+    }
+
+    /// Slots came of this one. Answers from where on it was asked for them, where it was.
+    pub(super) fn note_slots(&mut self, by: ReplicaId) -> Option<Slot> {
         if let Some(slots) = &mut self.slots {
             slots.asked.take_if(|asked| *asked == by);
         }
-        self.pace.answered(by, Question::Slots, now)
+        self.asked_from.remove(&by)
     }
 
-    /// So is this one, beside another.
-    pub(super) fn asks_for_slots_beside(&mut self, whom: ReplicaId, now: Instant) {
-        self.pace.asks(whom, Question::Slots, now);
+    /// They were what it was asked for, or not: only then they say how long that takes. Answers how much it was asked for,
+    /// where it was asked.
+    pub(super) fn measure_slots(
+        &mut self,
+        by: ReplicaId,
+        is_right: bool,
+        now: Instant,
+    ) -> Option<u32> {
+        if !is_right {
+            self.pace.take_back(by, Question::Slots);
+            self.pace.forget(by);
+            return None;
+        }
+        self.pace.answered(by, Question::Slots, now)
     }
 
     /// Slots were of use. They were as many as were asked for, or not.
@@ -183,11 +213,9 @@ impl Fetching {
         self.pace.asks(whom, Question::Branch, now);
     }
 
-    /// A branch came, perhaps in place of slots.
+    /// A branch came.
     pub(in crate::replica) fn note_branch(&mut self, by: ReplicaId, now: Instant) {
-        for question in [Question::Branch, Question::Slots] {
-            self.pace.answered(by, question, now);
-        }
+        self.pace.answered(by, Question::Branch, now);
     }
 
     /// One did not come in time.
@@ -232,12 +260,14 @@ mod tests {
         assert_eq!(fetching.ask_for_slots(at(15)), 0);
         assert_eq!(fetching.slots_at(GRACE, || WAIT), Some(at(15 + WAIT)));
         assert_eq!(fetching.ask_for_slots(at(115)), 1);
-        fetching.asks_for_slots_of(ReplicaId(2), at(115));
-        assert_eq!(fetching.note_slots(ReplicaId(3), at(116)), None);
+        fetching.asks_for_slots_of(ReplicaId(2), Slot(7), at(115));
+        assert_eq!(fetching.note_slots(ReplicaId(3)), None);
+        assert_eq!(fetching.measure_slots(ReplicaId(3), true, at(116)), None);
         assert!(fetching.waits_for_slots());
         assert_eq!(fetching.slots_at(GRACE, || WAIT), Some(at(115 + WAIT)));
         let room = fetching.pace().room();
-        assert_eq!(fetching.note_slots(ReplicaId(2), at(117)), Some(room));
+        assert_eq!(fetching.note_slots(ReplicaId(2)), Some(Slot(7)));
+        assert_eq!(fetching.measure_slots(ReplicaId(2), true, at(117)), Some(room));
         assert!(!fetching.waits_for_slots());
         let room = fetching.pace().room();
         assert_eq!(fetching.ask_for_slots(at(220)), 2);
@@ -262,6 +292,39 @@ mod tests {
     }
 
     #[test]
+    fn others_are_asked_beside_one_after_the_other_and_none_twice_at_once() {
+        let mut fetching = Fetching::default();
+        let others = || vec![ReplicaId(1), ReplicaId(2)];
+        let mut ask = |ms: u64| {
+            let whom = fetching.next_beside(others(), WAIT, at(ms));
+            if let Some(whom) = whom {
+                fetching.asks_for_slots_beside(whom, Slot(1), at(ms));
+            }
+            whom.map(|whom| whom.0)
+        };
+        let asked: Vec<_> = (0..4).map(&mut ask).collect();
+        assert_eq!(asked, [Some(2), Some(1), None, None]);
+        assert_eq!(
+            [WAIT, WAIT + 1].map(&mut ask),
+            [Some(2), Some(1)],
+            "what was lost is asked for again"
+        );
+        assert_eq!(fetching.next_beside(Vec::new(), WAIT, at(0)), None);
+    }
+
+    #[test]
+    fn an_answer_that_is_of_no_use_measures_nothing() {
+        let mut fetching = Fetching::default();
+        let liar = ReplicaId(1);
+        for is_right in [true, false] {
+            fetching.asks_for_slots_of(liar, Slot(1), at(0));
+            fetching.note_slots(liar);
+            fetching.measure_slots(liar, is_right, at(1));
+            assert_eq!(fetching.pace().is_known(0), is_right);
+        }
+    }
+
+    #[test]
     fn what_is_passed_on_measures_nothing() {
         let mut fetching = Fetching::default();
         let (asked, of) = (ReplicaId(1), (View(0), Slot(1)));
@@ -283,7 +346,7 @@ mod tests {
         let room = fetching.pace().room();
         fetching.note_behind(at(0));
         fetching.ask_for_slots(at(0));
-        fetching.asks_for_slots_of(ReplicaId(1), at(0));
+        fetching.asks_for_slots_of(ReplicaId(1), Slot(1), at(0));
         assert_eq!(fetching.pace().room(), room, "nobody was asked before");
         fetching.ask_for_slots(at(WAIT));
         assert!(fetching.pace().room() < room);

@@ -91,6 +91,20 @@ impl Pace {
         self.took.remove(&whom);
     }
 
+    /// What came was no answer to it.
+    pub(in crate::replica) fn take_back(&mut self, whom: ReplicaId, question: Question) {
+        self.asked.remove(&(whom, question));
+    }
+
+    /// When this one was asked last, where it has not answered.
+    pub(in crate::replica) fn asked_at(
+        &self,
+        whom: ReplicaId,
+        question: Question,
+    ) -> Option<Instant> {
+        self.asked.get(&(whom, question)).map(|(since, _)| *since)
+    }
+
     /// An answer came. Answers how much this one was asked for, where it was asked.
     pub(in crate::replica) fn answered(
         &mut self,

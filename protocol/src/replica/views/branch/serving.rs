@@ -78,7 +78,9 @@ impl<A: Application> Replica<A> {
             self.counters.branches_refused += 1;
             return;
         }
-        self.fetching.note_branch(from, self.now.instant);
+        if !is_empty {
+            self.fetching.note_branch(from, self.now.instant);
+        }
         let mut at = head;
         let mut is_whole = true;
         for linked in slots {
