@@ -278,7 +278,6 @@ const VILLAINS: &[&str] = &[
     "villain slot-shifter",
     "villain stale-historian",
     "villain ticket-hoarder",
-    "villain trickler",
     "villain two-new-views",
     "villain usurper",
     "villain vote-withholder",

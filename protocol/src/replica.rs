@@ -185,8 +185,7 @@ impl<A: Application> Replica<A> {
             Message::Waiting(waiting) => self.on_waiting(from, &waiting),
             Message::Clients(clients) => self.on_clients(from, clients),
             Message::Requests(requests) => {
-                let next = (self.entered(), self.history.head().slot.next());
-                self.fetching.note_requests(from, next, self.now.instant);
+                self.fetching.answered(from, self.now.instant);
                 self.on_requests(from, requests);
             }
             Message::Slots(slots) => self.on_slots(from, slots),
