@@ -283,7 +283,8 @@ impl Histories {
         let above =
             mirror.hashes.iter().skip(below).take_while(|hash| disk.ever_held(hash)).count();
         let durable = (below + above).min(mirror.hashes.len());
-        mirror.base = mirror.base.min(durable);
+        // That a later state was stable may not be on the disk yet: the history is executed from the one that is.
+        mirror.base = mirror.base.min(below).min(durable);
         self.cut(who, durable, false);
     }
 
@@ -545,12 +546,10 @@ pub(super) mod tests {
         assert_eq!(histories.follow(ONE, &other, &stage.membership), Ok(true));
     }
 
-    #[test]
-    fn what_was_on_no_disk_may_be_lost_in_a_crash_and_the_rest_breaks_i5() {
+    /// With the first two slots on it.
+    fn disk(fake: &Fake) -> Disk {
         use elea_protocol::message::SlotEntry;
         use elea_protocol::replica::{Mark, Record};
-        let stage = Stage::new();
-        let fake = stage.chain(&[&[1], &[2], &[3]], 0);
         let mut disk = Disk::default();
         for (mark, seen) in (1..).zip(&fake.slots[..2]) {
             let Seen { hash, batch, order } = seen.clone();
@@ -561,6 +560,14 @@ pub(super) mod tests {
         }
         disk.begin_sync();
         disk.finish_sync(ONE).expect("sound");
+        disk
+    }
+
+    #[test]
+    fn what_was_on_no_disk_may_be_lost_in_a_crash_and_the_rest_breaks_i5() {
+        let stage = Stage::new();
+        let fake = stage.chain(&[&[1], &[2], &[3]], 0);
+        let disk = disk(&fake);
         let mut histories = stage.histories();
         histories.follow(ONE, &fake, &stage.membership).expect("sound");
         histories.crashed(ONE, &disk);
@@ -569,6 +576,22 @@ pub(super) mod tests {
         histories.crashed(ONE, &disk);
         let one = stage.chain(&[&[1]], 0);
         assert_eq!(rule(histories.follow(ONE, &one, &stage.membership)), "I5");
+    }
+
+    #[test]
+    fn after_a_crash_a_history_is_executed_again_from_the_state_on_the_disk() {
+        let stage = Stage::new();
+        let three = Fake { given_up: 2, ..stage.chain(&[&[1], &[2], &[3]], 0) };
+        let disk = disk(&three);
+        let mut histories = stage.histories();
+        let whole = Fake { given_up: 0, ..three.clone() };
+        histories.follow(ReplicaId(2), &whole, &stage.membership).expect("sound");
+        histories.follow(ONE, &three, &stage.membership).expect("sound");
+        let mut one = stage.chain(&[&[1]], 0);
+        one.waiting = vec![2, 3, 4];
+        assert_eq!(rule(histories.clone().follow(ONE, &one, &stage.membership)), "I6");
+        histories.crashed(ONE, &disk);
+        assert_eq!(histories.follow(ONE, &one, &stage.membership), Ok(true));
     }
 
     #[test]
