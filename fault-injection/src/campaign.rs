@@ -278,6 +278,7 @@ const VILLAINS: &[&str] = &[
     "villain slot-shifter",
     "villain stale-historian",
     "villain ticket-hoarder",
+    "villain trickler",
     "villain two-new-views",
     "villain usurper",
     "villain vote-withholder",

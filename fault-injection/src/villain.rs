@@ -44,7 +44,7 @@ use self::flooders::{FalseHistorian, FutureFlooder, Junk, Replayer};
 use self::historians::{JunkState, StaleHistorian};
 use self::hoarders::{HiddenLock, TicketHoarder};
 use self::liars::{DoubleVoter, FalseState, ForgedReplies, Inventor, Pretender, Usurper};
-use self::loiterers::{FalsePulse, Limper};
+use self::loiterers::{FalsePulse, Limper, Trickler};
 use self::procrastinator::Procrastinator;
 pub use self::puppet::{Puppet, Script};
 use self::rule_breaker::RuleBreaker;
@@ -293,6 +293,7 @@ pub const ALL: &[(&str, &str, Worst, Maker)] = &[
         Leading,
         made::<TicketHoarder>,
     ),
+    ("trickler", "gives history slot by slot, each almost too late", Anywhere, made::<Trickler>),
     ("two-new-views", "begins a view with two histories", Leading, made::<TwoNewViews>),
     ("usurper", "begins views where another is primary", Anywhere, made::<Usurper>),
     ("vote-withholder", "says everything but its votes", Anywhere, made::<VoteWithholder>),
@@ -300,7 +301,7 @@ pub const ALL: &[(&str, &str, Worst, Maker)] = &[
 ];
 
 /// Those that came later. They are drawn by themselves, so that worlds without them stay what they were.
-const NEWER: &[&str] = &["false-pulse", "limper", "slot-shifter"];
+const NEWER: &[&str] = &["false-pulse", "limper", "slot-shifter", "trickler"];
 
 /// The name of one of them.
 pub fn pick(rng: &mut Rng) -> &'static str {

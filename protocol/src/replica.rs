@@ -185,7 +185,8 @@ impl<A: Application> Replica<A> {
             Message::Waiting(waiting) => self.on_waiting(from, &waiting),
             Message::Clients(clients) => self.on_clients(from, clients),
             Message::Requests(requests) => {
-                self.fetching.answered(from, self.now.instant);
+                let next = (self.entered(), self.history.head().slot.next());
+                self.fetching.note_requests(from, next, self.now.instant);
                 self.on_requests(from, requests);
             }
             Message::Slots(slots) => self.on_slots(from, slots),

@@ -1,6 +1,8 @@
 //! Clients that want more than their share, and a quiet one beside them. What is asserted is what they
 //! are told and what becomes of the cluster; how long things take is for `elea-chaos fairness`.
 
+use std::fs;
+
 use elea_chaos::fleet::read_key;
 use elea_chaos::greedy::{Greed, Greedy};
 
@@ -10,7 +12,13 @@ use crate::harness::{Town, until};
 const QUIET: usize = 20;
 
 fn beside(greed: Greed, has_begun: impl Fn(&Town, &Greedy) -> bool) {
-    let town = Town::new(4);
+    // It is about what clients do to a primary. What a busy machine does to it is to be no reason for a view change.
+    let town = Town::prepared(4, |town| {
+        let file = town.path("cluster.toml");
+        let text = fs::read_to_string(&file).expect("there");
+        let tuning = "[tuning]\nrequest_timeout_ms = 10000\nrequest_timeout_min_ms = 10000\n";
+        fs::write(&file, format!("{text}\n{tuning}")).expect("ours");
+    });
     let large = "v".repeat(900_000);
     town.piped(&["put", "large", "-"], large.as_bytes());
     let runtime = tokio::runtime::Runtime::new().expect("threads");

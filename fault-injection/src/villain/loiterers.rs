@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use elea_protocol::id::Instant;
-use elea_protocol::message::{Echo, Message, Pulse};
+use elea_protocol::message::{Echo, Message, Position, Pulse, Status};
 use elea_protocol::replica::{Action, Target};
 
 use super::{Deed, Lair, Villain, tell};
@@ -41,6 +41,62 @@ impl Villain for Limper {
 
     fn wakes(&self) -> Option<Instant> {
         self.0.front().map(|(at, ..)| *at)
+    }
+}
+
+/// Gives history a slot at a time, and takes half as long again with each as with the last one, until that is far too long.
+/// It has no more to give, as it says.
+///
+/// It attacks whoever is behind: each slot is of use, so there seems to be no reason to ask somebody else.
+#[derive(Default)]
+pub struct Trickler {
+    /// Where it began, and is still, as it says.
+    head: Option<Position>,
+    waiting: VecDeque<(Instant, Target, Message)>,
+    delay: u64,
+}
+
+/// So long the trickler takes at first, in ms. After more than the second it begins again.
+const DRIP: u64 = 20;
+const DRIP_MAX: u64 = 10_000;
+
+impl Villain for Trickler {
+    fn name(&self) -> &'static str {
+        "trickler"
+    }
+
+    fn does(&mut self, lair: &mut Lair, action: Action, deeds: &mut Vec<Deed>) {
+        let (to, message) = match action {
+            Action::Send { to, message: Message::Slots(mut slots), .. } => {
+                slots.entries.truncate(1);
+                slots.certificate = None;
+                (to, Message::Slots(slots))
+            }
+            Action::Send { to, message: Message::Branch(mut branch), .. } => {
+                branch.slots.truncate(1);
+                branch.stable = None;
+                (to, Message::Branch(branch))
+            }
+            Action::Send { to, message: Message::Status(status), .. } => {
+                let head = *self.head.get_or_insert(status.body.head);
+                let status = lair.sign(Status { head, ..status.body });
+                return tell(&lair.meant(to), Message::Status(status), deeds);
+            }
+            other => return deeds.push(Deed::Act(other)),
+        };
+        self.delay = if self.delay > DRIP_MAX { DRIP } else { (self.delay * 3 / 2).max(DRIP) };
+        self.waiting.push_back((lair.now.instant.after_ms(self.delay), to, message));
+    }
+
+    fn stirs(&mut self, lair: &mut Lair, deeds: &mut Vec<Deed>) {
+        let now = lair.now.instant;
+        while let Some((_, to, message)) = self.waiting.pop_front_if(|(at, ..)| *at <= now) {
+            tell(&lair.meant(to), message, deeds);
+        }
+    }
+
+    fn wakes(&self) -> Option<Instant> {
+        self.waiting.front().map(|(at, ..)| *at)
     }
 }
 

@@ -21,4 +21,4 @@ pub(super) use self::due::Due;
 pub(super) use self::peer::Peer;
 pub(super) use self::stamps::Stamps;
 pub(super) use self::turns::Turn;
-pub(super) use self::waits::{Pace, Waits};
+pub(super) use self::waits::{Pace, Question, Waits};

@@ -38,11 +38,24 @@ impl OrdersAhead {
         self.orders.is_empty()
     }
 
-    fn insert(&mut self, order: Signed<Order>, now: Instant) {
+    /// The last slot up to which there is an order for each one after `head`.
+    pub(super) fn last_in_row(&self, head: Slot) -> Slot {
+        let mut last = head;
+        while self.orders.contains_key(&last.next()) {
+            last = last.next();
+        }
+        last
+    }
+
+    /// A new one, of the `most` slots above the head. That may have moved, in both directions, since others came.
+    fn insert(&mut self, order: Signed<Order>, head: Slot, most: u64, now: Instant) {
+        if self.orders.len() as u64 >= most {
+            self.orders.retain(|slot, _| *slot > head && slot.since(head) <= most);
+        }
         self.orders.insert(order.body.header.slot, Ahead { order, since: now });
     }
 
-    fn remove(&mut self, slot: Slot) -> Option<Ahead> {
+    pub(super) fn remove(&mut self, slot: Slot) -> Option<Ahead> {
         self.orders.remove(&slot)
     }
 
@@ -75,21 +88,28 @@ enum Obstacle {
 
 impl<A: Application> Replica<A> {
     pub(in crate::replica) fn on_order(&mut self, order: Signed<Order>) {
+        if self.keep_order(order) {
+            self.advance();
+        }
+    }
+
+    /// Puts an order to those that wait, where it may be one. `true` where it is new.
+    pub(super) fn keep_order(&mut self, order: Signed<Order>) -> bool {
         let header = order.body.header;
         if header.view < self.entered() {
             self.counters.stale_view += 1;
-            return;
+            return false;
         }
         if header.view > self.entered() {
             self.counters.future_view += 1;
             self.keep_later_order(order);
-            return;
+            return false;
         }
         // Its own come back to it where it may have forgotten them.
         let is_known = self.is_primary() && !self.view.is_from_disk();
         if order.by != self.primary() || is_known {
             self.counters.order_not_from_primary += 1;
-            return;
+            return false;
         }
         let known = if header.slot <= self.history.head().slot {
             self.history.entry(header.slot).and_then(|entry| entry.order.as_ref())
@@ -103,19 +123,20 @@ impl<A: Application> Replica<A> {
             } else {
                 self.counters.order_repeated += 1;
             }
-            return;
+            return false;
         }
-        if header.slot <= self.history.head().slot {
+        let (head, most) = (self.history.head().slot, self.setup.tuning.orders_ahead);
+        if header.slot <= head {
             self.counters.order_repeated += 1;
-            return;
+            return false;
         }
-        if header.slot.since(self.history.head().slot) > self.setup.tuning.orders_ahead {
+        if header.slot.since(head) > most {
             self.counters.order_too_far += 1;
             self.note_behind();
-            return;
+            return false;
         }
-        self.ahead.insert(order, self.now.instant);
-        self.advance();
+        self.ahead.insert(order, head, most, self.now.instant);
+        true
     }
 
     /// Accepts orders as long as the next one is there and right.
@@ -235,6 +256,14 @@ impl<A: Application> Replica<A> {
         waits.then(|| self.now.instant.after_ms(early.min(1000)))
     }
 
+    /// Whether the order at the head is let in only where enough others turn out to have it.
+    pub(super) fn next_is_to_be_borne_out(&self) -> bool {
+        let next = self.ahead.get(self.history.head().slot.next());
+        next.is_some_and(|next| {
+            matches!(self.check(&next.order.body), Err(Obstacle::Early | Obstacle::Stranger))
+        })
+    }
+
     /// The requests that the order at the head lacks.
     pub(super) fn missing_at_head(&self) -> Vec<Digest> {
         let Some(ahead) = self.ahead.get(self.history.head().slot.next()) else {
@@ -256,4 +285,35 @@ impl<A: Application> Replica<A> {
 
 pub(in crate::replica) fn header_of(order: &Signed<Order>) -> Signed<OrderHeader> {
     Signed { body: order.body.header, by: order.by, signature: order.signature }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{ReplicaId, View};
+    use crate::message::NonDeterminism;
+    use crate::signature::Signature;
+
+    fn order(slot: u64) -> Signed<Order> {
+        let (view, slot) = (View(0), Slot(slot));
+        let header = OrderHeader { view, slot, hash: Digest::default(), batch: Digest::default() };
+        let body = Order { header, choices: NonDeterminism::default(), requests: Vec::new() };
+        Signed { body, by: ReplicaId(0), signature: Signature([0; 64]) }
+    }
+
+    #[test]
+    fn there_are_never_more_orders_ahead_than_slots_in_reach() {
+        const MOST: u64 = 4;
+        let mut ahead = OrdersAhead::default();
+        // A state was installed in between, or another history: the head is lower, and then higher, than it was.
+        for head in [10, 2, 11, 6] {
+            for slot in head + 1..=head + MOST {
+                if ahead.get(Slot(slot)).is_none() {
+                    ahead.insert(order(slot), Slot(head), MOST, Instant::default());
+                }
+                assert!(ahead.len() as u64 <= MOST, "slot {slot} above {head}");
+            }
+            assert_eq!(ahead.last_in_row(Slot(head)), Slot(head + MOST));
+        }
+    }
 }

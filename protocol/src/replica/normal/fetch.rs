@@ -7,11 +7,18 @@ use crate::application::Application;
 use crate::history::extend;
 use crate::id::{ClientId, Digest, Instant, ReplicaId, Slot};
 use crate::message::{
-    Batch, Branch, CommitCertificate, Fetch, Message, Order, Requests, SLOTS_MAX, SignedRequest,
-    SlotEntry, Slots, Wanted,
+    Batch, Branch, CommitCertificate, Fetch, Message, Order, Position, Requests, SLOTS_MAX,
+    SignedRequest, SlotEntry, Slots, Wanted,
 };
 use crate::replica::{Replica, Target};
 use crate::signature::Signed;
+
+/// Whether these slots are about as many as an answer may hold for which there was so much room, in bytes.
+fn is_much(slots: &[SlotEntry], room: u32) -> bool {
+    let requests = slots.iter().flat_map(|slot| &slot.requests);
+    let bytes: u64 = requests.map(|request| request.body().wire_bytes() as u64).sum();
+    slots.len() >= SLOTS_MAX || 2 * bytes >= u64::from(room)
+}
 
 /// What it costs to look at one request of a slot, in bytes sent.
 const LOOK_BYTES: usize = 64;
@@ -38,10 +45,10 @@ impl<A: Application> Replica<A> {
             return true;
         }
         if self.ahead.get(head.next()).is_some() {
-            return false;
+            // What follows it may show that others have it.
+            return self.next_is_to_be_borne_out() && self.is_above(self.ahead.last_in_row(head));
         }
-        !self.ahead.is_empty()
-            || self.peers.values().any(|peer| peer.head_in(self.entered()) > head)
+        !self.ahead.is_empty() || self.is_above(head)
     }
 
     pub(in crate::replica) fn fetch_at(&self) -> Option<Instant> {
@@ -74,41 +81,62 @@ impl<A: Application> Replica<A> {
             let digests = self.missing_at_head();
             if !digests.is_empty() {
                 let turn = self.fetching.ask_for_requests(is_again);
-                let to = self.candidate(turn);
-                self.counters.request_fetches += 1;
-                self.ask(to, Wanted::Requests { slot, digests });
+                if let Some(to) = self.candidate(turn) {
+                    self.counters.request_fetches += 1;
+                    self.fetching.asks_for_requests_of(to, now);
+                    self.ask(Some(to), Wanted::Requests { slot, digests });
+                }
             }
         }
     }
 
     fn fetch_slots(&mut self) {
         let turn = self.fetching.ask_for_slots(self.now.instant);
-        let to = self.candidate(turn);
+        if let Some(to) = self.candidate(turn) {
+            self.fetch_slots_from(to);
+        }
+    }
+
+    fn fetch_slots_from(&mut self, to: ReplicaId) {
+        let from = self.history.head().slot.next();
         self.counters.slot_fetches += 1;
-        self.ask(to, Wanted::Slots { from: self.history.head().slot.next() });
+        self.fetching.asks_for_slots_of(to, from, self.now.instant);
+        self.ask(Some(to), Wanted::Slots { from });
+    }
+
+    /// Asks another one than this for the same slots, unless that one is asked already. Whose turn it is no peer can know or
+    /// change: not by what it says of itself, and not by being silent.
+    fn fetch_slots_beside(&mut self, but: ReplicaId) {
+        let others = self.size.members().filter(|id| ![self.setup.id, but].contains(id));
+        let wait = self.answer_wait_ms(self.fetching.pace());
+        let to = self.fetching.next_beside(others.collect(), wait, self.now.instant);
+        let Some(to) = to else { return };
+        let from = self.history.head().slot.next();
+        self.counters.slot_fetches += 1;
+        self.fetching.asks_for_slots_beside(to, from, self.now.instant);
+        self.ask(Some(to), Wanted::Slots { from });
     }
 
     pub(in crate::replica) fn ask(&mut self, to: Option<ReplicaId>, wanted: Wanted) {
         let Some(to) = to else { return };
         let stamp = self.next_stamp();
-        if !matches!(wanted, Wanted::State { .. }) {
-            self.fetching.asks(to, self.now.instant);
-        }
         let fetch = self.sign(Fetch { wanted, room: self.fetching.pace().room(), stamp });
         self.outbox.send(Target::One(to), Message::Fetch(fetch), self.stamps.after());
     }
 
     /// Whom to ask in this turn: the primary first, then everybody, those first who said that
-    /// they are further.
+    /// they are further. In the next round what they say has no weight.
     fn candidate(&self, turn: usize) -> Option<ReplicaId> {
         let head = self.history.head().slot;
         let mut others: Vec<ReplicaId> =
             self.size.members().filter(|id| *id != self.setup.id).collect();
-        others.sort_by_key(|id| {
-            let is_behind =
-                self.peers.get(id).is_none_or(|peer| peer.head_in(self.entered()) <= head);
-            (*id != self.primary(), is_behind)
-        });
+        if turn < others.len() {
+            others.sort_by_key(|id| {
+                let is_behind =
+                    self.peers.get(id).is_none_or(|peer| peer.head_in(self.entered()) <= head);
+                (*id != self.primary(), is_behind)
+            });
+        }
         others.get(turn % others.len().max(1)).copied()
     }
 
@@ -214,6 +242,7 @@ impl<A: Application> Replica<A> {
 
     pub(in crate::replica) fn on_slots(&mut self, from: ReplicaId, slots: Slots) {
         let before = self.history.head().slot;
+        let asked_from = self.fetching.note_slots(from);
         let known = before.next().since(slots.from);
         let Some(entries) = usize::try_from(known)
             .ok()
@@ -222,17 +251,24 @@ impl<A: Application> Replica<A> {
             .filter(|entries| !entries.is_empty())
         else {
             self.counters.useless_answers += 1;
+            // Others may have given what it was asked for before it did.
+            let is_right = asked_from == Some(slots.from)
+                && slots.entries.first().is_some_and(|entry| self.has_slot(slots.from, entry));
+            self.fetching.measure_slots(from, is_right, self.now.instant);
             return;
         };
-        self.fetching.answered(from, self.now.instant);
         let entries_first = entries.first().and_then(|entry| entry.order.clone());
         self.fetching.begin_filling(entries.len());
         self.fill(entries, slots.certificate.as_ref());
         let was_quiet = self.fetching.end_filling();
         let head = self.history.head().slot;
+        let asked_for = self.fetching.measure_slots(from, head > before, self.now.instant);
         if head == before {
             self.counters.useless_answers += 1;
             self.note_other_history(from, entries_first);
+            if let Some(certificate) = slots.certificate {
+                self.on_certificate(from, certificate);
+            }
             self.follow_certificate(from);
             return;
         }
@@ -243,12 +279,44 @@ impl<A: Application> Replica<A> {
         if let Some(certificate) = slots.certificate {
             self.on_certificate(from, certificate);
         }
-        if self.lacks_slots() {
+        let accepted = usize::try_from(head.since(before)).ok();
+        let accepted = accepted.and_then(|slots| entries.get(..slots)).unwrap_or(entries);
+        let is_asked = asked_for.is_some() || !self.fetching.waits_for_slots();
+        self.fetching.note_gift(asked_for.is_some_and(|room| is_much(accepted, room)));
+        if !self.lacks_slots() {
+            self.fetching.note_up_to_date();
+        } else if is_asked && !self.must_wait_for_state() {
             // It was of use: go on with the same peer, and without waiting.
             self.fetch_slots_from(from);
-        } else {
-            self.fetching.note_up_to_date();
+            // Who gives little each time, or takes long with it, might be all that is heard.
+            let may_lie = !self.fetching.pace().is_known(self.size.faulty().into());
+            if (may_lie || self.fetching.is_given_little()) && self.is_other_above(head, from) {
+                self.fetch_slots_beside(from);
+            }
         }
+    }
+
+    /// Whether this is the own slot there.
+    fn has_slot(&self, slot: Slot, entry: &SlotEntry) -> bool {
+        let before = slot.0.checked_sub(1).and_then(|before| self.history.hash_at(Slot(before)));
+        before.is_some_and(|before| {
+            let digests: Vec<_> = entry.requests.iter().map(|request| request.digest()).collect();
+            let batch = crate::message::batch_digest(&entry.choices, &digests);
+            self.history.hash_at(slot) == Some(extend(&before, &batch))
+        })
+    }
+
+    /// Whether a peer says that it has slots above this one.
+    fn is_above(&self, slot: Slot) -> bool {
+        self.peers.values().any(|peer| peer.head_in(self.entered()) > slot)
+    }
+
+    /// Whether another one than this does, and was heard lately.
+    fn is_other_above(&self, slot: Slot, but: ReplicaId) -> bool {
+        let (view, now, lately) = (self.entered(), self.now.instant, self.lately_ms());
+        self.peers.iter().any(|(id, peer)| {
+            *id != but && peer.head_in(view) > slot && peer.heard_within(now, lately)
+        })
     }
 
     /// A peer's next slot does not follow the own head although the primary of this view ordered
@@ -269,15 +337,13 @@ impl<A: Application> Replica<A> {
     /// What a peer has next lets itself in by no order: it is early, or of clients that too few know. Only a
     /// certificate does, and an answer does not reach as far. That one's history is followed from its end.
     fn follow_certificate(&mut self, from: ReplicaId) {
-        if let Some(ahead) = self.lock.ahead().cloned() {
+        let followed = self.lock.candidates().get(&from);
+        // One after the other: the newest is another one all the time.
+        if followed.is_none_or(|followed| followed.body.view != self.entered())
+            && let Some(ahead) = self.lock.ahead().cloned()
+        {
             self.lock.note_candidate(from, ahead);
         }
-    }
-
-    fn fetch_slots_from(&mut self, to: ReplicaId) {
-        self.counters.slot_fetches += 1;
-        self.ask(Some(to), Wanted::Slots { from: self.history.head().slot.next() });
-        self.fetching.ask_on_for_slots(self.now.instant);
     }
 
     /// Accepts slots that follow the head: under a certificate of the entered view where their
@@ -288,43 +354,66 @@ impl<A: Application> Replica<A> {
         // What a lying primary ordered in their place must not slip in between.
         let last = first.plus(certified.len() as u64);
         self.ahead.forget_through(Slot(last.0.saturating_sub(1)));
+        let mut at = self.history.head();
+        let mut waiting: Vec<(Slot, Digest)> = Vec::new();
+        let mut kept = Vec::new();
         for (index, entry) in entries.iter().enumerate() {
-            let before = self.history.head();
-            if first.plus(index as u64) <= before.slot {
-                // The slot before let one through that waited here.
-                continue;
-            }
             let batch =
                 Arc::new(Batch { choices: entry.choices, requests: entry.requests.clone() });
+            let before = at;
             let hash = extend(&before.hash, &batch.digest());
+            at = Position { slot: first.plus(index as u64), hash };
+            let head = self.history.head();
+            if at.slot <= head.slot {
+                // The slot before let one through that waited here.
+                if !self.history.goes_through(at) {
+                    break;
+                }
+                continue;
+            }
             let order = entry.order.as_ref().filter(|order| {
                 let header = order.body.header;
                 order.by == self.primary()
                     && header.view == self.entered()
-                    && header.slot == before.slot.next()
+                    && header.slot == at.slot
                     && header.hash == hash
                     && header.batch == batch.digest()
             });
             if let Some(expected) = certified.get(index) {
-                if *expected != hash || self.must_wait_for_state() {
-                    return;
+                if *expected != hash || before != head || self.must_wait_for_state() {
+                    break;
                 }
                 self.accept(hash, batch, order.cloned());
                 continue;
             }
-            let Some(order) = order else { return };
+            let Some(order) = order else { break };
             let forward_at = self.now.instant.after_ms(2 * self.forward_wait_ms());
             for request in &entry.requests {
                 self.pending.insert(request.clone(), forward_at, true, &self.setup.tuning);
+                waiting.push((at.slot, request.digest()));
             }
-            self.on_order(order.clone());
+            if self.keep_order(order.clone()) {
+                kept.push(at.slot);
+            }
+            if before != head {
+                // The one at the head is early, or of a stranger. What follows may show that others have it.
+                continue;
+            }
             // The order may have been here already, and only requests were missing.
             self.advance();
-            if self.history.head().slot == before.slot {
-                self.pending.drop_wanted(entry.requests.iter().map(|request| request.digest()));
-                return;
+            let head = self.history.head().slot;
+            if head < at.slot && (self.is_full() || self.ahead.get(head.next()).is_none()) {
+                break;
             }
         }
+        self.advance();
+        let head = self.history.head().slot;
+        // Without its requests an order has to be asked for anew, and with others at once rather than alone.
+        for slot in kept.into_iter().filter(|slot| *slot > head.next()) {
+            self.ahead.remove(slot);
+        }
+        let left = waiting.into_iter().filter(|(slot, _)| *slot > head);
+        self.pending.drop_wanted(left.map(|(_, digest)| digest));
     }
 
     /// The hashes of those entries that lie under a certificate of the entered view.

@@ -1,17 +1,28 @@
 //! What was asked for and has not come yet, of the own history and of what waits.
 
+use std::collections::BTreeMap;
+
 use crate::id::{Instant, ReplicaId, Slot, View};
-use crate::replica::time::Pace;
+use crate::replica::time::{Pace, Question};
 
 /// Filling more slots than this, a replica neither votes on each nor answers for each: its peers
 /// and clients are long past them.
 const FILL_QUIETLY: usize = 8;
+
+/// So many answers in a row that give little are no chance: a large slot may have had no room in one.
+const LITTLE: u32 = 2;
 
 /// Where the asking stands.
 #[derive(Clone, Debug, Default)]
 pub(in crate::replica) struct Fetching {
     slots: Option<SlotsMissing>,
     requests: Option<RequestsMissing>,
+    /// From which slot on each was asked for them last, while there is no answer.
+    asked_from: BTreeMap<ReplicaId, Slot>,
+    /// So many answers in a row gave little of what was asked for.
+    little: u32,
+    /// How often somebody was asked beside another.
+    beside: usize,
     filling: bool,
     /// How long answers with history take.
     pace: Pace,
@@ -25,6 +36,8 @@ struct SlotsMissing {
     since: Instant,
     /// Whose turn it was to be asked for them; nobody's yet, at first.
     turn: Option<usize>,
+    /// Who was asked, until there is an answer.
+    asked: Option<ReplicaId>,
 }
 
 /// The order at the head was looked at for requests that are missing.
@@ -34,6 +47,8 @@ struct RequestsMissing {
     of: (View, Slot),
     at: Instant,
     turn: usize,
+    /// Who was asked for them, until there is an answer.
+    asked: Option<ReplicaId>,
 }
 
 impl Fetching {
@@ -41,7 +56,7 @@ impl Fetching {
 
     /// Something shows that slots are missing. Mostly they are on their way.
     pub(super) fn note_behind(&mut self, now: Instant) {
-        self.slots.get_or_insert(SlotsMissing { since: now, turn: None });
+        self.slots.get_or_insert(SlotsMissing { since: now, turn: None, asked: None });
     }
 
     /// None are.
@@ -56,24 +71,86 @@ impl Fetching {
 
     /// When to ask for them: at first after `grace_ms`, and again after `wait_ms`.
     pub(super) fn slots_at(&self, grace_ms: u64, wait_ms: impl FnOnce() -> u64) -> Option<Instant> {
-        let SlotsMissing { since, turn } = self.slots?;
+        let SlotsMissing { since, turn, .. } = self.slots?;
         Some(since.after_ms(if turn.is_none() { grace_ms } else { wait_ms() }))
     }
 
-    /// They are asked for, and whoever was asked before did not answer in time. Answers whose turn it is.
+    /// They are asked for, of the next one. Answers whose turn it is.
     pub(super) fn ask_for_slots(&mut self, now: Instant) -> usize {
-        let before = self.slots.and_then(|slots| slots.turn);
-        if before.is_some() {
+        if let Some(asked) = self.slots.and_then(|slots| slots.asked) {
             self.pace.missed();
+            self.pace.forget(asked);
         }
+        let before = self.slots.and_then(|slots| slots.turn);
         let turn = before.map_or(0, |turn| turn + 1);
-        self.slots = Some(SlotsMissing { since: now, turn: Some(turn) });
+        self.slots = Some(SlotsMissing { since: now, turn: Some(turn), asked: None });
         turn
     }
 
-    /// Whoever was of use is asked for more. Should that not come, that is a miss.
-    pub(super) fn ask_on_for_slots(&mut self, now: Instant) {
-        self.slots = Some(SlotsMissing { since: now, turn: Some(0) });
+    /// This one is asked for those from here on.
+    pub(super) fn asks_for_slots_of(&mut self, whom: ReplicaId, from: Slot, now: Instant) {
+        let turn = self.slots.and_then(|slots| slots.turn).or(Some(0));
+        self.slots = Some(SlotsMissing { since: now, turn, asked: Some(whom) });
+        self.asks_for_slots_beside(whom, from, now);
+    }
+
+    /// So is this one, perhaps beside another.
+    pub(super) fn asks_for_slots_beside(&mut self, whom: ReplicaId, from: Slot, now: Instant) {
+        self.asked_from.insert(whom, from);
+        self.pace.asks(whom, Question::Slots, now);
+    }
+
+    /// Who of these is to be asked beside another. Nobody who was asked less than `wait_ms` ago and has not answered.
+    pub(super) fn next_beside(
+        &mut self,
+        others: Vec<ReplicaId>,
+        wait_ms: u64,
+        now: Instant,
+    ) -> Option<ReplicaId> {
+        self.beside = self.beside.wrapping_add(1);
+        let turn = self.beside.checked_rem(others.len())?;
+        let whom = others.get(turn).copied()?;
+        let asked = self.pace.asked_at(whom, Question::Slots);
+        asked.is_none_or(|asked| asked.after_ms(wait_ms) <= now).then_some(whom)
+    }
+
+    /// Slots came of this one. Answers from where on it was asked for them, where it was.
+    pub(super) fn note_slots(&mut self, by: ReplicaId) -> Option<Slot> {
+        if let Some(slots) = &mut self.slots {
+            slots.asked.take_if(|asked| *asked == by);
+        }
+        self.asked_from.remove(&by)
+    }
+
+    /// They were what it was asked for, or not: only then they say how long that takes. Answers how much it was asked for,
+    /// where it was asked.
+    pub(super) fn measure_slots(
+        &mut self,
+        by: ReplicaId,
+        is_right: bool,
+        now: Instant,
+    ) -> Option<u32> {
+        if !is_right {
+            self.pace.take_back(by, Question::Slots);
+            self.pace.forget(by);
+            return None;
+        }
+        self.pace.answered(by, Question::Slots, now)
+    }
+
+    /// Slots were of use. They were as many as were asked for, or not.
+    pub(super) fn note_gift(&mut self, is_much: bool) {
+        self.little = if is_much { 0 } else { self.little.saturating_add(1) };
+    }
+
+    /// Whether they never are many.
+    pub(super) fn is_given_little(&self) -> bool {
+        self.little >= LITTLE
+    }
+
+    /// Whether somebody was asked for slots and has not answered yet.
+    pub(super) fn waits_for_slots(&self) -> bool {
+        self.slots.is_some_and(|slots| slots.asked.is_some())
     }
 
     // ---- requests of the order at the head ----
@@ -87,7 +164,7 @@ impl Fetching {
     pub(super) fn look_at(&mut self, of: (View, Slot), now: Instant) -> bool {
         let is_again = self.looked_at(of).is_some();
         let turn = self.requests.map_or(0, |requests| requests.turn);
-        self.requests = Some(RequestsMissing { of, at: now, turn });
+        self.requests = Some(RequestsMissing { of, at: now, turn, asked: None });
         is_again
     }
 
@@ -102,6 +179,28 @@ impl Fetching {
         requests.turn
     }
 
+    /// This one is asked.
+    pub(super) fn asks_for_requests_of(&mut self, whom: ReplicaId, now: Instant) {
+        if let Some(requests) = &mut self.requests {
+            requests.asked = Some(whom);
+            self.pace.asks(whom, Question::Requests, now);
+        }
+    }
+
+    /// Requests came of this one, perhaps such as it passes on, while those of this order may be missing.
+    pub(in crate::replica) fn note_requests(
+        &mut self,
+        by: ReplicaId,
+        of: (View, Slot),
+        now: Instant,
+    ) {
+        let missing = self.requests.as_mut().filter(|requests| requests.of == of);
+        let asked = missing.and_then(|requests| requests.asked.take_if(|asked| *asked == by));
+        if asked.is_some() {
+            self.pace.answered(by, Question::Requests, now);
+        }
+    }
+
     // ---- answers ----
 
     /// How long they take.
@@ -109,14 +208,14 @@ impl Fetching {
         &self.pace
     }
 
-    /// Somebody is asked.
-    pub(super) fn asks(&mut self, whom: ReplicaId, now: Instant) {
-        self.pace.asks(whom, now);
+    /// This one is asked for a branch.
+    pub(in crate::replica) fn asks_for_branch_of(&mut self, whom: ReplicaId, now: Instant) {
+        self.pace.asks(whom, Question::Branch, now);
     }
 
-    /// An answer came.
-    pub(in crate::replica) fn answered(&mut self, by: ReplicaId, now: Instant) {
-        self.pace.answered(by, now);
+    /// A branch came.
+    pub(in crate::replica) fn note_branch(&mut self, by: ReplicaId, now: Instant) {
+        self.pace.answered(by, Question::Branch, now);
     }
 
     /// One did not come in time.
@@ -161,8 +260,18 @@ mod tests {
         assert_eq!(fetching.ask_for_slots(at(15)), 0);
         assert_eq!(fetching.slots_at(GRACE, || WAIT), Some(at(15 + WAIT)));
         assert_eq!(fetching.ask_for_slots(at(115)), 1);
-        fetching.ask_on_for_slots(at(120));
-        assert_eq!(fetching.ask_for_slots(at(220)), 1, "it was of use, and is no more");
+        fetching.asks_for_slots_of(ReplicaId(2), Slot(7), at(115));
+        assert_eq!(fetching.note_slots(ReplicaId(3)), None);
+        assert_eq!(fetching.measure_slots(ReplicaId(3), true, at(116)), None);
+        assert!(fetching.waits_for_slots());
+        assert_eq!(fetching.slots_at(GRACE, || WAIT), Some(at(115 + WAIT)));
+        let room = fetching.pace().room();
+        assert_eq!(fetching.note_slots(ReplicaId(2)), Some(Slot(7)));
+        assert_eq!(fetching.measure_slots(ReplicaId(2), true, at(117)), Some(room));
+        assert!(!fetching.waits_for_slots());
+        let room = fetching.pace().room();
+        assert_eq!(fetching.ask_for_slots(at(220)), 2);
+        assert_eq!(fetching.pace().room(), room, "there was an answer");
         fetching.note_up_to_date();
         fetching.note_behind(at(300));
         assert_eq!(fetching.slots_at(GRACE, || WAIT), Some(at(300 + GRACE)));
@@ -183,11 +292,61 @@ mod tests {
     }
 
     #[test]
+    fn others_are_asked_beside_one_after_the_other_and_none_twice_at_once() {
+        let mut fetching = Fetching::default();
+        let others = || vec![ReplicaId(1), ReplicaId(2)];
+        let mut ask = |ms: u64| {
+            let whom = fetching.next_beside(others(), WAIT, at(ms));
+            if let Some(whom) = whom {
+                fetching.asks_for_slots_beside(whom, Slot(1), at(ms));
+            }
+            whom.map(|whom| whom.0)
+        };
+        let asked: Vec<_> = (0..4).map(&mut ask).collect();
+        assert_eq!(asked, [Some(2), Some(1), None, None]);
+        assert_eq!(
+            [WAIT, WAIT + 1].map(&mut ask),
+            [Some(2), Some(1)],
+            "what was lost is asked for again"
+        );
+        assert_eq!(fetching.next_beside(Vec::new(), WAIT, at(0)), None);
+    }
+
+    #[test]
+    fn an_answer_that_is_of_no_use_measures_nothing() {
+        let mut fetching = Fetching::default();
+        let liar = ReplicaId(1);
+        for is_right in [true, false] {
+            fetching.asks_for_slots_of(liar, Slot(1), at(0));
+            fetching.note_slots(liar);
+            fetching.measure_slots(liar, is_right, at(1));
+            assert_eq!(fetching.pace().is_known(0), is_right);
+        }
+    }
+
+    #[test]
+    fn what_is_passed_on_measures_nothing() {
+        let mut fetching = Fetching::default();
+        let (asked, of) = (ReplicaId(1), (View(0), Slot(1)));
+        fetching.look_at(of, at(0));
+        fetching.ask_for_requests(false);
+        fetching.asks_for_requests_of(asked, at(0));
+        // It had nothing, and has something else much later.
+        fetching.note_requests(asked, (View(0), Slot(7)), at(600_000));
+        assert!(!fetching.pace().is_known(0));
+        fetching.note_requests(ReplicaId(2), of, at(600_000));
+        assert!(!fetching.pace().is_known(0));
+        fetching.note_requests(asked, of, at(50));
+        assert!(fetching.pace().is_known(0));
+    }
+
+    #[test]
     fn what_does_not_come_is_waited_for_longer() {
         let mut fetching = Fetching::default();
         let room = fetching.pace().room();
         fetching.note_behind(at(0));
         fetching.ask_for_slots(at(0));
+        fetching.asks_for_slots_of(ReplicaId(1), Slot(1), at(0));
         assert_eq!(fetching.pace().room(), room, "nobody was asked before");
         fetching.ask_for_slots(at(WAIT));
         assert!(fetching.pace().room() < room);

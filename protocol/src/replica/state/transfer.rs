@@ -22,7 +22,7 @@ use crate::message::{
     LastSlot, Position, StableProof, StateChunk, StateDigests, StatePart, Transferring,
 };
 use crate::replica::sessions::Sessions;
-use crate::replica::time::Pace;
+use crate::replica::time::{Pace, Question};
 use crate::replica::{Mark, StateHead, StoredState};
 use crate::rows::{Row, RowsView, Unreadable};
 use crate::tuning::Rules;
@@ -204,7 +204,7 @@ impl<R: Restore> Transfer<R> {
         let has_chance = asked.values().any(|(of, _)| of.is_chance);
         let choice = self.sources.next(others, is_heard, under_way, has_chance)?;
         self.asked.insert(part, (choice, now));
-        self.pace.asks(choice.of, now);
+        self.pace.asks(choice.of, Question::State, now);
         Some((choice.of, self.at(), part))
     }
 
@@ -263,7 +263,7 @@ impl<R: Restore> Transfer<R> {
         now: Instant,
     ) -> Option<ToWrite> {
         let StateChunk { digests, part, bytes, .. } = chunk;
-        self.pace.answered(from, now);
+        self.pace.answered(from, Question::State, now);
         let right = self.pieces.learn(*digests, rules, restore) && self.pieces.accept(*part, bytes);
         if !right {
             self.sources.blame(from, LIE);

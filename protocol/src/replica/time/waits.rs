@@ -35,13 +35,23 @@ struct Measured {
     echoed: u64,
 }
 
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::replica) enum Question {
+    Requests,
+    Slots,
+    Branch,
+    State,
+}
+
 /// How long it takes between asking for something and having it, of whom it is not known where it
 /// comes from or how large it is.
 #[derive(Clone, Debug)]
 pub(in crate::replica) struct Pace {
-    took: Estimate,
-    /// Who was asked since the last answer, and when.
-    asked: BTreeMap<ReplicaId, Instant>,
+    /// How long it takes with each. Who takes long on purpose has a wait of its own making then, and the others theirs.
+    took: BTreeMap<ReplicaId, Estimate>,
+    /// Who was asked for what and has not answered yet, when for the last time, and how much there was room for then.
+    asked: BTreeMap<(ReplicaId, Question), (Instant, u32)>,
     misses: u32,
     /// How much is asked for at a time.
     room: u32,
@@ -50,21 +60,24 @@ pub(in crate::replica) struct Pace {
 /// How often the wait for an answer doubles. Not more: what was lost is not to be waited for long.
 const MISSES_MAX: u32 = 2;
 
+/// So many times longer than what is usual is waited for who is slow.
+const SLOWER_MAX: u64 = 4;
+
 /// How much is asked for at a time, in bytes: at first, and at least.
 const ROOM: u32 = 128 << 10;
 const ROOM_MIN: u32 = 16 << 10;
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { took: Estimate::default(), asked: BTreeMap::new(), misses: 0, room: ROOM }
+        Self { took: BTreeMap::new(), asked: BTreeMap::new(), misses: 0, room: ROOM }
     }
 }
 
 impl Pace {
     /// Somebody is asked, perhaps not for the first time.
-    pub(in crate::replica) fn asks(&mut self, whom: ReplicaId, now: Instant) {
+    pub(in crate::replica) fn asks(&mut self, whom: ReplicaId, question: Question, now: Instant) {
         // The last time counts: what was lost in between says nothing of how long an answer takes.
-        self.asked.insert(whom, now);
+        self.asked.insert((whom, question), (now, self.room));
     }
 
     /// What was asked for did not come in time: less is asked for, and it is waited for longer.
@@ -73,17 +86,45 @@ impl Pace {
         self.room = (self.room / 2).max(ROOM_MIN);
     }
 
-    /// An answer came.
-    pub(in crate::replica) fn answered(&mut self, by: ReplicaId, now: Instant) {
-        if let Some(since) = self.asked.remove(&by) {
-            self.took.note(now, now.micros_since(since));
-            if self.misses == 0 {
-                let most = u32::try_from(ANSWER_BYTES_MAX).unwrap_or(u32::MAX);
-                self.room = self.room.saturating_mul(2).min(most);
-            }
-            self.misses = 0;
-            self.asked.clear();
+    /// Nor may it come at all: nobody's wait is to follow from what this one took.
+    pub(in crate::replica) fn forget(&mut self, whom: ReplicaId) {
+        self.took.remove(&whom);
+    }
+
+    /// What came was no answer to it.
+    pub(in crate::replica) fn take_back(&mut self, whom: ReplicaId, question: Question) {
+        self.asked.remove(&(whom, question));
+    }
+
+    /// When this one was asked last, where it has not answered.
+    pub(in crate::replica) fn asked_at(
+        &self,
+        whom: ReplicaId,
+        question: Question,
+    ) -> Option<Instant> {
+        self.asked.get(&(whom, question)).map(|(since, _)| *since)
+    }
+
+    /// An answer came. Answers how much this one was asked for, where it was asked.
+    pub(in crate::replica) fn answered(
+        &mut self,
+        by: ReplicaId,
+        question: Question,
+        now: Instant,
+    ) -> Option<u32> {
+        let (since, room) = self.asked.remove(&(by, question))?;
+        self.took.entry(by).or_default().note(now, now.micros_since(since));
+        if self.misses == 0 {
+            let most = u32::try_from(ANSWER_BYTES_MAX).unwrap_or(u32::MAX);
+            self.room = self.room.saturating_mul(2).min(most);
         }
+        self.misses = 0;
+        Some(room)
+    }
+
+    /// Whether so many have answered that not all of them are liars.
+    pub(in crate::replica) fn is_known(&self, faulty: usize) -> bool {
+        self.took.len() > faulty
     }
 
     /// How much to ask for.
@@ -91,10 +132,17 @@ impl Pace {
         self.room
     }
 
-    /// How long to wait for an answer before somebody else is asked, but not less than `least`.
-    pub(super) fn wait_ms(&self, least: u64) -> u64 {
-        let usual = self.took.upper().unwrap_or_default().div_ceil(1000);
-        least.max(usual) << self.misses
+    /// How long to wait for an answer before somebody else is asked, but not less than `least`: as long as the slowest of
+    /// those that have answered takes. Liars do not make it long: it is at most [`SLOWER_MAX`] times what the
+    /// `faulty + 1`-th fastest takes, or the middle one where they are few.
+    pub(super) fn wait_ms(&self, least: u64, faulty: usize) -> u64 {
+        let mut known: Vec<u64> = self.took.values().filter_map(Estimate::upper).collect();
+        known.sort_unstable();
+        let middle = known.len().saturating_sub(1) / 2;
+        let usual = known.get(faulty.min(middle)).copied().unwrap_or_default();
+        let slowest = known.last().copied().unwrap_or_default();
+        let wait = slowest.min(SLOWER_MAX.saturating_mul(usual));
+        least.max(wait.div_ceil(1000)) << self.misses
     }
 }
 
@@ -265,7 +313,7 @@ impl<A: Application> Replica<A> {
 
     /// The same for answers of which it is known how long they took.
     pub(in crate::replica) fn answer_wait_ms(&self, pace: &Pace) -> u64 {
-        pace.wait_ms(self.fetch_wait_ms())
+        pace.wait_ms(self.fetch_wait_ms(), usize::from(self.size.faulty()))
     }
 
     /// What a record takes to be on the own disk, as a rule, in microseconds.
@@ -339,23 +387,60 @@ mod tests {
     fn an_answer_that_takes_long_is_waited_for_the_next_time() {
         let (one, other) = (ReplicaId(1), ReplicaId(2));
         let mut pace = Pace::default();
-        pace.asks(one, at(0));
-        assert_eq!(pace.wait_ms(100), 100);
+        pace.asks(one, Question::Slots, at(0));
+        assert_eq!(pace.wait_ms(100, 1), 100);
         pace.missed();
-        pace.asks(other, at(100));
-        assert_eq!((pace.wait_ms(100), pace.room()), (200, ROOM / 2));
-        pace.answered(one, at(2_000));
-        assert!(pace.wait_ms(100) >= 2_000);
-        pace.asks(one, at(2_000));
+        pace.asks(other, Question::Slots, at(100));
+        assert_eq!((pace.wait_ms(100, 1), pace.room()), (200, ROOM / 2));
+        pace.answered(one, Question::Slots, at(2_000));
+        assert!(pace.wait_ms(100, 1) >= 2_000);
+        pace.asks(one, Question::Slots, at(2_000));
         // Who was not asked says nothing about how long it takes.
-        pace.answered(other, at(9_000));
-        assert!(pace.wait_ms(100) < 7_000);
+        pace.answered(ReplicaId(3), Question::Slots, at(9_000));
+        assert!(pace.wait_ms(100, 1) < 7_000);
         // Nor does it keep the one who was asked from saying it.
         pace.missed();
         assert_eq!(pace.room(), ROOM / 4);
-        pace.answered(one, at(9_000));
-        pace.asks(one, at(9_000));
-        pace.answered(one, at(9_001));
+        pace.answered(one, Question::Slots, at(9_000));
+        pace.asks(one, Question::Slots, at(9_000));
+        pace.answered(one, Question::Slots, at(9_001));
         assert_eq!(pace.room(), ROOM / 2);
+    }
+
+    #[test]
+    fn who_is_slow_is_waited_for_up_to_a_point_and_longer_where_nobody_else_answers() {
+        let (one, other) = (ReplicaId(1), ReplicaId(2));
+        let mut pace = Pace::default();
+        pace.asks(one, Question::Slots, at(0));
+        assert_eq!(pace.answered(one, Question::Slots, at(100)), Some(ROOM));
+        let usual = pace.wait_ms(10, 1);
+        pace.asks(other, Question::Slots, at(100));
+        assert_eq!(pace.answered(other, Question::Slots, at(9_000)), Some(2 * ROOM));
+        assert_eq!(
+            pace.answered(other, Question::Slots, at(9_000)),
+            None,
+            "it was not asked again"
+        );
+        assert_eq!(pace.wait_ms(10, 1), SLOWER_MAX * usual);
+        pace.forget(one);
+        assert!(pace.wait_ms(10, 1) > 9_000);
+    }
+
+    #[test]
+    fn a_liar_that_answers_just_in_time_makes_nobody_wait_for_longer() {
+        let liar = ReplicaId(0);
+        for others in [&[ReplicaId(1)][..], &[ReplicaId(1), ReplicaId(2)]] {
+            let mut pace = Pace::default();
+            let mut now = 0;
+            for other in others.iter().cycle().take(100) {
+                pace.asks(liar, Question::Slots, at(now));
+                now += pace.wait_ms(100, 1) - 1;
+                pace.answered(liar, Question::Slots, at(now));
+                pace.asks(*other, Question::Slots, at(now));
+                now += 5;
+                pace.answered(*other, Question::Slots, at(now));
+            }
+            assert_eq!(pace.wait_ms(100, 1), 100);
+        }
     }
 }

@@ -58,6 +58,7 @@ impl<A: Application> Replica<A> {
         for (to, below) in asks {
             let Some(to) = to.filter(|to| sent.insert((*to, below))) else { continue };
             self.counters.branch_fetches += 1;
+            self.fetching.asks_for_branch_of(to, now);
             let known = self.history.locator();
             self.ask(Some(to), Wanted::Branch { head: below, known });
         }

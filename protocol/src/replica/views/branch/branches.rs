@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::super::trail::{Takes, Trail};
 use super::FOLLOWED_A_STEP;
 use super::questions::Questions;
-use crate::id::{Digest, Instant, ReplicaId};
+use crate::id::{Digest, Instant, ReplicaId, Slot};
 use crate::message::{Batch, Linked, Order, Position, SlotEntry};
 use crate::replica::disk::Aside;
 use crate::replica::time::Turn;
@@ -30,6 +30,11 @@ impl Side {
     ) -> Self {
         let takes = Takes { held: batch.held_bytes() as u64, weight };
         Self { previous, batch, order, takes }
+    }
+
+    /// The position before this one, at which it stands.
+    pub(super) fn before(&self, at: Position) -> Position {
+        Position { slot: Slot(at.slot.0.saturating_sub(1)), hash: self.previous }
     }
 
     pub(super) fn linked(&self) -> Linked {
@@ -228,7 +233,7 @@ impl Branches {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::{Slot, WallTime};
+    use crate::id::WallTime;
     use crate::message::NonDeterminism;
 
     /// The hash at a slot of the history `of`. Up to slot 4 all of them are one.

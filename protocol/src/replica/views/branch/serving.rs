@@ -60,18 +60,30 @@ impl<A: Application> Replica<A> {
     }
 
     pub(in crate::replica) fn on_branch(&mut self, from: ReplicaId, branch: Branch) {
-        let head = branch.head;
+        let mut head = branch.head;
+        let is_empty = branch.slots.is_empty();
+        let mut slots = branch.slots.into_iter().peekable();
+        // Somebody else may have given the first of it meanwhile, and less.
+        while !self.branches.wait_for(head)
+            && slots.peek().is_some()
+            && let Some(side) = self.branches.get(head)
+        {
+            head = side.before(head);
+            slots.next();
+        }
         // Who is asked for slots or for a state may have given them up.
-        let is_instead = branch.slots.is_empty()
-            && (self.fetching.asks_for_slots() || self.arriving.is_under_way());
+        let is_instead =
+            is_empty && (self.fetching.asks_for_slots() || self.arriving.is_under_way());
         if !(self.branches.wait_for(head) || is_instead) {
             self.counters.branches_refused += 1;
             return;
         }
-        self.fetching.answered(from, self.now.instant);
+        if !is_empty {
+            self.fetching.note_branch(from, self.now.instant);
+        }
         let mut at = head;
         let mut is_whole = true;
-        for linked in branch.slots {
+        for linked in slots {
             let Linked { previous, entry } = linked;
             let batch = Arc::new(Batch { choices: entry.choices, requests: entry.requests });
             let digest = batch.digest();
