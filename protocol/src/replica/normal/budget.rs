@@ -1,4 +1,4 @@
-//! How much a peer may still be sent in answers, and to which of its words.
+//! How much a peer may still be sent in answers.
 
 use crate::id::Instant;
 use crate::message::ANSWER_BYTES_MAX;
@@ -16,28 +16,15 @@ pub(in crate::replica) const BUDGET_LEAST: u64 = 1 << 12;
 pub(in crate::replica) struct Budget {
     bytes: u64,
     since: Instant,
-    /// The stamp of its newest fetch.
-    stamp: u64,
 }
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { bytes: BUDGET_MAX, since: Instant::default(), stamp: 0 }
+        Self { bytes: BUDGET_MAX, since: Instant::default() }
     }
 }
 
 impl Budget {
-    /// Whether a fetch with this stamp is new; how far behind the newest one it is, where it is not.
-    pub(super) fn hears(&mut self, stamp: u64) -> Result<(), u64> {
-        match self.stamp.checked_sub(stamp) {
-            Some(behind) => Err(behind),
-            None => {
-                self.stamp = stamp;
-                Ok(())
-            }
-        }
-    }
-
     /// Whether there is enough by now.
     pub(super) fn refill(&mut self, now: Instant) -> bool {
         let grown = now.micros_since(self.since).saturating_mul(BUDGET_PER_MICRO);
@@ -75,14 +62,5 @@ mod tests {
         assert!(!budget.refill(Instant(now.0 + enough - 1)));
         assert!(budget.charge(Instant(now.0 + enough), 0));
         assert!(!budget.refill(Instant(now.0 + enough)), "nothing costs less than the least");
-    }
-
-    #[test]
-    fn a_fetch_is_answered_once() {
-        let mut budget = Budget::default();
-        assert_eq!(budget.hears(5), Ok(()));
-        assert_eq!(budget.hears(5), Err(0));
-        assert_eq!(budget.hears(3), Err(2));
-        assert_eq!(budget.hears(6), Ok(()));
     }
 }

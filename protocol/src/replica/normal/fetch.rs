@@ -144,11 +144,15 @@ impl<A: Application> Replica<A> {
 
     pub(in crate::replica) fn on_fetch(&mut self, fetch: &Signed<Fetch>) {
         let to = fetch.by;
+        if to == self.setup.id {
+            self.hear_own_word(fetch.body.stamp);
+            return;
+        }
         let now = self.now.instant;
         let peer = self.peers.entry(to).or_default();
-        if let Err(behind) = peer.budget_mut().hears(fetch.body.stamp) {
+        if let Err(behind) = peer.fetches(fetch) {
             self.counters.stale_stamp += 1;
-            self.show_newest_status(to, behind);
+            self.show_newest_word(to, behind);
             return;
         }
         if !peer.budget_mut().refill(now) {
@@ -242,7 +246,7 @@ impl<A: Application> Replica<A> {
 
     pub(in crate::replica) fn on_slots(&mut self, from: ReplicaId, slots: Slots) {
         let before = self.history.head().slot;
-        let asked_from = self.fetching.note_slots(from);
+        let is_answer = self.fetching.note_slots(from, slots.from);
         let known = before.next().since(slots.from);
         let Some(entries) = usize::try_from(known)
             .ok()
@@ -251,10 +255,15 @@ impl<A: Application> Replica<A> {
             .filter(|entries| !entries.is_empty())
         else {
             self.counters.useless_answers += 1;
-            // Others may have given what it was asked for before it did.
-            let is_right = asked_from == Some(slots.from)
-                && slots.entries.first().is_some_and(|entry| self.has_slot(slots.from, entry));
-            self.fetching.measure_slots(from, is_right, self.now.instant);
+            if is_answer {
+                // Others may have given what it was asked for before it did.
+                match slots.entries.first() {
+                    Some(entry) if self.has_slot(slots.from, entry) => {
+                        self.fetching.measure_slots(from, self.now.instant);
+                    }
+                    _ => self.fetching.refuse_slots(from),
+                }
+            }
             return;
         };
         let entries_first = entries.first().and_then(|entry| entry.order.clone());
@@ -262,9 +271,11 @@ impl<A: Application> Replica<A> {
         self.fill(entries, slots.certificate.as_ref());
         let was_quiet = self.fetching.end_filling();
         let head = self.history.head().slot;
-        let asked_for = self.fetching.measure_slots(from, head > before, self.now.instant);
         if head == before {
             self.counters.useless_answers += 1;
+            if is_answer {
+                self.fetching.refuse_slots(from);
+            }
             self.note_other_history(from, entries_first);
             if let Some(certificate) = slots.certificate {
                 self.on_certificate(from, certificate);
@@ -272,6 +283,7 @@ impl<A: Application> Replica<A> {
             self.follow_certificate(from);
             return;
         }
+        let asked_for = self.fetching.measure_slots(from, self.now.instant);
         self.counters.slots_filled += head.since(before);
         if was_quiet {
             self.vote_commit();

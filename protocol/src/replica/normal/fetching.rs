@@ -78,8 +78,7 @@ impl Fetching {
     /// They are asked for, of the next one. Answers whose turn it is.
     pub(super) fn ask_for_slots(&mut self, now: Instant) -> usize {
         if let Some(asked) = self.slots.and_then(|slots| slots.asked) {
-            self.pace.missed();
-            self.pace.forget(asked);
+            self.pace.missed_of(asked, Question::Slots, now);
         }
         let before = self.slots.and_then(|slots| slots.turn);
         let turn = before.map_or(0, |turn| turn + 1);
@@ -114,28 +113,27 @@ impl Fetching {
         asked.is_none_or(|asked| asked.after_ms(wait_ms) <= now).then_some(whom)
     }
 
-    /// Slots came of this one. Answers from where on it was asked for them, where it was.
-    pub(super) fn note_slots(&mut self, by: ReplicaId) -> Option<Slot> {
-        if let Some(slots) = &mut self.slots {
-            slots.asked.take_if(|asked| *asked == by);
+    /// Slots came of this one, from here on. Answers whether these are what it was asked for last.
+    pub(super) fn note_slots(&mut self, by: ReplicaId, from: Slot) -> bool {
+        let is_answer = self.asked_from.get(&by) == Some(&from);
+        if is_answer {
+            self.asked_from.remove(&by);
+            if let Some(slots) = &mut self.slots {
+                slots.asked.take_if(|asked| *asked == by);
+            }
         }
-        self.asked_from.remove(&by)
+        is_answer
     }
 
-    /// They were what it was asked for, or not: only then they say how long that takes. Answers how much it was asked for,
-    /// where it was asked.
-    pub(super) fn measure_slots(
-        &mut self,
-        by: ReplicaId,
-        is_right: bool,
-        now: Instant,
-    ) -> Option<u32> {
-        if !is_right {
-            self.pace.take_back(by, Question::Slots);
-            self.pace.forget(by);
-            return None;
-        }
+    /// They were right: they say how long that takes. Answers how much this one was asked for, where it was asked.
+    pub(super) fn measure_slots(&mut self, by: ReplicaId, now: Instant) -> Option<u32> {
         self.pace.answered(by, Question::Slots, now)
+    }
+
+    /// They were what it was asked for, and wrong.
+    pub(super) fn refuse_slots(&mut self, by: ReplicaId) {
+        self.pace.take_back(by, Question::Slots);
+        self.pace.forget(by);
     }
 
     /// Slots were of use. They were as many as were asked for, or not.
@@ -261,13 +259,14 @@ mod tests {
         assert_eq!(fetching.slots_at(GRACE, || WAIT), Some(at(15 + WAIT)));
         assert_eq!(fetching.ask_for_slots(at(115)), 1);
         fetching.asks_for_slots_of(ReplicaId(2), Slot(7), at(115));
-        assert_eq!(fetching.note_slots(ReplicaId(3)), None);
-        assert_eq!(fetching.measure_slots(ReplicaId(3), true, at(116)), None);
+        assert!(!fetching.note_slots(ReplicaId(3), Slot(7)));
+        assert_eq!(fetching.measure_slots(ReplicaId(3), at(116)), None);
+        assert!(!fetching.note_slots(ReplicaId(2), Slot(6)), "not what it was asked for");
         assert!(fetching.waits_for_slots());
         assert_eq!(fetching.slots_at(GRACE, || WAIT), Some(at(115 + WAIT)));
         let room = fetching.pace().room();
-        assert_eq!(fetching.note_slots(ReplicaId(2)), Some(Slot(7)));
-        assert_eq!(fetching.measure_slots(ReplicaId(2), true, at(117)), Some(room));
+        assert!(fetching.note_slots(ReplicaId(2), Slot(7)));
+        assert_eq!(fetching.measure_slots(ReplicaId(2), at(117)), Some(room));
         assert!(!fetching.waits_for_slots());
         let room = fetching.pace().room();
         assert_eq!(fetching.ask_for_slots(at(220)), 2);
@@ -318,8 +317,12 @@ mod tests {
         let liar = ReplicaId(1);
         for is_right in [true, false] {
             fetching.asks_for_slots_of(liar, Slot(1), at(0));
-            fetching.note_slots(liar);
-            fetching.measure_slots(liar, is_right, at(1));
+            assert!(fetching.note_slots(liar, Slot(1)));
+            if is_right {
+                fetching.measure_slots(liar, at(1));
+            } else {
+                fetching.refuse_slots(liar);
+            }
             assert_eq!(fetching.pace().is_known(0), is_right);
         }
     }

@@ -91,7 +91,7 @@ impl<A: Application> Replica<A> {
     /// When to ask again for a piece that does not come, or for the next one.
     pub(in crate::replica) fn transfer_at(&self) -> Option<Instant> {
         let transfer = self.arriving.transfer()?;
-        transfer.next_at(self.answer_wait_ms(transfer.pace()), self.now.instant)
+        transfer.next_at(self.piece_wait_ms(transfer.pace()), self.now.instant)
     }
 
     /// Asks again, gives up what nobody has any more, and puts in place what is whole.
@@ -104,7 +104,7 @@ impl<A: Application> Replica<A> {
         if transfer.waits_for_disk() {
             return;
         }
-        let (wait, retry) = (self.answer_wait_ms(transfer.pace()), self.fetch_wait_ms());
+        let (wait, retry) = (self.piece_wait_ms(transfer.pace()), self.fetch_wait_ms());
         let Some(transfer) = self.arriving.transfer_mut() else { return };
         let another = transfer.give_up_late(wait, retry, self.now.instant).and_then(|idle| {
             let stable = &self.stable;

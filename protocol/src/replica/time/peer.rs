@@ -2,7 +2,7 @@
 
 use super::clocks::ClockHeard;
 use crate::id::{Instant, Slot, View};
-use crate::message::{Position, Status};
+use crate::message::{Fetch, Message, Position, Status};
 use crate::replica::normal::{Budget, Named, PeerClients};
 use crate::replica::views::Credit;
 use crate::signature::Signed;
@@ -11,10 +11,12 @@ use crate::signature::Signed;
 #[derive(Clone, Debug, Default)]
 pub(in crate::replica) struct Peer {
     newest: Option<Newest>,
+    /// Its newest fetch.
+    fetch: Option<Signed<Fetch>>,
     word: Option<Word>,
     /// The end of its history that is being followed, where that is not the own one in the same view.
     pursued: Option<Position>,
-    /// When it was last shown its own newest status.
+    /// When it was last shown how far its own stamps were.
     shown: Option<Instant>,
     /// What may be fetched on its word.
     credit: Credit,
@@ -63,6 +65,18 @@ impl Peer {
         Ok(before)
     }
 
+    /// It fetches something. Answers with how far it is behind its newest fetch, where this one is not newer.
+    pub(in crate::replica) fn fetches(&mut self, fetch: &Signed<Fetch>) -> Result<(), u64> {
+        let newest = self.fetch.as_ref().map_or(0, |newest| newest.body.stamp);
+        match newest.checked_sub(fetch.body.stamp) {
+            Some(behind) => Err(behind),
+            None => {
+                self.fetch = Some(fetch.clone());
+                Ok(())
+            }
+        }
+    }
+
     /// It asks for a view.
     pub(in crate::replica) fn campaigns(&mut self, stamp: u64, entered: View, campaign: View) {
         self.speaks(stamp, entered, Some(campaign));
@@ -84,14 +98,20 @@ impl Peer {
         self.newest.as_ref().map(|newest| &newest.status)
     }
 
-    /// The same, to be shown to itself, unless that was done within the last `interval_ms`.
-    pub(super) fn show_status(&mut self, now: Instant, interval_ms: u64) -> Option<Signed<Status>> {
-        let status = self.signed_status()?.clone();
+    /// That or its newest fetch, whichever has the higher stamp, to be shown to itself, unless that was done within the
+    /// last `interval_ms`.
+    pub(super) fn show_newest(&mut self, now: Instant, interval_ms: u64) -> Option<Message> {
+        let stamp = self.status().map_or(0, |status| status.stamp);
+        let fetch = self.fetch.as_ref().filter(|fetch| fetch.body.stamp > stamp);
+        let newest = match fetch {
+            Some(fetch) => Message::Fetch(fetch.clone()),
+            None => Message::Status(self.signed_status()?.clone()),
+        };
         if self.shown.is_some_and(|shown| shown.after_ms(interval_ms) > now) {
             return None;
         }
         self.shown = Some(now);
-        Some(status)
+        Some(newest)
     }
 
     /// The head of its history, by its newest status.
@@ -198,6 +218,7 @@ impl Peer {
 mod tests {
     use super::*;
     use crate::id::{Digest, ReplicaId, WallTime};
+    use crate::message::Wanted;
     use crate::signature::Signature;
 
     fn at(ms: u64) -> Instant {
@@ -217,6 +238,20 @@ mod tests {
             stamp,
         };
         Signed { body, by: ReplicaId(1), signature: Signature([0; 64]) }
+    }
+
+    fn fetch(stamp: u64) -> Signed<Fetch> {
+        let body = Fetch { wanted: Wanted::Slots { from: Slot(1) }, room: 0, stamp };
+        Signed { body, by: ReplicaId(1), signature: Signature([0; 64]) }
+    }
+
+    #[test]
+    fn a_fetch_is_answered_once() {
+        let mut peer = Peer::default();
+        assert_eq!(peer.fetches(&fetch(5)), Ok(()));
+        assert_eq!(peer.fetches(&fetch(5)), Err(0));
+        assert_eq!(peer.fetches(&fetch(3)), Err(2));
+        assert_eq!(peer.fetches(&fetch(6)), Ok(()));
     }
 
     #[test]
@@ -247,10 +282,13 @@ mod tests {
     #[test]
     fn whoever_is_behind_its_own_words_is_shown_the_newest_now_and_then() {
         let mut peer = Peer::default();
-        assert!(peer.show_status(at(0), 100).is_none(), "nothing is known");
+        assert!(peer.show_newest(at(0), 100).is_none(), "nothing is known");
         assert!(peer.hears(&status(10, 1, None), at(0)).is_ok());
-        assert_eq!(peer.show_status(at(0), 100), Some(status(10, 1, None)));
-        assert!(peer.show_status(at(99), 100).is_none());
-        assert!(peer.show_status(at(100), 100).is_some());
+        assert_eq!(peer.show_newest(at(0), 100), Some(Message::Status(status(10, 1, None))));
+        assert!(peer.show_newest(at(99), 100).is_none());
+        assert_eq!(peer.fetches(&fetch(12)), Ok(()));
+        assert_eq!(peer.show_newest(at(100), 100), Some(Message::Fetch(fetch(12))));
+        assert!(peer.hears(&status(13, 1, None), at(0)).is_ok());
+        assert_eq!(peer.show_newest(at(200), 100), Some(Message::Status(status(13, 1, None))));
     }
 }

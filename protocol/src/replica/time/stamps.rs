@@ -1,6 +1,8 @@
 //! Numbers on words that must not be played back: each is above all before it, also across restarts and wherever
-//! the clock is set to. They follow the clock, so that a replica that lost its disk is heard as well.
+//! the clock is set to. They follow the clock, so that a replica that lost its disk is heard as well, and grow as time
+//! goes by where they are ahead of it, so that who is a little behind its own is past them soon.
 
+use crate::id::Instant;
 use crate::replica::Mark;
 
 /// So many are reserved on disk at a time: those of ten minutes.
@@ -9,6 +11,8 @@ const RESERVED: u64 = 600_000_000;
 #[derive(Clone, Debug, Default)]
 pub(in crate::replica) struct Stamps {
     last: u64,
+    /// When that one was used; never yet, at first.
+    at: Option<Instant>,
     /// Up to where they may be used, and the record that says so.
     reserved: u64,
     after: Mark,
@@ -17,7 +21,7 @@ pub(in crate::replica) struct Stamps {
 impl Stamps {
     /// After a start: up to here some may have been used.
     pub(in crate::replica) fn recovered(reserved: u64) -> Self {
-        Self { last: reserved, reserved, after: Mark::NONE }
+        Self { last: reserved, at: None, reserved, after: Mark::NONE }
     }
 
     /// What must be on disk before a word with one of them leaves.
@@ -25,9 +29,11 @@ impl Stamps {
         self.after
     }
 
-    /// The next one, at this time in microseconds.
-    pub(super) fn next(&mut self, wall: u64) -> u64 {
-        self.last = wall.max(self.last.saturating_add(1));
+    /// The next one, at this time in microseconds by the clock on the wall.
+    pub(super) fn next(&mut self, wall: u64, now: Instant) -> u64 {
+        let passed = self.at.map_or(0, |at| now.micros_since(at)).max(1);
+        self.last = wall.max(self.last.saturating_add(passed));
+        self.at = Some(now);
         self.last
     }
 
@@ -56,20 +62,22 @@ mod tests {
     #[test]
     fn each_is_above_all_before_it_and_reserved_before_it_is_used() {
         let mut stamps = Stamps::recovered(1_000);
-        assert_eq!(stamps.next(10), 1_001, "the clock was set back");
+        let at = Instant::default();
+        assert_eq!(stamps.next(10, at), 1_001, "the clock was set back");
         let reserved = stamps.wanted().expect("none are reserved");
         stamps.reserve(reserved, Mark(7));
         assert_eq!((stamps.wanted(), stamps.after()), (None, Mark(7)));
-        assert_eq!(stamps.next(5_000), 5_000);
-        assert_eq!(stamps.next(5_000), 5_001);
-        stamps.next(reserved - RESERVED / 3);
+        assert_eq!(stamps.next(5_000, at), 5_000);
+        assert_eq!(stamps.next(5_000, at), 5_001);
+        assert_eq!(stamps.next(10, at.after_ms(7)), 12_001, "it stands, and time goes by");
+        stamps.next(reserved - RESERVED / 3, at);
         assert!(stamps.wanted() > Some(reserved));
 
         let mut again = Stamps::recovered(reserved);
-        assert!(again.next(5_001) > reserved);
+        assert_eq!(again.next(5_001, at.after_ms(60_000)), reserved + 1);
         again.note_used(3);
         assert_eq!(again.last, reserved + 1);
         again.note_used(2 * reserved);
-        assert!(again.next(0) > 2 * reserved);
+        assert!(again.next(0, at) > 2 * reserved);
     }
 }

@@ -30,7 +30,7 @@ impl<A: Application> Replica<A> {
     /// The next [stamp](super::stamps). What carries it must not leave before the record that
     /// [reserves](Record::Stamps) it is on disk.
     pub(in crate::replica) fn next_stamp(&mut self) -> u64 {
-        let stamp = self.stamps.next(self.now.wall.0.saturating_mul(1000));
+        let stamp = self.stamps.next(self.now.wall.0.saturating_mul(1000), self.now.instant);
         if let Some(reserved) = self.stamps.wanted() {
             let record = self.append(Record::Stamps(reserved));
             self.stamps.reserve(reserved, record);
@@ -69,7 +69,7 @@ impl<A: Application> Replica<A> {
         let from = signed.by;
         let status = signed.body;
         if from == self.setup.id {
-            self.hear_own_status(&status);
+            self.hear_own_word(status.stamp);
             return;
         }
         let peer = self.peers.entry(from).or_default();
@@ -77,7 +77,7 @@ impl<A: Application> Replica<A> {
             Ok(before) => before,
             Err(behind) => {
                 self.counters.stale_stamp += 1;
-                self.show_newest_status(from, behind);
+                self.show_newest_word(from, behind);
                 return;
             }
         };
@@ -97,25 +97,25 @@ impl<A: Application> Replica<A> {
         self.reconsider();
     }
 
-    /// An own status, played back. One that is newer than all that is known of here was sent in a life
+    /// An own status or fetch, played back. One that is newer than all that is known of here was sent in a life
     /// before this one, whose disk is lost: to be heard again, the stamps go on from there.
-    fn hear_own_status(&mut self, status: &Status) {
+    pub(in crate::replica) fn hear_own_word(&mut self, stamp: u64) {
         self.counters.stale_stamp += 1;
-        self.stamps.note_used(status.stamp);
+        self.stamps.note_used(stamp);
     }
 
     /// A peer is behind its own words, by so many stamps. Perhaps an old one was played back; but if it
     /// has lost its disk, and with it the stamps it used, only others can tell it. Who is little behind
     /// is past that soon.
-    pub(in crate::replica) fn show_newest_status(&mut self, to: ReplicaId, behind: u64) {
+    pub(in crate::replica) fn show_newest_word(&mut self, to: ReplicaId, behind: u64) {
         if behind < FAR_BEHIND {
             return;
         }
         let now = self.now.instant;
         let interval = self.setup.tuning.status_interval_ms;
         let Some(peer) = self.peers.get_mut(&to) else { return };
-        if let Some(status) = peer.show_status(now, interval) {
-            self.send_at_once(Target::One(to), Message::Status(status));
+        if let Some(newest) = peer.show_newest(now, interval) {
+            self.send_at_once(Target::One(to), newest);
         }
     }
 

@@ -86,7 +86,21 @@ impl Pace {
         self.room = (self.room / 2).max(ROOM_MIN);
     }
 
-    /// Nor may it come at all: nobody's wait is to follow from what this one took.
+    /// It did not come of this one. Where that took it longer than ever, it may not come at all.
+    pub(in crate::replica) fn missed_of(
+        &mut self,
+        whom: ReplicaId,
+        question: Question,
+        now: Instant,
+    ) {
+        self.missed();
+        let silent = self.asked_at(whom, question).map_or(u64::MAX, |at| now.micros_since(at));
+        if self.took.get(&whom).and_then(Estimate::upper).is_some_and(|upper| upper <= silent) {
+            self.forget(whom);
+        }
+    }
+
+    /// Nobody's wait is to follow from what this one took.
     pub(in crate::replica) fn forget(&mut self, whom: ReplicaId) {
         self.took.remove(&whom);
     }
@@ -133,16 +147,29 @@ impl Pace {
     }
 
     /// How long to wait for an answer before somebody else is asked, but not less than `least`: as long as the slowest of
-    /// those that have answered takes. Liars do not make it long: it is at most [`SLOWER_MAX`] times what the
-    /// `faulty + 1`-th fastest takes, or the middle one where they are few.
+    /// those that have answered takes. Liars do not make it long: it is at most [`SLOWER_MAX`] times what is usual, and
+    /// that is no more than what some correct one takes, as soon as `faulty + 1` have answered. Before that it is
+    /// [`SLOWER_MAX`] times `least` at most.
     pub(super) fn wait_ms(&self, least: u64, faulty: usize) -> u64 {
+        let most = if self.is_known(faulty) { u64::MAX } else { SLOWER_MAX.saturating_mul(least) };
+        self.usual_wait_ms(least, faulty).min(most) << self.misses
+    }
+
+    /// The same of pieces, which are what they are, and of which is known at once whether they are right: whoever gives
+    /// them is waited for, alone as well.
+    pub(super) fn piece_wait_ms(&self, least: u64, faulty: usize) -> u64 {
+        self.usual_wait_ms(least, faulty) << self.misses
+    }
+
+    fn usual_wait_ms(&self, least: u64, faulty: usize) -> u64 {
         let mut known: Vec<u64> = self.took.values().filter_map(Estimate::upper).collect();
         known.sort_unstable();
-        let middle = known.len().saturating_sub(1) / 2;
-        let usual = known.get(faulty.min(middle)).copied().unwrap_or_default();
+        // Above and below it, itself included, are `faulty + 1` where they are enough for that, so that liars move it
+        // neither beyond all correct ones nor below them. Where they are few, only not beyond them.
+        let rank = faulty.min(known.len().saturating_sub(faulty + 1));
+        let usual = known.get(rank).copied().unwrap_or_default();
         let slowest = known.last().copied().unwrap_or_default();
-        let wait = slowest.min(SLOWER_MAX.saturating_mul(usual));
-        least.max(wait.div_ceil(1000)) << self.misses
+        least.max(slowest.min(SLOWER_MAX.saturating_mul(usual)).div_ceil(1000))
     }
 }
 
@@ -316,6 +343,11 @@ impl<A: Application> Replica<A> {
         pace.wait_ms(self.fetch_wait_ms(), usize::from(self.size.faulty()))
     }
 
+    /// The same for pieces of a state.
+    pub(in crate::replica) fn piece_wait_ms(&self, pace: &Pace) -> u64 {
+        pace.piece_wait_ms(self.fetch_wait_ms(), usize::from(self.size.faulty()))
+    }
+
     /// What a record takes to be on the own disk, as a rule, in microseconds.
     #[must_use]
     pub fn sync_time(&self) -> Option<u64> {
@@ -384,6 +416,44 @@ mod tests {
     }
 
     #[test]
+    fn who_alone_gives_is_waited_for_no_longer_than_a_bound() {
+        let liar = ReplicaId(0);
+        let mut pace = Pace::default();
+        for _ in 0..10 {
+            pace.asks(liar, Question::Slots, at(0));
+            pace.answered(liar, Question::Slots, at(3_000_000));
+        }
+        assert_eq!(pace.wait_ms(100, 1), SLOWER_MAX * 100);
+        assert!(
+            pace.piece_wait_ms(100, 1) >= 3_000_000,
+            "of pieces it is known that they are right"
+        );
+        // Two of seven lie, and one is correct.
+        pace.asks(ReplicaId(1), Question::Slots, at(0));
+        pace.answered(ReplicaId(1), Question::Slots, at(3_000_000));
+        assert_eq!(pace.wait_ms(100, 2), SLOWER_MAX * 100);
+        pace.asks(ReplicaId(2), Question::Slots, at(0));
+        pace.answered(ReplicaId(2), Question::Slots, at(100));
+        let wait = pace.wait_ms(100, 2);
+        assert!((SLOWER_MAX * 100..=SLOWER_MAX * 300).contains(&wait), "{wait}");
+    }
+
+    #[test]
+    fn who_is_silent_is_forgotten_once_it_takes_longer_than_ever() {
+        let (one, other) = (ReplicaId(1), ReplicaId(2));
+        let mut pace = Pace::default();
+        for id in [one, other] {
+            pace.asks(id, Question::Slots, at(0));
+            pace.answered(id, Question::Slots, at(5_000));
+        }
+        pace.asks(one, Question::Slots, at(5_000));
+        pace.missed_of(one, Question::Slots, at(6_000));
+        assert!(pace.is_known(1), "it takes long as a rule");
+        pace.missed_of(one, Question::Slots, at(65_000));
+        assert!(pace.is_known(0) && !pace.is_known(1));
+    }
+
+    #[test]
     fn an_answer_that_takes_long_is_waited_for_the_next_time() {
         let (one, other) = (ReplicaId(1), ReplicaId(2));
         let mut pace = Pace::default();
@@ -393,6 +463,8 @@ mod tests {
         pace.asks(other, Question::Slots, at(100));
         assert_eq!((pace.wait_ms(100, 1), pace.room()), (200, ROOM / 2));
         pace.answered(one, Question::Slots, at(2_000));
+        assert_eq!(pace.wait_ms(100, 1), SLOWER_MAX * 100, "one alone may lie");
+        pace.answered(other, Question::Slots, at(2_100));
         assert!(pace.wait_ms(100, 1) >= 2_000);
         pace.asks(one, Question::Slots, at(2_000));
         // Who was not asked says nothing about how long it takes.
@@ -400,11 +472,11 @@ mod tests {
         assert!(pace.wait_ms(100, 1) < 7_000);
         // Nor does it keep the one who was asked from saying it.
         pace.missed();
-        assert_eq!(pace.room(), ROOM / 4);
+        assert_eq!(pace.room(), ROOM / 2);
         pace.answered(one, Question::Slots, at(9_000));
         pace.asks(one, Question::Slots, at(9_000));
         pace.answered(one, Question::Slots, at(9_001));
-        assert_eq!(pace.room(), ROOM / 2);
+        assert_eq!(pace.room(), ROOM);
     }
 
     #[test]
@@ -413,7 +485,7 @@ mod tests {
         let mut pace = Pace::default();
         pace.asks(one, Question::Slots, at(0));
         assert_eq!(pace.answered(one, Question::Slots, at(100)), Some(ROOM));
-        let usual = pace.wait_ms(10, 1);
+        let usual = pace.piece_wait_ms(10, 1);
         pace.asks(other, Question::Slots, at(100));
         assert_eq!(pace.answered(other, Question::Slots, at(9_000)), Some(2 * ROOM));
         assert_eq!(
@@ -423,7 +495,8 @@ mod tests {
         );
         assert_eq!(pace.wait_ms(10, 1), SLOWER_MAX * usual);
         pace.forget(one);
-        assert!(pace.wait_ms(10, 1) > 9_000);
+        assert_eq!(pace.wait_ms(10, 1), SLOWER_MAX * 10);
+        assert!(pace.piece_wait_ms(10, 1) > 9_000);
     }
 
     #[test]
