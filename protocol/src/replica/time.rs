@@ -3,7 +3,7 @@
 //! | file | what is in it |
 //! |---|---|
 //! | `due`, `turns` | what is done at a certain time; long work, a little at a time |
-//! | `waits` | what is measured, and the waits that follow from it |
+//! | `waits`, `pace` | what is measured, and the waits that follow from it; of answers to what is asked for |
 //! | `clocks` | what time it is, and which clock is wrong |
 //! | `stamps` | numbers on words that must not be played back |
 //! | `peer` | what is known of another replica, where it stands above all |
@@ -11,6 +11,7 @@
 
 mod clocks;
 mod due;
+mod pace;
 mod peer;
 mod stamps;
 mod status;
@@ -18,7 +19,8 @@ mod turns;
 mod waits;
 
 pub(super) use self::due::Due;
+pub(super) use self::pace::{Pace, Question};
 pub(super) use self::peer::Peer;
 pub(super) use self::stamps::Stamps;
 pub(super) use self::turns::Turn;
-pub(super) use self::waits::{Pace, Question, Waits};
+pub(super) use self::waits::Waits;
