@@ -62,7 +62,7 @@ pub struct Story {
     /// The first answer.
     pub answered: Option<Told>,
     /// The answer that was final.
-    pub settled: Option<Told>,
+    pub finally: Option<Told>,
 }
 
 /// A process that is started for one thing, keeps nothing of those before it, and so asks the cluster
@@ -311,7 +311,7 @@ impl Patron {
                     level,
                     operations: operations.clone(),
                     answered: None,
-                    settled: None,
+                    finally: None,
                 };
                 self.stories.insert(ticket, story);
                 Submission { ticket, level, follow, operations, alone: false }
@@ -457,7 +457,7 @@ impl Patron {
         };
         if let Some(story) = self.stories.get_mut(&ticket) {
             if strong {
-                story.settled = Some(told.clone());
+                story.finally = Some(told.clone());
             }
             story.answered.get_or_insert(told);
         }

@@ -173,7 +173,7 @@ fn mean_wait<S: Subject>(world: &World<S>, from: u64, until: u64) -> u64 {
     let waits: Vec<u64> = stories
         .filter(|story| (from..until).contains(&story.asked))
         .map(|story| {
-            let told = story.answered.as_ref().or(story.settled.as_ref());
+            let told = story.answered.as_ref().or(story.finally.as_ref());
             told.map_or(now, |told| told.at) - story.asked
         })
         .collect();
@@ -348,7 +348,7 @@ fn check_strong<S: Subject>(
         for story in patron.stories.values() {
             let Story { asked, level, .. } = *story;
             let operations = story.operations.clone();
-            if let Some(told) = &story.settled {
+            if let Some(told) = &story.finally {
                 strong.push(StrongOp {
                     client,
                     asked,

@@ -207,7 +207,7 @@ struct Page {
     /// Directions cut until the network heals.
     cuts: Vec<(Party, Party)>,
     /// For each client, its submissions of which was said that they are final.
-    settled: Vec<BTreeSet<Ticket>>,
+    finals: Vec<BTreeSet<Ticket>>,
 }
 
 fn spoken(violation: Violation) -> String {
@@ -245,7 +245,7 @@ impl Page {
         }
         plan.tuning = tuning(plan.tuning, std::mem::take(&mut given.arguments))?;
         let world = World::new(plan, false).map_err(spoken)?;
-        Ok(Self { world, cuts: Vec::new(), settled: vec![BTreeSet::new(); clients] })
+        Ok(Self { world, cuts: Vec::new(), finals: vec![BTreeSet::new(); clients] })
     }
 
     // ---- parties ----
@@ -425,9 +425,9 @@ impl Page {
     /// What clients were told since the last time, each thing once. Refusals come first.
     fn told(&mut self) -> String {
         let mut output = String::new();
-        let patrons = self.world.clients.patrons.iter_mut().zip(&mut self.settled);
-        for (index, (patron, settled)) in patrons.enumerate() {
-            let mut moved = moved(patron, settled);
+        let patrons = self.world.clients.patrons.iter_mut().zip(&mut self.finals);
+        for (index, (patron, finals)) in patrons.enumerate() {
+            let mut moved = moved(patron, finals);
             let mut lines: Vec<(String, u32)> = Vec::new();
             let mut refusals: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
             for mut words in patron.told.drain(..) {
@@ -574,11 +574,11 @@ fn operations(input: &str) -> Vec<Bytes> {
 
 /// Of each answer that has become final since the last time and was another one before, its words
 /// and what to add to them.
-fn moved(patron: &Patron, settled: &mut BTreeSet<Ticket>) -> Vec<(String, String)> {
+fn moved(patron: &Patron, finals: &mut BTreeSet<Ticket>) -> Vec<(String, String)> {
     let mut moved = Vec::new();
     for (ticket, story) in &patron.stories {
-        let (Some(first), Some(last)) = (&story.answered, &story.settled) else { continue };
-        if !settled.insert(*ticket) {
+        let (Some(first), Some(last)) = (&story.answered, &story.finally) else { continue };
+        if !finals.insert(*ticket) {
             continue;
         }
         let results = |told: &Told| -> String {

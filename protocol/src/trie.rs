@@ -17,7 +17,7 @@
 //! leaf has a *weight*, the bytes that it takes to send it, and each branch is hashed with the
 //! weight and the number of chunks of each of its children. A chunk is a subtree of at most
 //! [`CHUNK_WEIGHT_MAX`] whose parent weighs more, or a single heavy leaf. The proof of a chunk is
-//! what stands beside its path up to the root; it settles the digest of the chunk, its number and
+//! what stands beside its path up to the root; it fixes the digest of the chunk, its number and
 //! how many there are. See [`MerkleTrie::chunk`] and [`Assembly`].
 //!
 //! # On disk

@@ -32,7 +32,7 @@ pub(crate) struct Router {
     /// What the replica may do.
     pub(crate) standing: watch::Sender<Standing>,
     /// Whether everything that it knows to be final is in a stable state.
-    pub(crate) settled: watch::Sender<bool>,
+    pub(crate) all_stable: watch::Sender<bool>,
 }
 
 impl Router {
@@ -202,8 +202,8 @@ impl<A: Application> AtWork<A> {
             }
             is_new
         });
-        router.settled.send_if_modified(|known| {
-            std::mem::replace(known, replica.is_settled()) != replica.is_settled()
+        router.all_stable.send_if_modified(|known| {
+            std::mem::replace(known, replica.is_all_stable()) != replica.is_all_stable()
         });
         self.slow.look(replica.sync_time());
         if self.doubted != replica.in_quarantine().is_some() {

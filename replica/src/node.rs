@@ -41,7 +41,7 @@ use crate::terms::Agreement;
 use crate::verified_cache::VerifiedCache;
 
 /// How long a stop waits for the state of the head to be certified.
-const SETTLE: Duration = Duration::from_secs(1);
+const STABLE_WAIT: Duration = Duration::from_secs(1);
 
 /// So many times as long as for any other step of a stop the store is waited for while it writes nothing.
 const STORE_STEPS: u32 = 6;
@@ -73,7 +73,7 @@ pub struct Node {
     failure: watch::Receiver<Option<RunError>>,
     links_up: watch::Receiver<usize>,
     standing: watch::Receiver<Standing>,
-    settled: watch::Receiver<bool>,
+    all_stable: watch::Receiver<bool>,
     core: Worker,
     store: Worker,
     /// Takes what the store's log has into its tables.
@@ -151,14 +151,14 @@ impl Node {
         let (scrub, scrub_end) = scrub(&shell, files, failed.clone())?;
         let inbox = Arc::clone(&shell.inbox);
         let (tell, standing) = watch::channel(replica.standing());
-        let (tell_settled, settled) = watch::channel(replica.is_settled());
+        let (tell_stable, all_stable) = watch::channel(replica.is_all_stable());
         let router = Router {
             store: queue,
             outbound,
             counters,
             certified: Arc::clone(&shell.certified),
             standing: tell,
-            settled: tell_settled,
+            all_stable: tell_stable,
         };
         let raise = failed.raise.clone();
         let panicked =
@@ -180,7 +180,7 @@ impl Node {
             failure,
             links_up,
             standing,
-            settled,
+            all_stable,
             core,
             store,
             tables,
@@ -251,7 +251,7 @@ impl Node {
         let step = Duration::from_millis(self.shell.limits.stop_timeout_ms);
         let me = self.shell.me;
         tracing::info!(replica = %me, "stopping");
-        self.settle().await;
+        self.wait_until_stable().await;
         self.shell.no_more.cancel();
         self.shell.inbox.close();
         self.scrub_end = None;
@@ -297,14 +297,14 @@ impl Node {
     }
 
     /// Waits until all that is final is in a stable state, if that is to be expected.
-    async fn settle(&self) {
+    async fn wait_until_stable(&self) {
         let enough =
             self.shell.membership.size().suffices(*self.links_up.borrow() + 1, Strength::Strong);
         let is_at_work = self.failure.borrow().is_none() && self.standing() == Standing::Voter;
         if enough && is_at_work {
-            let mut settled = self.settled.clone();
+            let mut all_stable = self.all_stable.clone();
             // On a cluster that is not quiet it does not come, and is not needed to go on.
-            let _ = timeout(SETTLE, settled.wait_for(|settled| *settled)).await;
+            let _ = timeout(STABLE_WAIT, all_stable.wait_for(|all_stable| *all_stable)).await;
         }
     }
 }

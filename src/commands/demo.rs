@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// How long is waited for replicas of which some are known not to answer.
 const SHORT: Duration = Duration::from_millis(1500);
 
-/// The liar votes for a slot so far above the head: one that is not settled before it is heard.
+/// The liar votes for a slot so far above the head: one that is not decided before it is heard.
 const FAR: u64 = 64;
 
 /// Shows everything, or stops at Ctrl-C. The processes end with this one in any case.

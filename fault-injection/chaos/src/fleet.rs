@@ -353,9 +353,9 @@ impl Fleet {
     /// `restart`: it does neither.
     pub async fn ready(&mut self, id: ReplicaId) -> Result<Start, Violation> {
         let mut progress = self.replicas[usize::from(id.0)].progress.subscribe();
-        let settled = progress.wait_for(|progress| *progress != Progress::Starting);
-        let settled = timeout(PATIENCE, settled).await.map(|last| last.map(|last| *last));
-        match settled {
+        let started = progress.wait_for(|progress| *progress != Progress::Starting);
+        let started = timeout(PATIENCE, started).await.map(|last| last.map(|last| *last));
+        match started {
             Ok(Ok(Progress::Ready)) => Ok(Start::Ready),
             Ok(_) => {
                 let code = self.ended(id).await?.code();

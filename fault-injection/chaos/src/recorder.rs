@@ -187,7 +187,7 @@ impl Ear {
             }
             Heard::Restarted(who) => {
                 self.record.restarts += 1;
-                self.remembered[usize::from(who.0)].settle();
+                self.remembered[usize::from(who.0)].starts();
                 let last = std::mem::take(&mut self.counters[usize::from(who.0)]);
                 add_up(&mut self.record.counted, last);
                 Ok(())

@@ -23,7 +23,7 @@ impl Cluster {
                     };
                     self.hear(&mut at, &mut told, wanted);
                 }
-                Move::Settle(machines, from) => {
+                Move::HearAll(machines, from) => {
                     let wanted = |letter: &Letter| {
                         let sender = letter.words.from();
                         machines.contains(&letter.to.index)

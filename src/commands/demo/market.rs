@@ -21,7 +21,7 @@ const PATIENTS: [(Side, &str); 5] = [
 ];
 
 /// What became of a sale once it was final.
-struct Settled {
+struct Sale {
     /// Its place among [`PATIENTS`].
     at: usize,
     left_at_first: i64,
@@ -58,7 +58,7 @@ pub async fn show(town: &mut Town, cluster: &Cluster) -> Outcome {
         // It waits in the background for the end of the split, however long that takes.
         sales.spawn(async move {
             let reply = promise.finality().await?;
-            Ok(Settled { at, left_at_first, reply })
+            Ok(Sale { at, left_at_first, reply })
         });
     }
     let (north, south) = (furthest(&north).await?, furthest(&south).await?);
@@ -76,15 +76,15 @@ pub async fn show(town: &mut Town, cluster: &Cluster) -> Outcome {
     town.heal();
     let head = agreed(cluster).await?;
     say(&format!("all four have the same history up to slot {head}, and the same state"));
-    let mut settled = Vec::new();
+    let mut ended = Vec::new();
     while let Some(sale) = sales.join_next().await {
-        settled.push(sale.map_err(|error| broken(&error.to_string()))??);
+        ended.push(sale.map_err(|error| broken(&error.to_string()))??);
     }
-    settled.sort_by_key(|sale: &Settled| sale.at);
-    audit(cluster, &settled).await?;
+    ended.sort_by_key(|sale: &Sale| sale.at);
+    audit(cluster, &ended).await?;
 
     title(7, "A receipt: proof for anybody who has the cluster file, offline");
-    let kept = settled.iter().find(|sale| left(&sale.reply).is_ok_and(|left| left.is_some()));
+    let kept = ended.iter().find(|sale| left(&sale.reply).is_ok_and(|left| left.is_some()));
     let kept = kept.ok_or_else(|| broken("no sale was kept"))?;
     show_receipt(town, kept)
 }
@@ -131,9 +131,9 @@ async fn refuse(side: Side, client: &Cluster) -> Outcome {
 }
 
 /// Tells how each sale ended, and checks the stock and the book.
-async fn audit(cluster: &Cluster, settled: &[Settled]) -> Outcome {
+async fn audit(cluster: &Cluster, ended: &[Sale]) -> Outcome {
     let mut sold = 0;
-    for Settled { at, left_at_first, reply } in settled {
+    for Sale { at, left_at_first, reply } in ended {
         let (side, patient) = PATIENTS[*at];
         let left = left(reply)?;
         sold += i64::from(left.is_some());
@@ -161,13 +161,13 @@ async fn audit(cluster: &Cluster, settled: &[Settled]) -> Outcome {
     }
     say(&format!(
         "{sold} sold, {} refused, {stock} left; the book has every customer once: {}",
-        settled.len() - usize::try_from(sold).unwrap_or(0),
+        ended.len() - usize::try_from(sold).unwrap_or(0),
         book.trim_end()
     ));
     Ok(())
 }
 
-fn show_receipt(town: &Town, sale: &Settled) -> Outcome {
+fn show_receipt(town: &Town, sale: &Sale) -> Outcome {
     let (_, patient) = PATIENTS[sale.at];
     let path = town.dir().join("sale.receipt");
     receipt::save(&path, &sale.reply.receipt)?;

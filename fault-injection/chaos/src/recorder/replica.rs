@@ -26,13 +26,13 @@ pub struct Remembered {
     stamps: HashMap<u64, Digest>,
     now: Shown,
     /// As it was when it was last started.
-    settled: Shown,
+    at_start: Shown,
 }
 
 impl Remembered {
     /// It was started again: whatever it says from now on rests on what it showed so far.
-    pub fn settle(&mut self) {
-        self.settled = self.now;
+    pub fn starts(&mut self) {
+        self.at_start = self.now;
     }
 
     /// In this view its history went, or goes, through here.
@@ -67,9 +67,9 @@ impl Remembered {
     /// # Errors
     /// I7: it was in a later one before it was started.
     pub fn speaks_of(&self, who: ReplicaId, view: View) -> Result<(), Violation> {
-        let settled = self.settled.view;
-        demand(settled <= view, "I7", || {
-            format!("{who} says something new of {view}, and was in {settled} before its restart")
+        let at_start = self.at_start.view;
+        demand(at_start <= view, "I7", || {
+            format!("{who} says something new of {view}, and was in {at_start} before its restart")
         })
     }
 
@@ -85,7 +85,7 @@ impl Remembered {
         lock: Option<(View, Slot)>,
     ) -> Result<(), Violation> {
         self.goes_through(who, entered, head)?;
-        let Shown { answered: (view, slot), lock: needed, .. } = self.settled;
+        let Shown { answered: (view, slot), lock: needed, .. } = self.at_start;
         demand(lock >= needed, "I7", || {
             format!("{who} has the lock {lock:?} after a restart, and rested words on {needed:?}")
         })?;

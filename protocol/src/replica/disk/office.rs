@@ -182,7 +182,7 @@ impl Office {
     }
 
     /// A certified state has taken the place of one that could not be read. A doubt that came before
-    /// that one is still to be settled.
+    /// that one is still open.
     pub(super) fn end_doubt_of_store(&mut self) {
         if let Some(quarantine) = &mut self.quarantine {
             quarantine.is_store_in_doubt = false;
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_doubt_ends_when_every_one_that_came_meanwhile_is_settled() {
+    fn a_doubt_ends_when_every_one_that_came_meanwhile_is_decided() {
         let mut office = Office::default();
         assert!(office.doubts(Doubt::State(Slot(8))));
         assert!(!office.doubts(Doubt::Store("unreadable".into())));

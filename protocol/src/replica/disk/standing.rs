@@ -229,7 +229,7 @@ impl<A: Application> Replica<A> {
     }
 
     /// A certified state has taken the place of one that could not be read. A doubt that came before
-    /// that one is still to be settled.
+    /// that one is still open.
     pub(in crate::replica) fn end_doubt_of_store(&mut self) {
         self.office.end_doubt_of_store();
     }

@@ -77,14 +77,14 @@ impl<A: Application> Replica<A> {
         let names = batch.requests.iter().map(|request| request.body().name());
         let sessions = self.execution.sessions();
         self.pending.look_again(names, |request| sessions.refusal(request).is_some());
-        self.settle_orphans();
+        self.note_gone_orphans();
         self.ask_for_what_waits();
     }
 
     /// Orphans that left `pending` are in the history again, or can never be.
-    pub(in crate::replica) fn settle_orphans(&mut self) {
+    pub(in crate::replica) fn note_gone_orphans(&mut self) {
         self.counters.orphan_looks = self.pending.orphans().looks();
-        let remove = self.pending.orphans_mut().take_settled();
+        let remove = self.pending.orphans_mut().take_gone();
         if !remove.is_empty() {
             self.counters.orphans_reordered += remove.len() as u64;
             self.append(Record::Orphans { add: Vec::new(), remove });

@@ -26,7 +26,7 @@ impl<A: Application> Replica<A> {
     }
 
     /// The own history may have come to where the lock is: from then on it counts in full.
-    fn settle_lock(&mut self) {
+    fn take_lock_from_aside(&mut self) {
         let lock = self.lock.aside().cloned();
         if let Some(lock) = lock.filter(|lock| self.history.goes_through(lock.position())) {
             let path = Path::own(lock.position());
@@ -52,7 +52,7 @@ impl<A: Application> Replica<A> {
             let delay = self.setup.tuning.commit_delay_ms;
             self.due.commit_at(self.now.instant.after_ms(delay));
         }
-        self.settle_lock();
+        self.take_lock_from_aside();
         if let Some(certificate) = self.lock.take_ahead_through(slot) {
             self.on_certificate(self.setup.id, certificate);
         }

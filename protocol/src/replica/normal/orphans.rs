@@ -53,7 +53,7 @@ pub(crate) struct Orphans {
     /// Ready ones that were passed on, so that the primary has no excuse any more, and since when.
     forwarded: BTreeMap<Digest, Instant>,
     /// Those that left since this was last asked for.
-    settled: Vec<Digest>,
+    gone: Vec<Digest>,
     /// How often one was looked at, to see whether it can be ordered.
     looks: Tally,
 }
@@ -89,7 +89,7 @@ impl Orphans {
         for (place, request) in (first..).zip(orphans) {
             let digest = request.digest();
             self.take_out(&digest);
-            self.settled.retain(|settled| *settled != digest);
+            self.gone.retain(|gone| *gone != digest);
             self.by_name.insert((request.body().name(), digest));
             self.by_place.insert(place, digest);
             self.by_forward.insert((forward_at, place));
@@ -103,7 +103,7 @@ impl Orphans {
     /// Lets one go: it is in the history again, or never will be.
     pub(crate) fn remove(&mut self, digest: &Digest) -> Option<Arc<SignedRequest>> {
         let request = self.take_out(digest)?;
-        self.settled.push(*digest);
+        self.gone.push(*digest);
         Some(request)
     }
 
@@ -120,8 +120,8 @@ impl Orphans {
     }
 
     /// Those that left since this was last asked.
-    pub(crate) fn take_settled(&mut self) -> Vec<Digest> {
-        std::mem::take(&mut self.settled)
+    pub(crate) fn take_gone(&mut self) -> Vec<Digest> {
+        std::mem::take(&mut self.gone)
     }
 
     /// Those that can be ordered, as far as is known, in their order.

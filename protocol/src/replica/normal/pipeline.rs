@@ -1,4 +1,4 @@
-//! The primary's own slots until they are settled, and what it needs for the next one.
+//! The primary's own slots until they are done, and what it needs for the next one.
 
 use std::collections::VecDeque;
 
@@ -102,7 +102,7 @@ impl Pipeline {
     }
 
     /// Certificates may never come, so of those that only wait for one no more than `most` stay.
-    pub(super) fn forget_settled(&mut self, certified: Slot, outbox: &Outbox, most: u64) {
+    pub(super) fn forget_done(&mut self, certified: Slot, outbox: &Outbox, most: u64) {
         self.under_way.retain(|slot| {
             !outbox.is_synced(slot.mark) || (slot.wants_commit && slot.slot > certified)
         });
@@ -138,11 +138,11 @@ mod tests {
     #[test]
     fn a_slot_is_under_way_until_it_is_durable_and_where_somebody_waits_certified() {
         let mut pipeline = pipeline();
-        pipeline.forget_settled(Slot(4), &synced(0), MOST);
+        pipeline.forget_done(Slot(4), &synced(0), MOST);
         assert_eq!((pipeline.len(), pipeline.waiting(&synced(0))), (4, 400));
-        pipeline.forget_settled(Slot::GENESIS, &synced(3), MOST);
+        pipeline.forget_done(Slot::GENESIS, &synced(3), MOST);
         assert_eq!((pipeline.len(), pipeline.waiting(&synced(3))), (2, 100), "2 and 4");
-        pipeline.forget_settled(Slot(2), &synced(3), MOST);
+        pipeline.forget_done(Slot(2), &synced(3), MOST);
         assert_eq!(pipeline.len(), 1);
         pipeline.begin_view(Instant::default());
         assert_eq!(pipeline.len(), 0);
@@ -151,11 +151,11 @@ mod tests {
     #[test]
     fn few_wait_for_certificates_alone_and_all_for_the_disk() {
         let mut pipeline = pipeline();
-        pipeline.forget_settled(Slot::GENESIS, &synced(1), 2);
+        pipeline.forget_done(Slot::GENESIS, &synced(1), 2);
         assert_eq!(pipeline.len(), 3, "none of them is durable");
-        pipeline.forget_settled(Slot::GENESIS, &synced(4), 1);
+        pipeline.forget_done(Slot::GENESIS, &synced(4), 1);
         assert_eq!(pipeline.len(), 1);
-        pipeline.forget_settled(Slot(3), &synced(4), 1);
+        pipeline.forget_done(Slot(3), &synced(4), 1);
         assert_eq!(pipeline.len(), 1, "the newest stayed");
     }
 

@@ -32,7 +32,7 @@ impl<A: Application> Replica<A> {
         if !self.leads() {
             return;
         }
-        self.forget_settled();
+        self.forget_done();
         while !self.pending.is_idle()
             && !self.is_full()
             && !self.outbox.is_disk_full()
@@ -44,7 +44,7 @@ impl<A: Application> Replica<A> {
                 return;
             };
             self.order(batch);
-            self.forget_settled();
+            self.forget_done();
         }
     }
 
@@ -82,7 +82,7 @@ impl<A: Application> Replica<A> {
         self.pipeline.waiting(&self.outbox) >= AHEAD_OF_DISK
     }
 
-    /// When the primary orders although its earlier slots are not settled: certificates do not
+    /// When the primary orders although its earlier slots are not done: certificates do not
     /// form in a part without a strong quorum, and weak requests go on there.
     pub(in crate::replica) fn order_at(&self) -> Option<Instant> {
         let waits =
@@ -92,11 +92,11 @@ impl<A: Application> Replica<A> {
         waits.then(|| if self.is_ahead_of_others() { self.lone_at() } else { soon })
     }
 
-    fn forget_settled(&mut self) {
+    fn forget_done(&mut self) {
         let certified = self.certified();
         self.note_heavy_certified();
         let most = self.setup.tuning.pipeline_slots;
-        self.pipeline.forget_settled(certified, &self.outbox, most);
+        self.pipeline.forget_done(certified, &self.outbox, most);
     }
 
     /// The requests that may stand in the next slot, of clients in turn and oldest first, within a

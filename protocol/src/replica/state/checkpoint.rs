@@ -19,7 +19,7 @@ impl<A: Application> Replica<A> {
 
     /// Whether all that this replica knows to be final is in a stable state, so that a backup has it.
     #[must_use]
-    pub fn is_settled(&self) -> bool {
+    pub fn is_all_stable(&self) -> bool {
         !self.is_adopting() && self.certified() <= self.stable()
     }
 

@@ -127,7 +127,7 @@ impl<A: Application> Replica<A> {
             self.pending.remove(&request.digest());
             self.answer_known(&request);
         }
-        self.settle_orphans();
+        self.note_gone_orphans();
     }
 
     /// Answers for the newest slots, whoever waits.
