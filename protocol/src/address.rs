@@ -67,7 +67,7 @@ pub fn host(text: &str) -> Result<String, BadAddress> {
     let is_number = !last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit());
     let has_gap = text.starts_with('.') || text.contains("..");
     if text.len() > NAME_MAX || has_gap || is_number || !text.chars().all(fits) {
-        return Err(BadAddress::Name(text.to_owned()));
+        return Err(BadAddress::Name(shown(text)));
     }
     Ok(text.to_owned())
 }
@@ -85,7 +85,7 @@ pub fn check(text: &str) -> Result<String, BadAddress> {
     let number = port.parse::<u16>().ok();
     let is_port = port.bytes().all(|byte| byte.is_ascii_digit());
     let number = number.filter(|number| *number > 0 && is_port);
-    let number = number.ok_or_else(|| BadAddress::Port(port.to_owned()))?;
+    let number = number.ok_or_else(|| BadAddress::Port(shown(port)))?;
     if let Ok(ip) = before.parse::<Ipv6Addr>() {
         return Err(BadAddress::Brackets(ip));
     }
@@ -93,11 +93,16 @@ pub fn check(text: &str) -> Result<String, BadAddress> {
     Ok(format!("{}:{number}", host.trim_end_matches('.')))
 }
 
+/// As it can stand in a sentence, on one line.
+fn shown(text: &str) -> String {
+    text.escape_debug().to_string()
+}
+
 fn six(text: &str) -> Result<Ipv6Addr, BadAddress> {
     if text.contains('%') {
-        return Err(BadAddress::Zone(text.to_owned()));
+        return Err(BadAddress::Zone(shown(text)));
     }
-    let ip = text.parse::<Ipv6Addr>().map_err(|_| BadAddress::Colons(text.to_owned()))?;
+    let ip = text.parse::<Ipv6Addr>().map_err(|_| BadAddress::Colons(shown(text)))?;
     reachable(ip.to_canonical()).map(|()| ip)
 }
 
@@ -136,7 +141,8 @@ mod tests {
             ("", "the host is empty"),
             (" ", "no host"),
             ("two words", "no host"),
-            ("tab\there", "no host"),
+            ("tab\there", "`tab\\there` is no host"),
+            ("two\nlines", "`two\\nlines` is no host"),
             ("node:7100", "without a port"),
             ("127.0.0.1:7100", "without a port"),
             ("[::1]:7100", "without a port"),

@@ -144,7 +144,13 @@ impl Source<'_> {
     }
 
     fn wrong(&self, span: Range<usize>, message: impl Into<String>) -> BadClusterFile {
-        BadClusterFile { line: self.line(span.start), message: message.into() }
+        // What it quotes may hold anything.
+        let visible = |c: char| match c.is_control() {
+            true => c.escape_debug().to_string(),
+            false => c.to_string(),
+        };
+        let message = message.into().chars().map(visible).collect();
+        BadClusterFile { line: self.line(span.start), message }
     }
 
     fn not_toml(&self, error: &toml::de::Error) -> BadClusterFile {
