@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use elea_client::{
-    Answer as Answered, Client, Command as _, Error, ErrorKind, Executed, Finality, Options,
+    Answer as Answered, Client, Command as _, Error, ErrorKind, Executed, Finality, Options, Read,
     ReplicaNote, Shortfall,
 };
 use elea_kv::{Answer, Operation};
@@ -55,14 +55,14 @@ pub struct Reply {
     pub view: View,
     /// Where the request stands.
     pub slot: Slot,
-    /// The history up to there.
-    pub hash: Digest,
+    /// The history up to there; `None` where it did not have to be ordered.
+    pub hash: Option<Digest>,
     /// Whether that can still change.
     pub is_final: bool,
     /// Whether it changed between the weak answer and the final one.
     pub reordered: bool,
-    /// The proof.
-    pub receipt: Arc<Receipt>,
+    /// The proof, likewise.
+    pub receipt: Option<Arc<Receipt>>,
     /// From sending to the answer.
     pub latency: Duration,
 }
@@ -107,6 +107,45 @@ impl Cluster {
         let client = Client::with_options(&file.into(), key, options).await;
         let client = client.map_err(|error| other(&error))?;
         Ok(Self { client, replicas: file.addresses.len() })
+    }
+
+    /// Finds out what an operation comes to that changes nothing, without having it ordered if that can be. Others are
+    /// executed.
+    pub async fn read(
+        &self,
+        operation: Operation,
+        wait: Wait,
+        timeout: Duration,
+    ) -> Result<Reply, Failure> {
+        let level = match wait {
+            Wait::Weak => Level::Weak,
+            Wait::Strong => Level::Strong,
+            Wait::Final => return self.ask(operation, wait, timeout).await,
+        };
+        if !operation.only_reads() {
+            return self.ask(operation, wait, timeout).await;
+        }
+        let begin = Instant::now();
+        let read = self.client.with_timeout(timeout).read(level, operation.clone()).await;
+        let Read { result, slot, view, ordered } = match read {
+            Ok(read) => read,
+            Err(Error::Undecodable(_)) => return Err(unreadable()),
+            Err(error) => return Err(failed(&error, self.replicas, wait)),
+        };
+        if let Some(answered) = ordered {
+            return reply(&operation, answered, wait, begin);
+        }
+        Ok(Reply {
+            answer: result,
+            wait,
+            view,
+            slot,
+            hash: None,
+            is_final: wait == Wait::Strong,
+            reordered: false,
+            receipt: None,
+            latency: begin.elapsed(),
+        })
     }
 
     /// Has one operation executed.
@@ -188,22 +227,26 @@ fn reply(
 ) -> Result<Reply, Failure> {
     let decoded = answered.results.first().map(|result| operation.decode(result));
     let Some(Ok(answer)) = decoded else {
-        return Err(Failure::usage(
-            "the replicas agree on a result that this program cannot read: use the version of \
-             elea that the cluster runs",
-        ));
+        return Err(unreadable());
     };
     Ok(Reply {
         answer,
         wait,
         view: answered.view,
         slot: answered.slot,
-        hash: answered.hash,
+        hash: Some(answered.hash),
         is_final: answered.proven == Proven::Final,
         reordered: false,
-        receipt: answered.receipt,
+        receipt: Some(answered.receipt),
         latency: begin.elapsed(),
     })
+}
+
+fn unreadable() -> Failure {
+    Failure::usage(
+        "the replicas agree on a result that this program cannot read: use the version of \
+         elea that the cluster runs",
+    )
 }
 
 fn failed(error: &Error, replicas: usize, wait: Wait) -> Failure {

@@ -17,10 +17,11 @@ use elea_fault_injection::run;
 use elea_fault_injection::script;
 use elea_fault_injection::subject::{JournalWorld, Subject};
 use elea_kv::{
-    Add, Append, Cas, Command, Compare, Delete, Get, Incr, KeyValueStore, Limits, Members, Put,
-    Remove, Scan, Step, Txn,
+    Add, Append, Cas, Command, Compare, Delete, Get, Incr, KeyValueStore, Limits, Members,
+    Operation, Put, Remove, Scan, Step, Txn,
 };
 use elea_protocol::application::{Application, Snapshot};
+use elea_protocol::codec;
 
 /// Runs seeds of a campaign: every rule holds, and together they see everything that it is about.
 fn hold<S: Subject>(name: &str, order: Order, partial: bool) {
@@ -74,6 +75,10 @@ impl Subject for KeyValueWorld {
         format!("{} keys, state {}", application.len(), application.snapshot().digest())
     }
 
+    fn only_reads(operation: &Bytes) -> bool {
+        codec::decode::<Operation>(operation).is_ok_and(|operation| operation.only_reads())
+    }
+
     fn operation(rng: &mut Rng) -> Bytes {
         let key = format!("k{}", rng.between(0, 3));
         let set = format!("s{}", rng.between(0, 1));
@@ -117,6 +122,10 @@ impl Subject for HostileWorld {
 
     fn describe(application: &KeyValueStore) -> String {
         KeyValueWorld::describe(application)
+    }
+
+    fn only_reads(operation: &Bytes) -> bool {
+        KeyValueWorld::only_reads(operation)
     }
 
     fn operation(rng: &mut Rng) -> Bytes {

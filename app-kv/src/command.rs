@@ -26,6 +26,13 @@ impl Command for Operation {
         cost::is_bulk(self)
     }
 
+    fn only_reads(&self) -> bool {
+        match self {
+            Self::Step(step) => step.only_reads(),
+            Self::Txn(txn) => txn.only_reads(),
+        }
+    }
+
     fn decode(&self, result: &Bytes) -> Result<Answer, Undecodable> {
         let answer = Answer::decode(result)?;
         match (self, &answer) {
@@ -44,6 +51,10 @@ impl Command for Txn {
 
     fn is_bulk(&self) -> bool {
         Operation::Txn(self.clone()).is_bulk()
+    }
+
+    fn only_reads(&self) -> bool {
+        self.then.iter().chain(&self.otherwise).all(Step::only_reads)
     }
 
     fn decode(&self, result: &Bytes) -> Result<Self::Output, Undecodable> {
@@ -66,6 +77,10 @@ macro_rules! commands {
 
             fn is_bulk(&self) -> bool {
                 Operation::Step(Step::$command(self.clone())).is_bulk()
+            }
+
+            fn only_reads(&self) -> bool {
+                Step::$command(self.clone()).only_reads()
             }
 
             fn decode(&self, result: &Bytes) -> Result<Self::Output, Undecodable> {

@@ -175,6 +175,18 @@ fn grown(state: &mut Desk<'_>, append: &Append, version: Version) -> Result<Text
 }
 
 fn page(state: &mut Desk<'_>, scan: &Scan) -> Result<Page, Reason> {
+    let page = items(state, scan);
+    // A page that was refused, or cut short, is as it is for what lies before its end.
+    let end = match (&page, &scan.to) {
+        (Ok(Page { next: Some(next), .. }), _) => Bound::Included(&next[..]),
+        (_, Some(to)) => Bound::Excluded(&to[..]),
+        (_, None) => Bound::Unbounded,
+    };
+    state.note_stretch(&scan.from, end);
+    page
+}
+
+fn items(state: &mut Desk<'_>, scan: &Scan) -> Result<Page, Reason> {
     let (page_items, page_bytes) = (state.limits.page_items, state.limits.page_bytes);
     let limit =
         usize::try_from(scan.limit.max(1)).map_or(page_items, |limit| limit.min(page_items));

@@ -17,7 +17,7 @@
 //! What differs may be more than what is not yet on disk: to say of a key what is on disk already
 //! does no harm.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::size_of;
 use std::ops::Bound;
@@ -104,6 +104,30 @@ pub(crate) struct Desk<'a> {
     pub(crate) log: &'a mut Log,
     pub(crate) limits: &'a Limits,
     pub(crate) spent: &'a mut Spent,
+    /// Where nothing is changed: since when everything is so that was looked at.
+    pub(crate) since: Option<&'a Since>,
+}
+
+/// A slot since which everything is so that was looked at.
+pub(crate) struct Since {
+    /// The slot of the state on disk. What was changed up to it is not known any more.
+    stored: Slot,
+    latest: Cell<Slot>,
+}
+
+impl Since {
+    /// Nothing was looked at.
+    pub(crate) fn stored(stored: Slot) -> Self {
+        Self { stored, latest: Cell::new(Slot::GENESIS) }
+    }
+
+    pub(crate) fn slot(&self) -> Slot {
+        self.latest.get()
+    }
+
+    fn note(&self, slot: Slot) {
+        self.latest.set(self.latest.get().max(slot));
+    }
 }
 
 /// What a key holds, and which operation wrote it.
@@ -533,9 +557,31 @@ impl Writing {
 impl Desk<'_> {
     pub(crate) fn get(&self, key: &[u8]) -> Option<Entry> {
         let name = name(key);
-        match self.state.changes.get(&name) {
+        let change = self.state.changes.get(&name);
+        let entry = match change {
             Some(change) => change.entry.clone(),
             None => self.base.entry(&name),
+        };
+        if let Some(since) = self.since {
+            let written = entry.as_ref().map(|entry| entry.version.slot);
+            let stored = written.map_or(since.stored, |written| written.min(since.stored));
+            since.note(change.map_or(stored, |change| change.slot));
+        }
+        entry
+    }
+
+    /// The keys of this stretch were looked at, as far as they are there or not.
+    pub(crate) fn note_stretch(&self, from: &[u8], to: Bound<&[u8]>) {
+        let Some(since) = self.since else { return };
+        since.note(since.stored);
+        let is_empty = match to {
+            Bound::Excluded(to) => to <= from,
+            Bound::Included(to) => to < from,
+            Bound::Unbounded => false,
+        };
+        if !is_empty {
+            let changed = self.state.keys.range::<_, [u8]>((Bound::Included(from), to));
+            changed.for_each(|(_, (slot, _))| since.note(*slot));
         }
     }
 

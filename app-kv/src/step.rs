@@ -32,6 +32,22 @@ pub enum Step {
     Scan(Scan),
 }
 
+impl Step {
+    /// Whether it changes nothing, whatever the state.
+    pub(crate) fn only_reads(&self) -> bool {
+        match self {
+            Self::Get(_) | Self::Members(_) | Self::Scan(_) => true,
+            Self::Put(_)
+            | Self::Delete(_)
+            | Self::Cas(_)
+            | Self::Incr(_)
+            | Self::Append(_)
+            | Self::Add(_)
+            | Self::Remove(_) => false,
+        }
+    }
+}
+
 /// Reads a plain value. An absent key answers `None`, a set is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Get {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use elea_protocol::application::{Application, Context};
+use elea_protocol::application::{Application, Command as _, Context, Queried};
 use elea_protocol::codec;
 use elea_protocol::id::{Digest, Slot};
 use elea_protocol::rows::{Changes, RowsView, Unreadable};
@@ -15,7 +15,7 @@ use crate::limits::{BadLimits, Limits};
 use crate::operation::Operation;
 use crate::outcome::{self, Answer, Reason, Refused};
 use crate::snapshot::{StateRestore, StateSnapshot};
-use crate::state::{self, Base, Desk, Log, State, Writing};
+use crate::state::{self, Base, Desk, Log, Since, State, Writing};
 
 /// The version of what operations come to and of how the state is kept: it changes with either.
 const STATE_VERSION: &str = "elea-kv 1";
@@ -27,6 +27,8 @@ const STATE_VERSION: &str = "elea-kv 1";
 pub struct KeyValueStore {
     limits: Limits,
     base: Base,
+    /// The slot of the state on disk.
+    stored: Slot,
     state: State,
     /// Each slot from the last permanent one on; never empty.
     versions: VecDeque<Version>,
@@ -61,6 +63,7 @@ impl KeyValueStore {
         Self {
             limits: Limits::default(),
             base: Base::none(),
+            stored: Slot::GENESIS,
             versions: [Version::permanent(Slot::GENESIS, &state)].into(),
             state,
             log: Log::default(),
@@ -134,12 +137,39 @@ impl Application for KeyValueStore {
                     log: &mut self.log,
                     limits: &self.limits,
                     spent: &mut self.spent,
+                    since: None,
                 };
                 execute(&mut desk, version, operation)
             }
             Err(_) => Answer::Refused(Refused::from(Reason::Malformed)),
         };
         codec::encode(&answer).expect("the limits keep every answer below a frame")
+    }
+
+    fn query(&self, operations: &[Bytes]) -> Option<Queried> {
+        let since = Since::stored(self.stored);
+        // Nothing is changed, so what is shared stays so, and costs nothing.
+        let (mut state, mut log, mut spent) =
+            (self.state.clone(), Log::default(), Spent::default());
+        let mut results = Vec::with_capacity(operations.len());
+        for operation in operations {
+            let operation = codec::decode::<Operation>(operation).ok()?;
+            if !operation.only_reads() {
+                return None;
+            }
+            let mut desk = Desk {
+                base: &self.base,
+                state: &mut state,
+                log: &mut log,
+                limits: &self.limits,
+                spent: &mut spent,
+                since: Some(&since),
+            };
+            let answer = execute(&mut desk, outcome::Version::NONE, operation);
+            results
+                .push(codec::encode(&answer).expect("the limits keep every answer below a frame"));
+        }
+        self.base.trouble().is_none().then(|| Queried { results, since: Some(since.slot()) })
     }
 
     fn weight(&self, operation: &Bytes) -> u64 {
@@ -188,6 +218,7 @@ impl Application for KeyValueStore {
     fn open(&mut self, slot: Slot, digest: Digest, rows: RowsView) -> Result<(), Unreadable> {
         self.base = Base::open(rows, digest)?;
         self.state = self.base.state();
+        self.stored = slot;
         self.versions = [Version::permanent(slot, &self.state)].into();
         self.log = Log::default();
         self.writing = None;
@@ -213,6 +244,7 @@ impl Application for KeyValueStore {
             let written = written.state;
             self.base.become_stored(&written, rows);
             self.state.forget(slot, &written);
+            self.stored = slot;
             self.versions.iter_mut().for_each(|version| version.log.forget(slot));
             // The trie after the last slot is the present one, and need not keep more than it.
             if let Some(version) = self.versions.back_mut() {

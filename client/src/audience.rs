@@ -67,6 +67,11 @@ impl Audience {
         self.read().awaited(name).is_some()
     }
 
+    /// Whether anybody uses this session.
+    pub fn listens(&self, session: SessionId) -> bool {
+        self.read().sessions.contains_key(&session)
+    }
+
     /// Tells whoever uses this session.
     pub fn tell(&self, session: SessionId, inbound: Inbound) {
         if let Some(session) = self.read().sessions.get(&session) {

@@ -286,6 +286,27 @@ impl Connection {
                 let said = |(session, replies)| (Whom::Session(session), Said::Replies(replies));
                 of_sessions.into_iter().map(said).collect()
             }
+            ToClient::QueryReplies(replies) => {
+                let mut of_sessions = BTreeMap::<SessionId, Vec<_>>::new();
+                for signed in replies {
+                    let session = signed.reply.session;
+                    if !self.link.expects(Question::Query) || !self.audience.listens(session) {
+                        continue;
+                    }
+                    if signed.vote.by != me {
+                        return Err(others);
+                    }
+                    let verified = self.membership.open_query_reply_cached(signed, roots)?;
+                    of_sessions.entry(session).or_default().push(verified);
+                }
+                let said =
+                    |(session, replies)| (Whom::Session(session), Said::QueryReplies(replies));
+                of_sessions.into_iter().map(said).collect()
+            }
+            ToClient::NoQueryReply(session, query) if self.link.expects(Question::Query) => {
+                vec![(Whom::Session(session), Said::NoQueryReply(session, query))]
+            }
+            ToClient::NoQueryReply(..) => Vec::new(),
             ToClient::Refusal(refusal) => {
                 let name = refusal.body.name;
                 if !self.audience.holds(&name) {

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use elea_protocol::application::{Command as Operation, Undecodable};
-use elea_protocol::client::{Answer, Finality, Follow, Progress, Submission, Ticket, Timing};
+use elea_protocol::client::{
+    Answer, Ask, Finality, Follow, Progress, Seen, Submission, Ticket, Timing,
+};
 use elea_protocol::evidence::Evidence;
-use elea_protocol::id::{ClientId, ReplicaId, SessionId, Slot};
+use elea_protocol::id::{ClientId, ReplicaId, SessionId, Slot, View};
 use elea_protocol::message::{Level, NodeStatus};
 use elea_protocol::receipt::Receipt;
 use elea_protocol::signature::{SecretKey, Signer};
@@ -20,7 +22,7 @@ use crate::Cluster;
 use crate::error::{Error, ReplicaNote, Shortfall};
 use crate::lines::{Ends, Lines};
 use crate::link::{Link, Links};
-use crate::owner::{Answers, Command, FinalWord, Owner, Parts, Waiter};
+use crate::owner::{Answers, Command, FinalWord, Given, Owner, Parts, Waiter, Work};
 use crate::sessions::{SessionFile, Sessions};
 
 /// Submissions of one client that wait for an answer; more wait for their turn.
@@ -117,6 +119,20 @@ pub struct Strong<C: Operation> {
     pub version: (Slot, u32),
     /// The proof; see [`Answer`].
     pub receipt: Arc<Receipt>,
+}
+
+/// What an operation that changes nothing came to.
+#[derive(Debug)]
+pub struct Read<C: Operation> {
+    /// What came out.
+    pub result: C::Output,
+    /// A slot after which it was so. Of a strong read it is final.
+    pub slot: Slot,
+    /// The view in which the replicas said so.
+    pub view: View,
+    /// What [`weak`](Client::weak) or [`strong`](Client::strong) would have answered, where it had to be ordered. Else
+    /// there is no proof that could be shown to others.
+    pub ordered: Option<Answer>,
 }
 
 /// How a weak operation ended up.
@@ -391,6 +407,41 @@ impl Client {
         })
     }
 
+    /// Finds out what a command that [changes nothing](Operation::only_reads) comes to, without having it ordered, signed
+    /// or written: a few times cheaper than [`weak`](Client::weak) or [`strong`](Client::strong), with no receipt.
+    ///
+    /// A strong read is linearizable with all strong operations; it may miss a weak write that was answered. A weak one
+    /// is answered wherever `f + 1` correct replicas are; two of them may go back in time, where parts of the network have
+    /// different histories. Where replicas cannot agree without it, and where the command may change something, it is
+    /// ordered like any other.
+    ///
+    /// ```no_run
+    /// # use elea_client::{Command, Level};
+    /// # async fn example(client: elea_client::Client, get: impl Command) -> Result<(), Box<dyn std::error::Error>> {
+    /// let read = client.read(Level::Strong, get).await?;
+    /// println!("so it is after slot {}", read.slot);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`weak`](Client::weak) or [`strong`](Client::strong).
+    pub async fn read<C: Operation>(&self, level: Level, command: C) -> Result<Read<C>, Error> {
+        if !command.only_reads() {
+            let executed = self.submit_one(level, Follow::No, &command).await?;
+            return Read::ordered(&command, executed.answer);
+        }
+        let (operations, nonce) = (vec![command.encode()], rand::random());
+        let alone = command.is_bulk();
+        let work = |ticket| Work::Ask(Ask { ticket, level, operations, nonce, alone });
+        match self.work(Follow::No, work).await?.0 {
+            Given::Answer(answer) => Read::ordered(&command, answer),
+            Given::Seen(Seen { results, view, slot }) => {
+                Ok(Read { result: decode(&command, &results)?, slot, view, ordered: None })
+            }
+        }
+    }
+
     /// Executes operations, in this order, side by side in one request. With `want_final` a weak
     /// answer may be [followed](Executed::finality) until it is final.
     ///
@@ -435,6 +486,22 @@ impl Client {
         operations: Vec<Bytes>,
         alone: bool,
     ) -> Result<Executed, Error> {
+        let submission =
+            |ticket| Work::Submit(Submission { ticket, level, follow, operations, alone });
+        let (given, following) = self.work(follow, submission).await?;
+        match given {
+            Given::Answer(answer) => Ok(Executed { answer, following }),
+            // What is submitted is ordered.
+            Given::Seen(_) => Err(Error::Closed),
+        }
+    }
+
+    /// Has something done, and waits for what comes of it.
+    async fn work(
+        &self,
+        follow: Follow,
+        work: impl FnOnce(Ticket) -> Work,
+    ) -> Result<(Given, Option<Following>), Error> {
         let start = Instant::now();
         let deadline = start + self.timeout;
         let room = Arc::clone(&self.shared.room).acquire_owned();
@@ -450,12 +517,11 @@ impl Client {
             finality: (follow != Follow::No).then_some(to_final),
             permit: Some(permit),
         };
-        let submission = Submission { ticket, level, follow, operations, alone };
-        self.send(Command::Submit(submission, waiter))?;
+        self.send(Command::Do(work(ticket), waiter))?;
         // From here on a dropped future is noticed.
         let guard = Guard { ticket, shared: Arc::clone(&self.shared) };
-        let answer = match timeout_at(deadline, answer).await {
-            Ok(answer) => answer.map_err(|_| Error::Closed)??,
+        let given = match timeout_at(deadline, answer).await {
+            Ok(given) => given.map_err(|_| Error::Closed)??,
             Err(_) => return Err(self.shortfall(ticket, start).await),
         };
         let asked = follow == Follow::Yes;
@@ -465,7 +531,7 @@ impl Client {
             client: self.clone(),
             asked,
         });
-        Ok(Executed { answer, following })
+        Ok((given, following))
     }
 
     fn send(&self, command: Command) -> Result<(), Error> {
@@ -593,6 +659,13 @@ impl Client {
         if self.send(Command::Close { deadline, done }).is_ok() {
             let _ = closed.await;
         }
+    }
+}
+
+impl<C: Operation> Read<C> {
+    fn ordered(command: &C, answer: Answer) -> Result<Self, Error> {
+        let result = decode(command, &answer.results)?;
+        Ok(Self { result, slot: answer.slot, view: answer.view, ordered: Some(answer) })
     }
 }
 

@@ -60,7 +60,7 @@ pub use elea_protocol::signature::{PublicKey, SecretKey};
 pub use elea_protocol::tuning::{Rules, Tuning};
 pub use error::{Error, ErrorKind, ReplicaNote, Shortfall};
 pub use files::{FileError, FileProblem, load_key};
-pub use handle::{Client, Done, Executed, Following, Options, Strong, Weak};
+pub use handle::{Client, Done, Executed, Following, Options, Read, Strong, Weak};
 
 /// Who a client talks to, and where they are.
 #[derive(Clone, Debug)]

@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use elea_net::Dialler;
 use elea_protocol::evidence::Evidence;
-use elea_protocol::id::{ReplicaId, RequestName};
-use elea_protocol::message::{NodeStatus, Refusal, SessionReport, SignedReply};
+use elea_protocol::id::{Digest, ReplicaId, RequestName, SessionId};
+use elea_protocol::message::{NodeStatus, Refusal, SessionReport, SignedQueryReply, SignedReply};
 use elea_protocol::seal::Verified;
 use elea_protocol::signature::Signed;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
@@ -180,6 +180,8 @@ pub(crate) enum Question {
     Status(u64),
     /// Which proofs it holds.
     Evidence,
+    /// What operations come to.
+    Query,
 }
 
 /// Questions that are open, each kind by itself: what another process with this key asked is answered
@@ -188,6 +190,7 @@ pub(crate) enum Question {
 struct Asked {
     sessions: usize,
     evidence: usize,
+    queries: usize,
     /// The newest ones.
     statuses: VecDeque<u64>,
 }
@@ -197,6 +200,7 @@ impl Asked {
         match question {
             Question::Session => self.sessions += 1,
             Question::Evidence => self.evidence += 1,
+            Question::Query => self.queries += 1,
             Question::Status(nonce) => {
                 self.statuses.push_back(nonce);
                 if self.statuses.len() > STATUSES_MAX {
@@ -210,6 +214,7 @@ impl Asked {
         let count = match question {
             Question::Session => &mut self.sessions,
             Question::Evidence => &mut self.evidence,
+            Question::Query => &mut self.queries,
             Question::Status(nonce) => {
                 let at = self.statuses.iter().position(|asked| *asked == nonce);
                 return at.and_then(|at| self.statuses.remove(at)).is_some();
@@ -225,6 +230,8 @@ impl Asked {
 #[derive(Clone, Debug)]
 pub(crate) enum Said {
     Replies(Vec<Verified<SignedReply>>),
+    QueryReplies(Vec<Verified<SignedQueryReply>>),
+    NoQueryReply(SessionId, Digest),
     Refusal(Verified<Signed<Refusal>>),
     Busy(RequestName),
     Session(Verified<Signed<SessionReport>>),

@@ -27,7 +27,7 @@ impl Live {
     }
 
     pub fn is_idle(&self) -> bool {
-        self.core.in_flight() == 0 && self.core.queued() == 0
+        self.core.in_flight() == 0 && self.core.queued() == 0 && self.core.queries() == 0
     }
 
     pub fn parting(&self) -> Parting {

@@ -8,10 +8,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use elea_protocol::client::{
-    Action, Answer, Client as Core, Event, Failure, Finality, Progress, Setup, Submission, Ticket,
-    Timing, Unusable,
+    Action, Answer, Ask, Client as Core, Event, Failure, Finality, Progress, Seen, Setup,
+    Submission, Ticket, Timing, Unusable,
 };
-use elea_protocol::codec;
+use elea_protocol::codec::{self, Canonical as _};
 use elea_protocol::evidence::Evidence;
 use elea_protocol::id::{
     Instant as CoreInstant, Now, ReplicaId, RequestNumber, SessionId, WallTime,
@@ -26,9 +26,9 @@ use tokio::time::{Instant, sleep_until};
 
 use self::opening::Opening;
 use crate::audience::Seat;
-use crate::error::Error;
+use crate::error::{Error, ReplicaNote};
 use crate::lines::Lines;
-use crate::link::{Inbound, Question, Said};
+use crate::link::{Inbound, Link, Question, Said};
 use crate::live::{Live, Used};
 use crate::sessions::{SessionError, Sessions};
 
@@ -41,13 +41,43 @@ const FAR: Duration = Duration::from_secs(3600);
 
 /// What the handles ask for.
 pub(crate) enum Command {
-    Submit(Submission, Waiter),
+    Do(Work, Waiter),
     WantFinal(Ticket),
     Cancel(Ticket),
     Explain(Ticket, oneshot::Sender<Progress>),
     Status { nonce: u64, answers: Answers<NodeStatus> },
     Evidence(Answers<Vec<Evidence>>),
     Close { deadline: Instant, done: oneshot::Sender<()> },
+}
+
+/// What somebody waits for.
+#[derive(Debug)]
+pub(crate) enum Work {
+    Submit(Submission),
+    Ask(Ask),
+}
+
+impl Work {
+    fn ticket(&self) -> Ticket {
+        match self {
+            Self::Submit(submission) => submission.ticket,
+            Self::Ask(ask) => ask.ticket,
+        }
+    }
+
+    fn level(&self) -> Level {
+        match self {
+            Self::Submit(submission) => submission.level,
+            Self::Ask(ask) => ask.level,
+        }
+    }
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(crate) enum Given {
+    Answer(Answer),
+    Seen(Seen),
 }
 
 /// Where the answers of replicas go, in the order in which they come.
@@ -57,7 +87,7 @@ pub(crate) type FinalWord = Result<(Finality, Answer), Error>;
 
 /// Who waits for a submission.
 pub(crate) struct Waiter {
-    pub answer: Option<oneshot::Sender<Result<Answer, Error>>>,
+    pub answer: Option<oneshot::Sender<Result<Given, Error>>>,
     pub finality: Option<oneshot::Sender<FinalWord>>,
     /// Bounds how many wait; given back with the answer.
     pub permit: Option<OwnedSemaphorePermit>,
@@ -81,8 +111,8 @@ pub(crate) struct Owner {
     pub(crate) live: BTreeMap<SessionId, Live>,
     pub(crate) serving: Option<SessionId>,
     pub(crate) waiters: HashMap<Ticket, (SessionId, Waiter)>,
-    /// Submissions that wait for a session.
-    pub(crate) held: Vec<(Submission, Waiter)>,
+    /// What waits for a session.
+    pub(crate) held: Vec<(Work, Waiter)>,
     pub(crate) opening: Option<Opening>,
     pub(crate) statuses: HashMap<u64, Answers<NodeStatus>>,
     pub(crate) proofs: Vec<Answers<Vec<Evidence>>>,
@@ -174,6 +204,7 @@ impl Owner {
             ToReplica::AskSession(_) => Some(Question::Session),
             ToReplica::AskStatus(nonce) => Some(Question::Status(*nonce)),
             ToReplica::AskEvidence => Some(Question::Evidence),
+            ToReplica::Query(_) => Some(Question::Query),
             _ => None,
         };
         // Encoded once for all. What the core makes is within bounds.
@@ -196,28 +227,28 @@ impl Owner {
         first: Command,
         commands: &mut mpsc::UnboundedReceiver<Command>,
     ) {
-        let mut submissions = Vec::new();
+        let mut works = Vec::new();
         let mut next = Some(first);
         for _ in 0..COMMANDS_AT_ONCE {
             let Some(command) = next.take().or_else(|| commands.try_recv().ok()) else { break };
             match command {
-                Command::Submit(submission, waiter) => submissions.push((submission, waiter)),
+                Command::Do(work, waiter) => works.push((work, waiter)),
                 other => {
                     // What was submitted before it is known before it.
-                    self.submit(std::mem::take(&mut submissions)).await;
+                    self.begin(std::mem::take(&mut works)).await;
                     self.on_command(other);
                 }
             }
         }
-        self.submit(submissions).await;
+        self.begin(works).await;
     }
 
     fn on_command(&mut self, command: Command) {
         match command {
-            Command::Submit(..) => {}
+            Command::Do(..) => {}
             Command::WantFinal(ticket) => self.tell_session_of(ticket, Event::WantFinal(ticket)),
             Command::Cancel(ticket) => {
-                self.held.retain(|(held, _)| held.ticket != ticket);
+                self.held.retain(|(held, _)| held.ticket() != ticket);
                 self.tell_session_of(ticket, Event::Cancel(ticket));
                 self.waiters.remove(&ticket);
             }
@@ -243,8 +274,8 @@ impl Owner {
 
     /// What waits for a session was not sent to anybody, but what it takes is known.
     fn progress_of_held(&self, ticket: Ticket) -> Progress {
-        let held = self.held.iter().find(|(submission, _)| submission.ticket == ticket);
-        let strength = match held.map(|(submission, _)| submission.level) {
+        let held = self.held.iter().find(|(work, _)| work.ticket() == ticket);
+        let strength = match held.map(|(work, _)| work.level()) {
             None => return Progress::default(),
             Some(Level::Weak) => Strength::Weak,
             Some(Level::Strong) => Strength::Strong,
@@ -257,36 +288,43 @@ impl Owner {
         self.closing = Some(Closing { deadline, done });
     }
 
-    async fn submit(&mut self, submissions: Vec<(Submission, Waiter)>) {
-        if submissions.is_empty() {
+    async fn begin(&mut self, works: Vec<(Work, Waiter)>) {
+        if works.is_empty() {
             return;
         }
         match self.must_open().await {
             Ok(false) => {}
-            Ok(true) => return self.held.extend(submissions),
+            Ok(true) => return self.held.extend(works),
             Err(error) => {
                 let error = || match &error {
                     Error::QueueFull => Error::QueueFull,
                     other => Error::Configuration(other.to_string()),
                 };
-                return submissions
-                    .into_iter()
-                    .for_each(|(_, mut waiter)| fail(&mut waiter, error));
+                return works.into_iter().for_each(|(_, mut waiter)| fail(&mut waiter, error));
             }
         }
         let Some(session) = self.serving else { return };
-        let mut batch = Vec::with_capacity(submissions.len());
-        for (submission, waiter) in submissions {
+        let (mut batch, mut asks) = (Vec::with_capacity(works.len()), Vec::new());
+        for (work, waiter) in works {
             // Its caller may have gone while it was on its way.
-            if waiter.answer.as_ref().is_some_and(|answer| !answer.is_closed()) {
-                self.waiters.insert(submission.ticket, (session, waiter));
-                batch.push(submission);
+            if waiter.answer.as_ref().is_none_or(oneshot::Sender::is_closed) {
+                continue;
+            }
+            self.waiters.insert(work.ticket(), (session, waiter));
+            match work {
+                Work::Submit(submission) => batch.push(submission),
+                Work::Ask(ask) => asks.push(ask),
             }
         }
         if let Some(live) = self.live.get_mut(&session) {
             live.used = Used::now();
         }
-        self.handle(session, Event::Submit(batch));
+        if !batch.is_empty() {
+            self.handle(session, Event::Submit(batch));
+        }
+        for ask in asks {
+            self.handle(session, Event::Ask(ask));
+        }
     }
 
     fn tell_session_of(&mut self, ticket: Ticket, event: Event) {
@@ -309,14 +347,32 @@ impl Owner {
 
     fn carry_out(&mut self, session: SessionId, action: Action) {
         match action {
+            Action::Send { to: Some(from), message: ToReplica::Query(query) }
+                if self.has_failed(from) =>
+            {
+                // It is not waited for.
+                let query = query.digest();
+                self.handle(session, Event::NoQueryReply { from, query });
+            }
             Action::Send { to, message } => self.broadcast(to, &message),
             Action::Awaits { number, what } => self.parts.seat.awaits(session, number, what),
             Action::Answered { ticket, answer: given } => {
                 if let Some((_, waiter)) = self.waiters.get_mut(&ticket) {
-                    answer(waiter, Ok(given));
+                    answer(waiter, Ok(Given::Answer(given)));
                     if waiter.finality.is_none() {
                         self.waiters.remove(&ticket);
                     }
+                }
+            }
+            Action::Seen { ticket, seen } => {
+                if let Some((_, mut waiter)) = self.waiters.remove(&ticket) {
+                    answer(&mut waiter, Ok(Given::Seen(seen)));
+                }
+            }
+            Action::MustOrder(submission) => {
+                // See `after`: it may be another session that takes it.
+                if let Some((_, waiter)) = self.waiters.remove(&submission.ticket) {
+                    self.held.push((Work::Submit(submission), waiter));
                 }
             }
             Action::Final { ticket, finality, answer } => {
@@ -337,6 +393,11 @@ impl Owner {
         }
     }
 
+    fn has_failed(&self, replica: ReplicaId) -> bool {
+        let failed = |link: &Link| matches!(link.note(), ReplicaNote::Failed(_));
+        self.parts.lines.links.iter().any(|link| link.id == replica && failed(link))
+    }
+
     fn on_unusable(&mut self, session: SessionId, reason: Unusable, unsent: Vec<Submission>) {
         tracing::info!(%session, %reason, "the session takes no new submissions");
         if let Some(live) = self.live.get_mut(&session) {
@@ -348,7 +409,7 @@ impl Owner {
         for submission in unsent {
             // Never sent, so it may go on under another name; see `after`.
             if let Some((_, waiter)) = self.waiters.remove(&submission.ticket) {
-                self.held.push((submission, waiter));
+                self.held.push((Work::Submit(submission), waiter));
             }
         }
     }
@@ -361,6 +422,14 @@ impl Owner {
                     let session = reply.reply.name.session;
                     self.handle(session, Event::Reply { from, reply });
                 }
+            }
+            Said::QueryReplies(replies) => {
+                for reply in replies {
+                    self.handle(reply.reply.session, Event::QueryReply { from, reply });
+                }
+            }
+            Said::NoQueryReply(session, query) => {
+                self.handle(session, Event::NoQueryReply { from, query });
             }
             Said::Refusal(refusal) => {
                 self.handle(refusal.body.name.session, Event::Refusal(refusal));
@@ -387,7 +456,7 @@ impl Owner {
         if self.opening.is_none() && !self.held.is_empty() {
             let held = std::mem::take(&mut self.held);
             // A submission handed back by its session, or held from the start.
-            self.submit(held).await;
+            self.begin(held).await;
         }
         let done: Vec<_> = self
             .live
@@ -425,7 +494,10 @@ impl Owner {
         let Some(closing) = &self.closing else { return false };
         let now = Instant::now();
         let answered = self.held.is_empty()
-            && self.live.values().all(|l| l.core.unanswered() == 0 && l.core.queued() == 0);
+            && self.live.values().all(|live| {
+                let core = &live.core;
+                core.unanswered() == 0 && core.queued() == 0 && core.queries() == 0
+            });
         answered || now >= closing.deadline
     }
 
@@ -449,7 +521,7 @@ fn wall() -> WallTime {
     WallTime(u64::try_from(since.as_millis()).unwrap_or(0))
 }
 
-fn answer(waiter: &mut Waiter, with: Result<Answer, Error>) {
+fn answer(waiter: &mut Waiter, with: Result<Given, Error>) {
     waiter.permit = None;
     if let Some(to) = waiter.answer.take() {
         let _ = to.send(with);

@@ -28,14 +28,16 @@ mod pieces;
 pub mod standing;
 mod votes;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use elea_protocol::codec::Canonical as _;
 use elea_protocol::evidence::Evidence;
 use elea_protocol::id::{ClientId, Digest, ReplicaId, Slot, View};
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{
-    CommitCertificate, Message, Position, ReplyKind, SlotEntry, StableProof, ToClient,
+    CommitCertificate, Level, Message, Position, Query, QueryReply, ReplyKind, SignedQueryReply,
+    SlotEntry, StableProof, ToClient,
 };
 
 pub use self::bounds::Bounds;
@@ -60,6 +62,8 @@ pub struct Checker {
     pub outcomes: Outcomes,
     /// I10.
     pub bounds: Bounds,
+    /// How good answers to queries must be, by their digests.
+    queries: BTreeMap<Digest, Level>,
 }
 
 impl Checker {
@@ -77,6 +81,7 @@ impl Checker {
             votes: Votes::new(size),
             outcomes: Outcomes { promises: Vec::new(), max_sessions },
             bounds,
+            queries: BTreeMap::new(),
             membership,
         }
     }
@@ -211,7 +216,15 @@ impl Checker {
         answer: &ToClient,
         disk: &Disk,
     ) -> Result<(), Violation> {
-        let ToClient::Replies(replies) = answer else { return Ok(()) };
+        let replies = match answer {
+            ToClient::Replies(replies) => replies,
+            ToClient::QueryReplies(replies) => {
+                return replies
+                    .iter()
+                    .try_for_each(|signed| self.query_reply_leaves(who, signed, disk));
+            }
+            _ => return Ok(()),
+        };
         for signed in replies {
             let reply = &signed.reply;
             demand(signed.vote.by == who, "honest", || {
@@ -225,6 +238,33 @@ impl Checker {
             }
         }
         Ok(())
+    }
+
+    fn query_reply_leaves(
+        &mut self,
+        who: ReplicaId,
+        signed: &SignedQueryReply,
+        disk: &Disk,
+    ) -> Result<(), Violation> {
+        let QueryReply { view, query, from, to, .. } = &signed.reply;
+        demand(signed.vote.by == who && from <= to, "honest", || {
+            format!("{who} replies to a query as {}, for {from} to {to}", signed.vote.by)
+        })?;
+        self.votes.stands(who, *view)?;
+        has_entered(disk, who, "replies to a query", *view)?;
+        let rank = disk.lock().map(CommitCertificate::rank);
+        let is_weak = self.queries.get(query) == Some(&Level::Weak);
+        let is_covered = *to == Slot::GENESIS || rank >= Some((*view, *to));
+        demand(is_weak || is_covered, "durable", || {
+            format!(
+                "{who} replies for slot {to} in {view}, and has no lock on disk that covers it: {rank:?}"
+            )
+        })
+    }
+
+    /// A client asks this of a replica.
+    pub fn query_arrives(&mut self, query: &Query) {
+        self.queries.insert(query.digest(), query.level);
     }
 
     /// A message of whomever reached a correct replica and its signatures are good.

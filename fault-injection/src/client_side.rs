@@ -87,7 +87,7 @@ impl Clients {
     /// # Errors
     /// As [`Patron::load`].
     pub fn load<S: Subject>(&mut self, index: u16, time: u64) -> Result<Wants, Violation> {
-        self.patrons[usize::from(index)].load(time, S::operation)
+        self.patrons[usize::from(index)].load(time, S::operation, S::only_reads)
     }
 
     /// A hostile one does something: from whom, to whom, what.

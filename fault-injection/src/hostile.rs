@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use elea_protocol::codec::encode;
 use elea_protocol::id::{ClientId, Digest, RequestNumber, SessionId};
-use elea_protocol::message::{Level, Request, SignedRequest, ToReplica};
+use elea_protocol::message::{Level, Query, Request, SignedRequest, ToReplica};
 use elea_protocol::signature::{Signature, Signer};
 
 use crate::rng::Rng;
@@ -203,9 +203,15 @@ impl Hostile {
 
     fn question(&mut self, shots: &mut Vec<Shot>) {
         for _ in 0..self.rng.between(5, 30) {
-            let question = match self.rng.index(3) {
+            let question = match self.rng.index(4) {
                 0 => ToReplica::AskStatus(self.number),
                 1 => ToReplica::AskEvidence,
+                2 => ToReplica::Query(Query {
+                    session: self.session,
+                    nonce: self.rng.bytes(),
+                    level: if self.rng.one_in(2) { Level::Strong } else { Level::Weak },
+                    operations: vec![Bytes::from_static(b"get k0"); self.rng.index(4)],
+                }),
                 _ => ToReplica::AskSession(self.session),
             };
             let bytes = encode(&question).expect("a small question");

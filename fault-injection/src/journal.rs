@@ -16,7 +16,9 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use elea_protocol::application::{Application, BadChunk, Context, Restore, Snapshot, rebuilt};
+use elea_protocol::application::{
+    Application, BadChunk, Context, Queried, Restore, Snapshot, rebuilt,
+};
 use elea_protocol::codec;
 use elea_protocol::id::{Digest, Slot};
 use elea_protocol::rows::{RowsView, Unreadable};
@@ -140,6 +142,21 @@ impl Application for Journal {
             .and_then(|text| self.run(context, text))
             .unwrap_or_else(|| "?".into())
             .into()
+    }
+
+    /// What is not `get` may change something. When a key was changed last is known as long as that can be undone.
+    fn query(&self, operations: &[Bytes]) -> Option<Queried> {
+        let keys = operations.iter().map(|operation| {
+            let key = str::from_utf8(operation).ok()?.strip_prefix("get ")?;
+            (!key.contains(' ')).then_some(key)
+        });
+        let keys: Vec<&str> = keys.collect::<Option<_>>()?;
+        let changed = |(_, changes): &&(Slot, Changes)| {
+            changes.iter().any(|(changed, _)| keys.contains(&changed.as_str()))
+        };
+        let since = self.undo.iter().rev().find(changed).map_or(self.permanent, |(slot, _)| *slot);
+        let result = |key: &&str| Bytes::from(self.value(key).unwrap_or("-").to_owned());
+        Some(Queried { results: keys.iter().map(result).collect(), since: Some(since) })
     }
 
     fn end_slot(&mut self, slot: Slot) {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use elea_protocol::client::{
-    Action, Answer, Client, Event, Failure, Finality, Follow, Inquiry, Setup, Submission, Ticket,
-    Timing,
+    Action, Answer, Ask, Client, Event, Failure, Finality, Follow, Inquiry, Seen, Setup,
+    Submission, Ticket, Timing,
 };
 use elea_protocol::codec::encode;
 use elea_protocol::id::{ClientId, Digest, ReplicaId, RequestName, RequestNumber, SessionId, Slot};
@@ -63,6 +63,8 @@ pub struct Story {
     pub answered: Option<Told>,
     /// The answer that was final.
     pub finally: Option<Told>,
+    /// What was seen without a slot, and when that was told.
+    pub seen: Option<(u64, Seen)>,
 }
 
 /// A process that is started for one thing, keeps nothing of those before it, and so asks the cluster
@@ -78,6 +80,9 @@ struct Visit {
     /// When it no longer waits for more replicas to answer.
     decide: Option<u64>,
 }
+
+/// So often an operation is drawn until it is one that changes nothing.
+const DRAWS: usize = 16;
 
 /// How long a visit waits for more answers than it needs, in microseconds.
 const GRACE: u64 = 30_000;
@@ -224,6 +229,7 @@ impl Patron {
         &mut self,
         time: u64,
         mut operation: impl FnMut(&mut Rng) -> Bytes,
+        only_reads: impl Fn(&Bytes) -> bool,
     ) -> Result<Wants, Violation> {
         let count = if self.rng.one_in(3) { self.rng.between(2, 6) } else { 1 };
         let mut submissions = Vec::new();
@@ -243,7 +249,57 @@ impl Patron {
             return Ok(self.visit(time, submissions));
         }
         let session = *self.rng.pick(&self.usable);
-        self.submit(time, session, submissions)
+        let is_read = |(_, follow, operations): &(Level, Follow, Vec<Bytes>)| {
+            *follow == Follow::No && operations.iter().all(&only_reads)
+        };
+        let (mut reads, rest): (Vec<_>, Vec<_>) = submissions.into_iter().partition(is_read);
+        if self.rng.one_in(2) {
+            let level = if self.rng.one_in(2) { Level::Strong } else { Level::Weak };
+            let level = if self.taste == Taste::Weak { Level::Weak } else { level };
+            let read = (0..DRAWS).map(|_| operation(&mut self.rng)).find(&only_reads);
+            reads.extend(read.map(|read| (level, Follow::No, vec![read])));
+        }
+        let mut wants = Wants::default();
+        for (level, _, operations) in reads {
+            self.ask(time, session, level, operations, &mut wants)?;
+        }
+        if !rest.is_empty() {
+            let more = self.submit(time, session, rest)?;
+            wants.sends.extend(more.sends);
+            wants.promises.extend(more.promises);
+        }
+        Ok(wants)
+    }
+
+    /// Asks what operations come to that change nothing.
+    ///
+    /// # Errors
+    /// What comes of it breaks a rule.
+    pub fn ask(
+        &mut self,
+        time: u64,
+        session: usize,
+        level: Level,
+        operations: Vec<Bytes>,
+        wants: &mut Wants,
+    ) -> Result<(), Violation> {
+        let ticket = self.note(time, level, Follow::No, &operations);
+        let nonce = self.rng.bytes();
+        let ask = Ask { ticket, level, operations, nonce, alone: false };
+        let session = session.min(self.sessions.len() - 1);
+        self.tell(time, session, Event::Ask(ask), wants)
+    }
+
+    /// The beginning of a story.
+    fn note(&mut self, time: u64, level: Level, follow: Follow, operations: &[Bytes]) -> Ticket {
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
+        self.asked.insert(ticket, Asked { at: time, level, follow, is_answered: false });
+        let (answered, finally, seen) = (None, None, None);
+        let operations = operations.to_vec();
+        let story = Story { asked: time, level, operations, answered, finally, seen };
+        self.stories.insert(ticket, story);
+        ticket
     }
 
     /// A new process with no memory asks where its session may lie.
@@ -302,18 +358,7 @@ impl Patron {
         let submissions = submissions
             .into_iter()
             .map(|(level, follow, operations)| {
-                self.tickets += 1;
-                let ticket = Ticket(self.tickets);
-                let asked = Asked { at: time, level, follow, is_answered: false };
-                self.asked.insert(ticket, asked);
-                let story = Story {
-                    asked: time,
-                    level,
-                    operations: operations.clone(),
-                    answered: None,
-                    finally: None,
-                };
-                self.stories.insert(ticket, story);
+                let ticket = self.note(time, level, follow, &operations);
                 Submission { ticket, level, follow, operations, alone: false }
             })
             .collect();
@@ -354,6 +399,14 @@ impl Patron {
                         Follow::Yes => {}
                     }
                 }
+                Action::Seen { ticket, seen } => self.saw(time, ticket, seen)?,
+                Action::MustOrder(submission) => {
+                    self.coverage.mark("client: query had to be ordered");
+                    self.told.push(String::from("a query has to be ordered"));
+                    let usable = self.usable.contains(&session) || self.one_shot;
+                    let session = if usable { session } else { *self.rng.pick(&self.usable) };
+                    self.tell(time, session, Event::Submit(vec![submission]), wants)?;
+                }
                 Action::Final { ticket, answer, finality } => {
                     let promise = self.promise(time, ticket, &answer, true)?;
                     wants.promises.push(promise);
@@ -388,6 +441,24 @@ impl Patron {
 
     fn forget(&mut self, ticket: Ticket) {
         self.asked.remove(&ticket);
+    }
+
+    /// A query is answered.
+    fn saw(&mut self, time: u64, ticket: Ticket, seen: Seen) -> Result<(), Violation> {
+        let asked = self.asked.remove(&ticket).ok_or_else(|| {
+            Violation::new("honest", format!("the client core answers {ticket:?} once too often"))
+        })?;
+        let kind = match asked.level {
+            Level::Strong => "seen strong",
+            Level::Weak => "seen weak",
+        };
+        self.coverage.mark(kind);
+        let results: Vec<_> = seen.results.iter().map(|r| String::from_utf8_lossy(r)).collect();
+        self.told.push(format!("{kind} slot={} results=[{}]", seen.slot, results.join(", ")));
+        if let Some(story) = self.stories.get_mut(&ticket) {
+            story.seen = Some((time, seen));
+        }
+        Ok(())
     }
 
     fn failed(&mut self, ticket: Ticket, failure: Failure) -> Result<(), Violation> {
@@ -495,6 +566,19 @@ impl Patron {
                         Err(_) => self.coverage.mark("client: bad reply"),
                     }
                 }
+            }
+            ToClient::QueryReplies(replies) => {
+                for signed in replies {
+                    match self.membership.open_query_reply_cached(signed, &mut self.roots) {
+                        Ok(reply) => {
+                            events.push((reply.reply.session, Event::QueryReply { from, reply }));
+                        }
+                        Err(_) => self.coverage.mark("client: bad reply"),
+                    }
+                }
+            }
+            ToClient::NoQueryReply(session, query) => {
+                events.push((session, Event::NoQueryReply { from, query }));
             }
             ToClient::Refusal(refusal) => match self.membership.open(refusal) {
                 Ok(refusal) => {

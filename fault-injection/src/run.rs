@@ -1,10 +1,11 @@
 //! One seed, from its beginning to its verdict.
 
 use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Once};
 
+use bytes::Bytes;
 use elea_protocol::application::Application;
 use elea_protocol::id::{Digest, RequestName, Slot};
 use elea_protocol::message::{Level, Standing};
@@ -174,7 +175,8 @@ fn mean_wait<S: Subject>(world: &World<S>, from: u64, until: u64) -> u64 {
         .filter(|story| (from..until).contains(&story.asked))
         .map(|story| {
             let told = story.answered.as_ref().or(story.finally.as_ref());
-            told.map_or(now, |told| told.at) - story.asked
+            let told = told.map(|told| told.at).or(story.seen.as_ref().map(|(at, _)| *at));
+            told.unwrap_or(now) - story.asked
         })
         .collect();
     waits.iter().sum::<u64>() / (waits.len() as u64).max(1)
@@ -301,7 +303,16 @@ fn verdict<S: Subject>(world: &mut World<S>) -> Result<(), Violation> {
         opened
             .map_err(|why| Violation::new("restart", format!("the state to begin with: {why}")))?;
     }
-    let executed = reexecute(&world.checker.histories, head.hash, &mut fresh)?;
+    let mut seen = seen_strongly(world);
+    let executed = reexecute(&world.checker.histories, head.hash, &mut fresh, |slot, fresh| {
+        seen.remove(&slot)
+            .into_iter()
+            .flatten()
+            .try_for_each(|seen| hold_against(fresh, slot, seen))
+    })?;
+    demand(seen.is_empty(), "I8", || {
+        format!("read after slots that never were: {:?}", seen.keys())
+    })?;
     world.checker.outcomes.check(&executed)?;
     check_strong(world, head.hash, &executed)?;
     let mut states = Vec::new();
@@ -333,6 +344,34 @@ fn verdict<S: Subject>(world: &mut World<S>) -> Result<(), Violation> {
     Ok(())
 }
 
+/// What was read strongly: operations and results.
+type Read = (Vec<Bytes>, Vec<Bytes>);
+
+/// What clients were told without a slot, and strongly, by the slots after which it was so.
+fn seen_strongly<S: Subject>(world: &World<S>) -> BTreeMap<Slot, Vec<Read>> {
+    let mut by_slot: BTreeMap<Slot, Vec<Read>> = BTreeMap::new();
+    let stories = world.clients.patrons.iter().flat_map(|patron| patron.stories.values());
+    for story in stories.filter(|story| story.level == Level::Strong) {
+        if let Some((_, seen)) = &story.seen {
+            let read = (story.operations.clone(), seen.results.clone());
+            by_slot.entry(seen.slot).or_default().push(read);
+        }
+    }
+    by_slot
+}
+
+/// I8: it is what the final history has after that slot.
+fn hold_against<A: Application>(
+    application: &A,
+    slot: Slot,
+    (operations, results): Read,
+) -> Result<(), Violation> {
+    let found = application.query(&operations).map(|found| found.results);
+    demand(found.as_ref() == Some(&results), "I8", || {
+        format!("{operations:?} came to {results:?} after slot {slot}; executed anew: {found:?}")
+    })
+}
+
 /// I8, judged by what clients saw: the one place where the checker of linearizability is called.
 ///
 /// What was final when it was answered is a strong operation. Everything else that may have been
@@ -348,7 +387,19 @@ fn check_strong<S: Subject>(
         for story in patron.stories.values() {
             let Story { asked, level, .. } = *story;
             let operations = story.operations.clone();
-            if let Some(told) = &story.finally {
+            if let Some((at, seen)) = &story.seen {
+                // A weak one reads what may still change: it has no place among strong operations.
+                if level == Level::Strong {
+                    strong.push(StrongOp {
+                        client,
+                        asked,
+                        answered: Some(*at),
+                        operations,
+                        results: Some(seen.results.clone()),
+                        place: Some((seen.slot.0, u32::MAX)),
+                    });
+                }
+            } else if let Some(told) = &story.finally {
                 strong.push(StrongOp {
                     client,
                     asked,

@@ -17,6 +17,7 @@
 //! | ...`checkpoint_interval=4` | and any setting of `tuning::Tuning`, by its name |
 //! | `weak client=0 ms=20`, `strong`, `final` | submits the operations below it, one a line, and runs |
 //! | ...with `append log x*900` below | and a line may end in a text and how often it is repeated |
+//! | `query client=0 level=weak ms=20` | asks what operations that change nothing come to, strongly if no level is named, and runs |
 //! | `raw client=0 number=9 to=(1,2)` | sends a request of any number, as no honest client would |
 //! | `run ms=100` | lets time go by |
 //! | `drop from=0 to=(2,3) kind=order count=1` | loses the next messages that match, `count` of each combination |
@@ -70,7 +71,7 @@ use crate::disk::Disk;
 use crate::inspect;
 use crate::network::{Drop, Machine, Party};
 use crate::node::Node;
-use crate::patron::{Patron, Told};
+use crate::patron::{Patron, Told, Wants};
 use crate::plan::{Fault, PatronPlan, Plan};
 use crate::run::run_until;
 use crate::subject::JournalWorld;
@@ -139,6 +140,7 @@ impl Script {
             "weak" => page.submit(given, input, Level::Weak, Follow::No),
             "final" => page.submit(given, input, Level::Weak, Follow::Yes),
             "strong" => page.submit(given, input, Level::Strong, Follow::No),
+            "query" => page.query(given, input),
             "raw" => page.raw(given, input),
             "run" => {
                 let ms = given.number("ms")?.ok_or("`ms` is missing")?;
@@ -304,6 +306,23 @@ impl Page {
         let newest = usize::MAX;
         let wants = self.world.clients.patrons[usize::from(index)]
             .submit(now, newest, vec![(level, follow, operations(input))])
+            .map_err(spoken)?;
+        self.world.after_client(index, wants).map_err(spoken)?;
+        self.run(ms)
+    }
+
+    fn query(&mut self, given: &mut Given, input: &str) -> Result<String, String> {
+        let index = self.client(given)?;
+        let ms = given.number("ms")?.unwrap_or(20);
+        let level = match given.words("level").first().map(String::as_str) {
+            None | Some("strong") => Level::Strong,
+            Some("weak") => Level::Weak,
+            Some(other) => return Err(format!("`{other}` is no level")),
+        };
+        let now = self.world.now();
+        let mut wants = Wants::default();
+        self.world.clients.patrons[usize::from(index)]
+            .ask(now, usize::MAX, level, operations(input), &mut wants)
             .map_err(spoken)?;
         self.world.after_client(index, wants).map_err(spoken)?;
         self.run(ms)

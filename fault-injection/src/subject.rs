@@ -26,6 +26,9 @@ pub trait Subject: 'static {
     /// An operation. Keys are few, so that operations meet.
     fn operation(rng: &mut Rng) -> Bytes;
 
+    /// Whether an operation changes nothing, so that clients need not have it ordered.
+    fn only_reads(operation: &Bytes) -> bool;
+
     /// Whether strong operations are linearizable, where there is a sequential model of it.
     ///
     /// # Errors
@@ -63,6 +66,10 @@ impl Subject for JournalWorld {
             _ => "nonsense".into(),
         };
         text.into()
+    }
+
+    fn only_reads(operation: &Bytes) -> bool {
+        operation.starts_with(b"get ")
     }
 
     fn check_strong(

@@ -43,7 +43,9 @@ use self::equivocator::{Accomplice, Equivocator, TwoNewViews};
 use self::flooders::{FalseHistorian, FutureFlooder, Junk, Replayer};
 use self::historians::{JunkState, StaleHistorian};
 use self::hoarders::{HiddenLock, TicketHoarder};
-use self::liars::{DoubleVoter, FalseState, ForgedReplies, Inventor, Pretender, Usurper};
+use self::liars::{
+    DoubleVoter, FalseState, ForgedReplies, Inventor, Pretender, StaleWitness, Usurper,
+};
 use self::loiterers::{FalsePulse, Limper, Trickler};
 use self::procrastinator::Procrastinator;
 pub use self::puppet::{Puppet, Script};
@@ -288,6 +290,12 @@ pub const ALL: &[(&str, &str, Worst, Maker)] = &[
         made::<StaleHistorian>,
     ),
     (
+        "stale-witness",
+        "answers queries with what was so once, for all slots",
+        Anywhere,
+        made::<StaleWitness>,
+    ),
+    (
         "ticket-hoarder",
         "keeps view changes and redeems them in healthy views",
         Leading,
@@ -301,7 +309,7 @@ pub const ALL: &[(&str, &str, Worst, Maker)] = &[
 ];
 
 /// Those that came later. They are drawn by themselves, so that worlds without them stay what they were.
-const NEWER: &[&str] = &["false-pulse", "limper", "slot-shifter", "trickler"];
+const NEWER: &[&str] = &["false-pulse", "limper", "slot-shifter", "stale-witness", "trickler"];
 
 /// The name of one of them.
 pub fn pick(rng: &mut Rng) -> &'static str {

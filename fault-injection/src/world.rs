@@ -592,6 +592,7 @@ impl<S: Subject> World<S> {
                 "refusal"
             }
             ToClient::Replies(_) => "reply",
+            ToClient::QueryReplies(_) | ToClient::NoQueryReply(..) => "query reply",
             ToClient::Busy(_) => "busy",
             _ => "answer",
         };
@@ -698,6 +699,14 @@ impl<S: Subject> World<S> {
                     }
                 }
             }
+            (Party::Client(index), ToReplica::Query(query)) => {
+                if let Err(error) = query.check() {
+                    self.coverage.mark("message rejected");
+                    return self.refused_from(from, &error.to_string());
+                }
+                self.checker.query_arrives(&query);
+                Event::Queries(vec![(self.clients.id_of(index), query)])
+            }
             (Party::Client(index), ToReplica::AskSession(session)) => {
                 Event::AskSession { client: self.clients.id_of(index), session }
             }
@@ -734,6 +743,7 @@ impl<S: Subject> World<S> {
         for (to, message) in wants.sends {
             let kind = match &message {
                 ToReplica::Request(_) => "request",
+                ToReplica::Query(_) => "query",
                 _ => "question",
             };
             let bytes = to_bytes(ReplicaId(u8::MAX), &message)?;

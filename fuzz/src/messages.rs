@@ -14,13 +14,14 @@ use elea_protocol::id::{
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{
     Campaign, Certificate, Checkpoint, Commit, CommitCertificate, Fetch, Level, Message, NewView,
-    NewViewHeader, NonDeterminism, Order, OrderHeader, Parts, Position, Reply, ReplyKind, Request,
-    Results, SignedRequest, SlotEntry, Slots, StableProof, StateChunk, StateDigests, StatePart,
-    Status, Suspect, ToClient, ToReplica, ViewChange, Wanted, changes_digest,
+    NewViewHeader, NonDeterminism, Order, OrderHeader, Parts, Position, Query, QueryReply, Reply,
+    ReplyKind, Request, Results, SignedQueryReply, SignedRequest, SlotEntry, Slots, StableProof,
+    StateChunk, StateDigests, StatePart, Status, Suspect, ToClient, ToReplica, ViewChange, Wanted,
+    changes_digest,
 };
 use elea_protocol::receipt::Receipt;
 use elea_protocol::replica::Record;
-use elea_protocol::seal::{sign, sign_replies};
+use elea_protocol::seal::{VerifiedRoots, sign, sign_query_replies, sign_replies};
 use elea_protocol::signature::{Claim, PublicKey, Scheme, SecretKey, Signature, Signed};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -71,6 +72,7 @@ pub(crate) fn to_replica(bytes: &[u8]) {
         Some(ToReplica::Knock(knock)) => drop(cluster.open_knock(knock, ReplicaId(0))),
         Some(ToReplica::Terms(terms)) => drop(terms.check()),
         Some(ToReplica::Part(part)) => drop(Parts::default().push(&part)),
+        Some(ToReplica::Query(query)) => drop(query.check()),
         Some(ToReplica::AskSession(_) | ToReplica::AskStatus(_) | ToReplica::AskEvidence)
         | None => {}
     }
@@ -84,6 +86,9 @@ pub(crate) fn to_client(bytes: &[u8]) {
         Some(ToClient::Replies(replies)) => {
             replies.into_iter().for_each(|reply| drop(cluster.open_reply(reply)));
         }
+        Some(ToClient::QueryReplies(replies)) => replies.into_iter().for_each(|reply| {
+            drop(cluster.open_query_reply_cached(reply, &mut VerifiedRoots::default()));
+        }),
         Some(ToClient::Terms(terms)) => drop(terms.check()),
         Some(ToClient::Greeting(greeting)) => drop(cluster.open(greeting)),
         Some(ToClient::Refusal(refusal)) => drop(cluster.open(refusal)),
@@ -94,7 +99,11 @@ pub(crate) fn to_client(bytes: &[u8]) {
         }
         Some(ToClient::Part(part)) => drop(Parts::default().push(&part)),
         Some(
-            ToClient::Challenge(_) | ToClient::Welcome | ToClient::Farewell(_) | ToClient::Busy(_),
+            ToClient::Challenge(_)
+            | ToClient::Welcome
+            | ToClient::Farewell(_)
+            | ToClient::Busy(_)
+            | ToClient::NoQueryReply(..),
         )
         | None => {}
     }
@@ -257,6 +266,19 @@ impl Speaker {
         let replies = vec![reply(1), reply(2), reply(3)];
         sign_replies(&self.key, self.cluster.genesis(), ReplicaId(1), replies)
     }
+
+    fn query_replies(&self) -> Vec<SignedQueryReply> {
+        let reply = |number: u8| QueryReply {
+            view: View(2),
+            session: SessionId(1),
+            query: Digest([number; 32]),
+            from: Slot(3),
+            to: Slot(5),
+            results: vec![Bytes::from_static(b"so it is")],
+        };
+        let replies = vec![reply(1), reply(2)];
+        sign_query_replies(&self.key, self.cluster.genesis(), ReplicaId(1), replies)
+    }
 }
 
 fn all_encoded<T: Serialize>(values: impl IntoIterator<Item = T>) -> Vec<Vec<u8>> {
@@ -267,7 +289,15 @@ pub(crate) fn of_replicas() -> Vec<Vec<u8>> {
     let mut speaker = Speaker::new();
     let messages = speaker.messages().into_iter().map(ToReplica::Peer);
     let mut seeds = all_encoded(messages);
-    seeds.extend(all_encoded([ToReplica::Request(speaker.request()), ToReplica::AskStatus(3)]));
+    let query = Query {
+        session: SessionId(1),
+        nonce: [9; 16],
+        level: Level::Strong,
+        operations: vec![Bytes::from_static(b"get k")],
+    };
+    let of_clients =
+        [ToReplica::Request(speaker.request()), ToReplica::AskStatus(3), ToReplica::Query(query)];
+    seeds.extend(all_encoded(of_clients));
     seeds
 }
 
@@ -275,7 +305,9 @@ pub(crate) fn of_clients() -> Vec<Vec<u8>> {
     let mut speaker = Speaker::new();
     let replies = speaker.replies();
     let peer = speaker.messages().into_iter().map(ToClient::Peer).take(1);
-    all_encoded([ToClient::Replies(replies), ToClient::Welcome].into_iter().chain(peer))
+    let to_queries = ToClient::QueryReplies(speaker.query_replies());
+    let words = [ToClient::Replies(replies), ToClient::Welcome, to_queries];
+    all_encoded(words.into_iter().chain(peer))
 }
 
 pub(crate) fn of_disks() -> Vec<Vec<u8>> {

@@ -138,6 +138,14 @@ pub trait Application: Send {
         0
     }
 
+    /// What operations come to in the present state, without changing anything, if they change nothing and depend on
+    /// nothing but the state: no time, no randomness, no client, no place. `None` where that is not so, or cannot be
+    /// told: then they are [executed](Application::execute), all of them as the operations of one request. It is called
+    /// between slots only.
+    fn query(&self, _operations: &[Bytes]) -> Option<Queried> {
+        None
+    }
+
     /// All operations of `slot` have been executed.
     fn end_slot(&mut self, slot: Slot);
 
@@ -199,6 +207,16 @@ pub trait Application: Send {
 
     /// An operation was executed anew after a merge and its result changed.
     fn reordered(&mut self, _context: &Context, _before: &Bytes, _after: &Bytes) {}
+}
+
+/// What operations come to that change nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Queried {
+    /// One for each operation: what [`Application::execute`] would answer.
+    pub results: Vec<Bytes>,
+    /// A slot, not after the last one that was executed, since which they come to the same: after it, and after each one
+    /// that was executed since. There may be lower ones. `None` where that is known of the last one alone.
+    pub since: Option<Slot>,
 }
 
 /// A state frozen at some slot, to be sent in chunks.
@@ -298,6 +316,12 @@ pub trait Command {
     /// Whether it may do or return so much that it should have a request of its own, where the application
     /// limits what one request may do.
     fn is_bulk(&self) -> bool {
+        false
+    }
+
+    /// Whether it changes nothing, whatever the state: then it can be a query that no slot holds, which
+    /// [`Application::query`] answers.
+    fn only_reads(&self) -> bool {
         false
     }
 

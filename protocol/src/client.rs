@@ -32,6 +32,12 @@
 //!
 //! Each counts when a weak quorum gives the same reason: one of them is correct.
 //!
+//! # When it need not be ordered
+//!
+//! Operations that change nothing are first [asked](Event::Ask) of as many replicas as have to agree. It is answered by
+//! a quorum of replies that are of one view, have the same results, and whose slots have one in common; of each replica
+//! the first reply counts. Where that does not come about, the operations are ordered like any others.
+//!
 //! # Before a session is used
 //!
 //! A cluster remembers only so many sessions of a client, and lets go of those that rested longest.
@@ -45,6 +51,7 @@
 
 mod inquiry;
 mod outstanding;
+mod queries;
 mod queue;
 mod refusal;
 mod state;
@@ -53,6 +60,7 @@ mod tests;
 mod words;
 
 pub use inquiry::{Found, Inquiry};
+pub use queries::{Ask, Seen};
 pub use queue::{MERGED_MAX, QUEUED_BYTES_MAX, QUEUED_MAX};
 pub use state::Client;
 
@@ -63,7 +71,9 @@ use bytes::Bytes;
 
 use crate::id::{Digest, ReplicaId, RequestName, RequestNumber, SessionId, Slot, View};
 use crate::membership::Membership;
-use crate::message::{Level, Refusal, RefusalReason, ReplyKind, SignedReply, ToReplica};
+use crate::message::{
+    Level, Refusal, RefusalReason, ReplyKind, SignedQueryReply, SignedReply, ToReplica,
+};
 use crate::receipt::{Proven, Receipt};
 use crate::seal::Verified;
 use crate::signature::{Signed, Signer};
@@ -150,6 +160,8 @@ pub struct Submission {
 pub enum Event {
     /// Execute these. Those that come together and want the same may share a request.
     Submit(Vec<Submission>),
+    /// Find out what operations come to that change nothing.
+    Ask(Ask),
     /// Tell when this weak request, submitted with [`Follow::MayAsk`], is final.
     WantFinal(Ticket),
     /// Nobody waits for this any more.
@@ -160,6 +172,20 @@ pub enum Event {
         from: ReplicaId,
         /// What it said.
         reply: Verified<SignedReply>,
+    },
+    /// A replica replied to a query.
+    QueryReply {
+        /// On whose connection.
+        from: ReplicaId,
+        /// What it said.
+        reply: Verified<SignedQueryReply>,
+    },
+    /// A replica has no reply to a query.
+    NoQueryReply {
+        /// On whose connection.
+        from: ReplicaId,
+        /// The query's digest.
+        query: Digest,
     },
     /// A replica refused.
     Refusal(Verified<Signed<Refusal>>),
@@ -300,6 +326,15 @@ pub enum Action {
         /// With what.
         answer: Answer,
     },
+    /// It is found out what was asked.
+    Seen {
+        /// The [`Ask`].
+        ticket: Ticket,
+        /// What they come to.
+        seen: Seen,
+    },
+    /// What was asked could not be found out: this is to be submitted, in this session or another one.
+    MustOrder(Submission),
     /// A weak submission that was to be followed is final.
     Final {
         /// The submission.

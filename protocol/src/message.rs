@@ -16,6 +16,7 @@ mod order;
 mod part;
 mod position;
 mod pulse;
+mod query;
 mod reply;
 mod request;
 mod standing;
@@ -47,6 +48,8 @@ pub use order::{
 pub use part::{PART_BYTES, Part, Parts, Pieces};
 pub use position::{Position, VIEW_MAX};
 pub use pulse::{Echo, Pulse};
+pub(crate) use query::QueryReplyRoot;
+pub use query::{Query, QueryReply, SignedQueryReply};
 pub use reply::{
     Refusal, RefusalReason, Reply, ReplyKind, ReplyVote, Results, SessionReport, SignedReply,
 };

@@ -40,7 +40,9 @@ pub use self::disk::{
 use self::disk::{Office, Outbox};
 pub use self::event::{Action, Event, Mark, Target};
 pub use self::footprint::Footprint;
-use self::normal::{Ballots, Fetching, Lock, OrdersAhead, Pending, Pipeline, Shares, Undone};
+use self::normal::{
+    Ballots, Fetching, Lock, OrdersAhead, Pending, Pipeline, Queries, Shares, Undone,
+};
 pub use self::normal::{Execution, RESULT_BYTES_MAX, SLOT_RESULT_BYTES_MAX};
 pub use self::sessions::{Admission, Kept, Known, Sessions};
 use self::state::{Arriving, Settling, Stable, States};
@@ -93,6 +95,7 @@ pub struct Replica<A: Application> {
     lock: Lock,
     stable: Stable,
     pending: Pending,
+    queries: Queries,
     shares: Shares,
     ahead: OrdersAhead,
     ballots: Ballots,
@@ -121,6 +124,7 @@ impl<A: Application> Replica<A> {
         self.now = Now { instant: now.instant.max(self.now.instant), wall: now.wall };
         let (steps, is_of_client) = match &event {
             Event::Request(_)
+            | Event::Queries(_)
             | Event::AskSession { .. }
             | Event::AskStatus { .. }
             | Event::AskEvidence { .. } => (0, true),
@@ -146,6 +150,7 @@ impl<A: Application> Replica<A> {
         }
         self.tend_standing();
         self.order_pending();
+        self.tend_queries();
         self.turn.end();
         self.counters.turn_steps = self.turn.done();
         self.assert_invariants();
@@ -156,6 +161,7 @@ impl<A: Application> Replica<A> {
         match event {
             Event::Peer { from, message } => self.on_message(from, message.into_inner()),
             Event::Request(request) => self.on_request(request.into_inner()),
+            Event::Queries(queries) => self.on_queries(queries),
             Event::AskSession { client, session } => self.answer_session(client, session),
             Event::AskStatus { client, nonce, counters, disk, doubled, disagreements } => {
                 self.answer_status(client, nonce, counters, disk, doubled, disagreements);

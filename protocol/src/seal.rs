@@ -15,8 +15,9 @@ use crate::membership::Membership;
 use crate::merkle::Tree;
 use crate::message::{
     Branch, Campaign, Certificate, CommitCertificate, Hello, HelloBody, Knock, KnockBody,
-    Malformed, Message, NewView, Order, Origin, Reply, ReplyRoot, ReplyVote, SignedReply,
-    SignedRequest, SlotEntry, Slots, StableProof, ViewChange, Vote,
+    Malformed, Message, NewView, Order, Origin, QueryReply, QueryReplyRoot, Reply, ReplyRoot,
+    ReplyVote, SignedQueryReply, SignedReply, SignedRequest, SlotEntry, Slots, StableProof,
+    ViewChange, Vote,
 };
 use crate::signature::{Claim, PublicKey, Signature, Signed, Signer};
 
@@ -381,6 +382,28 @@ impl Membership {
         Ok((*by, signed.reply.signing_digest(path, self.genesis())?, *signature))
     }
 
+    /// Checks a replica's answer to a query, as [`Membership::open_reply_cached`] does a reply.
+    ///
+    /// # Errors
+    /// It is for no slot, or not in the tree that its replica signed.
+    pub fn open_query_reply_cached(
+        &self,
+        signed: SignedQueryReply,
+        roots: &mut VerifiedRoots,
+    ) -> Result<Verified<SignedQueryReply>, Rejection> {
+        signed.check()?;
+        let ReplyVote { by, path, signature } = &signed.vote;
+        let root = (*by, signed.reply.signing_digest(path, self.genesis())?, *signature);
+        if roots.holds(&root) {
+            return Ok(Verified(signed));
+        }
+        let (by, digest, signature) = root;
+        let opened =
+            self.open_one(self.read(signed, |reading, _| reading.claim(by, digest, signature))?)?;
+        roots.insert(root);
+        Ok(opened)
+    }
+
     /// Checks a proof of misbehaviour: both signatures, and that the statements contradict each
     /// other.
     ///
@@ -472,6 +495,32 @@ pub fn sign_replies(
         .map(|(position, reply)| {
             let path = tree.path(position);
             SignedReply { reply, vote: ReplyVote { by, path, signature } }
+        })
+        .collect()
+}
+
+/// Signs all that a replica answers at one time, in one view, with one signature.
+///
+/// # Panics
+/// Where there are no answers, or they are of several views.
+pub fn sign_query_replies(
+    signer: &dyn Signer,
+    genesis: &Digest,
+    by: ReplicaId,
+    replies: Vec<QueryReply>,
+) -> Vec<SignedQueryReply> {
+    let view = replies.first().expect("at least one reply").view;
+    assert!(replies.iter().all(|reply| reply.view == view), "one tree holds replies of one view");
+    let tree = Tree::new(replies.iter().map(QueryReply::leaf).collect());
+    let leaves = tree.path(0).leaves;
+    let digest = QueryReplyRoot { view, leaves, root: tree.root() }.signing_digest(genesis);
+    let signature = signer.sign(&digest);
+    replies
+        .into_iter()
+        .enumerate()
+        .map(|(position, reply)| {
+            let path = tree.path(position);
+            SignedQueryReply { reply, vote: ReplyVote { by, path, signature } }
         })
         .collect()
 }

@@ -8,9 +8,11 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use elea_protocol::codec;
+use elea_protocol::codec::{self, Canonical as _};
 use elea_protocol::id::ClientId;
-use elea_protocol::message::{Farewell, SignedRequest, ToClient, ToReplica};
+use elea_protocol::message::{
+    Farewell, Query, SignedQueryReply, SignedReply, SignedRequest, ToClient, ToReplica,
+};
 use elea_protocol::replica::Event;
 use elea_protocol::seal::{Rejection, Unchecked};
 use tokio::task::yield_now;
@@ -108,12 +110,12 @@ async fn receive(
     let mut requests = Requests::default();
     loop {
         // What was read already does not rest with it.
-        if requests.0.is_empty() {
+        if requests.is_empty() {
             admission.rest().await;
         }
         let read = frames::read_to_replica(reader).await;
         // Whatever else comes finds the requests before it taken.
-        if !matches!(read, Ok((ToReplica::Request(_), _)))
+        if !matches!(read, Ok((ToReplica::Request(_) | ToReplica::Query(_), _)))
             && let Err(rejection) = requests.take(shell, admission).await
         {
             return misbehaved(rejection_counter(rejection), &rejection);
@@ -127,7 +129,7 @@ async fn receive(
         // Room comes first: a request that finds none is not worth its check.
         let find_room = || shell.inbox.client_room(client, bytes + OVERHEAD);
         let mut room = find_room();
-        if room.is_none() && !requests.0.is_empty() {
+        if room.is_none() && !requests.is_empty() {
             // Those before it may be what takes it up.
             if let Err(rejection) = requests.take(shell, admission).await {
                 return misbehaved(rejection_counter(rejection), &rejection);
@@ -145,6 +147,19 @@ async fn receive(
             (ToReplica::Request(request), Some(room)) => {
                 if let Err(rejection) = requests.push(shell, admission, request, room).await {
                     return misbehaved(rejection_counter(rejection), &rejection);
+                }
+            }
+            (ToReplica::Query(query), room) => {
+                if let Err(malformed) = query.check() {
+                    return misbehaved(rejection_counter(malformed.into()), &malformed);
+                }
+                match room {
+                    Some(room) => requests.ask(query, room),
+                    None => {
+                        shell.counters.count(Counter::RequestBusy);
+                        let digest = query.digest();
+                        admission.answer(ToClient::NoQueryReply(query.session, digest));
+                    }
                 }
             }
             (
@@ -166,7 +181,7 @@ async fn receive(
             }
         }
         // What has been received already is checked together; for more nobody waits.
-        if (requests.0.len() >= REQUESTS_GROUP || !frames::holds_next(reader))
+        if (requests.len() >= REQUESTS_GROUP || !frames::holds_next(reader))
             && let Err(rejection) = requests.take(shell, admission).await
         {
             return misbehaved(rejection_counter(rejection), &rejection);
@@ -174,11 +189,27 @@ async fn receive(
     }
 }
 
-/// Requests that were read, with their room. Their signatures are to be checked.
+/// Requests and queries that were read, with their room. The signatures of requests are to be checked.
 #[derive(Default)]
-struct Requests(Vec<(Unchecked<Arc<SignedRequest>>, Room)>);
+struct Requests {
+    unchecked: Vec<(Unchecked<Arc<SignedRequest>>, Room)>,
+    queries: Vec<(Query, Room)>,
+}
 
 impl Requests {
+    fn len(&self) -> usize {
+        self.unchecked.len() + self.queries.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Puts a query to the others.
+    fn ask(&mut self, query: Query, room: Room) {
+        self.queries.push((query, room));
+    }
+
     /// Puts one to the others, if its bounds hold.
     async fn push(
         &mut self,
@@ -189,7 +220,7 @@ impl Requests {
     ) -> Result<(), Rejection> {
         match shell.membership.read_request(request) {
             Ok(request) => {
-                self.0.push((request, room));
+                self.unchecked.push((request, room));
                 Ok(())
             }
             // It is the last one: those before it are to be taken.
@@ -199,16 +230,18 @@ impl Requests {
 
     /// Checks them, and hands those that are good to the core, whatever the others are.
     async fn take(&mut self, shell: &Shell, admission: &Admission) -> Result<(), Rejection> {
-        if self.0.is_empty() {
+        if self.is_empty() {
             return Ok(());
         }
-        let (requests, rooms): (Vec<_>, Vec<_>) = self.0.drain(..).unzip();
-        let opened = {
+        let (requests, rooms): (Vec<_>, Vec<_>) = self.unchecked.drain(..).unzip();
+        let opened = if requests.is_empty() {
+            Vec::new()
+        } else {
             let _turn = admission.turn_to_check().await;
             shell.membership.open_all(requests)
         };
         let mut all = Ok(());
-        let mut good = Vec::with_capacity(rooms.len());
+        let mut good = Vec::with_capacity(rooms.len() + self.queries.len());
         for (opened, room) in opened.into_iter().zip(rooms) {
             match opened {
                 Ok(request) => {
@@ -217,6 +250,10 @@ impl Requests {
                 }
                 Err(rejection) => all = Err(rejection),
             }
+        }
+        for (query, room) in self.queries.drain(..) {
+            admission.uses(query.session);
+            good.push((Event::Queries(vec![(admission.client, query)]), room));
         }
         shell.inbox.put_client(admission.client, good);
         // Else a connection with much to read would keep its thread to itself.
@@ -301,35 +338,64 @@ impl From<io::Error> for Broken {
 
 /// Encodes answers, neighbouring replies in one frame.
 fn merge(answers: impl Iterator<Item = ToClient>) -> Vec<Bytes> {
-    let mut frames = Vec::new();
-    let mut replies = Vec::new();
-    let mut bytes = 0;
-    // What is too large for a frame was an answer that no frame can carry: nothing to be sent.
-    let mut encode = |message: &ToClient| frames.extend(codec::encode(message));
+    let mut merged = Merged::default();
     for answer in answers {
         match answer {
             ToClient::Replies(more) => {
                 for reply in more {
-                    let weight = weight::reply(&reply);
-                    if bytes + weight > MERGED_BYTES && !replies.is_empty() {
-                        encode(&ToClient::Replies(std::mem::take(&mut replies)));
-                        bytes = 0;
-                    }
-                    bytes += weight;
-                    replies.push(reply);
+                    merged.make_room(weight::reply(&reply), false);
+                    merged.replies.push(reply);
+                }
+            }
+            ToClient::QueryReplies(more) => {
+                for reply in more {
+                    merged.make_room(weight::query_reply(&reply), true);
+                    merged.query_replies.push(reply);
                 }
             }
             other => {
-                if !replies.is_empty() {
-                    encode(&ToClient::Replies(std::mem::take(&mut replies)));
-                    bytes = 0;
-                }
-                encode(&other);
+                merged.finish();
+                merged.encode(&other);
             }
         }
     }
-    if !replies.is_empty() {
-        encode(&ToClient::Replies(replies));
+    merged.finish();
+    merged.frames
+}
+
+/// Frames, and the replies of one kind or the other that make the next one.
+#[derive(Default)]
+struct Merged {
+    frames: Vec<Bytes>,
+    replies: Vec<SignedReply>,
+    query_replies: Vec<SignedQueryReply>,
+    bytes: usize,
+}
+
+impl Merged {
+    /// Before another one of so many bytes, which is one to a query, or none.
+    fn make_room(&mut self, bytes: usize, is_to_query: bool) {
+        let is_other = if is_to_query { self.replies.len() } else { self.query_replies.len() } > 0;
+        if is_other || self.bytes + bytes > MERGED_BYTES {
+            self.finish();
+        }
+        self.bytes += bytes;
     }
-    frames
+
+    fn finish(&mut self) {
+        if !self.replies.is_empty() {
+            let replies = std::mem::take(&mut self.replies);
+            self.encode(&ToClient::Replies(replies));
+        }
+        if !self.query_replies.is_empty() {
+            let replies = std::mem::take(&mut self.query_replies);
+            self.encode(&ToClient::QueryReplies(replies));
+        }
+        self.bytes = 0;
+    }
+
+    fn encode(&mut self, message: &ToClient) {
+        // What is too large for a frame was an answer that no frame can carry: nothing to be sent.
+        self.frames.extend(codec::encode(message));
+    }
 }

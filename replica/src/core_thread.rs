@@ -171,8 +171,20 @@ impl<A: Application> AtWork<A> {
             self.group.clear();
             return false;
         }
+        // Queries of one group are answered under one signature. Their room is given back after that.
+        let (mut queries, mut rooms) = (Vec::new(), Vec::new());
         for queued in self.group.drain(..) {
-            self.replica.handle(self.clock.now(), queued.event, &mut self.actions);
+            let Queued { event, room } = queued;
+            if let Event::Queries(more) = event {
+                queries.extend(more);
+                rooms.push(room);
+                continue;
+            }
+            self.replica.handle(self.clock.now(), event, &mut self.actions);
+            self.actions.drain(..).for_each(|action| self.router.carry_out(action));
+        }
+        if !queries.is_empty() {
+            self.replica.handle(self.clock.now(), Event::Queries(queries), &mut self.actions);
             self.actions.drain(..).for_each(|action| self.router.carry_out(action));
         }
         self.tell();

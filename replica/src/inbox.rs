@@ -166,12 +166,13 @@ impl ClientLanes {
 #[derive(Debug)]
 pub(crate) struct Queued {
     pub(crate) event: Event,
-    _room: Option<Room>,
+    /// Given back when it is dropped.
+    pub(crate) room: Option<Room>,
 }
 
 impl Queued {
     fn bytes(&self) -> usize {
-        match &self._room {
+        match &self.room {
             Some(Room(Held::Client(share))) => share.bytes,
             Some(Room(Held::Peer(_))) | None => 0,
         }
@@ -369,7 +370,7 @@ impl Inbox {
                 Lane::Bulk => &mut lanes.bulk,
             };
             if let Some(lane) = lanes.lanes.get_mut(usize::from(from.0)) {
-                lane.push_back(Queued { event, _room: Some(room) });
+                lane.push_back(Queued { event, room: Some(room) });
             }
         });
         match lane {
@@ -387,7 +388,7 @@ impl Inbox {
     ) {
         self.put(|lanes| {
             for (event, room) in events {
-                lanes.clients.push(client, Queued { event, _room: Some(room) });
+                lanes.clients.push(client, Queued { event, room: Some(room) });
             }
         });
         self.attend();
@@ -483,14 +484,14 @@ impl Lanes {
 
     fn drain(&mut self, intake: bool, has_time: bool, group: &mut Vec<Queued>) {
         if let Some(mark) = self.synced.take() {
-            group.push(Queued { event: Event::Synced(mark), _room: None });
+            group.push(Queued { event: Event::Synced(mark), room: None });
         }
         let rows = self.rows.drain(..).map(|(mark, rows)| Event::Rows(mark, rows));
-        group.extend(rows.map(|event| Queued { event, _room: None }));
+        group.extend(rows.map(|event| Queued { event, room: None }));
         let disk_full = self.disk_full.take().map(Event::DiskFull);
         let unreadable = self.unreadable.take().map(Event::Unreadable);
         let others = disk_full.into_iter().chain(unreadable).chain(self.questions.drain(..));
-        group.extend(others.map(|event| Queued { event, _room: None }));
+        group.extend(others.map(|event| Queued { event, room: None }));
         if !intake {
             return;
         }

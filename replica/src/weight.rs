@@ -4,8 +4,8 @@
 use bytes::Bytes;
 use elea_protocol::evidence::Evidence;
 use elea_protocol::message::{
-    Branch, Campaign, CommitCertificate, Message, NewView, SignedReply, SlotEntry, StableProof,
-    ToClient, ViewChange,
+    Branch, Campaign, CommitCertificate, Message, NewView, SignedQueryReply, SignedReply,
+    SlotEntry, StableProof, ToClient, ViewChange,
 };
 use elea_protocol::replica::Record;
 use elea_protocol::rows::Changes;
@@ -148,9 +148,17 @@ pub(crate) fn reply(reply: &SignedReply) -> usize {
     REPLY + reply.reply.results.size() + 32 * reply.vote.path.siblings.len()
 }
 
+pub(crate) fn query_reply(reply: &SignedQueryReply) -> usize {
+    let results = reply.reply.results.iter().map(|result| result.len() + 8).sum::<usize>();
+    REPLY + results + 32 * reply.vote.path.siblings.len()
+}
+
 pub(crate) fn answer(answer: &ToClient) -> usize {
     match answer {
         ToClient::Replies(replies) => OVERHEAD + replies.iter().map(reply).sum::<usize>(),
+        ToClient::QueryReplies(replies) => {
+            OVERHEAD + replies.iter().map(query_reply).sum::<usize>()
+        }
         ToClient::Evidence(evidence) => OVERHEAD + evidence.iter().map(proof).sum::<usize>(),
         _ => OVERHEAD,
     }

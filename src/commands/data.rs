@@ -21,12 +21,12 @@ pub async fn run(operation: Result<Operation, Failure>, asking: &cli::Asking) ->
     let access = &asking.access;
     let file = commands::cluster(access.cluster.as_deref())?;
     let cluster = commands::connect(&file, access).await?;
-    let reply = cluster.ask(operation, wait(asking), access.timeout).await;
+    let reply = ask(&cluster, operation, asking).await;
     // Also after a failure: the state file has to learn which numbers were used.
     cluster.close().await;
     let reply = reply?;
-    if let Some(path) = &asking.receipt {
-        commands::receipt::save(path, &reply.receipt)?;
+    if let Some((path, receipt)) = asking.receipt.as_ref().zip(reply.receipt.as_ref()) {
+        commands::receipt::save(path, receipt)?;
     }
     let no = output::refusal(&reply.answer).map(Failure::refused);
     if matches!(reply.answer, elea_kv::Answer::Refused(_)) {
@@ -55,14 +55,14 @@ async fn pages(cluster: &Cluster, mut scan: Scan, args: &cli::Scan) -> Outcome {
     let mut shown = 0_u64;
     loop {
         scan.limit = left.unwrap_or(u32::MAX);
-        let asked = cluster.ask(scan.clone().into(), wait(asking), asking.access.timeout).await;
+        let asked = ask(cluster, scan.clone().into(), asking).await;
         let reply = asked.map_err(|failure| match shown {
             0 => failure,
             _ => failure
                 .with(&format!("{shown} keys were shown; go on with {}", resume(&scan.from, args))),
         })?;
-        if let Some(path) = &asking.receipt {
-            commands::receipt::save(path, &reply.receipt)?;
+        if let Some((path, receipt)) = asking.receipt.as_ref().zip(reply.receipt.as_ref()) {
+            commands::receipt::save(path, receipt)?;
         }
         if let Some(no) = output::refusal(&reply.answer) {
             return Err(Failure::refused(no));
@@ -81,6 +81,19 @@ async fn pages(cluster: &Cluster, mut scan: Scan, args: &cli::Scan) -> Outcome {
             return Ok(());
         }
         scan = scan.resume(next);
+    }
+}
+
+/// What changes nothing need not be ordered, unless it is to be proven.
+async fn ask(
+    cluster: &Cluster,
+    operation: Operation,
+    asking: &cli::Asking,
+) -> Result<Reply, Failure> {
+    let timeout = asking.access.timeout;
+    match asking.receipt {
+        Some(_) => cluster.ask(operation, wait(asking), timeout).await,
+        None => cluster.read(operation, wait(asking), timeout).await,
     }
 }
 
@@ -128,7 +141,7 @@ fn to_json(reply: &Reply, base64: bool) -> Json {
         "version": output::json_version(reply.answer.version()),
         "view": reply.view.0,
         "slot": reply.slot.0,
-        "hash": reply.hash.to_string(),
+        "hash": reply.hash.map(|hash| hash.to_string()),
         "final": reply.is_final,
         "reordered": reply.reordered,
         "latency_us": u64::try_from(reply.latency.as_micros()).unwrap_or(u64::MAX),

@@ -4,6 +4,7 @@ mod commands;
 mod dumb;
 mod hostile;
 mod limits;
+mod queries;
 mod replay;
 mod restore;
 mod scan;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use elea_kv::{
     Add, Answer, Append, Cas, Command, Compare, Delete, Get, Incr, KeyValueStore, Members,
-    Operation, Put, Reason, Refused, Relation, Remove, Scan, Txn,
+    Operation, Put, Reason, Refused, Relation, Remove, Scan, Txn, Version,
 };
-use elea_protocol::application::Application;
+use elea_protocol::application::{Application, Queried};
 use elea_protocol::codec::{Canonical, Sink};
 use elea_protocol::id::{Digest, Slot};
 use elea_protocol::rows::{Changes, MemoryRows};
@@ -83,7 +83,9 @@ proptest! {
     #[test]
     fn with_undo_and_redo_it_is_what_a_replay_from_scratch_makes(
         events in prop::collection::vec(event(), 1..40),
+        queries in prop::collection::vec(operation(), 1..8),
     ) {
+        let mut models = vec![Dumb::default()];
         let mut store = KeyValueStore::new();
         let mut rows = MemoryRows::default();
         let (mut stored, mut writing) = (0, None);
@@ -97,7 +99,9 @@ proptest! {
                     let slot = slots.len() as u64 + 1;
                     slots.push(operations.clone());
                     let answers = run_slot(&mut store, slot, &operations);
-                    prop_assert_eq!(answers, replay(&slots).1);
+                    let (model, expected) = replay(&slots);
+                    prop_assert_eq!(answers, expected);
+                    models.push(model);
                     digests.push(digest(&mut store));
                     snapshots.push(store.snapshot());
                 }
@@ -111,6 +115,7 @@ proptest! {
                 Event::Undo(to) => {
                     let to = permanent + to.index(slots.len() - permanent + 1);
                     slots.truncate(to);
+                    models.truncate(to + 1);
                     digests.truncate(to + 1);
                     snapshots.truncate(to + 1);
                     store.undo_to(Slot(to as u64));
@@ -139,9 +144,21 @@ proptest! {
                 }
             }
             prop_assert_eq!(digest(&mut store), digests[slots.len()]);
-            let (model, _) = replay(&slots);
+            let model = &models[slots.len()];
             prop_assert_eq!(everything(&mut store), model.items());
             prop_assert_eq!(store.len(), model.0.len());
+            for query in &queries {
+                let found = store.query(&[query.encode()]);
+                prop_assert_eq!(found.is_some(), query.only_reads());
+                let Some(Queried { results, since }) = found else { continue };
+                let since = since.expect("the store knows since when").0 as usize;
+                prop_assert!(since <= slots.len());
+                // So it has been after each slot since then.
+                for model in &models[since..] {
+                    let answer = model.clone().execute(Version::NONE, query);
+                    prop_assert_eq!(query.decode(&results[0]), Ok(answer), "{:?} since {}", query, since);
+                }
+            }
         }
         prop_assert_eq!(store.trouble(), None);
         // Every snapshot is still what it was, and can be sent.

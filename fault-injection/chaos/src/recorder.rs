@@ -244,6 +244,10 @@ impl Ear {
                 let opened = self.membership.open_request(request);
                 opened.map(drop).map_err(|why| unsigned(wire, true, "a request", why))
             }
+            (ToReplica::Query(query), _) => {
+                self.record.add("queries", 1);
+                query.check().map_err(|why| unsigned(wire, true, "a query", why.into()))
+            }
             (
                 ToReplica::AskSession(_)
                 | ToReplica::AskStatus(_)
@@ -271,6 +275,15 @@ impl Ear {
             }),
             ToClient::Replies(replies) => {
                 replies.into_iter().try_for_each(|reply| self.reply(wire, reply))
+            }
+            ToClient::QueryReplies(replies) => replies.into_iter().try_for_each(|reply| {
+                by(reply.vote.by, "a reply to a query")?;
+                let opened = self.membership.open_query_reply_cached(reply, &mut self.roots);
+                opened.map(drop).map_err(bad("a reply to a query"))
+            }),
+            ToClient::NoQueryReply(..) => {
+                self.record.add("queries_unanswered", 1);
+                Ok(())
             }
             ToClient::Refusal(refusal) => {
                 by(refusal.by, "a refusal")?;

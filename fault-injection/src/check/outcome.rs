@@ -56,16 +56,19 @@ pub struct Executed {
     pub results: Vec<Bytes>,
 }
 
-/// Executes the history that ends in `head` from scratch, without the core's help.
+/// Executes the history that ends in `head` from scratch, without the core's help, and shows the state before the first
+/// slot and after each.
 ///
 /// # Errors
-/// I4: a name is in it twice.
+/// I4: a name is in it twice; or what `look` says.
 pub fn reexecute<A: Application>(
     histories: &Histories,
     head: Digest,
     application: &mut A,
+    mut look: impl FnMut(Slot, &A) -> Result<(), Violation>,
 ) -> Result<HashMap<RequestName, Executed>, Violation> {
     let mut executed = HashMap::new();
+    look(Slot::GENESIS, application)?;
     for (at, batch) in histories.batches(head) {
         let mut index = 0;
         for signed in &batch.requests {
@@ -93,6 +96,7 @@ pub fn reexecute<A: Application>(
             }
         }
         application.end_slot(at.slot);
+        look(at.slot, application)?;
     }
     Ok(executed)
 }
@@ -255,8 +259,8 @@ mod tests {
         let who = elea_protocol::id::ReplicaId(1);
         histories.follow(who, &fake, &stage.membership).expect("sound");
         let mut journal = Journal::default();
-        let executed =
-            reexecute(&histories, fake.slots[1].hash, &mut journal).expect("no name twice");
+        let executed = reexecute(&histories, fake.slots[1].hash, &mut journal, |_, _| Ok(()))
+            .expect("no name twice");
         assert_eq!(executed.len(), 3);
         assert_eq!(journal.value("x"), Some("3"));
     }

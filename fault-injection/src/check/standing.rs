@@ -60,8 +60,13 @@ pub fn answer_leaves(
     disk: &Disk,
     has_lost: bool,
 ) -> Result<(), Violation> {
-    let counts =
-        matches!(answer, ToClient::Replies(_) | ToClient::Refusal(_) | ToClient::Session(_));
+    let counts = matches!(
+        answer,
+        ToClient::Replies(_)
+            | ToClient::Refusal(_)
+            | ToClient::Session(_)
+            | ToClient::QueryReplies(_)
+    );
     may(who, counts, "an answer", disk, has_lost)
 }
 

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use elea_protocol::codec::Canonical;
-use elea_protocol::id::{Digest, ReplicaId, SessionId, View};
+use elea_protocol::id::{ClientId, Digest, ReplicaId, SessionId, Slot, View};
 use elea_protocol::message::{
     Checkpoint, Commit, Message, NewView, NewViewHeader, NonDeterminism, Order, OrderHeader,
-    Results, Suspect, ToClient, ViewChange, changes_digest,
+    QueryReply, Results, Suspect, ToClient, ViewChange, changes_digest,
 };
 use elea_protocol::quorum::Strength;
-use elea_protocol::replica::{Action, Event};
-use elea_protocol::seal::sign_replies;
+use elea_protocol::replica::{Action, Event, Mark};
+use elea_protocol::seal::{sign_query_replies, sign_replies};
 use elea_protocol::signature::Signed;
 
 use super::{Deed, Lair, Villain, tell};
@@ -31,12 +31,9 @@ impl Pretender {
         let Some(request) = self.heard.pop() else { return };
         let (view, slot, before, time) = match &self.last {
             Some((header, choices)) => (header.view, header.slot.next(), header.hash, choices.time),
-            None if !self.genesis_done => (
-                View::ZERO,
-                elea_protocol::id::Slot::GENESIS.next(),
-                *lair.membership.genesis(),
-                lair.now.wall,
-            ),
+            None if !self.genesis_done => {
+                (View::ZERO, Slot::GENESIS.next(), *lair.membership.genesis(), lair.now.wall)
+            }
             None => return,
         };
         self.genesis_done = true;
@@ -242,6 +239,77 @@ impl Villain for ForgedReplies {
                 after,
             }));
         }
+    }
+}
+
+/// Answers queries with what was so when the same was asked for the first time, and says that it is so after all slots.
+#[derive(Default)]
+pub struct StaleWitness {
+    /// What was asked, by the digests of queries.
+    asked: BTreeMap<Digest, Vec<Bytes>>,
+    /// What it came to at first.
+    first: BTreeMap<Vec<Bytes>, Vec<Bytes>>,
+    /// What it has just been asked and knows, and in which view it answered last.
+    known: Vec<(ClientId, QueryReply)>,
+    view: View,
+}
+
+/// So many of each it remembers.
+const REMEMBERED: usize = 4096;
+
+impl Villain for StaleWitness {
+    fn name(&self) -> &'static str {
+        "stale-witness"
+    }
+
+    fn hears(&mut self, _lair: &mut Lair, event: Event, to_core: &mut Vec<Event>) {
+        if let Event::Queries(queries) = &event
+            && self.asked.len() < REMEMBERED
+        {
+            for (client, query) in queries {
+                self.asked.insert(query.digest(), query.operations.clone());
+                if let Some(results) = self.first.get(&query.operations) {
+                    let (session, results) = (query.session, results.clone());
+                    let (query, view) = (query.digest(), self.view);
+                    let (from, to) = (Slot::GENESIS, Slot(u64::MAX));
+                    let reply = QueryReply { view, session, query, from, to, results };
+                    self.known.push((*client, reply));
+                }
+            }
+        }
+        to_core.push(event);
+    }
+
+    fn stirs(&mut self, lair: &mut Lair, deeds: &mut Vec<Deed>) {
+        let genesis = *lair.membership.genesis();
+        for (client, reply) in self.known.drain(..) {
+            let session = Some(reply.session);
+            let reply = sign_query_replies(&*lair.signer, &genesis, lair.id, vec![reply]);
+            let (message, after) = (ToClient::QueryReplies(reply), Mark::NONE);
+            deeds.push(Deed::Act(Action::Answer { client, session, message, after }));
+        }
+    }
+
+    fn does(&mut self, lair: &mut Lair, action: Action, deeds: &mut Vec<Deed>) {
+        let Action::Answer { client, session, message: ToClient::QueryReplies(replies), after } =
+            action
+        else {
+            return deeds.push(Deed::Act(action));
+        };
+        let genesis = *lair.membership.genesis();
+        let stale = replies.into_iter().map(|signed| {
+            let mut reply = signed.reply;
+            self.view = reply.view;
+            if let Some(operations) = self.asked.get(&reply.query) {
+                let first = self.first.entry(operations.clone());
+                reply.results = first.or_insert(reply.results).clone();
+                (reply.from, reply.to) = (Slot::GENESIS, Slot(u64::MAX));
+            }
+            reply
+        });
+        let stale = sign_query_replies(&*lair.signer, &genesis, lair.id, stale.collect());
+        let message = ToClient::QueryReplies(stale);
+        deeds.push(Deed::Act(Action::Answer { client, session, message, after }));
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::outstanding::Outstanding;
+use super::queries::Queries;
 use super::queue::Queue;
 use super::words::{Accounts, Agreed, Heard};
 use super::{
@@ -34,6 +35,7 @@ pub struct Client {
     /// When to send what again.
     pub(super) timers: BTreeSet<(Instant, RequestNumber)>,
     pub(super) queue: Queue,
+    queries: Queries,
     /// Since when the window has kept the queue from moving.
     pub(super) stalled_since: Option<Instant>,
     pub(super) unusable: Option<Unusable>,
@@ -60,6 +62,7 @@ impl Client {
             tickets: BTreeMap::new(),
             timers: BTreeSet::new(),
             queue: Queue::default(),
+            queries: Queries::default(),
             stalled_since: None,
             unusable: None,
             gave_up: false,
@@ -76,6 +79,20 @@ impl Client {
         self.now = now;
         match event {
             Event::Submit(submissions) => self.on_submit(submissions, actions),
+            Event::Ask(ask) => {
+                let (session, size) = (self.setup.session, self.setup.membership.size());
+                let first_wait = self.first_wait_ms();
+                self.queries.ask(now, session, size, ask, first_wait, actions);
+            }
+            Event::QueryReply { from, reply } => {
+                let books = (&mut self.accounts, &mut self.counters);
+                let (size, reply) = (self.setup.membership.size(), reply.into_inner());
+                self.queries.hear(now, size, from, reply, books, actions);
+            }
+            Event::NoQueryReply { from, query } => {
+                let size = self.setup.membership.size();
+                self.queries.hear_none(now, size, from, query, &mut self.accounts, actions);
+            }
             Event::WantFinal(ticket) => self.on_want_final(now, ticket, actions),
             Event::Cancel(ticket) => self.on_cancel(ticket, actions),
             Event::Reply { from, reply } => self.on_reply(from, reply.into_inner(), actions),
@@ -95,7 +112,7 @@ impl Client {
     pub fn deadline(&self) -> Option<Instant> {
         let retry = self.timers.first().map(|(at, _)| *at);
         let stall = self.stalled_since.map(|since| since.after_ms(self.setup.timing.stall_ms));
-        [retry, stall].into_iter().flatten().min()
+        [retry, stall, self.queries.deadline()].into_iter().flatten().min()
     }
 
     /// Which session this is.
@@ -114,6 +131,12 @@ impl Client {
     #[must_use]
     pub fn unanswered(&self) -> usize {
         self.unanswered.len()
+    }
+
+    /// Queries that are not answered.
+    #[must_use]
+    pub fn queries(&self) -> usize {
+        self.queries.len()
     }
 
     /// Submissions that wait to be signed.
@@ -157,7 +180,8 @@ impl Client {
     pub fn progress(&self, ticket: Ticket) -> Option<Progress> {
         let size = self.setup.membership.size();
         let Some(number) = self.tickets.get(&ticket) else {
-            return self.queue.holds(ticket).then(Progress::default);
+            let queued = self.queue.holds(ticket).then(Progress::default);
+            return queued.or_else(|| self.queries.progress(ticket, size));
         };
         let open = self.outstanding.get(number)?;
         let is_answered = open.answered.is_some();
@@ -297,6 +321,7 @@ impl Client {
     }
 
     fn on_cancel(&mut self, ticket: Ticket, actions: &mut Vec<Action>) {
+        self.queries.cancel(ticket, &mut self.accounts);
         if self.queue.remove(ticket).is_some() {
             return;
         }
@@ -447,6 +472,8 @@ impl Client {
     }
 
     fn on_tick(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        let size = self.setup.membership.size();
+        self.queries.tick(now, size, &mut self.accounts, actions);
         while let Some((at, number)) = self.timers.first().copied()
             && at <= now
         {

@@ -3,6 +3,7 @@
 mod flow;
 mod matching;
 mod property;
+mod queries;
 
 use std::sync::Arc;
 

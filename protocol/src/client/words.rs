@@ -47,7 +47,7 @@ struct Body {
 pub(super) struct Accounts(BTreeMap<ReplicaId, usize>);
 
 impl Accounts {
-    fn charge(&mut self, replica: ReplicaId, size: usize) -> bool {
+    pub(super) fn charge(&mut self, replica: ReplicaId, size: usize) -> bool {
         let account = self.0.entry(replica).or_default();
         let fits = account.saturating_add(size) <= RESULT_BYTES_PER_REPLICA;
         if fits {
@@ -56,7 +56,7 @@ impl Accounts {
         fits
     }
 
-    fn release(&mut self, replica: ReplicaId, size: usize) {
+    pub(super) fn release(&mut self, replica: ReplicaId, size: usize) {
         if let Some(account) = self.0.get_mut(&replica) {
             *account = account.saturating_sub(size);
         }

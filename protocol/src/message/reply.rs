@@ -40,11 +40,17 @@ impl Canonical for ResultList<'_> {
 }
 
 impl Results {
+    /// The digest of full results.
+    #[must_use]
+    pub fn digest_of(results: &[Bytes]) -> Digest {
+        ResultList(results).digest()
+    }
+
     /// The digest by which results are compared; the same for full and forgotten ones.
     #[must_use]
     pub fn digest(&self) -> Digest {
         match self {
-            Self::Full(results) => ResultList(results).digest(),
+            Self::Full(results) => Self::digest_of(results),
             Self::Forgotten(digest) => *digest,
         }
     }

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::position::write_lock;
 use super::{
-    Difference, Message, MismatchReport, Part, Position, Refusal, SessionReport, SignedReply,
-    SignedRequest, Standing, Terms,
+    Difference, Message, MismatchReport, Part, Position, Query, Refusal, SessionReport,
+    SignedQueryReply, SignedReply, SignedRequest, Standing, Terms,
 };
 use crate::codec::{Canonical, Sink};
 use crate::evidence::Evidence;
@@ -20,7 +20,7 @@ use crate::signature::{Signature, Signed};
 
 /// The version of the frames and of the rules of the state machine, since replicas with different rules
 /// would refuse each other's slots. Peers with another version are turned away with a clear word.
-pub const WIRE_VERSION: u32 = 9;
+pub const WIRE_VERSION: u32 = 10;
 
 /// Replica to whoever dialled it, first of all: "prove who you are".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -175,6 +175,8 @@ pub enum ToReplica {
     Knock(Knock),
     /// From a replica: a piece of a message to a peer.
     Part(Part),
+    /// From a client: what would operations come to now?
+    Query(Query),
 }
 
 /// Why a replica closes a connection.
@@ -245,6 +247,10 @@ pub enum ToClient {
     Evidence(Vec<Evidence>),
     /// Like [`ToClient::Peer`], a piece of it.
     Part(Part),
+    /// Answers to queries.
+    QueryReplies(Vec<SignedQueryReply>),
+    /// The query of this session with this digest is not answered. Not signed: it promises nothing.
+    NoQueryReply(SessionId, Digest),
 }
 
 /// How the disk of a replica is.

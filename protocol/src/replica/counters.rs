@@ -35,6 +35,12 @@ counters! {
     executed_requests,
     /// Slots executed.
     executed_slots,
+    /// Queries answered.
+    queries_answered,
+    /// Queries whose results had to wait for a certificate.
+    queries_kept,
+    /// Queries that could not be answered, so that the operations have to be ordered.
+    queries_unanswered,
     /// Slots ordered as primary.
     ordered_slots,
     /// Commit votes cast.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Record;
 use crate::evidence::Evidence;
 use crate::id::{ClientId, ReplicaId, SessionId};
-use crate::message::{Disagreement, DiskHealth, Message, Origin, SignedRequest, ToClient};
+use crate::message::{Disagreement, DiskHealth, Message, Origin, Query, SignedRequest, ToClient};
 use crate::rows::{RowsView, Unreadable};
 use crate::seal::Verified;
 
@@ -30,6 +30,9 @@ pub enum Event {
     },
     /// A client sent a request.
     Request(Verified<Arc<SignedRequest>>),
+    /// Clients, who are known from their connections, ask what operations would come to. Those that come together are
+    /// answered under one signature.
+    Queries(Vec<(ClientId, Query)>),
     /// A client asks what became of one of its sessions.
     AskSession {
         /// Who asks; known from the connection.

@@ -36,6 +36,8 @@ pub struct Footprint {
     pub new_views: usize,
     /// Orders and votes of a view not entered yet.
     pub of_later_views: usize,
+    /// Replies to queries that wait for a certificate.
+    pub queries: usize,
     /// Results remembered of operations that were undone.
     pub undone_results: usize,
 }
@@ -60,6 +62,7 @@ impl<A: Application> Replica<A> {
             view_changes: self.changing.view_changes(),
             new_views: self.changing.new_views(),
             of_later_views: self.changing.of_later_views(),
+            queries: self.queries.len(),
             undone_results: self.undone.len(),
         }
     }

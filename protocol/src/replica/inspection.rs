@@ -35,6 +35,7 @@ where
             lock,
             stable,
             pending,
+            queries,
             // It follows from the history.
             shares: _,
             ahead,
@@ -68,6 +69,7 @@ where
             .field("lock", lock)
             .field("stable", stable)
             .field("pending", pending)
+            .field("queries", queries)
             .field("ahead", ahead)
             .field("ballots", ballots)
             .field("states", states)

@@ -12,6 +12,7 @@
 //! | `acceptance` | a slot is recorded, executed and answered |
 //! | `execution` | application and sessions, slot by slot, with the way back |
 //! | `answer` | what clients are told, from execution and from memory |
+//! | `queries` | what clients are told of the state without a slot |
 //! | `commit`, `ballots`, `votes`, `lock` | commit points, votes cast and heard, certificates, the lock |
 //! | `fetch`, `fetching` | asking for what is missing, slots and requests of the own history above all, and what was asked for; answering whoever asks |
 //! | `budget` | how much whoever asks may be sent |
@@ -36,6 +37,7 @@ mod passing_on;
 mod pending;
 mod pipeline;
 mod primary;
+mod queries;
 mod shares;
 mod votes;
 
@@ -50,5 +52,6 @@ pub(super) use self::lock::Lock;
 pub(super) use self::named::Named;
 pub(super) use self::pending::Pending;
 pub(super) use self::pipeline::Pipeline;
+pub(super) use self::queries::Queries;
 pub(super) use self::shares::Shares;
 pub(super) use self::votes::Heard;

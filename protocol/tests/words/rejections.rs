@@ -429,6 +429,37 @@ fn a_receipt_with_any_bit_changed_does_not_verify() {
     }
 }
 
+#[test]
+fn a_reply_to_a_query_with_any_bit_changed_is_not_let_in() {
+    let here = cluster("here");
+    let reply = |slot| QueryReply {
+        view: View(1),
+        session: SessionId(2),
+        query: Digest([3; 32]),
+        from: Slot(4),
+        to: Slot(slot),
+        results: vec![Bytes::from_static(b"so")],
+    };
+    let signed =
+        sign_query_replies(&key(2), here.genesis(), ReplicaId(2), vec![reply(5), reply(6)]);
+    let open = |signed| here.open_query_reply_cached(signed, &mut VerifiedRoots::default());
+    let bytes = encode(&signed[0]).expect("it is small").to_vec();
+    for bit in 0..bytes.len() * 8 {
+        let mut changed = bytes.clone();
+        changed[bit / 8] ^= 1 << (bit % 8);
+        if let Ok(changed) = decode::<SignedQueryReply>(&changed) {
+            assert!(open(changed).is_err(), "bit {bit}");
+        }
+    }
+    let none = QueryReply { from: Slot(6), ..reply(5) };
+    let none = sign_query_replies(&key(2), here.genesis(), ReplicaId(2), vec![none]);
+    assert!(
+        matches!(open(none[0].clone()), Err(Rejection::Malformed(_))),
+        "an interval of no slot"
+    );
+    assert!(open(signed[0].clone()).is_ok());
+}
+
 proptest! {
     #[test]
     fn random_bytes_never_panic_and_hardly_ever_decode(

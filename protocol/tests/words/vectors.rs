@@ -17,11 +17,11 @@ use elea_protocol::message::{
     Batch, Checkpoint, Commit, CommitCertificate, Difference, Disagreement, DiskHealth, Echo,
     Enrol, Enrolled, Fetch, Greeting, HelloBody, KnockBody, Level, MismatchReport, NewView,
     NewViewHeader, NodeStatus, NonDeterminism, OrderHeader, Origin, OtherList, Pace, Position,
-    Pulse, Refusal, RefusalReason, Reply, ReplyKind, Request, Results, SessionReport,
-    SignedRequest, Standing, StateDigests, StatePart, Status, Suspect, Transferring, Turnaround,
-    ViewChange, Wanted, batch_digest, changes_digest,
+    Pulse, Query, QueryReply, Refusal, RefusalReason, Reply, ReplyKind, Request, Results,
+    SessionReport, SignedRequest, Standing, StateDigests, StatePart, Status, Suspect, Transferring,
+    Turnaround, ViewChange, Wanted, batch_digest, changes_digest,
 };
-use elea_protocol::seal::{sign, sign_replies};
+use elea_protocol::seal::{VerifiedRoots, sign, sign_query_replies, sign_replies};
 use elea_protocol::signature::{Ed25519, PublicKey, SecretKey, Signer};
 use expect_test::expect_file;
 
@@ -243,6 +243,30 @@ fn what_is_signed_and_hashed_never_changes() {
             membership.open_reply(reply).expect("our own replies verify");
         }
     }
+
+    let query = Query {
+        session: name.session,
+        nonce: [0x5a; 16],
+        level: Level::Strong,
+        operations: vec![Bytes::from_static(b"get"), Bytes::new()],
+    };
+    line(&mut text, "query", &genesis, &query);
+    let reply = QueryReply {
+        view: View(2),
+        session: name.session,
+        query: query.digest(),
+        from: Slot(5),
+        to: Slot(7),
+        results: vec![Bytes::from_static(b"ok"), Bytes::new()],
+    };
+    writeln!(text, "reply to a query\n  leaf      {}", reply.leaf()).unwrap();
+    let other = QueryReply { to: Slot(8), ..reply.clone() };
+    let signed = sign_query_replies(&keys[1], &genesis, ReplicaId(1), vec![reply, other]);
+    writeln!(text, "  signature {}", hex(&signed[0].vote.signature.0)).unwrap();
+    for reply in signed {
+        let roots = &mut VerifiedRoots::default();
+        membership.open_query_reply_cached(reply, roots).expect("our own replies verify");
+    }
     expect_file!["vectors.txt"].assert_eq(&text);
 }
 
@@ -271,6 +295,9 @@ fn no_two_kinds_of_statement_share_a_tag() {
         "speculative-replies",
         "committed-replies",
         "reply-leaf",
+        Query::TAG,
+        "query-replies",
+        "query-reply-leaf",
         "merkle-node",
         "results",
         "batch",

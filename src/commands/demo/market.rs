@@ -170,7 +170,8 @@ async fn audit(cluster: &Cluster, ended: &[Sale]) -> Outcome {
 fn show_receipt(town: &Town, sale: &Sale) -> Outcome {
     let (_, patient) = PATIENTS[sale.at];
     let path = town.dir().join("sale.receipt");
-    receipt::save(&path, &sale.reply.receipt)?;
+    let receipt = sale.reply.receipt.as_ref().ok_or_else(|| broken("a sale has no receipt"))?;
+    receipt::save(&path, receipt)?;
     let mut bytes = std::fs::read(&path)
         .map_err(|error| Failure::usage(format!("the receipt cannot be read ({error})")))?;
     let membership = &town.file.membership;

@@ -11,7 +11,7 @@ use crate::history::{Entry, History, extend};
 use crate::id::{Digest, Now, Slot};
 use crate::message::{Batch, Position, SlotEntry, StableProof};
 use crate::replica::normal::{
-    Ballots, Fetching, Lock, OrdersAhead, Pending, Pipeline, Shares, Undone,
+    Ballots, Fetching, Lock, OrdersAhead, Pending, Pipeline, Queries, Shares, Undone,
 };
 use crate::replica::state::{Arriving, Settling, Stable, States, Taken, Transfer};
 use crate::replica::time::{Due, Stamps, Turn, Waits};
@@ -19,7 +19,7 @@ use crate::replica::views::{
     Adopting, Branches, Changing, Divergent, Entered, Preparation, Proofs,
 };
 use crate::replica::{
-    Counters, Execution, Known, Recovered, Replica, Setup, StateHead, StoredState,
+    Counters, Execution, Known, Mark, Recovered, Replica, Setup, StateHead, StoredState,
 };
 use crate::rows::RowsView;
 
@@ -81,7 +81,7 @@ impl<A: Application> Replica<A> {
             if !below && !replica.history.goes_through(lock.position()) {
                 return Err(StartError::Damaged(at, "the lock is not on the stored history"));
             }
-            replica.lock.raise(lock);
+            replica.lock.raise(lock, Mark::NONE);
         }
         replica.recover_doubt();
         replica.ballots.forget_commits_through(replica.certified());
@@ -123,6 +123,7 @@ impl<A: Application> Replica<A> {
             adopting: Adopting::default(),
             turn: Turn::default(),
             lock: Lock::default(),
+            queries: Queries::default(),
             stable: Stable::default(),
             pending: Pending::default(),
             shares: Shares::default(),

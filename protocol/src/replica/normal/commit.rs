@@ -162,8 +162,8 @@ impl<A: Application> Replica<A> {
             return;
         }
         self.counters.certificates += 1;
-        self.append(Record::Lock(certificate.clone()));
-        self.lock.raise(certificate);
+        let mark = self.append(Record::Lock(certificate.clone()));
+        self.lock.raise(certificate, mark);
         if commit.view == self.entered() {
             self.ballots.forget_commits_through(commit.slot);
             // The replies wait for the lock to be durable: two replicas that restart without it

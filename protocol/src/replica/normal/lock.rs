@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 
 use crate::id::{ReplicaId, Slot, View};
 use crate::message::CommitCertificate;
+use crate::replica::Mark;
 
 #[derive(Clone, Debug, Default)]
 pub(in crate::replica) struct Lock {
     /// The highest one on the own history. Durable.
     own: Option<CommitCertificate>,
+    /// The record that holds it.
+    mark: Mark,
     /// A higher one, on another history. It is in memory only.
     aside: Option<CommitCertificate>,
     /// The highest certificate of the view entered for a slot that is not executed yet.
@@ -42,9 +45,15 @@ impl Lock {
         self.rank() < Some(certificate.rank())
     }
 
-    /// A higher certificate, on the own history. It is on disk before anything is said that rests on it.
-    pub(in crate::replica) fn raise(&mut self, certificate: CommitCertificate) {
-        (self.own, self.aside) = (Some(certificate), None);
+    /// The record after which the one on the own history is on disk.
+    pub(in crate::replica) fn mark(&self) -> Mark {
+        self.mark
+    }
+
+    /// A higher certificate, on the own history, in the record of this mark. It is on disk before anything is said that
+    /// rests on it.
+    pub(in crate::replica) fn raise(&mut self, certificate: CommitCertificate, mark: Mark) {
+        (self.own, self.mark, self.aside) = (Some(certificate), mark, None);
     }
 
     /// A higher certificate, on another history.
@@ -53,13 +62,14 @@ impl Lock {
     }
 
     /// The own history is another one from now on, and the highest certificate on that is this one. A lock aside
-    /// `stays` where it ranks above that.
+    /// `stays` where it ranks above that. The record of this mark says so.
     pub(in crate::replica) fn move_to(
         &mut self,
         certificate: Option<CommitCertificate>,
         stays: bool,
+        mark: Mark,
     ) {
-        self.own = certificate;
+        (self.own, self.mark) = (certificate, mark);
         let rank = self.own.as_ref().map(CommitCertificate::rank);
         self.aside.take_if(|aside| !stays || Some(aside.rank()) <= rank);
     }
@@ -141,12 +151,12 @@ mod tests {
     fn a_higher_certificate_on_another_history_is_the_lock_and_what_was_said_rests_on_the_own() {
         let mut lock = Lock::default();
         assert!(lock.get().is_none() && lock.is_below(&certificate(0, 1)));
-        lock.raise(certificate(1, 3));
+        lock.raise(certificate(1, 3), Mark(1));
         lock.raise_aside(certificate(2, 2));
         assert_eq!(lock.rank(), Some((View(2), Slot(2))));
         assert_eq!(lock.own(), Some(&certificate(1, 3)));
         assert!(!lock.is_below(&certificate(1, 9)), "views come before slots");
-        lock.raise(certificate(2, 4));
+        lock.raise(certificate(2, 4), Mark(1));
         assert_eq!((lock.get(), lock.aside()), (Some(&certificate(2, 4)), None));
     }
 
@@ -154,13 +164,13 @@ mod tests {
     fn on_another_history_a_lock_aside_stays_only_where_it_may_and_ranks_above() {
         let with_aside = || {
             let mut lock = Lock::default();
-            lock.raise(certificate(1, 3));
+            lock.raise(certificate(1, 3), Mark(1));
             lock.raise_aside(certificate(2, 5));
             lock
         };
         let moved = |to: Option<CommitCertificate>, stays: bool| {
             let mut lock = with_aside();
-            lock.move_to(to, stays);
+            lock.move_to(to, stays, Mark(2));
             lock.rank().map(|(view, slot)| (view.0, slot.0))
         };
         assert_eq!(moved(Some(certificate(2, 4)), true), Some((2, 5)));
@@ -173,7 +183,7 @@ mod tests {
     #[test]
     fn of_each_replica_the_highest_certificate_above_the_lock_may_become_it() {
         let mut lock = Lock::default();
-        lock.raise(certificate(1, 3));
+        lock.raise(certificate(1, 3), Mark(1));
         lock.note_candidate(ReplicaId(0), certificate(1, 2));
         lock.note_candidate(ReplicaId(1), certificate(1, 6));
         lock.note_candidate(ReplicaId(1), certificate(1, 5));
@@ -183,7 +193,7 @@ mod tests {
             all.map(|(from, candidate)| (from.0, candidate.body.slot.0)).collect::<Vec<_>>()
         };
         assert_eq!(slots(&mut lock), [(2, 1), (1, 6)]);
-        lock.raise(certificate(1, 6));
+        lock.raise(certificate(1, 6), Mark(1));
         assert_eq!(slots(&mut lock), [(2, 1)]);
         lock.forget_candidate(ReplicaId(2));
         assert!(lock.candidates().is_empty());

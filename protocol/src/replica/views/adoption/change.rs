@@ -57,7 +57,7 @@ impl<A: Application> Replica<A> {
         if let Some(new_view) = new_view {
             self.begin_view(new_view, path.top());
         }
-        self.lock.move_to(lock, stays);
+        self.lock.move_to(lock, stays, self.outbox.appended());
         if abandoned > 0 || unseen {
             // What was in the way of older orphans may be gone.
             self.pending.orphans_mut().unpark_all();

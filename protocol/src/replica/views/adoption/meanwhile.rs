@@ -16,6 +16,7 @@ impl<A: Application> Replica<A> {
             Event::Tick => self.send_status_when_due(),
             Event::AskStatus { .. }
             | Event::AskEvidence { .. }
+            | Event::Queries(_)
             | Event::Synced(_)
             | Event::Rows(..)
             | Event::Unreadable(_) => self.take_up(event),

@@ -1,0 +1,368 @@
+//! Queries under way: whom they were sent to, what was replied, and whether enough replies agree.
+//!
+//! A query is sent to as many replicas as have to agree, those first that replied fast of late, and in turn where they
+//! are alike. The others are asked where that does not do, and where they do not agree either the operations are to be
+//! ordered ([`Action::MustOrder`]): that always ends.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::words::Accounts;
+use super::{Action, Counters, Failure, Follow, Progress, QUEUED_MAX, Submission, Ticket};
+use crate::codec::Canonical as _;
+use crate::estimate::Estimate;
+use crate::id::{Digest, Instant, ReplicaId, SessionId, Slot, View};
+use crate::message::{Level, Query, QueryReply, SignedQueryReply, ToReplica};
+use crate::quorum::{ClusterSize, Strength, Tally};
+
+/// The least that a reply may take before others are asked as well, in ms.
+const WIDEN_MIN_MS: u64 = 20;
+
+/// Who did not reply in time is asked in the second place only, for so long, in ms.
+const SHUNNED_MS: u64 = 5_000;
+
+/// Operations that change nothing, and of which somebody wants to know what they come to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ask {
+    /// What to call it.
+    pub ticket: Ticket,
+    /// How good the answer must be.
+    pub level: Level,
+    /// At least one, within the bounds of a request.
+    pub operations: Vec<Bytes>,
+    /// Random, and never used before, also by other processes and before a crash.
+    pub nonce: [u8; 16],
+    /// Whether they must not share a request with others, where they have to be ordered.
+    pub alone: bool,
+}
+
+/// What operations come to that change nothing, as a quorum says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// One for each operation.
+    pub results: Vec<Bytes>,
+    /// The view in which the replicas answered.
+    pub view: View,
+    /// A slot after which it was so at all of them. With a strong answer it is final.
+    pub slot: Slot,
+}
+
+/// One replica's reply, without the results.
+#[derive(Clone, Copy, Debug)]
+struct Word {
+    view: View,
+    from: Slot,
+    to: Slot,
+    results: Digest,
+}
+
+#[derive(Debug)]
+struct Open {
+    ticket: Ticket,
+    query: Arc<Query>,
+    alone: bool,
+    since: Instant,
+    asked: BTreeSet<ReplicaId>,
+    /// Those who said that they have no reply, or sent one that is of no use.
+    without: BTreeSet<ReplicaId>,
+    words: Tally<Word>,
+    /// Results, on whose account, and their size.
+    bodies: BTreeMap<Digest, (Vec<Bytes>, ReplicaId, usize)>,
+    due: Instant,
+}
+
+/// How a replica replies to queries.
+#[derive(Clone, Copy, Debug, Default)]
+struct Manner {
+    took: Estimate,
+    shunned_until: Instant,
+}
+
+/// All queries of a session.
+#[derive(Debug, Default)]
+pub(super) struct Queries {
+    open: BTreeMap<Digest, Open>,
+    tickets: BTreeMap<Ticket, Digest>,
+    due: BTreeSet<(Instant, Digest)>,
+    manners: BTreeMap<ReplicaId, Manner>,
+}
+
+fn strength(level: Level) -> Strength {
+    match level {
+        Level::Weak => Strength::Weak,
+        Level::Strong => Strength::Strong,
+    }
+}
+
+impl Open {
+    fn needed(&self, size: ClusterSize) -> usize {
+        size.quorum(strength(self.query.level))
+    }
+
+    /// Results that enough replicas have found in one view, after one slot that is in the intervals of all of them.
+    fn agreed(&self, size: ClusterSize) -> Option<Seen> {
+        let shared = |at: &Word, other: &Word| {
+            let is_same = (at.view, at.results) == (other.view, other.results);
+            // Intervals that share a slot share the highest of their first ones.
+            is_same && (other.from..=other.to).contains(&at.from)
+        };
+        let strength = strength(self.query.level);
+        self.words.iter().find_map(|(_, at)| {
+            let voters = self.words.quorum(size, strength, |other| shared(at, other))?;
+            let (results, ..) = self.bodies.get(&at.results)?;
+            let ends = self.words.iter().filter(|(id, _)| voters.contains(id));
+            let slot = ends.map(|(_, word)| word.to).min()?;
+            Some(Seen { results: results.clone(), view: at.view, slot })
+        })
+    }
+
+    fn waits_for(&self, replica: ReplicaId) -> bool {
+        self.asked.contains(&replica)
+            && !self.without.contains(&replica)
+            && self.words.word(replica).is_none()
+    }
+
+    fn waits(&self) -> bool {
+        self.asked.iter().any(|replica| self.waits_for(*replica))
+    }
+}
+
+impl Queries {
+    pub fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    pub fn deadline(&self) -> Option<Instant> {
+        self.due.first().map(|(at, _)| *at)
+    }
+
+    pub fn progress(&self, ticket: Ticket, size: ClusterSize) -> Option<Progress> {
+        let open = self.open.get(self.tickets.get(&ticket)?)?;
+        let like = |word: &Word| {
+            let same = |other: &Word| (other.view, other.results) == (word.view, word.results);
+            open.words.iter().filter(|(_, other)| same(other)).count()
+        };
+        Some(Progress {
+            sent: 1,
+            answered: open.words.iter().map(|(id, _)| id).collect(),
+            matching: open.words.iter().map(|(_, word)| like(word)).max().unwrap_or_default(),
+            needed: open.needed(size),
+            ..Progress::default()
+        })
+    }
+
+    /// Sends a query. After `first_wait_ms` it is to be answered.
+    pub fn ask(
+        &mut self,
+        now: Instant,
+        session: SessionId,
+        size: ClusterSize,
+        ask: Ask,
+        first_wait_ms: u64,
+        actions: &mut Vec<Action>,
+    ) {
+        let Ask { ticket, level, operations, nonce, alone } = ask;
+        let query = Arc::new(Query { session, nonce, level, operations });
+        let failure = match query.check() {
+            Err(_) => Some(Failure::OutOfBounds),
+            Ok(()) => (self.open.len() >= QUEUED_MAX).then_some(Failure::QueueFull),
+        };
+        if let Some(failure) = failure {
+            actions.push(Action::Failed { ticket, failure });
+            return;
+        }
+        let digest = query.digest();
+        let needed = size.quorum(strength(level));
+        let first = usize::from(query.nonce[0]);
+        let asked: BTreeSet<_> = self.in_order(now, size, first).take(needed).collect();
+        // Half of what a request is waited for, or less where replies are faster.
+        let usual = asked.iter().map(|id| self.manner(*id).took.smoothed()).max().flatten();
+        let wait = usual.map_or(u64::MAX, |usual| usual.saturating_mul(4).div_ceil(1000));
+        let wait = wait.min(first_wait_ms / 2).max(WIDEN_MIN_MS);
+        let due = now.after_ms(wait);
+        send(&query, &asked, actions);
+        self.due.insert((due, digest));
+        self.tickets.insert(ticket, digest);
+        let (words, bodies, without) = Default::default();
+        self.open.insert(
+            digest,
+            Open { ticket, query, alone, since: now, asked, without, words, bodies, due },
+        );
+    }
+
+    fn manner(&self, replica: ReplicaId) -> Manner {
+        self.manners.get(&replica).copied().unwrap_or_default()
+    }
+
+    /// All replicas, those first that are to be asked first; of those that are alike one at random.
+    fn in_order(
+        &self,
+        now: Instant,
+        size: ClusterSize,
+        first: usize,
+    ) -> impl Iterator<Item = ReplicaId> {
+        let known = self.manners.values().filter_map(|manner| manner.took.smoothed());
+        let fast = known.min().unwrap_or_default().saturating_mul(2).saturating_add(1_000);
+        let mut all: Vec<_> = size.members().collect();
+        let count = all.len();
+        all.rotate_left(first % count.max(1));
+        all.sort_by_key(|id| {
+            let manner = self.manner(*id);
+            let is_slow = manner.took.smoothed().is_some_and(|took| took > fast);
+            (manner.shunned_until > now, is_slow)
+        });
+        all.into_iter()
+    }
+
+    fn shun(&mut self, now: Instant, replica: ReplicaId) {
+        self.manners.entry(replica).or_default().shunned_until = now.after_ms(SHUNNED_MS);
+    }
+
+    /// A replica replied.
+    pub fn hear(
+        &mut self,
+        now: Instant,
+        size: ClusterSize,
+        from: ReplicaId,
+        signed: SignedQueryReply,
+        (accounts, counters): (&mut Accounts, &mut Counters),
+        actions: &mut Vec<Action>,
+    ) {
+        let QueryReply { view, session: _, query, from: first, to, results } = signed.reply;
+        let Some(open) = self.open.get_mut(&query) else {
+            counters.late += 1;
+            return;
+        };
+        // It speaks for itself only, and once for each time it was asked.
+        if signed.vote.by != from || !open.waits_for(from) {
+            counters.malformed += 1;
+            return;
+        }
+        let took = now.micros_since(open.since);
+        let digest = crate::message::Results::digest_of(&results);
+        let size_of = results.iter().map(Bytes::len).sum();
+        let is_known = open.bodies.contains_key(&digest);
+        if results.len() != open.query.operations.len()
+            || !(is_known || accounts.charge(from, size_of))
+        {
+            counters.malformed += 1;
+            open.without.insert(from);
+        } else {
+            if !is_known {
+                open.bodies.insert(digest, (results, from, size_of));
+            }
+            open.words.hear(from, Word { view, from: first, to, results: digest });
+            let manner = self.manners.entry(from).or_default();
+            manner.took.note(now, took);
+            manner.shunned_until = Instant::default();
+        }
+        self.decide(now, size, query, accounts, actions);
+    }
+
+    /// A replica has no reply.
+    pub fn hear_none(
+        &mut self,
+        now: Instant,
+        size: ClusterSize,
+        from: ReplicaId,
+        query: Digest,
+        accounts: &mut Accounts,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(open) = self.open.get_mut(&query) else { return };
+        if open.waits_for(from) {
+            open.without.insert(from);
+            self.decide(now, size, query, accounts, actions);
+        }
+    }
+
+    fn decide(
+        &mut self,
+        now: Instant,
+        size: ClusterSize,
+        query: Digest,
+        accounts: &mut Accounts,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(open) = self.open.get(&query) else { return };
+        if let Some(seen) = open.agreed(size) {
+            let ticket = open.ticket;
+            self.close(query, accounts);
+            actions.push(Action::Seen { ticket, seen });
+        } else if !open.waits() {
+            self.go_on(now, size, query, accounts, actions);
+        }
+    }
+
+    /// Asks those who were not asked, or, where there are none, has the operations ordered.
+    fn go_on(
+        &mut self,
+        now: Instant,
+        size: ClusterSize,
+        query: Digest,
+        accounts: &mut Accounts,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(open) = self.open.get_mut(&query) else { return };
+        let silent: Vec<_> = size.members().filter(|id| open.waits_for(*id)).collect();
+        let others: BTreeSet<_> = size.members().filter(|id| !open.asked.contains(id)).collect();
+        if others.is_empty() {
+            if let Some(open) = self.close(query, accounts) {
+                let Open { ticket, query, alone, .. } = open;
+                let Query { level, operations, .. } = Arc::unwrap_or_clone(query);
+                let follow = Follow::No;
+                let submission = Submission { ticket, level, follow, operations, alone };
+                actions.push(Action::MustOrder(submission));
+            }
+        } else {
+            self.due.remove(&(open.due, query));
+            let wait = now.micros_since(open.since).div_ceil(1000).max(WIDEN_MIN_MS);
+            open.due = now.after_ms(wait);
+            self.due.insert((open.due, query));
+            send(&open.query, &others, actions);
+            open.asked.extend(others);
+        }
+        silent.into_iter().for_each(|replica| self.shun(now, replica));
+    }
+
+    /// Goes on with those that were not answered in time.
+    pub fn tick(
+        &mut self,
+        now: Instant,
+        size: ClusterSize,
+        accounts: &mut Accounts,
+        actions: &mut Vec<Action>,
+    ) {
+        while let Some((at, query)) = self.due.first().copied()
+            && at <= now
+        {
+            self.go_on(now, size, query, accounts, actions);
+        }
+    }
+
+    /// Nobody waits for it any more.
+    pub fn cancel(&mut self, ticket: Ticket, accounts: &mut Accounts) {
+        if let Some(query) = self.tickets.get(&ticket).copied() {
+            self.close(query, accounts);
+        }
+    }
+
+    fn close(&mut self, query: Digest, accounts: &mut Accounts) -> Option<Open> {
+        let open = self.open.remove(&query)?;
+        self.due.remove(&(open.due, query));
+        self.tickets.remove(&open.ticket);
+        for (_, charged, size) in open.bodies.values() {
+            accounts.release(*charged, *size);
+        }
+        Some(open)
+    }
+}
+
+fn send(query: &Arc<Query>, to: &BTreeSet<ReplicaId>, actions: &mut Vec<Action>) {
+    for replica in to {
+        let message = ToReplica::Query(Query::clone(query));
+        actions.push(Action::Send { to: Some(*replica), message });
+    }
+}

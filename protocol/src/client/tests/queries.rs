@@ -1,0 +1,178 @@
+//! Reads that need no slot: whom they are asked of, which replies agree, and what comes of it where none do.
+
+use super::*;
+use crate::message::{Query, QueryReply};
+use crate::seal::{VerifiedRoots, sign_query_replies};
+
+/// What a played replica has found.
+#[derive(Clone, Copy, Debug)]
+struct Finds {
+    view: u64,
+    from: u64,
+    to: u64,
+    result: &'static str,
+}
+
+const YES: Finds = Finds { view: 0, from: 2, to: 5, result: "yes" };
+
+/// To whom a query was sent.
+fn asked(actions: &[Action]) -> Vec<(u8, Query)> {
+    let sent = actions.iter().filter_map(|action| match action {
+        Action::Send { to: Some(to), message: ToReplica::Query(query) } => {
+            Some((to.0, query.clone()))
+        }
+        _ => None,
+    });
+    sent.collect()
+}
+
+fn seen(actions: &[Action]) -> Option<(Ticket, Vec<String>, u64)> {
+    actions.iter().find_map(|action| match action {
+        Action::Seen { ticket, seen } => Some((*ticket, texts(&seen.results), seen.slot.0)),
+        _ => None,
+    })
+}
+
+fn must_be_ordered(actions: &[Action]) -> Option<&Submission> {
+    actions.iter().find_map(|action| match action {
+        Action::MustOrder(submission) => Some(submission),
+        _ => None,
+    })
+}
+
+impl World {
+    /// Asks, and gives back whom, and what.
+    fn ask(&mut self, level: Level) -> (Ticket, Vec<u8>, Query) {
+        self.next_ticket += 1;
+        let ticket = Ticket(self.next_ticket);
+        let nonce = [u8::try_from(self.next_ticket).expect("small") - 1; 16];
+        let ask = Ask { ticket, level, operations: operation("op"), nonce, alone: false };
+        let asked = asked(&self.handle(Event::Ask(ask)));
+        let query = asked.first().expect("somebody is asked").1.clone();
+        (ticket, asked.into_iter().map(|(to, _)| to).collect(), query)
+    }
+
+    fn finds(&mut self, by: u8, query: &Query, finds: Finds) -> Vec<Action> {
+        let Finds { view, from, to, result } = finds;
+        let reply = QueryReply {
+            view: View(view),
+            session: SESSION,
+            query: query.digest(),
+            from: Slot(from),
+            to: Slot(to),
+            results: operation(result),
+        };
+        let key = &self.keys[usize::from(by)];
+        let signed = sign_query_replies(key, self.membership.genesis(), ReplicaId(by), vec![reply]);
+        let roots = &mut VerifiedRoots::default();
+        let reply = self.membership.open_query_reply_cached(signed[0].clone(), roots);
+        let reply = reply.expect("signed by a member");
+        self.handle(Event::QueryReply { from: ReplicaId(by), reply })
+    }
+
+    fn finds_nothing(&mut self, by: u8, query: &Query) -> Vec<Action> {
+        self.handle(Event::NoQueryReply { from: ReplicaId(by), query: query.digest() })
+    }
+}
+
+#[test]
+fn it_is_asked_of_a_quorum_and_answered_where_all_have_found_the_same_after_one_slot() {
+    let mut world = World::new();
+    let (ticket, to, query) = world.ask(Level::Strong);
+    assert_eq!(to, [0, 1, 2]);
+    world.finds(0, &query, YES);
+    world.finds(1, &query, Finds { from: 1, to: 3, ..YES });
+    let actions = world.finds(2, &query, Finds { from: 3, to: 9, ..YES });
+    assert_eq!(seen(&actions), Some((ticket, vec!["yes".to_owned()], 3)));
+    assert_eq!((world.client.queries(), world.client.deadline()), (0, None));
+}
+
+#[test]
+fn a_weak_one_takes_a_weak_quorum() {
+    let mut world = World::new();
+    let (ticket, to, query) = world.ask(Level::Weak);
+    assert_eq!(to, [0, 1]);
+    world.finds(1, &query, YES);
+    let actions = world.finds(0, &query, YES);
+    assert_eq!(seen(&actions).map(|(ticket, ..)| ticket), Some(ticket));
+}
+
+#[test]
+fn equal_results_of_no_common_slot_or_of_several_views_are_no_agreement() {
+    for other in [
+        Finds { from: 6, to: 9, ..YES },
+        Finds { from: 0, to: 1, ..YES },
+        Finds { view: 1, ..YES },
+        Finds { result: "no", ..YES },
+    ] {
+        let mut world = World::new();
+        let (ticket, _, query) = world.ask(Level::Strong);
+        world.finds(0, &query, YES);
+        world.finds(1, &query, YES);
+        // The fourth is asked as well, and finds what the third did: two and two.
+        let actions = world.finds(2, &query, other);
+        assert_eq!(asked(&actions).len(), 1, "{other:?}");
+        let actions = world.finds(3, &query, other);
+        assert_eq!(seen(&actions), None, "{other:?}");
+        let submission = must_be_ordered(&actions).expect("it has to be ordered");
+        assert_eq!((submission.ticket, &submission.operations), (ticket, &query.operations));
+        assert_eq!(world.client.queries(), 0);
+    }
+}
+
+#[test]
+fn who_has_no_reply_is_not_waited_for() {
+    let mut world = World::new();
+    let (_, _, query) = world.ask(Level::Strong);
+    world.finds(0, &query, YES);
+    assert!(asked(&world.finds_nothing(1, &query)).is_empty(), "another one may still reply");
+    let actions = world.finds(2, &query, YES);
+    assert_eq!(asked(&actions).len(), 1);
+    assert!(seen(&world.finds(3, &query, YES)).is_some());
+    // Where nobody has one it is ordered at once.
+    let (_, _, query) = world.ask(Level::Weak);
+    let all: Vec<_> = (0..4).flat_map(|by| world.finds_nothing(by, &query)).collect();
+    assert!(must_be_ordered(&all).is_some());
+}
+
+#[test]
+fn who_is_silent_is_asked_in_the_second_place_for_a_while() {
+    let mut world = World::new();
+    let (_, _, query) = world.ask(Level::Strong);
+    world.finds(0, &query, YES);
+    world.finds(1, &query, YES);
+    let (waited, actions) = world.wake();
+    assert_eq!((waited, asked(&actions)[0].0), (50, 3));
+    assert!(seen(&world.finds(3, &query, YES)).is_some());
+    for _ in 0..8 {
+        let (_, to, query) = world.ask(Level::Strong);
+        assert!(!to.contains(&2), "{to:?}");
+        to.iter().for_each(|by| drop(world.finds(*by, &query, YES)));
+    }
+    world.now.instant = world.now.instant.after_ms(6_000);
+    let (_, to, _) = world.ask(Level::Strong);
+    assert_eq!(to.len(), 3);
+    let first: std::collections::BTreeSet<u8> =
+        (0..4).flat_map(|_| world.ask(Level::Weak).1).collect();
+    assert!(first.contains(&2), "its silence is forgotten");
+}
+
+#[test]
+fn a_reply_counts_once_and_must_have_a_result_for_each_operation() {
+    let mut world = World::new();
+    let (_, _, query) = world.ask(Level::Weak);
+    world.finds(0, &query, YES);
+    assert!(seen(&world.finds(0, &query, YES)).is_none());
+    assert!(seen(&world.finds(3, &query, YES)).is_none(), "nobody asked it");
+    assert_eq!(world.client.counters().malformed, 2);
+}
+
+#[test]
+fn what_nobody_waits_for_is_forgotten() {
+    let mut world = World::new();
+    let (ticket, _, query) = world.ask(Level::Strong);
+    assert_eq!(world.client.progress(ticket).map(|progress| progress.needed), Some(3));
+    world.handle(Event::Cancel(ticket));
+    assert_eq!((world.client.queries(), world.client.deadline()), (0, None));
+    assert!(world.finds(0, &query, YES).is_empty());
+}

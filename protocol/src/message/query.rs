@@ -1,0 +1,150 @@
+//! Queries that no slot holds, and what replicas answer to them.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::{Level, Malformed, OPERATIONS_MAX, REQUEST_BYTES_MAX, ReplyVote, Results};
+use crate::codec::{Canonical, Sink};
+use crate::id::{Digest, SessionId, Slot, View};
+use crate::merkle::Path;
+
+/// Client to some replicas: "what would these operations, which change nothing, come to now?"
+///
+/// It is not signed: it changes nothing, and only its sender, whom the connection proves, gets the answer. Bounds:
+/// those of a request's operations.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Query {
+    /// The answer goes to where this session is used.
+    pub session: SessionId,
+    /// Random, and never used twice, so that no answer that was recorded fits.
+    pub nonce: [u8; 16],
+    /// What the answer must be worth.
+    pub level: Level,
+    /// What to look at. The application reads the bytes.
+    pub operations: Vec<Bytes>,
+}
+
+impl Query {
+    /// The bytes of its operations together.
+    #[must_use]
+    pub fn operation_bytes(&self) -> usize {
+        self.operations.iter().map(Bytes::len).sum()
+    }
+
+    /// Whether the bounds hold.
+    ///
+    /// # Errors
+    /// One does not.
+    pub fn check(&self) -> Result<(), Malformed> {
+        Malformed::unless(!self.operations.is_empty(), "a query without operations")?;
+        Malformed::unless(self.operations.len() <= OPERATIONS_MAX, "too many operations")?;
+        Malformed::unless(self.operation_bytes() <= REQUEST_BYTES_MAX, "a query too large")
+    }
+}
+
+impl Canonical for Query {
+    const TAG: &'static str = "query";
+
+    fn write(&self, to: &mut impl Sink) {
+        to.put_u64(self.session.0);
+        to.put(&self.nonce);
+        to.put_u8(match self.level {
+            Level::Weak => 0,
+            Level::Strong => 1,
+        });
+        to.put_len(self.operations.len());
+        self.operations.iter().for_each(|operation| to.put_bytes(operation));
+    }
+}
+
+/// Replica to client: "in the view that I have entered, the operations come to this after each of these slots".
+///
+/// It was found out after the query came, in a history that has not been left since. Of a strong query the last of
+/// the slots is covered by a certificate of the view that the replica holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueryReply {
+    /// The view the replica has entered.
+    pub view: View,
+    /// In which session the query was asked.
+    pub session: SessionId,
+    /// The digest of the query.
+    pub query: Digest,
+    /// The first of the slots.
+    pub from: Slot,
+    /// The last of them.
+    pub to: Slot,
+    /// What the operations come to, one for each.
+    pub results: Vec<Bytes>,
+}
+
+struct QueryReplyLeaf<'a>(&'a QueryReply);
+
+impl Canonical for QueryReplyLeaf<'_> {
+    const TAG: &'static str = "query-reply-leaf";
+
+    fn write(&self, to: &mut impl Sink) {
+        let QueryReply { view: _, session, query, from, to: last, results: _ } = self.0;
+        to.put_u64(session.0);
+        to.put_digest(query);
+        to.put_u64(from.0);
+        to.put_u64(last.0);
+        to.put_digest(&self.0.results_digest());
+    }
+}
+
+/// What one signature covers: all that a replica answers at one time, in one view.
+pub(crate) struct QueryReplyRoot {
+    pub view: View,
+    pub leaves: u32,
+    pub root: Digest,
+}
+
+impl Canonical for QueryReplyRoot {
+    const TAG: &'static str = "query-replies";
+
+    fn write(&self, to: &mut impl Sink) {
+        to.put_u64(self.view.0);
+        to.put_u64(u64::from(self.leaves));
+        to.put_digest(&self.root);
+    }
+}
+
+impl QueryReply {
+    /// By which results are compared.
+    #[must_use]
+    pub fn results_digest(&self) -> Digest {
+        Results::digest_of(&self.results)
+    }
+
+    /// The leaf of this answer in the tree that is signed.
+    #[must_use]
+    pub fn leaf(&self) -> Digest {
+        QueryReplyLeaf(self).digest()
+    }
+
+    /// What the replica that proved it with this path signed.
+    pub(crate) fn signing_digest(
+        &self,
+        path: &Path,
+        genesis: &Digest,
+    ) -> Result<Digest, Malformed> {
+        let root = path.root(self.leaf())?;
+        Ok(QueryReplyRoot { view: self.view, leaves: path.leaves, root }.signing_digest(genesis))
+    }
+}
+
+/// An answer as one replica sends it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignedQueryReply {
+    /// What is said.
+    pub reply: QueryReply,
+    /// Who says it, with the signature.
+    pub vote: ReplyVote,
+}
+
+impl SignedQueryReply {
+    /// Whether the bounds hold.
+    pub(crate) fn check(&self) -> Result<(), Malformed> {
+        Malformed::unless(self.reply.from <= self.reply.to, "a query reply for no slot")
+    }
+}

@@ -1,0 +1,252 @@
+//! Queries: what operations that change nothing would come to, found out without a slot.
+//!
+//! A replica answers with the slots of its own history after which they come to that (4.11). A strong query's last one is
+//! covered by a certificate of the view entered, and where the results are newer than that they are kept until one
+//! covers them.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+
+use super::execution::RESULT_BYTES_MAX;
+use crate::application::{Application, Queried};
+use crate::codec::Canonical as _;
+use crate::id::{ClientId, Digest, Instant, SessionId, Slot, View};
+use crate::message::{Level, Position, Query, QueryReply, SignedQueryReply, ToClient};
+use crate::replica::{Mark, Replica};
+use crate::seal::sign_query_replies;
+
+/// So many replies at most wait for a certificate, and so many bytes of results.
+const KEPT: usize = 1024;
+const KEPT_BYTES: usize = 16 << 20;
+
+/// What a reply takes at most in a frame beside its results.
+const REPLY_BYTES: usize = 1024;
+
+/// How long one waits, in ms. Whoever asked has had the operations ordered by then.
+const KEPT_MS: u64 = 2_000;
+
+/// Whose query it was.
+#[derive(Clone, Copy, Debug)]
+struct Asker {
+    client: ClientId,
+    session: SessionId,
+    query: Digest,
+}
+
+/// Results that no certificate covers yet.
+#[derive(Clone, Debug)]
+struct Kept {
+    asker: Asker,
+    since: Instant,
+    view: View,
+    /// The end of the history in which they were found.
+    head: Position,
+    from: Slot,
+    results: Vec<Bytes>,
+}
+
+impl Kept {
+    fn bytes(&self) -> usize {
+        self.results.iter().map(Bytes::len).sum()
+    }
+}
+
+/// The replies that wait for a certificate, oldest first.
+#[derive(Clone, Debug, Default)]
+pub(in crate::replica) struct Queries {
+    kept: VecDeque<Kept>,
+    bytes: usize,
+    /// The view and the certified slot at which they were last looked at.
+    seen: (View, Slot),
+}
+
+impl Queries {
+    pub(in crate::replica) fn len(&self) -> usize {
+        self.kept.len()
+    }
+
+    /// Keeps one, and answers those that have to make room.
+    fn keep(&mut self, kept: Kept) -> Vec<Asker> {
+        self.bytes += kept.bytes();
+        self.kept.push_back(kept);
+        let mut gone = Vec::new();
+        while self.kept.len() > KEPT || self.bytes > KEPT_BYTES {
+            let Some(oldest) = self.kept.pop_front() else { break };
+            self.bytes -= oldest.bytes();
+            gone.push(oldest.asker);
+        }
+        gone
+    }
+
+    /// Whether anything may have changed for those that wait.
+    fn is_due(&mut self, view: View, certified: Slot) -> bool {
+        let now = (view, certified);
+        !self.kept.is_empty() && std::mem::replace(&mut self.seen, now) != now
+    }
+
+    fn take(&mut self) -> VecDeque<Kept> {
+        self.bytes = 0;
+        std::mem::take(&mut self.kept)
+    }
+}
+
+/// What becomes of a query.
+enum Found {
+    Reply(QueryReply, Mark),
+    Later(Kept),
+    Nothing,
+}
+
+impl<A: Application> Replica<A> {
+    pub(in crate::replica) fn on_queries(&mut self, queries: Vec<(ClientId, Query)>) {
+        let mut replies = Vec::new();
+        for (client, query) in queries {
+            let asker = Asker { client, session: query.session, query: query.digest() };
+            match self.found(asker, &query) {
+                Found::Reply(reply, after) => replies.push((asker, reply, after)),
+                Found::Later(kept) => {
+                    self.counters.queries_kept += 1;
+                    let gone = self.queries.keep(kept);
+                    gone.into_iter().for_each(|asker| self.leave_unanswered(asker));
+                    // As for a strong request: somebody waits for a certificate.
+                    self.vote_commit();
+                }
+                Found::Nothing => self.leave_unanswered(asker),
+            }
+        }
+        self.note_trouble();
+        self.send_query_replies(replies);
+    }
+
+    /// Whether it knows what the history it is in comes to.
+    fn may_answer_queries(&self) -> bool {
+        self.may_vote() && !self.is_adopting() && self.execution.application().trouble().is_none()
+    }
+
+    fn found(&self, asker: Asker, query: &Query) -> Found {
+        if !self.may_answer_queries() {
+            return Found::Nothing;
+        }
+        let Some(Queried { results, since }) =
+            self.execution.application().query(&query.operations)
+        else {
+            return Found::Nothing;
+        };
+        let head = self.history.head();
+        let from = since.unwrap_or(head.slot).min(head.slot);
+        let kept =
+            Kept { asker, since: self.now.instant, view: self.entered(), head, from, results };
+        if kept.bytes() > RESULT_BYTES_MAX {
+            return Found::Nothing;
+        }
+        match query.level {
+            Level::Weak => {
+                // Nothing is said of what may be forgotten.
+                let (to, after) = (head.slot, self.outbox.appended().max(self.votes_after()));
+                Found::Reply(self.query_reply(kept, to), after)
+            }
+            Level::Strong => self.strong_query_reply(kept),
+        }
+    }
+
+    fn query_reply(&self, kept: Kept, to: Slot) -> QueryReply {
+        let Kept { asker, view, from, results, .. } = kept;
+        let Asker { session, query, .. } = asker;
+        QueryReply { view, session, query, from, to, results }
+    }
+
+    /// What is certified is said, what may be is kept. Without a certificate of this view nothing is known to be
+    /// certified, but that an empty history has nothing that could be.
+    fn strong_query_reply(&self, kept: Kept) -> Found {
+        let certified = self.certified();
+        if certified == Slot::GENESIS && kept.head.slot > Slot::GENESIS {
+            return Found::Later(kept);
+        }
+        let to = certified.min(kept.head.slot);
+        if kept.from > to {
+            return Found::Later(kept);
+        }
+        let after = self.lock.mark().max(self.view.mark()).max(self.votes_after());
+        Found::Reply(self.query_reply(kept, to), after)
+    }
+
+    /// Answers what a certificate has come to cover, and gives up what is of a history that was left.
+    pub(in crate::replica) fn tend_queries(&mut self) {
+        if !self.queries.is_due(self.entered(), self.certified()) {
+            return;
+        }
+        let mut replies = Vec::new();
+        let now = self.now.instant;
+        for kept in self.queries.take() {
+            let asker = kept.asker;
+            let is_own = kept.view == self.entered()
+                && self.may_answer_queries()
+                && self.history.goes_through(kept.head);
+            if !is_own || kept.since.after_ms(KEPT_MS) <= now {
+                self.leave_unanswered(asker);
+                continue;
+            }
+            match self.strong_query_reply(kept) {
+                Found::Reply(reply, after) => replies.push((asker, reply, after)),
+                // There was room for them before.
+                Found::Later(kept) => drop(self.queries.keep(kept)),
+                Found::Nothing => self.leave_unanswered(asker),
+            }
+        }
+        self.send_query_replies(replies);
+    }
+
+    /// Whoever asked hears at once that it has to have the operations ordered.
+    fn leave_unanswered(&mut self, asker: Asker) {
+        let Asker { client, session, query } = asker;
+        self.counters.queries_unanswered += 1;
+        let message = ToClient::NoQueryReply(session, query);
+        self.outbox.answer(client, Some(session), message, Mark::NONE);
+    }
+
+    /// Signs them together, and sends each when what it rests on is on disk.
+    fn send_query_replies(&mut self, replies: Vec<(Asker, QueryReply, Mark)>) {
+        if replies.is_empty() {
+            return;
+        }
+        self.counters.queries_answered += replies.len() as u64;
+        let genesis = self.setup.membership.genesis();
+        let (ways, replies): (Vec<_>, Vec<_>) = replies
+            .into_iter()
+            .map(|(asker, reply, after)| ((asker.client, asker.session, after), reply))
+            .unzip();
+        let signed = sign_query_replies(&*self.setup.signer, genesis, self.setup.id, replies);
+        let mut by_way: BTreeMap<_, Vec<SignedQueryReply>> = BTreeMap::new();
+        for (way, reply) in ways.into_iter().zip(signed) {
+            by_way.entry(way).or_default().push(reply);
+        }
+        for ((client, session, after), replies) in by_way {
+            for replies in in_frames(replies) {
+                let message = ToClient::QueryReplies(replies);
+                self.outbox.answer(client, Some(session), message, after);
+            }
+        }
+    }
+}
+
+/// Replies in their order, so many together as fit a frame.
+fn in_frames(replies: Vec<SignedQueryReply>) -> Vec<Vec<SignedQueryReply>> {
+    let mut frames: Vec<Vec<SignedQueryReply>> = Vec::new();
+    let mut bytes = 0;
+    for reply in replies {
+        let more =
+            REPLY_BYTES + reply.reply.results.iter().map(|result| result.len() + 8).sum::<usize>();
+        match frames.last_mut().filter(|_| bytes + more <= RESULT_BYTES_MAX) {
+            Some(frame) => {
+                frame.push(reply);
+                bytes += more;
+            }
+            None => {
+                frames.push(vec![reply]);
+                bytes = more;
+            }
+        }
+    }
+    frames
+}
