@@ -8,9 +8,7 @@ mod commands;
 mod documents;
 mod failure;
 mod files;
-mod liar;
 mod output;
-mod proxy;
 #[cfg(test)]
 mod structure;
 mod txn_syntax;

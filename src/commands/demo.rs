@@ -12,6 +12,7 @@ mod town;
 use std::time::{Duration, Instant};
 
 use elea_kv::{Answer, Counted, Get, Incr, Operation, Outcome as Step, Put};
+use elea_processes::liar::Liar;
 use elea_protocol::evidence::Evidence;
 use elea_protocol::id::{ReplicaId, Slot};
 use elea_protocol::quorum::Strength;
@@ -21,7 +22,6 @@ use crate::cluster::{Cluster, Reply, Wait};
 use crate::commands::evidence;
 use crate::commands::up::Stopping;
 use crate::failure::{Failure, Outcome};
-use crate::liar::Liar;
 use crate::output::line;
 
 /// Generous for a busy machine; answers mostly come within milliseconds.

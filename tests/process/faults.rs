@@ -3,13 +3,13 @@
 use std::fs;
 use std::time::Instant;
 
+use elea_processes::liar::Liar;
 use elea_protocol::id::{ReplicaId, Slot, View, unhex};
 use elea_protocol::signature::SecretKey;
 use rustix::process::Signal;
 use serde_json::Value as Json;
 
 use crate::harness::{Town, elea, run, until};
-use crate::liar::Liar;
 
 #[test]
 fn with_one_down_everything_goes_on_and_with_two_weak_requests_do() {

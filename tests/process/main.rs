@@ -14,14 +14,10 @@ mod fairness;
 mod faults;
 mod harness;
 mod kill_all;
-#[path = "../../src/liar.rs"]
-mod liar;
 mod links;
 mod memoryless;
 mod one_shot;
 mod partition;
-#[path = "../../src/proxy.rs"]
-mod proxy;
 mod receipts;
 mod settings;
 mod slow_disk;

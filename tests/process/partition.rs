@@ -3,11 +3,11 @@
 use std::fs;
 use std::thread;
 
+use elea_processes::proxy::Proxy;
 use elea_protocol::cluster_file::ClusterFile;
 use tokio::runtime::Runtime;
 
 use crate::harness::{Answer, Town, run, until};
-use crate::proxy::Proxy;
 
 /// Ways between four replicas and the clients of two sides.
 struct Network {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use elea_client::Options;
+use elea_processes::proxy::Proxy;
 use elea_protocol::cluster_file::ClusterFile;
 use elea_protocol::id::ReplicaId;
 use elea_protocol::message::NodeStatus;
@@ -17,7 +18,6 @@ use crate::cluster::Cluster;
 use crate::commands::init::{self, Plan};
 use crate::failure::{Failure, Outcome};
 use crate::files::{self, Readers};
-use crate::proxy::Proxy;
 
 const REPLICAS: u8 = 4;
 

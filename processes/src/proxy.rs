@@ -1,8 +1,5 @@
 //! A way between two parties that can be cut: what a demo and a test of partitions need.
 //!
-//! It lies here and not with the fault injection because `elea demo` is part of the program that
-//! users get, while the fault injection knows neither sockets nor clocks.
-//!
 //! A cut closes the connections there are. New ones are still taken, and then held: whoever dials
 //! hears nothing, as from the other side of a broken network. When the way is healed they go
 //! through at once, so nobody has to wait for a redial.

@@ -1,4 +1,4 @@
-//! A replica that lies, for `elea demo`: whoever holds a replica's key file can play it.
+//! A replica that lies, for `elea demo` and the tests: whoever holds a replica's key file can play it.
 //!
 //! It speaks the ordinary protocol between replicas: it dials one, answers the challenge with the
 //! key, and says what it likes. Nothing in a correct replica can be talked into this.
