@@ -3,23 +3,17 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use elea_processes::process::{Process, Said};
+use elea_processes::replica::{LISTENING, Place, READY, attach};
 use elea_protocol::id::ReplicaId;
-use rustix::process::{Pid, Signal, kill_process};
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 
 use crate::failure::Failure;
-
-/// The line on stdout by which a replica says that it takes requests.
-pub const READY: &str = "ready";
-
-/// How the line begins by which it says where it listens.
-pub const STARTED: &str = "listening";
 
 /// How long a replica may take to start; it may have much to read from its disk.
 const START_WAIT: Duration = Duration::from_secs(60);
@@ -27,80 +21,38 @@ const START_WAIT: Duration = Duration::from_secs(60);
 /// How long a replica may take to drain before it is killed.
 const STOP_WAIT: Duration = Duration::from_secs(10);
 
-/// The files of one replica under a directory that `elea init` made.
-#[derive(Clone, Debug)]
-pub struct Place {
-    /// The cluster file.
-    pub cluster: PathBuf,
-    /// The key file.
-    pub key: PathBuf,
-    /// The data directory.
-    pub data: PathBuf,
-    /// Where stderr goes.
-    pub log: PathBuf,
-}
-
-impl Place {
-    /// The places of replica `id` in `dir`.
-    pub fn of(dir: &Path, id: ReplicaId) -> Self {
-        Self {
-            cluster: dir.join("cluster.toml"),
-            key: dir.join(format!("replica-{}.key", id.0)),
-            data: dir.join(format!("replica-{}.data", id.0)),
-            log: dir.join(format!("replica-{}.log", id.0)),
-        }
-    }
-}
-
 /// A running replica. Dropping it kills it: no way out of a command leaves one behind.
 #[derive(Debug)]
-pub struct Process {
+pub struct Replica {
     id: ReplicaId,
-    child: Child,
-    /// Kept out of `child`, which closes it when it is waited for, and so would end the replica.
-    _stdin: Option<ChildStdin>,
+    process: Process,
     /// What it says; `None` once that was read to where it is ready.
-    lines: Option<Lines<BufReader<ChildStdout>>>,
+    said: Option<Said>,
     log: PathBuf,
     /// Where this run's words begin in the log, which earlier runs may have written to.
     log_start: u64,
 }
 
-impl Process {
+impl Replica {
     /// Starts a replica without waiting for it.
-    pub fn spawn(id: ReplicaId, place: &Place) -> Result<Self, Failure> {
+    pub fn spawn(id: ReplicaId, place: &Place, log: PathBuf) -> Result<Self, Failure> {
         let failed = |what: &str, error: std::io::Error| {
             Failure::usage(format!("replica {} cannot be started: {what} ({error})", id.0))
         };
         let program = std::env::current_exe().map_err(|error| failed("no program", error))?;
-        let log = OpenOptions::new()
+        let file = OpenOptions::new()
             .create(true)
             .append(true)
-            .open(&place.log)
-            .map_err(|error| failed(&format!("its log {}", place.log.display()), error))?;
-        let log_start = log.metadata().map(|metadata| metadata.len()).unwrap_or_default();
-        let mut child = Command::new(program)
-            .arg("replica")
-            .arg("--cluster")
-            .arg(&place.cluster)
-            .arg("--key")
-            .arg(&place.key)
-            .arg("--data")
-            .arg(&place.data)
-            // Its stdin stays open as long as this process lives: it stops when we are killed.
-            .arg("--attached")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(log)
-            // Ctrl-C goes to the whole group of the terminal. The replicas must be stopped by
-            // their parent, which waits for them, and not each on its own.
-            .process_group(0)
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(|error| failed("the process", error))?;
-        let _stdin = child.stdin.take();
-        let lines = child.stdout.take().map(|stdout| BufReader::new(stdout).lines());
-        Ok(Self { id, child, _stdin, lines, log: place.log.clone(), log_start })
+            .open(&log)
+            .map_err(|error| failed(&format!("its log {}", log.display()), error))?;
+        let log_start = file.metadata().map(|metadata| metadata.len()).unwrap_or_default();
+        let mut command = place.command(Command::new(program));
+        // Ctrl-C goes to the whole group of the terminal. The replicas must be stopped by
+        // their parent, which waits for them, and not each on its own.
+        attach(&mut command).stdout(Stdio::piped()).process_group(0);
+        let mut process =
+            Process::start(command, file).map_err(|error| failed("the process", error))?;
+        Ok(Self { id, said: process.said(), process, log, log_start })
     }
 
     /// Which replica it is.
@@ -110,24 +62,24 @@ impl Process {
 
     /// Its process id, while it runs.
     pub fn pid(&self) -> Option<u32> {
-        self.child.id()
+        self.process.pid()
     }
 
     /// Waits until it says that it has started; it may still be alone.
     pub async fn started(&mut self) -> Result<(), Failure> {
-        self.says(STARTED).await
+        self.says(LISTENING).await
     }
 
     /// Waits until it says that it is ready.
     pub async fn ready(&mut self) -> Result<(), Failure> {
         self.says(READY).await?;
-        self.lines = None;
+        self.said = None;
         Ok(())
     }
 
     /// Waits for a line that begins so.
     async fn says(&mut self, word: &str) -> Result<(), Failure> {
-        let Some(lines) = &mut self.lines else { return Ok(()) };
+        let Some(lines) = &mut self.said else { return Ok(()) };
         let said = timeout(START_WAIT, async {
             while let Ok(Some(line)) = lines.next_line().await {
                 if line.starts_with(word) {
@@ -140,7 +92,8 @@ impl Process {
             Ok(true) => Ok(()),
             Ok(false) => {
                 // It closed its stdout: it is about to end and has said why.
-                let status = timeout(STOP_WAIT, self.child.wait()).await.ok().and_then(Result::ok);
+                let status =
+                    timeout(STOP_WAIT, self.process.ended()).await.ok().and_then(Result::ok);
                 Err(self.death(status))
             }
             Err(_) => Err(Failure::unavailable(format!(
@@ -154,43 +107,27 @@ impl Process {
 
     /// Waits until it ends by itself, which it should not.
     pub async fn died(&mut self) -> Failure {
-        let status = self.child.wait().await.ok();
+        let status = self.process.ended().await.ok();
         self.death(status)
     }
 
     /// Asks it to drain and stop, waits, and kills it if it does not.
     pub async fn stop(&mut self) -> Result<(), Failure> {
-        self.signal(Signal::TERM);
-        match timeout(STOP_WAIT, self.child.wait()).await {
-            Ok(Ok(status)) if status.success() => Ok(()),
-            Ok(status) => Err(self.death(status.ok())),
-            Err(_) => {
-                self.kill().await;
-                Err(Failure::unavailable(format!(
-                    "replica {} did not stop within {} seconds and was killed: nothing is lost, \
-                     see {}",
-                    self.id.0,
-                    STOP_WAIT.as_secs(),
-                    self.log.display()
-                )))
-            }
+        match self.process.stop(STOP_WAIT).await {
+            Some(Ok(status)) if status.success() => Ok(()),
+            Some(status) => Err(self.death(status.ok())),
+            None => Err(Failure::unavailable(format!(
+                "replica {} did not stop within {} seconds and was killed: nothing is lost, see {}",
+                self.id.0,
+                STOP_WAIT.as_secs(),
+                self.log.display()
+            ))),
         }
     }
 
     /// Ends it at once, as a crash would.
     pub async fn kill(&mut self) {
-        self.signal(Signal::KILL);
-        // It fails only where the process has already been waited for.
-        let _ = self.child.wait().await;
-    }
-
-    fn signal(&self, signal: Signal) {
-        let pid = self.child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
-        if let Some(pid) = pid {
-            // It fails only where the process has ended meanwhile; it has not been waited for, so
-            // the number cannot be another's.
-            let _ = kill_process(pid, signal);
-        }
+        self.process.kill().await;
     }
 
     fn death(&self, status: Option<ExitStatus>) -> Failure {
@@ -216,31 +153,31 @@ fn last_line(log: &Path, from: u64) -> Option<String> {
 }
 
 /// Stops all of them, at the same time, and tells of those that did not stop as they should.
-pub async fn stop_all(processes: Vec<Process>) -> Vec<Failure> {
-    let stops = processes.into_iter().map(|mut process| async move { process.stop().await.err() });
+pub async fn stop_all(replicas: Vec<Replica>) -> Vec<Failure> {
+    let stops = replicas.into_iter().map(|mut replica| async move { replica.stop().await.err() });
     futures::future::join_all(stops).await.into_iter().flatten().collect()
 }
 
-/// Starts these replicas at the same time and waits until all are ready. If one is not, the others
-/// are stopped again.
+/// Starts these replicas, each at its place and with its log, at the same time and waits until all are ready.
+/// If one is not, the others are stopped again.
 pub async fn start_all(
-    places: impl IntoIterator<Item = (ReplicaId, Place)>,
-) -> Result<Vec<Process>, Failure> {
-    let mut processes = Vec::new();
-    for (id, place) in places {
-        match Process::spawn(id, &place) {
-            Ok(process) => processes.push(process),
+    places: impl IntoIterator<Item = (ReplicaId, Place, PathBuf)>,
+) -> Result<Vec<Replica>, Failure> {
+    let mut replicas = Vec::new();
+    for (id, place, log) in places {
+        match Replica::spawn(id, &place, log) {
+            Ok(replica) => replicas.push(replica),
             Err(failure) => {
-                stop_all(processes).await;
+                stop_all(replicas).await;
                 return Err(failure);
             }
         }
     }
-    let ready = futures::future::try_join_all(processes.iter_mut().map(Process::ready)).await;
+    let ready = futures::future::try_join_all(replicas.iter_mut().map(Replica::ready)).await;
     match ready {
-        Ok(_) => Ok(processes),
+        Ok(_) => Ok(replicas),
         Err(failure) => {
-            stop_all(processes).await;
+            stop_all(replicas).await;
             Err(failure)
         }
     }

@@ -89,9 +89,9 @@ struct Demo {
 impl Demo {
     async fn show(&mut self) -> Outcome {
         let size = self.town.file.membership.size();
-        for process in &self.town.processes {
-            let address = self.town.address(process.id());
-            say(&format!("{} at {address}, process {}", process.id(), process.pid().unwrap_or(0)));
+        for replica in &self.town.replicas {
+            let address = self.town.address(replica.id());
+            say(&format!("{} at {address}, process {}", replica.id(), replica.pid().unwrap_or(0)));
         }
         say(&format!(
             "One of them may lie or break. A weak answer needs {} that agree, a strong one {}.",
@@ -159,7 +159,7 @@ impl Demo {
             "it signs two votes for slot {slot} that contradict each other, for {victim}"
         ));
         self.count("strong incr visitors").await?;
-        let honest = self.town.processes.len();
+        let honest = self.town.replicas.len();
         let (proof, holders) = until("the honest replicas hold the proof", async || {
             let said = self.cluster.evidence(SHORT).await;
             let held: Vec<_> = self

@@ -5,9 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use elea_processes::folder::Folder;
 use elea_protocol::address;
 use elea_protocol::cluster_file::{ClusterFile, Durability, ListedClient};
-use elea_protocol::id::ClientId;
+use elea_protocol::id::{ClientId, ReplicaId};
 use elea_protocol::membership::{Membership, NAME_MAX};
 use elea_protocol::quorum::{ClusterSize, Strength};
 use elea_protocol::signature::{Ed25519, SecretKey, Signer as _};
@@ -54,7 +55,7 @@ pub fn run(args: &Init) -> Outcome {
         clients: args.clients,
         origin,
     };
-    let file = write(&args.dir, &plan)?;
+    let file = write(&Folder::at(&args.dir), &plan)?;
     let size = file.membership.size();
     let dir = args.dir.display();
     let start = match (&plan.origin, &args.from) {
@@ -84,7 +85,7 @@ pub fn run(args: &Init) -> Outcome {
 }
 
 /// Makes keys and writes all files. Nothing that is there is touched.
-pub fn write(dir: &Path, plan: &Plan) -> Result<ClusterFile, Failure> {
+pub fn write(folder: &Folder, plan: &Plan) -> Result<ClusterFile, Failure> {
     let count = u8::try_from(plan.addresses.len()).unwrap_or(u8::MAX);
     let size = ClusterSize::most_tolerant(count).map_err(|bad| Failure::usage(bad.to_string()))?;
     let replicas: Vec<SecretKey> = plan.addresses.iter().map(|_| new_key()).collect();
@@ -124,15 +125,15 @@ pub fn write(dir: &Path, plan: &Plan) -> Result<ClusterFile, Failure> {
     let file = ClusterFile::parse(&text)
         .map_err(|bad| Failure::usage(format!("no cluster can be made so: {}", bad.message)))?;
 
+    let dir = folder.path();
     fs::create_dir_all(dir)
         .map_err(|error| Failure::usage(format!("{} cannot be made ({error})", dir.display())))?;
-    let named = |kind: &str, n: usize| dir.join(format!("{kind}-{n}.key"));
     let keys: Vec<(PathBuf, &SecretKey)> = (0..)
         .zip(&replicas)
-        .map(|(n, key)| (named("replica", n), key))
-        .chain((0..).zip(&clients).map(|(n, key)| (named("client", n), key)))
+        .map(|(n, key)| (folder.replica_key(ReplicaId(n)), key))
+        .chain((0..).zip(&clients).map(|(n, key)| (folder.client_key(n), key)))
         .collect();
-    let cluster = dir.join("cluster.toml");
+    let cluster = folder.cluster();
     // All are looked for before any is written, so that a refusal leaves nothing behind.
     let taken = keys.iter().map(|(path, _)| path).chain([&cluster]).find(|path| path.exists());
     if let Some(taken) = taken {

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use elea_kv::{KeyValueStore, Limits as StoreLimits};
+use elea_processes::environment;
+use elea_processes::replica::{LISTENING, READY};
 use elea_protocol::cluster_file::ClusterFile;
 use elea_protocol::id::ReplicaId;
 use elea_protocol::message::Standing;
@@ -17,7 +19,6 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::oneshot;
 use tracing_subscriber::EnvFilter;
 
-use crate::children::READY;
 use crate::cli::Replica;
 use crate::commands::up::Stopping;
 use crate::failure::{Failure, Outcome};
@@ -138,7 +139,7 @@ async fn serve(
     told_to_stop: impl Future,
 ) -> Result<(), RunError> {
     let node = Node::start(config, store).await?;
-    output::line(&format!("listening {}", node.local_address()));
+    output::line(&format!("{LISTENING} {}", node.local_address()));
     let serving = async {
         if node.ready().await.is_ok() {
             if node.standing() == Standing::Observer {
@@ -232,7 +233,8 @@ fn stdin_closed() -> oneshot::Receiver<()> {
 }
 
 fn log() {
-    let filter = EnvFilter::try_from_env("ELEA_LOG").unwrap_or_else(|_| EnvFilter::new(LOGGED));
+    let filter =
+        EnvFilter::try_from_env(environment::LOG).unwrap_or_else(|_| EnvFilter::new(LOGGED));
     // It fails only where there is a subscriber already, and this process has one main function.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -1,14 +1,13 @@
 //! `elea up`: all replicas of a directory as processes of this machine.
 
-use std::path::Path;
-
+use elea_processes::folder::Folder;
 use elea_protocol::cluster_file::ClusterFile;
 use elea_protocol::quorum::Strength;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::children::{Place, Process, stop_all};
+use crate::children::{Replica, stop_all};
 use crate::cli::Up;
 use crate::failure::{Failure, Kind, Outcome};
 use crate::files;
@@ -17,69 +16,70 @@ use crate::output;
 /// Runs until Ctrl-C or SIGTERM. A replica that does not start, or dies meanwhile, is told of and not
 /// started again; the others serve without it, as they would in any other place.
 pub async fn run(args: &Up) -> Outcome {
-    let file = files::load_cluster(&args.dir.join("cluster.toml"))?;
+    let folder = Folder::at(&args.dir);
+    let file = files::load_cluster(&folder.cluster())?;
     // Before the first child: a signal from now on is one to stop by.
     let mut stopping = Stopping::listen()?;
     let started = tokio::select! {
         biased;
         () = stopping.wait() => return Ok(()),
-        started = start(&args.dir, &file) => started?,
+        started = start(&folder, &file) => started?,
     };
     output::line(&started.describe(&file));
-    let mut processes = started.processes;
+    let mut replicas = started.replicas;
     loop {
         let death = tokio::select! {
             biased;
             () = stopping.wait() => None,
-            death = first_death(&mut processes) => Some(death),
+            death = first_death(&mut replicas) => Some(death),
         };
         let Some((index, failure)) = death else { break };
         eprintln!("elea: {failure}");
-        processes.remove(index);
-        if processes.is_empty() {
+        replicas.remove(index);
+        if replicas.is_empty() {
             return Err(Failure::unavailable("no replica runs any more"));
         }
     }
-    let failures = stop_all(processes).await;
+    let failures = stop_all(replicas).await;
     failures.into_iter().next().map_or(Ok(()), Err)
 }
 
 /// What could be started.
 struct Started {
-    processes: Vec<Process>,
+    replicas: Vec<Replica>,
     /// Whether each of them has met enough others.
     are_ready: bool,
 }
 
 /// Starts whatever can be started, and says what cannot. It fails where too few are left for any
 /// request.
-async fn start(dir: &Path, file: &ClusterFile) -> Result<Started, Failure> {
+async fn start(folder: &Folder, file: &ClusterFile) -> Result<Started, Failure> {
     let size = file.membership.size();
-    let (mut processes, mut failures) = (Vec::new(), Vec::new());
+    let (mut replicas, mut failures) = (Vec::new(), Vec::new());
     for id in size.members() {
-        match Process::spawn(id, &Place::of(dir, id)) {
-            Ok(process) => processes.push(process),
+        match Replica::spawn(id, &folder.place(id), folder.log(id)) {
+            Ok(replica) => replicas.push(replica),
             Err(failure) => failures.push(failure),
         }
     }
-    let said = futures::future::join_all(processes.iter_mut().map(Process::started)).await;
-    failures.extend(keep_running(&mut processes, said).await);
+    let said = futures::future::join_all(replicas.iter_mut().map(Replica::started)).await;
+    failures.extend(keep_running(&mut replicas, said).await);
     let mut are_ready = false;
     // With fewer nobody says that it is ready, and with a dead one among them perhaps, too.
-    while size.suffices(processes.len(), Strength::Strong) && !are_ready {
-        let running = processes.len();
-        let ready = processes.iter_mut().map(Process::ready);
+    while size.suffices(replicas.len(), Strength::Strong) && !are_ready {
+        let running = replicas.len();
+        let ready = replicas.iter_mut().map(Replica::ready);
         let said = all_or_first_failure(ready).await;
-        let failed = keep_running(&mut processes, said).await;
+        let failed = keep_running(&mut replicas, said).await;
         are_ready = failed.is_empty();
         failures.extend(failed);
-        if running == processes.len() {
+        if running == replicas.len() {
             break;
         }
     }
-    if !size.suffices(processes.len(), Strength::Weak) {
-        let left = processes.len();
-        stop_all(processes).await;
+    if !size.suffices(replicas.len(), Strength::Weak) {
+        let left = replicas.len();
+        stop_all(replicas).await;
         let why: Vec<_> = failures.iter().map(ToString::to_string).collect();
         return Err(Failure::usage(format!(
             "{left} of {} replicas can run, and it takes {} for anything to be answered: {}",
@@ -89,7 +89,7 @@ async fn start(dir: &Path, file: &ClusterFile) -> Result<Started, Failure> {
         )));
     }
     failures.iter().for_each(|failure| eprintln!("elea: {failure}"));
-    Ok(Started { processes, are_ready })
+    Ok(Started { replicas, are_ready })
 }
 
 /// Waits until all are done, or one fails; those that are not done then count as if they were.
@@ -113,18 +113,15 @@ async fn all_or_first_failure(
 }
 
 /// Ends those that failed, and keeps the others, and those that only take long.
-async fn keep_running(
-    processes: &mut Vec<Process>,
-    said: Vec<Result<(), Failure>>,
-) -> Vec<Failure> {
+async fn keep_running(replicas: &mut Vec<Replica>, said: Vec<Result<(), Failure>>) -> Vec<Failure> {
     let mut failures = Vec::new();
-    for (mut process, said) in std::mem::take(processes).into_iter().zip(said) {
+    for (mut replica, said) in std::mem::take(replicas).into_iter().zip(said) {
         match said {
-            Ok(()) => processes.push(process),
+            Ok(()) => replicas.push(replica),
             Err(failure) => {
                 match failure.kind {
-                    Kind::Unavailable => processes.push(process),
-                    _ => process.kill().await,
+                    Kind::Unavailable => replicas.push(replica),
+                    _ => replica.kill().await,
                 }
                 failures.push(failure);
             }
@@ -137,7 +134,7 @@ impl Started {
     /// One line that says who runs, and what for.
     fn describe(&self, file: &ClusterFile) -> String {
         let size = file.membership.size();
-        let running: Vec<_> = self.processes.iter().map(Process::id).collect();
+        let running: Vec<_> = self.replicas.iter().map(Replica::id).collect();
         let count = match running.len() == usize::from(size.replicas()) {
             true => size.replicas().to_string(),
             false => format!("{} of {}", running.len(), size.replicas()),
@@ -162,8 +159,8 @@ impl Started {
     }
 }
 
-async fn first_death(processes: &mut [Process]) -> (usize, Failure) {
-    let deaths = processes.iter_mut().map(|process| process.died().boxed());
+async fn first_death(replicas: &mut [Replica]) -> (usize, Failure) {
+    let deaths = replicas.iter_mut().map(|replica| replica.died().boxed());
     let (failure, index, _) = futures::future::select_all(deaths).await;
     (index, failure)
 }

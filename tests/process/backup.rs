@@ -3,6 +3,9 @@
 use std::fs;
 use std::path::Path;
 
+use elea_processes::folder::Folder;
+use elea_processes::replica::Place;
+use elea_protocol::id::ReplicaId;
 use rustix::process::Signal;
 use serde_json::Value as Json;
 
@@ -15,16 +18,15 @@ fn text(path: &Path) -> &str {
 }
 
 fn backup(town: &Town, id: u8, out: &Path) -> Answer {
-    let data = town.path(&format!("replica-{id}.data"));
+    let data = town.folder().data(ReplicaId(id));
     run(&mut town.command(&["backup", "--data", text(&data), "--out", text(out), "--json"]))
 }
 
 fn restore(dir: &Path, id: u8, from: &Path) -> Answer {
-    let path = |kind| dir.join(format!("replica-{id}.{kind}"));
-    let (key, data) = (path("key"), path("data"));
+    let Place { cluster, key, data } = Folder::at(dir).place(ReplicaId(id));
     let mut command = elea();
     command.args(["restore", "--from", text(from), "--key", text(&key), "--data", text(&data)]);
-    run(command.arg("--cluster").arg(dir.join("cluster.toml")))
+    run(command.arg("--cluster").arg(cluster))
 }
 
 /// All keys with what they hold and when they were written.
@@ -125,15 +127,8 @@ fn begins_with_a_backup_and_goes_on(settle: bool) {
     restore(dir, 3, &out).fails(2, &["of this very cluster"]);
 
     let mut new = Town::made(4, &["--from", text(&out)], |new| {
-        let dir = new.path("cluster.toml").parent().expect("a folder").to_owned();
-        let before_restore = run(elea().arg("replica").args([
-            "--cluster",
-            text(&dir.join("cluster.toml")),
-            "--key",
-            text(&dir.join("replica-0.key")),
-            "--data",
-            text(&dir.join("replica-0.data")),
-        ]));
+        let dir = new.folder().path().to_owned();
+        let before_restore = run(&mut new.folder().place(ReplicaId(0)).command(elea()));
         before_restore.fails(2, &["begins with the state of a backup", "elea restore"]);
         assert!(!dir.join("replica-0.key.started").exists());
         spoiled_copies_are_refused(&dir, &out);
@@ -166,7 +161,7 @@ fn begins_with_a_backup_and_goes_on(settle: bool) {
     // Who loses its disk begins with the backup again, and observes.
     new.kill(2);
     fs::remove_dir_all(new.path("replica-2.data")).expect("it is there");
-    let dir = new.path("cluster.toml").parent().expect("a folder").to_owned();
+    let dir = new.folder().path().to_owned();
     restore(&dir, 2, &out).succeeds();
     new.restart(&[2]);
     new.agrees();
@@ -238,7 +233,7 @@ fn a_backup_of_a_cluster_that_has_only_just_begun_has_all_that_is_final() {
     assert_eq!(made["slot"], head, "{made}");
 
     let new = Town::made(4, &["--from", text(&out)], |new| {
-        let dir = new.path("cluster.toml").parent().expect("a folder").to_owned();
+        let dir = new.folder().path().to_owned();
         (0..4).for_each(|id| drop(restore(&dir, id, &out).succeeds()));
     });
     for n in ["1", "2", "3", "4"] {

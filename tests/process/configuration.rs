@@ -7,16 +7,17 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
+use elea_processes::folder::Folder;
+use elea_processes::replica::Place;
 use elea_protocol::cluster_file::ClusterFile;
+use elea_protocol::id::ReplicaId;
 use rustix::process::Signal;
 
 use crate::harness::{Process, Town, elea, init, run, until};
 
 fn replica(dir: &Path) -> Command {
-    let mut command = elea();
-    command.arg("replica").arg("--cluster").arg(dir.join("cluster.toml"));
-    command.arg("--key").arg(dir.join("replica-0.key")).arg("--data").arg(dir.join("data"));
-    command
+    let place = Folder::at(dir).place(ReplicaId(0));
+    Place { data: dir.join("data"), ..place }.command(elea())
 }
 
 fn get(dir: &Path) -> Command {

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
@@ -10,10 +9,13 @@ use std::time::{Duration, Instant};
 
 use elea_chaos::clock::{Clocks, Setting};
 use elea_chaos::slow_sync::SlowSync;
+use elea_client::files::load_cluster;
+use elea_processes::folder::Folder;
+use elea_processes::replica::{Place, READY};
+use elea_processes::{environment, ports, process};
 use elea_protocol::cluster_file::ClusterFile;
 use elea_protocol::id::ReplicaId;
-use rand::RngExt as _;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::Value as Json;
 use tempfile::TempDir;
 
@@ -68,8 +70,7 @@ impl Answer {
 /// The program under test, in an environment of its own.
 pub fn elea() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_elea"));
-    command.env_remove("ELEA_CLUSTER").env_remove("ELEA_KEY").env_remove("ELEA_LOG");
-    command.env_remove("ELEA_SESSIONS").env_remove("ELEA_GROUP_KEY");
+    environment::clear(&mut command);
     command
 }
 
@@ -78,7 +79,7 @@ fn elea_with_open_files(most: u32) -> Command {
     let mut command = Command::new("sh");
     command.args(["-c", &format!("ulimit -n {most}; exec \"$@\""), "sh"]);
     command.arg(env!("CARGO_BIN_EXE_elea"));
-    command.env_remove("ELEA_CLUSTER").env_remove("ELEA_KEY").env_remove("ELEA_LOG");
+    environment::clear(&mut command);
     command
 }
 
@@ -137,9 +138,7 @@ impl Process {
     }
 
     pub fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        // It fails where the process has ended; it has not been waited for, so it is no other's.
-        let _ = kill_process(pid.expect("a process has an id"), signal);
+        process::signal(self.child.id(), signal);
     }
 
     /// Waits for its end; answers with the exit code.
@@ -155,16 +154,6 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// The first of so many ports in a row on which nobody listens. They lie below those that the
-/// system gives to outgoing connections.
-pub fn free_ports(count: u16) -> u16 {
-    until("free ports", || {
-        let base = rand::rng().random_range(10_000..32_000 - count);
-        let free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
-        (base..base + count).all(free).then_some(base)
-    })
 }
 
 /// A cluster whose replicas are processes of the test.
@@ -263,34 +252,32 @@ impl Town {
     }
 
     fn spawn(&mut self, id: u8) {
-        let path = |kind: &str| self.path(&format!("replica-{id}.{kind}"));
-        let mut command = self.open_files.map_or_else(elea, elea_with_open_files);
-        command.arg("replica").arg("--cluster").arg(self.cluster_of(id));
-        command.arg("--key").arg(path("key")).arg("--data").arg(path("data"));
+        let folder = self.folder();
+        let place = Place { cluster: self.cluster_of(id), ..folder.place(ReplicaId(id)) };
+        let mut command = place.command(self.open_files.map_or_else(elea, elea_with_open_files));
         if let Some(clocks) = self.clocks().filter(|clocks| clocks.file(ReplicaId(id)).exists()) {
             command.envs(clocks.environment(ReplicaId(id)));
         }
         if let Some(disks) = self.disks() {
             command.envs(disks.environment(ReplicaId(id)));
         }
-        let process = Process::start(command.args(self.words), &path("log"));
+        let process = Process::start(command.args(self.words), &folder.log(ReplicaId(id)));
         self.replicas[usize::from(id)] = Some(process);
     }
 
     /// A replica's own cluster file, where it has one.
     fn cluster_of(&self, id: u8) -> PathBuf {
-        let own = self.path(&format!("cluster-of-{id}.toml"));
-        if own.exists() { own } else { self.path("cluster.toml") }
+        let own = self.folder().cluster_of(ReplicaId(id));
+        if own.exists() { own } else { self.folder().cluster() }
     }
 
     /// The cluster file that all have.
     pub fn file(&self) -> ClusterFile {
-        let text = fs::read_to_string(self.path("cluster.toml")).expect("there");
-        ClusterFile::parse(&text).expect("sound")
+        load_cluster(self.folder().cluster()).expect("sound")
     }
 
     fn is_ready(&mut self, id: u8) -> bool {
-        self.replica(id).says("ready").is_some()
+        self.replica(id).says(READY).is_some()
     }
 
     pub fn replica(&mut self, id: u8) -> &mut Process {
@@ -311,6 +298,11 @@ impl Town {
         }
     }
 
+    /// The files of this cluster.
+    pub fn folder(&self) -> Folder {
+        Folder::at(self.dir.path())
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -319,8 +311,8 @@ impl Town {
     pub fn command(&self, words: &[&str]) -> Command {
         let mut command = elea();
         command.args(words);
-        command.env("ELEA_CLUSTER", self.path("cluster.toml"));
-        command.env("ELEA_KEY", self.path("client-0.key"));
+        command.env(environment::CLUSTER, self.folder().cluster());
+        command.env(environment::KEY, self.folder().client_key(0));
         command
     }
 
@@ -372,7 +364,7 @@ pub fn init(replicas: u8) -> TempDir {
 
 fn init_with(replicas: u8, more: &[&str]) -> TempDir {
     let dir = tempfile::Builder::new().prefix("elea-test-").tempdir().expect("a folder");
-    let port = free_ports(replicas.into()).to_string();
+    let port = ports::free(replicas.into()).expect("free ports").start.to_string();
     let count = replicas.to_string();
     let words = ["--replicas", &count, "--base-port", &port, "--clients", "2"];
     run(elea().arg("init").arg(dir.path()).args(words).args(more)).succeeds();

@@ -4,6 +4,9 @@ use std::fs;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use elea_processes::environment;
+use elea_processes::replica::Place;
+use elea_protocol::id::ReplicaId;
 use serde_json::Value as Json;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::timeout;
@@ -34,7 +37,7 @@ fn hide(town: &Town, id: u8, address: SocketAddr) {
     let mut file = town.file();
     file.addresses[usize::from(id)] = address.to_string();
     for other in (0..4).filter(|other| *other != id) {
-        fs::write(town.path(&format!("cluster-of-{other}.toml")), file.to_text()).expect("ours");
+        fs::write(town.folder().cluster_of(ReplicaId(other)), file.to_text()).expect("ours");
     }
 }
 
@@ -64,9 +67,8 @@ fn two_processes_with_one_replicas_key_are_named_to_both_and_in_the_status() {
     let mut town = Town::new(4);
     town.patient(&["put", "k", "v"]).succeeds();
     let path = |name: &str| town.path(name);
-    let mut second = elea();
-    second.arg("replica").arg("--cluster").arg(path("cluster.toml"));
-    second.arg("--key").arg(path("replica-2.key")).arg("--data").arg(path("second.data"));
+    let place = Place { data: path("second.data"), ..town.folder().place(ReplicaId(2)) };
+    let mut second = place.command(elea());
     second.args(["--listen", "127.0.0.1:0"]);
     let mut second = Process::start(&mut second, &path("second.log"));
     assert!(second.says("listening").is_some(), "{}", second.log());
@@ -94,11 +96,12 @@ fn a_clients_key_on_two_hosts_is_named() {
     let copy = town.path("other-host").join("client-1.key");
     fs::copy(town.path("client-1.key"), &copy).expect("ours");
     let mut load = town.command(&["bench", "--clients", "1", "--seconds", "600"]);
-    let _load = Process::start(load.env("ELEA_KEY", town.path("client-1.key")), &town.path("log"));
+    let _load =
+        Process::start(load.env(environment::KEY, town.path("client-1.key")), &town.path("log"));
     until("the key is named", || {
         let mut put = town.command(&["put", "other", "host", "--timeout", "60s"]);
         // The two retire each other's sessions: it may be refused.
-        run(put.env("ELEA_KEY", &copy));
+        run(put.env(environment::KEY, &copy));
         let status = town.status();
         let told = status[0]["keys_in_two_places"].as_array()?;
         told.iter()

@@ -3,6 +3,7 @@
 use std::fs;
 use std::thread;
 
+use elea_processes::environment;
 use elea_processes::proxy::Proxy;
 use elea_protocol::cluster_file::ClusterFile;
 use tokio::runtime::Runtime;
@@ -28,11 +29,11 @@ impl Network {
         let runtime = Runtime::new().expect("threads");
         let mut network = Self { runtime, crossing: Vec::new(), within: Vec::new() };
         let file = town.file();
-        for from in 0..4 {
+        for id in file.membership.size().members() {
+            let from = usize::from(id.0);
             let mut addresses = network.ways(&file, side(from));
             addresses[from].clone_from(&file.addresses[from]);
-            let path = town.path(&format!("cluster-of-{from}.toml"));
-            write(&path, &file, addresses);
+            write(&town.folder().cluster_of(id), &file, addresses);
         }
         for name in ["north", "south"] {
             let addresses = network.ways(&file, name);
@@ -60,10 +61,10 @@ fn write(path: &std::path::Path, file: &ClusterFile, addresses: Vec<String>) {
 
 /// A command of a client that lives on one side.
 fn at(town: &Town, side: &str, words: &[&str]) -> Answer {
-    let key = if side == "north" { "client-0.key" } else { "client-1.key" };
+    let key = town.folder().client_key(usize::from(side == "south"));
     let mut command = town.command(words);
-    command.env("ELEA_CLUSTER", town.path(&format!("{side}.toml")));
-    command.env("ELEA_KEY", town.path(key));
+    command.env(environment::CLUSTER, town.path(&format!("{side}.toml")));
+    command.env(environment::KEY, key);
     run(&mut command)
 }
 

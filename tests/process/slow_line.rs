@@ -30,7 +30,7 @@ fn slow_down(town: &Town, network: &Network) {
             }
         }
         let text = own.to_text() + "\n[tuning]\nretained_slots = 1\nretained_bytes = 0\n";
-        fs::write(town.path(&format!("cluster-of-{id}.toml")), text).expect("ours");
+        fs::write(town.folder().cluster_of(ReplicaId(id)), text).expect("ours");
         let address = file.addresses[usize::from(id)].parse().expect("an address");
         network.listens(ReplicaId(id), address);
     }

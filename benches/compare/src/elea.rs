@@ -1,14 +1,18 @@
 //! Elea: its replicas as processes, and its client library.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use bytes::Bytes;
-use elea_client::{Cluster, ClusterFile, Options, Strong, Weak, load_key};
+use elea_client::files::{load_cluster, load_key};
+use elea_client::{Cluster, Options, Strong, Weak};
 use elea_kv::{Get, Put};
-use tokio::process::Command;
+use elea_processes::environment;
+use elea_processes::folder::Folder;
+use elea_processes::replica::attach;
+use elea_protocol::id::ReplicaId;
 
 use crate::Outcome;
 use crate::how::How;
@@ -31,35 +35,31 @@ pub struct Elea {
     /// Its replicas.
     pub servers: Vec<Server>,
     cluster: Cluster,
-    dir: PathBuf,
+    folder: Folder,
 }
 
 impl Elea {
     /// Starts all replicas and waits until they serve.
     pub async fn start(program: &Path, dir: &Path, replicas: u8) -> Outcome<Self> {
-        let mut init = Command::new(program);
+        let mut init = tokio::process::Command::new(program);
         init.arg("init").arg(dir).args(["--replicas", &replicas.to_string()]);
         init.stdout(Stdio::null());
         if !init.status().await?.success() {
             return Err("elea init failed".into());
         }
-        let path = dir.join("cluster.toml");
-        let mut file = ClusterFile::parse(&fs::read_to_string(&path)?)?;
+        let folder = Folder::at(dir);
+        let path = folder.cluster();
+        let mut file = load_cluster(&path)?;
         let ports = free_ports(usize::from(replicas))?;
         file.addresses = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
         fs::write(&path, file.to_text())?;
         let mut servers = Vec::new();
-        for id in 0..replicas {
-            let mut command = Command::new(program);
-            command.arg("replica").arg("--cluster").arg(&path);
-            command.arg("--key").arg(dir.join(format!("replica-{id}.key")));
-            command.arg("--data").arg(dir.join(format!("replica-{id}.data")));
-            // It ends when this process does.
-            command.arg("--attached");
-            command.env_remove("ELEA_CLUSTER").env_remove("ELEA_KEY").env_remove("ELEA_LOG");
-            servers.push(Server::start(&mut command, &dir.join(format!("replica-{id}.log")))?);
+        for id in (0..replicas).map(ReplicaId) {
+            let mut command = folder.place(id).command(Command::new(program));
+            attach(environment::clear(&mut command));
+            servers.push(Server::start(command, &folder.log(id))?);
         }
-        let elea = Self { servers, cluster: (&file).into(), dir: dir.to_owned() };
+        let elea = Self { servers, cluster: (&file).into(), folder };
         let first = elea.connect(How::Strong, false).await?;
         let patient = Client { inner: first.inner.with_timeout(START), ..first };
         patient.put(String::from("ready"), Bytes::new()).await?;
@@ -68,7 +68,7 @@ impl Elea {
     }
 
     async fn connect(&self, how: How, own_connections: bool) -> Outcome<Client> {
-        let key = load_key(self.dir.join("client-0.key"))?;
+        let key = load_key(self.folder.client_key(0))?;
         let options = Options { own_connections, ..Options::default() };
         let inner = elea_client::Client::with_options(&self.cluster, key, options).await?;
         Ok(Client { inner, how })

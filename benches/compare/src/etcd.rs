@@ -1,11 +1,11 @@
 //! etcd: its members as processes, and a client that speaks what little of its API is measured.
 
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use prost::Message;
-use tokio::process::Command;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::{Channel, Endpoint};
 use tonic_prost::ProstCodec;
@@ -52,7 +52,8 @@ impl Etcd {
             command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
             command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
             command.args(["--initial-cluster", &all.join(","), "--initial-cluster-state", "new"]);
-            servers.push(Server::start(&mut command, &dir.join(format!("m{member}.log")))?);
+            command.stdin(Stdio::null());
+            servers.push(Server::start(command, &dir.join(format!("m{member}.log")))?);
             endpoints.push(Endpoint::from_shared(client)?.tcp_nodelay(true));
         }
         let etcd = Self { servers, endpoints };

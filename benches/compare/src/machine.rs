@@ -42,7 +42,7 @@ fn said(command: &mut Command) -> Option<String> {
 }
 
 /// CPU time that a process has used; none where the system does not say.
-pub fn cpu_of(pid: i32) -> Duration {
+pub fn cpu_of(pid: u32) -> Duration {
     used(&format!("/proc/{pid}/stat")).unwrap_or_default()
 }
 
@@ -70,6 +70,6 @@ mod tests {
         while cpu_of_this_process() <= before {
             std::hint::black_box((0..100_000u64).sum::<u64>());
         }
-        assert_eq!(cpu_of(-1), Duration::ZERO);
+        assert_eq!(cpu_of(u32::MAX), Duration::ZERO);
     }
 }

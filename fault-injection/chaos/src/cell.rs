@@ -8,10 +8,8 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-
-use tokio::process::Command;
 
 /// A namespace with one replica in it. Dropping it removes it.
 #[derive(Debug)]
@@ -106,14 +104,14 @@ impl Cell {
 impl Drop for Cell {
     fn drop(&mut self) {
         // The pair of devices goes with the namespace.
-        let mut ip = std::process::Command::new("ip");
+        let mut ip = Command::new("ip");
         let _ = ip.args(["netns", "del", &self.name]).stderr(Stdio::null()).status();
     }
 }
 
 async fn run(line: &str) -> io::Result<()> {
     let mut words = line.split(' ');
-    let mut command = Command::new(words.next().unwrap_or_default());
+    let mut command = tokio::process::Command::new(words.next().unwrap_or_default());
     let done = command.args(words).stdin(Stdio::null()).output().await?;
     if done.status.success() {
         return Ok(());

@@ -4,18 +4,20 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use elea_fault_injection::violation::{Violation, demand};
+use elea_processes::environment;
+use elea_processes::folder::Folder;
+use elea_processes::process::{Process, Said};
+use elea_processes::replica::{LISTENING, Place, READY, attach};
 use elea_protocol::cluster_file::ClusterFile;
 use elea_protocol::id::{ReplicaId, unhex};
 use elea_protocol::signature::SecretKey;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
-use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -73,7 +75,7 @@ impl Plan {
 
 /// One replica.
 struct Replica {
-    child: Option<Child>,
+    process: Option<Process>,
     /// Reads what it prints, until it ends.
     reader: Option<JoinHandle<()>>,
     progress: watch::Sender<Progress>,
@@ -115,6 +117,7 @@ pub struct Fleet {
     pub recorder: Recorder,
     /// Where the replicas live, if apart.
     pub cells: Vec<Cell>,
+    folder: Folder,
     dir: TempDir,
 }
 
@@ -131,7 +134,8 @@ impl Fleet {
     pub async fn new(plan: &Plan) -> Result<Self, Violation> {
         let dir = tempfile::Builder::new().prefix("elea-chaos-").tempdir();
         let dir = dir.map_err(harness("no temporary folder"))?;
-        let mut init = Command::new(&plan.elea);
+        let folder = Folder::at(dir.path());
+        let mut init = tokio::process::Command::new(&plan.elea);
         init.arg("init").arg(dir.path()).args(["--replicas", &plan.replicas.to_string()]);
         let clients = plan.clients + plan.strangers;
         init.args(["--clients", &clients.to_string(), "--name", "chaos"]);
@@ -140,7 +144,7 @@ impl Fleet {
             let why = String::from_utf8_lossy(&made.stderr).into_owned();
             return Err(Violation::new("harness", format!("elea init: {why}")));
         }
-        let text = fs::read_to_string(dir.path().join("cluster.toml"));
+        let text = fs::read_to_string(folder.cluster());
         let text = text.map_err(harness("the cluster file"))?;
         let mut file = ClusterFile::parse(&text)
             .map_err(|bad| Violation::new("harness", format!("the cluster file: {bad}")))?;
@@ -167,7 +171,7 @@ impl Fleet {
         let network = Network::open(plan.replicas, clients, hears, at).await;
         let network = network.map_err(harness("no ports"))?;
         let replica = |id: u8| Replica {
-            child: None,
+            process: None,
             reader: None,
             progress: watch::channel(Progress::Ended).0,
             data: dir.path().join(format!("data-{id}")),
@@ -183,12 +187,12 @@ impl Fleet {
             network: Arc::new(network),
             recorder,
             cells,
+            folder,
             dir,
         };
         for id in fleet.ids() {
             let own = fleet.file_for(Party::Replica(id)).to_text();
-            fs::write(fleet.path(&format!("cluster-of-{}.toml", id.0)), own)
-                .map_err(harness("a cluster file"))?;
+            fs::write(fleet.folder.cluster_of(id), own).map_err(harness("a cluster file"))?;
         }
         Ok(fleet)
     }
@@ -220,7 +224,7 @@ impl Fleet {
     /// # Errors
     /// There is none with this number.
     pub fn client_key(&self, number: usize) -> Result<SecretKey, Violation> {
-        read_key(&self.path(&format!("client-{number}.key")))
+        read_key(&self.folder.client_key(number))
     }
 
     /// A file of the cluster.
@@ -302,48 +306,46 @@ impl Fleet {
     /// # Errors
     /// The program cannot be started.
     pub fn spawn(&mut self, id: ReplicaId) -> Result<(), Violation> {
-        let number = id.0;
-        let cell = self.cells.get(usize::from(number));
-        let mut command = match cell {
-            Some(cell) => cell.command(&self.elea),
-            None => Command::new(&self.elea),
-        };
-        let listen = std::net::SocketAddr::from((cell.map_or(LOCAL, Cell::inside), 0));
-        command
-            .arg("replica")
-            .arg("--cluster")
-            .arg(self.path(&format!("cluster-of-{number}.toml")));
-        command.arg("--key").arg(self.path(&format!("replica-{number}.key")));
-        command.arg("--data").arg(self.data(id)).arg("--listen").arg(listen.to_string());
-        if !self.is_large {
-            // Little is stored, and what is wrong with it should be found within a window.
-            command.args(["--scrub-pause", "500ms"]);
-        }
-        // It ends when its stdin does: no replica outlives this process, however that ends.
-        command.arg("--attached").stdin(Stdio::piped()).stdout(Stdio::piped());
-        let start = self.replicas[usize::from(number)].starts + 1;
+        let start = self.replicas[usize::from(id.0)].starts + 1;
         let log = fs::File::create(self.log_path(id, start)).map_err(harness("a log"))?;
-        command.stderr(log).kill_on_drop(true);
-        command.env_remove("ELEA_CLUSTER").env_remove("ELEA_KEY").env_remove("ELEA_LOG");
-        command.envs(&self.replicas[usize::from(number)].environment);
-        if !self.libraries.is_empty() {
-            let all: Vec<_> = self.libraries.iter().map(|path| path.as_os_str()).collect();
-            command.env("LD_PRELOAD", all.join(OsStr::new(":")));
-        }
-        let mut child = command.spawn().map_err(harness("elea replica"))?;
+        let mut process = Process::start(self.command(id), log).map_err(harness("elea replica"))?;
         if start > 1 {
             // An old log is of no use once a start after it went well.
             let _ = fs::remove_file(self.log_path(id, start.saturating_sub(3)));
         }
-        let replica = &mut self.replicas[usize::from(number)];
+        let replica = &mut self.replicas[usize::from(id.0)];
         replica.starts = start;
         replica.progress = watch::channel(Progress::Starting).0;
-        replica.reader = child.stdout.take().map(|stdout| {
+        replica.reader = process.said().map(|said| {
             let (network, progress) = (Arc::clone(&self.network), replica.progress.clone());
-            tokio::spawn(follow(id, BufReader::new(stdout).lines(), network, progress))
+            tokio::spawn(follow(id, said, network, progress))
         });
-        replica.child = Some(child);
+        replica.process = Some(process);
         Ok(())
+    }
+
+    /// What a replica is started by.
+    fn command(&self, id: ReplicaId) -> Command {
+        let cell = self.cells.get(usize::from(id.0));
+        let program =
+            cell.map_or_else(|| Command::new(&self.elea), |cell| cell.command(&self.elea));
+        let cluster = self.folder.cluster_of(id);
+        let place = Place { cluster, data: self.data(id).to_owned(), ..self.folder.place(id) };
+        let mut command = place.command(program);
+        let listen = std::net::SocketAddr::from((cell.map_or(LOCAL, Cell::inside), 0));
+        command.arg("--listen").arg(listen.to_string());
+        if !self.is_large {
+            // Little is stored, and what is wrong with it should be found within a window.
+            command.args(["--scrub-pause", "500ms"]);
+        }
+        // No replica outlives this process, however that ends.
+        attach(&mut command).stdout(Stdio::piped());
+        environment::clear(&mut command).envs(&self.replicas[usize::from(id.0)].environment);
+        if !self.libraries.is_empty() {
+            let all: Vec<_> = self.libraries.iter().map(|path| path.as_os_str()).collect();
+            command.env("LD_PRELOAD", all.join(OsStr::new(":")));
+        }
+        command
     }
 
     /// Waits until a replica that was started serves, or has ended. It says that it is ready once it
@@ -404,7 +406,7 @@ impl Fleet {
     }
 
     fn memory_line(&self, id: ReplicaId, name: &str) -> Option<u64> {
-        let pid = self.replicas[usize::from(id.0)].child.as_ref()?.id()?;
+        let pid = self.replicas[usize::from(id.0)].process.as_ref()?.pid()?;
         let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
         let line = status.lines().find_map(|line| line.strip_prefix(name))?;
         line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib << 10)
@@ -412,18 +414,15 @@ impl Fleet {
 
     /// Sends a signal.
     pub fn signal(&self, id: ReplicaId, signal: Signal) {
-        let pid = self.replicas[usize::from(id.0)].child.as_ref().and_then(Child::id);
-        let pid = pid.and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
-        if let Some(pid) = pid {
-            // It fails where the process has ended; nobody has waited for it, so it is no other's.
-            let _ = kill_process(pid, signal);
+        if let Some(process) = &self.replicas[usize::from(id.0)].process {
+            process.signal(signal);
         }
     }
 
     /// Whether a process of this replica runs.
     #[must_use]
     pub fn runs(&self, id: ReplicaId) -> bool {
-        self.replicas[usize::from(id.0)].child.is_some()
+        self.replicas[usize::from(id.0)].process.is_some()
     }
 
     /// Whether a replica has said since its last start that it serves, and has not ended.
@@ -444,13 +443,11 @@ impl Fleet {
     /// `restart`: it does not end.
     pub async fn ended(&mut self, id: ReplicaId) -> Result<ExitStatus, Violation> {
         let never = || Violation::new("restart", format!("{id} does not end"));
-        // Waiting for a process closes its stdin, at which a replica stops; so that is done only
-        // when nothing more comes from it.
         let mut progress = self.replicas[usize::from(id.0)].progress.subscribe();
         let ended = timeout(PATIENCE, progress.wait_for(|last| *last == Progress::Ended)).await;
         ended.map(drop).map_err(|_| never())?;
-        let mut child = self.replicas[usize::from(id.0)].child.take().ok_or_else(never)?;
-        let ended = timeout(PATIENCE, child.wait()).await;
+        let mut process = self.replicas[usize::from(id.0)].process.take().ok_or_else(never)?;
+        let ended = timeout(PATIENCE, process.ended()).await;
         let status = ended.map_err(|_| never())?.map_err(harness("a process"))?;
         if let Some(reader) = self.replicas[usize::from(id.0)].reader.take() {
             // It ends with the process, and then no longer tells the network of an address.
@@ -485,15 +482,16 @@ impl Fleet {
 /// Reads what a replica prints, lets the network know where it listens, and tells how far it is.
 async fn follow(
     id: ReplicaId,
-    mut stdout: Lines<BufReader<ChildStdout>>,
+    mut said: Said,
     network: Arc<Network>,
     progress: watch::Sender<Progress>,
 ) {
-    while let Ok(Some(line)) = stdout.next_line().await {
-        if let Some(address) = line.strip_prefix("listening ").and_then(|at| at.parse().ok()) {
+    while let Ok(Some(line)) = said.next_line().await {
+        let at = line.strip_prefix(LISTENING).and_then(|at| at.trim_start().parse().ok());
+        if let Some(address) = at {
             network.listens(id, address);
         }
-        if line.starts_with("ready") {
+        if line.starts_with(READY) {
             progress.send_replace(Progress::Ready);
         }
     }

@@ -169,7 +169,7 @@ async fn audit(cluster: &Cluster, ended: &[Sale]) -> Outcome {
 
 fn show_receipt(town: &Town, sale: &Sale) -> Outcome {
     let (_, patient) = PATIENTS[sale.at];
-    let path = town.dir().join("sale.receipt");
+    let path = town.folder().path().join("sale.receipt");
     let receipt = sale.reply.receipt.as_ref().ok_or_else(|| broken("a sale has no receipt"))?;
     receipt::save(&path, receipt)?;
     let mut bytes = std::fs::read(&path)

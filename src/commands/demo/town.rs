@@ -1,19 +1,21 @@
 //! The demo's cluster: four processes, and a network between them that can be split.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use elea_client::Options;
+use elea_processes::folder::Folder;
+use elea_processes::ports;
 use elea_processes::proxy::Proxy;
+use elea_processes::replica::Place;
 use elea_protocol::cluster_file::ClusterFile;
 use elea_protocol::id::ReplicaId;
 use elea_protocol::message::NodeStatus;
 use elea_protocol::signature::SecretKey;
-use rand::RngExt as _;
 use tokio::time::sleep;
 
 use super::{PATIENCE, SHORT, broken, say};
-use crate::children::{Place, Process, start_all, stop_all};
+use crate::children::{Replica, start_all, stop_all};
 use crate::cluster::Cluster;
 use crate::commands::init::{self, Plan};
 use crate::failure::{Failure, Outcome};
@@ -49,11 +51,11 @@ impl Side {
 
 /// Four replicas and the ways between them.
 pub struct Town {
-    dir: PathBuf,
+    folder: Folder,
     /// With the addresses at which the replicas listen.
     pub file: ClusterFile,
     /// Those that run.
-    pub processes: Vec<Process>,
+    pub replicas: Vec<Replica>,
     ways: Vec<Way>,
 }
 
@@ -70,22 +72,22 @@ impl Town {
         const ATTEMPTS: usize = 5;
         let mut last = None;
         for attempt in 0..ATTEMPTS {
-            let dir = folder.join(format!("attempt-{attempt}"));
+            let folder = Folder::at(folder.join(format!("attempt-{attempt}")));
             let plan = Plan {
                 name: "demo".into(),
-                addresses: free_addresses(REPLICAS)?,
+                addresses: free_addresses()?,
                 clients: 3,
                 origin: None,
             };
-            let file = init::write(&dir, &plan)?;
-            let mut town = Self { dir, file, processes: Vec::new(), ways: Vec::new() };
+            let file = init::write(&folder, &plan)?;
+            let mut town = Self { folder, file, replicas: Vec::new(), ways: Vec::new() };
             let mut places = Vec::new();
             for id in town.members() {
                 town.open_ways(id).await?;
-                places.push((id, town.place(id)));
+                places.push((id, town.place(id), town.folder.log(id)));
             }
             match start_all(places).await {
-                Ok(processes) => return Ok(Self { processes, ..town }),
+                Ok(replicas) => return Ok(Self { replicas, ..town }),
                 Err(failure) if failure.message.contains("in use") => last = Some(failure),
                 Err(failure) => return Err(failure),
             }
@@ -123,13 +125,12 @@ impl Town {
     }
 
     fn place(&self, id: ReplicaId) -> Place {
-        let cluster = self.dir.join(format!("cluster-of-{id}.toml"));
-        Place { cluster, ..Place::of(&self.dir, id) }
+        Place { cluster: self.folder.cluster_of(id), ..self.folder.place(id) }
     }
 
     /// Where the cluster's files are.
-    pub fn dir(&self) -> &Path {
-        &self.dir
+    pub fn folder(&self) -> &Folder {
+        &self.folder
     }
 
     /// Where a replica listens.
@@ -139,7 +140,7 @@ impl Town {
 
     /// The key file that the demo made for a replica.
     pub fn key_of(&self, id: ReplicaId) -> Result<SecretKey, Failure> {
-        files::load_key(&self.place(id).key, Readers::Owner)
+        files::load_key(&self.folder.replica_key(id), Readers::Owner)
     }
 
     /// A client that reaches all replicas, whatever happens to the network.
@@ -157,8 +158,8 @@ impl Town {
         self.connect(&file, if side == Side::North { 1 } else { 2 }).await
     }
 
-    async fn connect(&self, file: &ClusterFile, key: u8) -> Result<Cluster, Failure> {
-        let path = self.dir.join(format!("client-{key}.key"));
+    async fn connect(&self, file: &ClusterFile, key: usize) -> Result<Cluster, Failure> {
+        let path = self.folder.client_key(key);
         Cluster::open(file, files::load_key(&path, Readers::Owner)?, Options::default()).await
     }
 
@@ -172,17 +173,17 @@ impl Town {
         self.ways.iter().for_each(|way| way.proxy.heal());
     }
 
-    fn take(&mut self, id: ReplicaId) -> Result<Process, Failure> {
-        let at = self.processes.iter().position(|process| process.id() == id);
-        at.map(|at| self.processes.remove(at))
+    fn take(&mut self, id: ReplicaId) -> Result<Replica, Failure> {
+        let at = self.replicas.iter().position(|replica| replica.id() == id);
+        at.map(|at| self.replicas.remove(at))
             .ok_or_else(|| broken("a replica that should run does not"))
     }
 
     /// Ends a replica as a crash would.
     pub async fn kill(&mut self, id: ReplicaId) -> Outcome {
-        let mut process = self.take(id)?;
-        say(&format!("kill -9 {} ({id})", process.pid().unwrap_or(0)));
-        process.kill().await;
+        let mut replica = self.take(id)?;
+        say(&format!("kill -9 {} ({id})", replica.pid().unwrap_or(0)));
+        replica.kill().await;
         Ok(())
     }
 
@@ -193,15 +194,15 @@ impl Town {
 
     /// Starts a replica again on its own disk.
     pub async fn restart(&mut self, id: ReplicaId) -> Outcome {
-        let mut process = Process::spawn(id, &self.place(id))?;
-        let ready = process.ready().await;
-        self.processes.push(process);
+        let mut replica = Replica::spawn(id, &self.place(id), self.folder.log(id))?;
+        let ready = replica.ready().await;
+        self.replicas.push(replica);
         ready
     }
 
     /// Stops everything.
     pub async fn end(&mut self) -> Vec<Failure> {
-        stop_all(std::mem::take(&mut self.processes)).await
+        stop_all(std::mem::take(&mut self.replicas)).await
     }
 }
 
@@ -243,21 +244,8 @@ pub async fn agreed(cluster: &Cluster) -> Result<u64, Failure> {
     .await
 }
 
-/// Ports that nobody listens on. They lie below those that the system gives to outgoing
-/// connections, so that none of them is taken while a replica is down.
-fn free_addresses(count: u8) -> Result<Vec<String>, Failure> {
-    let mut found = Vec::new();
-    let mut held = Vec::new();
-    for _ in 0..1000 {
-        if found.len() == usize::from(count) {
-            return Ok(found);
-        }
-        let address = format!("127.0.0.1:{}", rand::rng().random_range(10_000..32_000_u16));
-        // Held until all are found, so that none is found twice.
-        if let Ok(listener) = std::net::TcpListener::bind(&address) {
-            held.push(listener);
-            found.push(address);
-        }
-    }
-    Err(Failure::usage("no free ports were found on 127.0.0.1"))
+fn free_addresses() -> Result<Vec<String>, Failure> {
+    let free = ports::free(REPLICAS.into());
+    let free = free.ok_or_else(|| Failure::usage("no free ports were found on 127.0.0.1"))?;
+    Ok(free.map(|port| format!("127.0.0.1:{port}")).collect())
 }

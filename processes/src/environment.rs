@@ -1,0 +1,26 @@
+//! The variables that the program `elea` looks at.
+
+use std::process::Command;
+
+/// The cluster file, where none is named.
+pub const CLUSTER: &str = "ELEA_CLUSTER";
+
+/// The client's key file, where none is named.
+pub const KEY: &str = "ELEA_KEY";
+
+/// The file by which commands with one key share their sessions, where none is named.
+pub const SESSIONS: &str = "ELEA_SESSIONS";
+
+/// Whether a key file may be one that a group reads.
+pub const GROUP_KEY: &str = "ELEA_GROUP_KEY";
+
+/// How much a replica logs.
+pub const LOG: &str = "ELEA_LOG";
+
+/// Keeps all of them from a command, so that what it does follows from its words alone.
+pub fn clear(command: &mut Command) -> &mut Command {
+    for name in [CLUSTER, KEY, SESSIONS, GROUP_KEY, LOG] {
+        command.env_remove(name);
+    }
+    command
+}
