@@ -3,12 +3,14 @@
 //!
 //! - A [folder] has the files that `elea init` made, and a [replica] is started with some of them.
 //! - A [process] is what was started. Tests that block start it by themselves.
-//! - A [proxy] is a way between two parties that can be cut.
+//! - A [proxy] is a way between two parties that can be cut. What [takes connections](acceptor) for it does so
+//!   for the ways of chaos, too, which can do much more.
 //! - A [liar] plays a replica whose key it has.
 //!
 //! It is no part of the fault injection because `elea demo` is part of the program that users get, while the
 //! fault injection knows neither sockets nor clocks.
 
+pub mod acceptor;
 pub mod environment;
 pub mod folder;
 pub mod liar;

@@ -14,21 +14,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
+use elea_processes::acceptor::{Acceptor, let_through};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use crate::condition::Treatment;
 use crate::line::State;
 use crate::pump::{self, Speaker};
 use crate::tap::{Heard, Hears, Tap, Wire};
-
-/// Connections of one way at a time. More wait in the system's queue until one of them ends.
-const CONNECTIONS_MAX: usize = 64;
-
-/// A pause after the system gave no connection, for example for want of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
 /// How long a connection to a replica of this machine may take.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -38,11 +32,10 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Way {
     /// Who dials whom.
     pub wire: Wire,
-    address: SocketAddr,
+    acceptor: Acceptor,
     state: watch::Sender<State>,
     /// How many are listening to the dialler and to the replica.
     listening: watch::Sender<[usize; 2]>,
-    task: JoinHandle<()>,
 }
 
 impl Way {
@@ -51,19 +44,17 @@ impl Way {
     /// # Errors
     /// The system gives no port.
     pub async fn open(wire: Wire, at: IpAddr, hears: Hears) -> io::Result<Self> {
-        let listener = TcpListener::bind((at, 0)).await?;
-        let address = listener.local_addr()?;
         let (state, told) = watch::channel(State::default());
         let (listening, _) = watch::channel([0; 2]);
-        let carrier = Carrier { wire, hears, state: told, listening: listening.clone() };
-        let task = tokio::spawn(serve(listener, Arc::new(carrier)));
-        Ok(Self { wire, address, state, listening, task })
+        let carrier = Arc::new(Carrier { wire, hears, state: told, listening: listening.clone() });
+        let carry = move |near| Arc::clone(&carrier).carry(near);
+        Ok(Self { wire, acceptor: Acceptor::open(at, carry).await?, state, listening })
     }
 
     /// Where to dial.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.acceptor.address()
     }
 
     /// Changes what the way does.
@@ -119,13 +110,6 @@ impl Way {
     }
 }
 
-impl Drop for Way {
-    fn drop(&mut self) {
-        // The connections are tasks of that task: they end with it.
-        self.task.abort();
-    }
-}
-
 /// What every connection of a way needs.
 struct Carrier {
     wire: Wire,
@@ -134,27 +118,15 @@ struct Carrier {
     listening: watch::Sender<[usize; 2]>,
 }
 
-async fn serve(listener: TcpListener, carrier: Arc<Carrier>) {
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
-                Ok((stream, _)) => {
-                    let carrier = Arc::clone(&carrier);
-                    connections.spawn(async move { carrier.carry(stream).await });
-                }
-                Err(_) => sleep(ACCEPT_PAUSE).await,
-            },
-            Some(_) = connections.join_next() => {}
-        }
-    }
-}
-
 impl Carrier {
     /// Carries one connection until either end closes it or it is reset.
-    async fn carry(&self, near: TcpStream) {
+    async fn carry(self: Arc<Self>, near: TcpStream) {
         let mut state = self.state.clone();
-        let Some((target, resets)) = opened(&near, &mut state).await else { return };
+        let open = |state: &State| {
+            let target = state.target.filter(|_| !state.is_cut)?;
+            Some((target, state.resets))
+        };
+        let Some((target, resets)) = let_through(&near, &mut state, open).await else { return };
         let Ok(Ok(far)) = timeout(DIAL_TIMEOUT, TcpStream::connect(target)).await else { return };
         if near.set_nodelay(true).is_err() || far.set_nodelay(true).is_err() {
             return;
@@ -192,23 +164,5 @@ impl Carrier {
             let _ = far_read.as_ref().set_zero_linger();
             let _ = self.hears.send(Heard::Reset(self.wire)).await;
         }
-    }
-}
-
-/// Waits until the way is open and leads somewhere; answers with where, and the number of resets
-/// there were. `None` if the dialler gave up meanwhile.
-async fn opened(near: &TcpStream, state: &mut watch::Receiver<State>) -> Option<(SocketAddr, u64)> {
-    let gone = async {
-        if let Ok(1..) = near.peek(&mut [0]).await {
-            std::future::pending().await
-        }
-    };
-    tokio::select! {
-        biased;
-        state = state.wait_for(|state| !state.is_cut && state.target.is_some()) => {
-            let state = state.ok()?;
-            Some((state.target?, state.resets))
-        }
-        () = gone => None,
     }
 }
