@@ -241,6 +241,7 @@ fn no_two_modules_of_a_package_need_each_other() {
         "replica/src/lib.rs",
         "client/src/lib.rs",
         "app-kv/src/lib.rs",
+        "processes/src/lib.rs",
         "fault-injection/src/lib.rs",
         "fault-injection/chaos/src/lib.rs",
         "benches/compare/src/main.rs",

@@ -5,17 +5,15 @@
 
 use std::io;
 
-use elea_protocol::codec;
 use elea_protocol::id::{Digest, ReplicaId, Slot, View};
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{Commit, HelloBody, Message, Origin, ToClient, ToReplica};
 use elea_protocol::seal::{sign, sign_hello};
 use elea_protocol::signature::SecretKey;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
-/// Greetings are small; this is no place for more.
-const GREETING_MAX: u32 = 4096;
+use crate::frames::{frame, message};
 
 /// Whom it plays.
 pub struct Liar<'a> {
@@ -43,45 +41,28 @@ impl Liar<'_> {
         for hash in [Digest([1; 32]), Digest([2; 32])] {
             let vote = Commit { view, slot, hash };
             let vote = sign(self.key, self.membership.genesis(), self.id, vote).into_inner();
-            send(&mut stream, &ToReplica::Peer(Message::Commit(vote))).await?;
+            stream.write_all(&frame(&ToReplica::Peer(Message::Commit(vote)))?).await?;
         }
         stream.shutdown().await
     }
 
     async fn dial(&self, (to, address): (ReplicaId, &str)) -> io::Result<TcpStream> {
         let mut stream = TcpStream::connect(address).await?;
-        let ToClient::Challenge(challenge) = receive(&mut stream).await? else {
+        let ToClient::Challenge(challenge) = message(&mut stream).await? else {
             return Err(io::Error::other("no challenge came"));
         };
         let origin = Origin::Replica(self.id);
         let nonce = challenge.nonce;
         let body = HelloBody { origin, to, nonce, instance: 1, own_nonce: [0; 32] };
         let hello = sign_hello(self.key, self.membership.genesis(), body);
-        send(&mut stream, &ToReplica::Hello(hello)).await?;
-        let ToClient::Terms(terms) = receive(&mut stream).await? else {
+        stream.write_all(&frame(&ToReplica::Hello(hello))?).await?;
+        let ToClient::Terms(terms) = message(&mut stream).await? else {
             return Err(io::Error::other("the hello was not welcome"));
         };
-        send(&mut stream, &ToReplica::Terms(terms)).await?;
-        match receive(&mut stream).await? {
+        stream.write_all(&frame(&ToReplica::Terms(terms))?).await?;
+        match message(&mut stream).await? {
             ToClient::Greeting(_) => Ok(stream),
             _ => Err(io::Error::other("the hello was not welcome")),
         }
     }
-}
-
-/// Frames: four bytes of length, big-endian, then the encoding of one message.
-async fn send(stream: &mut TcpStream, message: &ToReplica) -> io::Result<()> {
-    let body = codec::encode(message).map_err(io::Error::other)?;
-    let length = u32::try_from(body.len()).map_err(io::Error::other)?;
-    stream.write_all(&[&length.to_be_bytes(), &body[..]].concat()).await
-}
-
-async fn receive(stream: &mut TcpStream) -> io::Result<ToClient> {
-    let length = stream.read_u32().await?;
-    if length > GREETING_MAX {
-        return Err(io::Error::other("this is no greeting"));
-    }
-    let mut body = vec![0; usize::try_from(length).map_err(io::Error::other)?];
-    stream.read_exact(&mut body).await?;
-    codec::decode(&body).map_err(io::Error::other)
 }

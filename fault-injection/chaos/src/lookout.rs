@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use elea_fault_injection::violation::Violation;
+use elea_processes::frames::{frame, message};
 use elea_protocol::id::ReplicaId;
 use elea_protocol::message::{NodeStatus, ToClient, ToReplica};
 use elea_protocol::signature::SecretKey;
@@ -16,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::fleet::{Fleet, harness};
-use crate::raw::{Where, frame, greeted, message};
+use crate::raw::{Where, greeted};
 use crate::shared::Shared;
 
 /// Between two questions.

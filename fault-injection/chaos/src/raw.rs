@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use elea_protocol::codec::{self, FRAME_MAX};
+use elea_processes::frames::{frame, message};
 use elea_protocol::id::{ClientId, ReplicaId};
 use elea_protocol::message::{HelloBody, Origin, ToClient, ToReplica};
 use elea_protocol::seal::sign_hello;
 use elea_protocol::signature::{SecretKey, Signer as _};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -53,37 +53,4 @@ pub async fn greeted(at: &Where, key: &SecretKey, id: ReplicaId) -> io::Result<T
     };
     timeout(PATIENCE, greet).await??;
     Ok(stream)
-}
-
-/// A message with its length before it.
-///
-/// # Errors
-/// It is longer than any may be.
-pub fn frame(message: &ToReplica) -> io::Result<Vec<u8>> {
-    let body = codec::encode(message).map_err(io::Error::other)?;
-    let length = u32::try_from(body.len()).map_err(io::Error::other)?;
-    Ok([&length.to_be_bytes()[..], &body].concat())
-}
-
-/// The next frame, as a replica says it.
-///
-/// # Errors
-/// The connection ends, or says something else.
-pub async fn message<R: AsyncRead + Unpin>(from: &mut R) -> io::Result<ToClient> {
-    let body = body(from).await?;
-    codec::decode(&body).map_err(io::Error::other)
-}
-
-/// The next frame, whatever is in it.
-///
-/// # Errors
-/// The connection ends.
-pub async fn body<R: AsyncRead + Unpin>(from: &mut R) -> io::Result<Vec<u8>> {
-    let length = usize::try_from(from.read_u32().await?).map_err(io::Error::other)?;
-    if length > FRAME_MAX {
-        return Err(io::Error::other("a frame too large"));
-    }
-    let mut body = vec![0; length];
-    from.read_exact(&mut body).await?;
-    Ok(body)
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use elea_client::{Command as _, Level};
 use elea_kv::{Get, Put};
+use elea_processes::frames::{body, frame};
 use elea_protocol::id::{ClientId, ReplicaId, RequestNumber, SessionId};
 use elea_protocol::message::{Request, SignedRequest, ToReplica};
 use elea_protocol::signature::Signer as _;
@@ -15,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
 use super::Target;
-use crate::raw::{body, dial, frame, greeted};
+use crate::raw::{dial, greeted};
 
 /// After something that failed.
 const PAUSE: Duration = Duration::from_millis(50);

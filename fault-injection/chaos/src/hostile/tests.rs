@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use elea_processes::frames;
 use elea_protocol::codec;
 use elea_protocol::id::{Digest, ReplicaId, RequestNumber, SessionId};
 use elea_protocol::membership::Membership;
@@ -14,7 +15,6 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::*;
-use crate::raw;
 
 /// Connections, and bytes behind the greeting.
 type Seen = Arc<watch::Sender<(u64, u64)>>;
@@ -52,7 +52,7 @@ impl Host {
         let (genesis, replica, nonce) = (self.genesis, self.id, rand::random());
         let challenge = Challenge { version: WIRE_VERSION, genesis, replica, nonce };
         say(&mut stream, &ToClient::Challenge(challenge)).await?;
-        while let Ok(body) = raw::body(&mut stream).await {
+        while let Ok(body) = frames::body(&mut stream).await {
             self.seen.send_modify(|(_, bytes)| *bytes += body.len() as u64);
             match codec::decode(&body) {
                 Ok(ToReplica::Hello(_)) => say(&mut stream, &ToClient::Welcome).await?,
