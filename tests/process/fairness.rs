@@ -3,8 +3,8 @@
 
 use std::fs;
 
-use elea_chaos::fleet::read_key;
 use elea_chaos::greedy::{Greed, Greedy};
+use elea_client::load_key;
 
 use crate::harness::{Town, until};
 
@@ -22,7 +22,7 @@ fn beside(greed: Greed, has_begun: impl Fn(&Town, &Greedy) -> bool) {
     let large = "v".repeat(900_000);
     town.piped(&["put", "large", "-"], large.as_bytes());
     let runtime = tokio::runtime::Runtime::new().expect("threads");
-    let key = read_key(&town.path("client-1.key")).expect("a key");
+    let key = load_key(town.folder().client_key(1)).expect("a key");
     let greedy = runtime.block_on(async { Greedy::start(greed, &town.file(), key) });
     until("it is at work", || has_begun(&town, &greedy).then_some(()));
     for number in 0..QUIET {

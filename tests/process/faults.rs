@@ -3,9 +3,9 @@
 use std::fs;
 use std::time::Instant;
 
+use elea_client::load_key;
 use elea_processes::liar::Liar;
-use elea_protocol::id::{ReplicaId, Slot, View, unhex};
-use elea_protocol::signature::SecretKey;
+use elea_protocol::id::{ReplicaId, Slot, View};
 use rustix::process::Signal;
 use serde_json::Value as Json;
 
@@ -101,9 +101,7 @@ fn a_liar_is_convicted_by_its_own_signatures() {
     let view = View(town.agrees()["view"].as_u64().expect("a number"));
     town.kill(3);
     let file = town.file();
-    let text = fs::read_to_string(town.path("replica-3.key")).expect("there");
-    let secret = text.trim().strip_prefix("elea-key-1 ").and_then(unhex).expect("a key file");
-    let key = SecretKey::from_bytes(&secret);
+    let key = load_key(town.folder().replica_key(ReplicaId(3))).expect("a key file");
     let liar = Liar { membership: &file.membership, id: ReplicaId(3), key: &key };
     let runtime = tokio::runtime::Runtime::new().expect("threads");
     let lie = liar.vote_twice((ReplicaId(1), file.addresses[1].as_str()), view, Slot(50));

@@ -8,13 +8,14 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use elea_client::files::{FileError, load_cluster, load_key};
 use elea_fault_injection::violation::{Violation, demand};
 use elea_processes::environment;
 use elea_processes::folder::Folder;
 use elea_processes::process::{Process, Said};
 use elea_processes::replica::{LISTENING, Place, READY, attach};
 use elea_protocol::cluster_file::ClusterFile;
-use elea_protocol::id::{ReplicaId, unhex};
+use elea_protocol::id::ReplicaId;
 use elea_protocol::signature::SecretKey;
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -126,6 +127,11 @@ pub fn harness(what: &str) -> impl FnOnce(std::io::Error) -> Violation + '_ {
     move |error| Violation::new("harness", format!("{what}: {error}"))
 }
 
+/// A cluster file or a key is of no use.
+pub fn unusable(error: FileError) -> Violation {
+    Violation::new("harness", error.to_string())
+}
+
 impl Fleet {
     /// Makes the files of a cluster and the network, and starts nothing yet.
     ///
@@ -144,10 +150,7 @@ impl Fleet {
             let why = String::from_utf8_lossy(&made.stderr).into_owned();
             return Err(Violation::new("harness", format!("elea init: {why}")));
         }
-        let text = fs::read_to_string(folder.cluster());
-        let text = text.map_err(harness("the cluster file"))?;
-        let mut file = ClusterFile::parse(&text)
-            .map_err(|bad| Violation::new("harness", format!("the cluster file: {bad}")))?;
+        let mut file = load_cluster(folder.cluster()).map_err(unusable)?;
         if !plan.is_large {
             file.tuning.settle_bytes = SETTLE_BYTES;
         }
@@ -224,7 +227,7 @@ impl Fleet {
     /// # Errors
     /// There is none with this number.
     pub fn client_key(&self, number: usize) -> Result<SecretKey, Violation> {
-        read_key(&self.folder.client_key(number))
+        load_key(self.folder.client_key(number)).map_err(unusable)
     }
 
     /// A file of the cluster.
@@ -499,14 +502,3 @@ async fn follow(
 }
 
 const LOCAL: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
-
-/// The key in a client's key file.
-///
-/// # Errors
-/// There is none.
-pub fn read_key(path: &Path) -> Result<SecretKey, Violation> {
-    let text = fs::read_to_string(path).map_err(harness("a client's key"))?;
-    let secret = text.split_whitespace().nth(1).and_then(unhex::<32>);
-    let secret = secret.ok_or_else(|| Violation::new("harness", "a client's key is no key"))?;
-    Ok(SecretKey::from_bytes(&secret))
-}

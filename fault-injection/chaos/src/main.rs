@@ -5,12 +5,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use elea_chaos::fleet::read_key;
+use elea_chaos::fleet::unusable;
 use elea_chaos::greedy::Greed;
 use elea_chaos::service::Terms;
 use elea_chaos::{failover, greedy, hangover, kill_all, large, run};
+use elea_client::files::{load_cluster, load_key};
 use elea_fault_injection::violation::Violation;
-use elea_protocol::cluster_file::ClusterFile;
 use serde_json::{Value as Json, json};
 
 /// Breaks clusters of real elea processes and checks that they keep their promises.
@@ -260,11 +260,9 @@ async fn obey(command: &Command) -> Result<Json, Violation> {
             hangover::run(&hangover::Order { elea, rounds: *rounds }).await
         }
         Command::Fairness { cluster, key, greedy, beside } => {
-            let text = std::fs::read_to_string(cluster);
-            let text = text.map_err(|error| Violation::new("harness", error.to_string()))?;
-            let file = ClusterFile::parse(&text);
-            let file = file.map_err(|error| Violation::new("harness", error.to_string()))?;
-            greedy::measure(&file, read_key(key)?, &read_key(greedy)?, beside).await
+            let file = load_cluster(cluster).map_err(unusable)?;
+            let [key, greedy] = [key, greedy].map(|path| load_key(path).map_err(unusable));
+            greedy::measure(&file, key?, &greedy?, beside).await
         }
         Command::Away { data } => large::away(&data.order()?).await,
         Command::Start { data, memory_max, start_max } => {
