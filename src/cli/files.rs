@@ -1,0 +1,102 @@
+//! What is done with files alone, without asking any replica.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use elea_processes::environment;
+
+/// `elea init`
+#[derive(Debug, Args)]
+pub struct Init {
+    /// Where to write; made if it is not there
+    pub dir: PathBuf,
+    /// How many replicas; a third of them, rounded down, may be faulty
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=31))]
+    pub replicas: u8,
+    /// How many client keys
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub clients: u16,
+    /// The host in the replicas' addresses
+    #[arg(long, default_value = "127.0.0.1")]
+    pub host: String,
+    /// The port of replica 0; the others follow
+    #[arg(long, default_value_t = 7100, value_parser = clap::value_parser!(u16).range(1..))]
+    pub base_port: u16,
+    /// The cluster's name [default: the directory's name]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Begin with the state of this backup, and with the settings of the cluster that it is of
+    #[arg(long, value_name = "BACKUP")]
+    pub from: Option<PathBuf>,
+    /// Refuse the backup if it is not of the cluster in this file
+    #[arg(long, value_name = "FILE", requires = "from")]
+    pub from_cluster: Option<PathBuf>,
+}
+
+/// `elea backup`
+#[derive(Debug, Args)]
+pub struct Backup {
+    /// The cluster file
+    #[arg(long, env = environment::CLUSTER, value_name = "FILE")]
+    pub cluster: PathBuf,
+    /// The data folder of a replica that is not running
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// Where to write the backup; not overwritten if it is there
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `elea restore`
+#[derive(Debug, Args)]
+pub struct Restore {
+    /// The backup
+    #[arg(long, value_name = "BACKUP")]
+    pub from: PathBuf,
+    /// The cluster file of the new cluster
+    #[arg(long, env = environment::CLUSTER, value_name = "FILE")]
+    pub cluster: PathBuf,
+    /// The replica's key file; it says which replica this is
+    #[arg(long, value_name = "FILE")]
+    pub key: PathBuf,
+    /// Where the replica will keep its data; it must hold none yet
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `elea receipt`
+#[derive(Debug, Args)]
+pub struct ReceiptCommand {
+    #[command(subcommand)]
+    pub action: ReceiptAction,
+}
+
+/// What can be done with a receipt.
+#[derive(Debug, Subcommand)]
+pub enum ReceiptAction {
+    /// Check a receipt against the cluster file, offline
+    #[command(
+        after_help = "Example: elea receipt verify sale.receipt --cluster town/cluster.toml\n\
+        Prints what is proven; exit code 4 if the receipt proves nothing, be it by one bit."
+    )]
+    Verify(Verify),
+}
+
+/// `elea receipt verify`
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// The receipt, as --receipt saved it
+    pub file: PathBuf,
+    /// The cluster file
+    #[arg(long, env = environment::CLUSTER, value_name = "FILE")]
+    pub cluster: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}

@@ -1,0 +1,49 @@
+//! How a cluster is, and how fast.
+
+use clap::{Args, ValueEnum};
+
+use super::access::Access;
+
+/// `elea status`, `elea evidence`
+#[derive(Debug, Args)]
+pub struct Status {
+    #[command(flatten)]
+    pub access: Access,
+}
+
+/// `elea bench`
+#[derive(Debug, Args)]
+pub struct Bench {
+    /// How many clients, each with a session of its own
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub clients: u16,
+    /// Have each client connect by itself, as if it was a process of its own; otherwise all share one connection
+    /// to each replica
+    #[arg(long)]
+    pub own_connections: bool,
+    /// For how long
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub seconds: u64,
+    /// What each request waits for
+    #[arg(long, value_enum, default_value_t = BenchLevel::Strong)]
+    pub level: BenchLevel,
+    /// Bytes of each value written
+    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(0..=1_048_576))]
+    pub value_size: u32,
+    /// How many requests each client has under way
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub pipeline: u16,
+    #[command(flatten)]
+    pub access: Access,
+}
+
+/// The levels of `elea bench`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BenchLevel {
+    /// f + 1 replicas agree
+    Weak,
+    /// Final and linearizable
+    Strong,
+    /// Weak, then final
+    Final,
+}

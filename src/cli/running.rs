@@ -1,0 +1,50 @@
+//! What runs replicas.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use elea_processes::environment;
+
+use super::duration::duration;
+
+/// `elea demo`
+#[derive(Debug, Args)]
+pub struct Demo {}
+
+/// `elea up`
+#[derive(Debug, Args)]
+pub struct Up {
+    /// A directory that `elea init` made
+    pub dir: PathBuf,
+}
+
+/// `elea replica`
+#[derive(Debug, Args)]
+pub struct Replica {
+    /// The cluster file
+    #[arg(long, env = environment::CLUSTER, value_name = "FILE")]
+    pub cluster: PathBuf,
+    /// The replica's key file; it says which replica this is
+    #[arg(long, value_name = "FILE")]
+    pub key: PathBuf,
+    /// Where the replica keeps its data; made if it is not there
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// Listen here instead of at the address in the cluster file
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<String>,
+    /// How long to wait between one look at everything on the disk and the next, for example 1h
+    /// (the default)
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub scrub_pause: Option<Duration>,
+    /// How much of the disk to read in a second for that, at most, in MiB; 8 if not given
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    pub scrub_rate: Option<u64>,
+    /// Write nothing while less than this is free on the disk, in MiB; 256 if not given
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(0..=1 << 20))]
+    pub disk_reserve: Option<u64>,
+    /// Stop when stdin is closed, so that the replica does not outlive whoever started it
+    #[arg(long)]
+    pub attached: bool,
+}
