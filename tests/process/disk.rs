@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use elea_protocol::id::ReplicaId;
 use rand::RngExt as _;
 use serde_json::Value as Json;
 
@@ -16,7 +17,7 @@ fn status(town: &Town) -> Json {
 
 /// The tables in which the application's rows lie, oldest first, by the note beside the store.
 fn tables(town: &Town) -> Vec<PathBuf> {
-    let data = town.path(&format!("replica-{WHO}.data"));
+    let data = town.folder().data(ReplicaId(WHO));
     let note = fs::read_to_string(data.join("rows")).unwrap_or_default();
     let folder = note.lines().find_map(|line| line.strip_prefix("folder ")?.split(' ').nth(1));
     let Some(folder) = folder else { return Vec::new() };

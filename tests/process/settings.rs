@@ -3,7 +3,9 @@
 use std::fs;
 use std::process::Command;
 
+use elea_processes::environment;
 use elea_protocol::cluster_file::ClusterFile;
+use elea_protocol::id::ReplicaId;
 use serde_json::Value as Json;
 
 use crate::harness::{Answer, Town, run, until};
@@ -12,7 +14,7 @@ use crate::harness::{Answer, Town, run, until};
 fn differ(town: &mut Town, id: u8) {
     let text = town.file().to_text() + "\n[application]\nvalue_bytes = 1024\n";
     town.kill(id);
-    fs::write(town.path(&format!("cluster-of-{id}.toml")), text).expect("it can be written");
+    fs::write(town.folder().cluster_of(ReplicaId(id)), text).expect("it can be written");
     town.launch(id);
 }
 
@@ -20,7 +22,7 @@ fn differ(town: &mut Town, id: u8) {
 fn agree_again(town: &mut Town, ids: &[u8]) {
     for id in ids {
         town.kill(*id);
-        fs::remove_file(town.path(&format!("cluster-of-{id}.toml"))).expect("it is there");
+        fs::remove_file(town.folder().cluster_of(ReplicaId(*id))).expect("it is there");
     }
     town.restart(ids);
 }
@@ -92,12 +94,12 @@ fn a_client_that_is_being_added_is_served_by_those_who_list_it_and_disturbs_nobo
     let mut town = Town::prepared(4, |town| {
         let old = without_the_second_client(&town.file());
         for id in [2, 3] {
-            fs::write(town.path(&format!("cluster-of-{id}.toml")), &old).expect("written");
+            fs::write(town.folder().cluster_of(ReplicaId(id)), &old).expect("written");
         }
     });
     let new_client = |town: &Town, words: &[&str]| -> Answer {
         let mut command: Command = town.command(words);
-        run(command.env("ELEA_KEY", town.path("client-1.key")).args(["--timeout", "60s"]))
+        run(command.env(environment::KEY, town.folder().client_key(1)).args(["--timeout", "60s"]))
     };
     until_told(&town, "r2, r3 do not list the client ");
     // Whoever lists it knows who does not: before that a strong request may be let in, and waits.
@@ -138,7 +140,7 @@ fn a_client_that_is_being_added_is_served_by_those_who_list_it_and_disturbs_nobo
     let old = without_the_second_client(&town.file());
     for id in 0..4 {
         town.kill(id);
-        fs::write(town.path(&format!("cluster-of-{id}.toml")), &old).expect("written");
+        fs::write(town.folder().cluster_of(ReplicaId(id)), &old).expect("written");
     }
     town.restart(&[0, 1, 2, 3]);
     assert_eq!(town.patient(&["get", "a", "--strong"]).succeeds().out, "4\n");

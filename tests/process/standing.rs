@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use elea_protocol::id::ReplicaId;
 use serde_json::Value as Json;
 
 use crate::harness::{Town, until};
@@ -12,7 +13,7 @@ fn replica(town: &Town, id: usize) -> Json {
 
 fn lose_folder(town: &mut Town, id: u8) {
     town.kill(id);
-    fs::remove_dir_all(town.path(&format!("replica-{id}.data"))).expect("it is there");
+    fs::remove_dir_all(town.folder().data(ReplicaId(id))).expect("it is there");
 }
 
 #[test]
@@ -78,7 +79,7 @@ fn a_replica_that_is_first_switched_on_when_the_others_have_a_history_votes() {
     // A key that never ran: the others know nothing of it, as if r3 had not been started before.
     (0..4).for_each(|id| town.kill(id));
     for id in 0..4 {
-        fs::remove_dir_all(town.path(&format!("replica-{id}.data"))).expect("it is there");
+        fs::remove_dir_all(town.folder().data(ReplicaId(id))).expect("it is there");
         fs::remove_file(town.path(&format!("replica-{id}.key.started"))).expect("it is there");
     }
     town.restart(&[0, 1, 2]);
