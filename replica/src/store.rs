@@ -295,6 +295,3 @@ impl Store {
 
 #[cfg(test)]
 mod tests;
-
-#[cfg(test)]
-mod damage_tests;

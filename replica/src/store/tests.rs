@@ -1,11 +1,11 @@
 //! Tests of the store against real files. That all records together come to what they should is
-//! the business of `random`.
+//! the business of `random`, and what becomes of damage that of `damage`.
 
+mod damage;
 mod random;
 
 use std::collections::BTreeMap;
 use std::fs;
-
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -36,7 +36,7 @@ use super::*;
 const GENESIS: Digest = Digest([1; 32]);
 const ME: ReplicaId = ReplicaId(0);
 
-pub(super) fn open(folder: &Path) -> Result<(Store, Recovered), StoreError> {
+fn open(folder: &Path) -> Result<(Store, Recovered), StoreError> {
     Store::open(folder, &GENESIS, ME, Durability::Sync)
 }
 
@@ -64,7 +64,7 @@ fn hash(tag: u64) -> Digest {
     Digest(hash)
 }
 
-pub(super) fn slot(slot: u64, tag: u64) -> Record {
+fn slot(slot: u64, tag: u64) -> Record {
     Record::Slot { slot: Slot(slot), hash: hash(tag), entry: entry(tag, 3) }
 }
 
@@ -100,7 +100,7 @@ fn stable(slot: u64, tag: u64) -> StableProof {
     StableProof { checkpoint, cover: lock(slot) }
 }
 
-pub(super) fn head(slot: u64, tag: u64) -> StateHead {
+fn head(slot: u64, tag: u64) -> StateHead {
     let digests = StateDigests { application: hash(tag + 2), sessions: hash(tag + 3) };
     StateHead { stable: stable(slot, tag), digests }
 }
@@ -118,21 +118,21 @@ fn chunk(slot: u64, tag: u64, part: StatePart, bytes: &'static [u8]) -> Record {
     Record::Piece { at, part, bytes: Bytes::from_static(bytes) }
 }
 
-pub(super) fn fetching(slot: u64, tag: u64) -> Record {
+fn fetching(slot: u64, tag: u64) -> Record {
     Record::Fetching(Box::new(head(slot, tag)))
 }
 
-pub(super) fn row(key: &'static [u8], value: &'static [u8]) -> (Bytes, Bytes) {
+fn row(key: &'static [u8], value: &'static [u8]) -> (Bytes, Bytes) {
     (Bytes::from_static(key), Bytes::from_static(value))
 }
 
-pub(super) fn rows(slot: u64, tag: u64, rows: Vec<(Bytes, Bytes)>, whole: bool) -> Record {
+fn rows(slot: u64, tag: u64, rows: Vec<(Bytes, Bytes)>, whole: bool) -> Record {
     Record::Rows { at: Position { slot: Slot(slot), hash: hash(tag) }, rows, whole }
 }
 
 type Changed = (&'static [u8], Option<&'static [u8]>);
 
-pub(super) fn settled(slot: u64, tag: u64, changes: &[Changed]) -> Record {
+fn settled(slot: u64, tag: u64, changes: &[Changed]) -> Record {
     let bytes = Bytes::from_static;
     let changes = changes.iter().map(|(key, value)| (bytes(key), value.map(bytes))).collect();
     let pieces = vec![(StatePart::Last, bytes(b"piece"))];
@@ -145,11 +145,11 @@ fn settling(slot: u64, tag: u64, first: bool, changes: &[Changed]) -> Record {
     Record::Settling { at, first, changes: settled.changes }
 }
 
-pub(super) fn all_rows(view: &RowsView) -> Vec<(Bytes, Bytes)> {
+fn all_rows(view: &RowsView) -> Vec<(Bytes, Bytes)> {
     view.range(&[], std::ops::Bound::Unbounded).map(|row| row.expect("sound")).collect()
 }
 
-pub(super) fn adopted(ground: Ground, slots: &[u64], lock: Option<CommitCertificate>) -> Record {
+fn adopted(ground: Ground, slots: &[u64], lock: Option<CommitCertificate>) -> Record {
     let slots = slots.iter().map(|tag| hash(*tag)).collect();
     Record::Adopted(Box::new(Adopted { entered: None, ground, slots, lock, voted: Slot(0) }))
 }
@@ -205,7 +205,7 @@ fn keys(keyspace: &Keyspace) -> usize {
 }
 
 /// The tags of the stored slots' hashes, in order.
-pub(super) fn stored(store: &Store) -> Vec<u8> {
+fn stored(store: &Store) -> Vec<u8> {
     store.history().map(|read| read.expect("sound").0.0[0]).collect()
 }
 

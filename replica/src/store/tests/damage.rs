@@ -1,17 +1,9 @@
 //! Tests of damage to files: what can be repaired is given up, what cannot is the end.
 
-use std::collections::BTreeMap;
-use std::fs;
-
-use bytes::Bytes;
 use elea_protocol::message::DiskHealth;
-use elea_protocol::replica::Ground;
-use fjall::Keyspace;
 
-use super::log::WITNESS;
-use super::opening::open_database;
-use super::tests::{adopted, all_rows, fetching, head, open, row, rows, settled, slot, stored};
 use super::*;
+use crate::store::opening::open_database;
 
 /// Where a bit is turned: at so many thousandths of the file.
 const PLACES: [u64; 9] = [0, 3, 100, 300, 500, 700, 900, 985, 999];
