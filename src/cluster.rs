@@ -109,24 +109,20 @@ impl Cluster {
         Ok(Self { client, replicas: file.addresses.len() })
     }
 
-    /// Finds out what an operation comes to that changes nothing, without having it ordered if that can be. Others are
-    /// executed.
+    /// Reads strongly what changes nothing, without having it ordered if that can be. Everything else is executed: a
+    /// weak read that is not ordered need not see what another process wrote weakly a moment before.
     pub async fn read(
         &self,
         operation: Operation,
         wait: Wait,
         timeout: Duration,
     ) -> Result<Reply, Failure> {
-        let level = match wait {
-            Wait::Weak => Level::Weak,
-            Wait::Strong => Level::Strong,
-            Wait::Final => return self.ask(operation, wait, timeout).await,
-        };
-        if !operation.only_reads() {
+        if wait != Wait::Strong || !operation.only_reads() {
             return self.ask(operation, wait, timeout).await;
         }
         let begin = Instant::now();
-        let read = self.client.with_timeout(timeout).read(level, operation.clone()).await;
+        let client = self.client.with_timeout(timeout);
+        let read = client.read(Level::Strong, operation.clone()).await;
         let Read { result, slot, view, ordered } = match read {
             Ok(read) => read,
             Err(Error::Undecodable(_)) => return Err(unreadable()),
@@ -141,7 +137,7 @@ impl Cluster {
             view,
             slot,
             hash: None,
-            is_final: wait == Wait::Strong,
+            is_final: true,
             reordered: false,
             receipt: None,
             latency: begin.elapsed(),

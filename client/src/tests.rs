@@ -30,6 +30,26 @@ impl Command for Say {
     }
 }
 
+/// The same, of something that changes nothing.
+#[derive(Debug)]
+struct Look(&'static str);
+
+impl Command for Look {
+    type Output = String;
+
+    fn encode(&self) -> Bytes {
+        Say(self.0).encode()
+    }
+
+    fn only_reads(&self) -> bool {
+        true
+    }
+
+    fn decode(&self, result: &Bytes) -> Result<String, Undecodable> {
+        Say(self.0).decode(result)
+    }
+}
+
 async fn connect(world: &World) -> Client {
     let options = Options {
         // Long enough for a busy machine: only what is to fail waits so long.
@@ -102,8 +122,43 @@ async fn one_bad_replica_of_any_kind_does_no_harm() {
             assert_eq!(strong.unwrap_or_else(|e| panic!("{manner:?}: {e}")).result, "did it");
             let weak = client.weak(Say("it")).await;
             assert_eq!(weak.unwrap_or_else(|e| panic!("{manner:?}: {e}")).result, "did it");
+            for level in [Level::Weak, Level::Strong] {
+                let read = client.read(level, Look("it")).await;
+                let read = read.unwrap_or_else(|e| panic!("{manner:?}: {e}"));
+                let expected = if read.ordered.is_some() { "did it" } else { "saw it" };
+                assert_eq!(read.result, expected, "{manner:?}");
+            }
         }
     }
+}
+
+#[tokio::test]
+async fn what_changes_nothing_is_read_without_being_ordered() {
+    let world = World::start(&HONEST).await;
+    let client = connect(&world).await;
+    for level in [Level::Weak, Level::Strong] {
+        let read = client.read(level, Look("this")).await.expect("answered");
+        assert_eq!((read.result.as_str(), read.ordered), ("saw this", None));
+    }
+    assert_eq!(world.history.lock().expect("no panic").operations, 0);
+    let changed = client.read(Level::Strong, Say("that")).await.expect("answered");
+    assert_eq!((changed.result.as_str(), changed.ordered.is_some()), ("did that", true));
+    client.close().await;
+}
+
+#[tokio::test]
+async fn what_nobody_says_without_it_is_ordered() {
+    let world = World::start(&HONEST).await;
+    world.history.lock().expect("no panic").all_to_be_ordered = true;
+    let client = connect(&world).await;
+    for level in [Level::Weak, Level::Strong] {
+        let read = client.read(level, Look("it")).await.expect("answered");
+        let receipt = read.ordered.expect("it was ordered").receipt;
+        assert_eq!(read.result, "did it");
+        assert!(receipt.verify(&world.membership).is_ok());
+    }
+    assert_eq!(world.history.lock().expect("no panic").operations, 2);
+    client.close().await;
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use elea_protocol::codec::encode;
-use elea_protocol::id::{ClientId, Digest, RequestNumber, SessionId};
+use elea_protocol::id::{ClientId, Digest, RequestNumber, SessionId, Slot};
 use elea_protocol::message::{Level, Query, Request, SignedRequest, ToReplica};
 use elea_protocol::signature::{Signature, Signer};
 
@@ -210,6 +210,7 @@ impl Hostile {
                     session: self.session,
                     nonce: self.rng.bytes(),
                     level: if self.rng.one_in(2) { Level::Strong } else { Level::Weak },
+                    after: Slot(u64::from(self.replicas)),
                     operations: vec![Bytes::from_static(b"get k0"); self.rng.index(4)],
                 }),
                 _ => ToReplica::AskSession(self.session),

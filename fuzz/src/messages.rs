@@ -293,6 +293,7 @@ pub(crate) fn of_replicas() -> Vec<Vec<u8>> {
         session: SessionId(1),
         nonce: [9; 16],
         level: Level::Strong,
+        after: Slot(3),
         operations: vec![Bytes::from_static(b"get k")],
     };
     let of_clients =

@@ -84,7 +84,7 @@ async fn pages(cluster: &Cluster, mut scan: Scan, args: &cli::Scan) -> Outcome {
     }
 }
 
-/// What changes nothing need not be ordered, unless it is to be proven.
+/// A strong read need not be ordered, unless it is to be proven.
 async fn ask(
     cluster: &Cluster,
     operation: Operation,

@@ -49,10 +49,9 @@ fn a_scan_looks_at_its_stretch_and_at_the_key_behind_it() {
 #[test]
 fn what_may_change_something_has_to_be_ordered() {
     let store = store();
-    let reads = Txn::new().then(Get::new("b").into());
+    let reads = Txn::new().then(Get::new("b"));
     assert_eq!(since(&store, &[reads.clone().into()]), Some(2));
-    for changes in
-        [Operation::from(Incr::new("b", 0)), reads.otherwise(Put::new("b", "2").into()).into()]
+    for changes in [Operation::from(Incr::new("b", 0)), reads.otherwise(Put::new("b", "2")).into()]
     {
         assert_eq!(since(&store, &[Get::new("b").into(), changes]), None);
     }

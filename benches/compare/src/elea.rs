@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use elea_client::files::{load_cluster, load_key};
-use elea_client::{Cluster, Options, Strong, Weak};
+use elea_client::{Cluster, Level, Options, Strong, Weak};
 use elea_kv::{Get, Put};
 use elea_processes::environment;
 use elea_processes::folder::Folder;
@@ -123,11 +123,12 @@ impl Client {
     /// Reads.
     pub async fn get(&self, key: String) -> Result<(), String> {
         let get = Get::new(key);
-        let found = match self.how {
-            How::Strong => self.inner.strong(get).await.map(|Strong { result, .. }| result),
-            How::Weak => self.inner.weak(get).await.map(|Weak { result, .. }| result),
+        let level = match self.how {
+            How::Strong => Level::Strong,
+            How::Weak => Level::Weak,
         };
-        match found.map_err(|error| error.to_string())? {
+        let read = self.inner.read(level, get).await.map_err(|error| error.to_string())?;
+        match read.result {
             Ok(Some(_)) => Ok(()),
             Ok(None) => Err(String::from("no value")),
             Err(refused) => Err(format!("refused: {refused:?}")),

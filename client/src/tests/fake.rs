@@ -6,15 +6,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use elea_protocol::codec::{self, FRAME_MAX};
+use elea_protocol::codec::{self, Canonical as _, FRAME_MAX};
 use elea_protocol::evidence::Evidence;
 use elea_protocol::id::{Digest, ReplicaId, RequestNumber, SessionId, Slot, View};
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{
-    Challenge, Commit, DiskHealth, Level, NodeStatus, Pace, Position, Reply, ReplyKind, Results,
-    SessionReport, SignedRequest, Standing, ToClient, ToReplica, WIRE_VERSION,
+    Challenge, Commit, DiskHealth, Level, NodeStatus, Pace, Position, Query, QueryReply, Reply,
+    ReplyKind, Results, SessionReport, SignedRequest, Standing, ToClient, ToReplica, WIRE_VERSION,
 };
-use elea_protocol::seal::{sign, sign_replies};
+use elea_protocol::seal::{sign, sign_query_replies, sign_replies};
 use elea_protocol::signature::{Ed25519, SecretKey, Signer};
 use futures::{SinkExt, StreamExt};
 use tokio::io::AsyncWriteExt;
@@ -65,6 +65,8 @@ pub struct History {
     pub left: BTreeSet<SessionId>,
     /// In which generation new ones lie.
     pub generation: u64,
+    /// Queries are not answered.
+    pub all_to_be_ordered: bool,
 }
 
 pub struct World {
@@ -189,6 +191,8 @@ impl Replica {
                 self.taken.send_modify(|taken| *taken += 1);
                 if self.manner == Manner::Mute { Vec::new() } else { answers }
             }
+            ToReplica::Query(_) if self.manner == Manner::Mute => Vec::new(),
+            ToReplica::Query(query) => vec![self.query_reply(&query)],
             ToReplica::AskStatus(nonce) if self.manner == Manner::Shared => {
                 let others = self.answer(ToReplica::AskSession(SessionId(7)));
                 let others = others.into_iter().chain([ToClient::Evidence(self.proofs())]);
@@ -261,6 +265,28 @@ impl Replica {
             counters: Vec::new(),
         };
         sign(&self.key, self.membership.genesis(), self.id, body).into_inner()
+    }
+
+    fn query_reply(&self, query: &Query) -> ToClient {
+        let history = self.history.lock().expect("no panic");
+        if history.all_to_be_ordered {
+            return ToClient::NoQueryReply(query.session, query.digest());
+        }
+        let lie = self.manner == Manner::Liar;
+        let prefix = if lie { "a lie about " } else { "saw " };
+        let result = |operation: &Bytes| [prefix.as_bytes(), operation].concat().into();
+        let reply = QueryReply {
+            view: View(0),
+            session: query.session,
+            query: query.digest(),
+            from: Slot(0),
+            to: Slot(history.executed.len() as u64),
+            results: query.operations.iter().map(result).collect(),
+        };
+        let other = SecretKey::from_bytes(&[99; 32]);
+        let key = if self.manner == Manner::Forger { &other } else { &self.key };
+        let genesis = self.membership.genesis();
+        ToClient::QueryReplies(sign_query_replies(key, genesis, self.id, vec![reply]))
     }
 
     fn replies(&self, request: &Arc<SignedRequest>) -> Vec<ToClient> {

@@ -88,8 +88,7 @@ fn a_committed_reply_rests_on_a_lock_of_its_view() {
     let lock = |slot: usize| {
         let commit =
             Commit { view: View(0), slot: Slot(slot as u64), hash: fake.slots[slot - 1].hash };
-        let certificate =
-            CommitCertificate { body: commit, votes: std::collections::BTreeMap::new() };
+        let certificate = CommitCertificate { body: commit, votes: BTreeMap::new() };
         Record::Lock(certificate)
     };
     let with = |lock: Option<Record>| disk(slots(&fake).into_iter().chain(lock).collect());

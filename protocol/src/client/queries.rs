@@ -160,11 +160,11 @@ impl Queries {
         session: SessionId,
         size: ClusterSize,
         ask: Ask,
-        first_wait_ms: u64,
+        (after, first_wait_ms): (Slot, u64),
         actions: &mut Vec<Action>,
     ) {
         let Ask { ticket, level, operations, nonce, alone } = ask;
-        let query = Arc::new(Query { session, nonce, level, operations });
+        let query = Arc::new(Query { session, nonce, level, after, operations });
         let failure = match query.check() {
             Err(_) => Some(Failure::OutOfBounds),
             Ok(()) => (self.open.len() >= QUEUED_MAX).then_some(Failure::QueueFull),
@@ -220,7 +220,7 @@ impl Queries {
         self.manners.entry(replica).or_default().shunned_until = now.after_ms(SHUNNED_MS);
     }
 
-    /// A replica replied.
+    /// A replica replied. Answers the view and the slot of what it has decided.
     pub fn hear(
         &mut self,
         now: Instant,
@@ -229,16 +229,16 @@ impl Queries {
         signed: SignedQueryReply,
         (accounts, counters): (&mut Accounts, &mut Counters),
         actions: &mut Vec<Action>,
-    ) {
+    ) -> Option<(View, Slot)> {
         let QueryReply { view, session: _, query, from: first, to, results } = signed.reply;
         let Some(open) = self.open.get_mut(&query) else {
             counters.late += 1;
-            return;
+            return None;
         };
         // It speaks for itself only, and once for each time it was asked.
         if signed.vote.by != from || !open.waits_for(from) {
             counters.malformed += 1;
-            return;
+            return None;
         }
         let took = now.micros_since(open.since);
         let digest = crate::message::Results::digest_of(&results);
@@ -258,7 +258,7 @@ impl Queries {
             manner.took.note(now, took);
             manner.shunned_until = Instant::default();
         }
-        self.decide(now, size, query, accounts, actions);
+        self.decide(now, size, query, accounts, actions)
     }
 
     /// A replica has no reply.
@@ -274,7 +274,8 @@ impl Queries {
         let Some(open) = self.open.get_mut(&query) else { return };
         if open.waits_for(from) {
             open.without.insert(from);
-            self.decide(now, size, query, accounts, actions);
+            let none = self.decide(now, size, query, accounts, actions);
+            debug_assert!(none.is_none(), "it says nothing new");
         }
     }
 
@@ -285,15 +286,18 @@ impl Queries {
         query: Digest,
         accounts: &mut Accounts,
         actions: &mut Vec<Action>,
-    ) {
-        let Some(open) = self.open.get(&query) else { return };
-        if let Some(seen) = open.agreed(size) {
-            let ticket = open.ticket;
-            self.close(query, accounts);
-            actions.push(Action::Seen { ticket, seen });
-        } else if !open.waits() {
-            self.go_on(now, size, query, accounts, actions);
-        }
+    ) -> Option<(View, Slot)> {
+        let open = self.open.get(&query)?;
+        let Some(seen) = open.agreed(size) else {
+            if !open.waits() {
+                self.go_on(now, size, query, accounts, actions);
+            }
+            return None;
+        };
+        let (ticket, at) = (open.ticket, (seen.view, seen.slot));
+        self.close(query, accounts);
+        actions.push(Action::Seen { ticket, seen });
+        Some(at)
     }
 
     /// Asks those who were not asked, or, where there are none, has the operations ordered.

@@ -12,7 +12,9 @@ use super::{
     Timing, Unusable,
 };
 use crate::estimate::Estimate;
-use crate::id::{ClientId, Instant, Now, ReplicaId, RequestName, RequestNumber, SessionId};
+use crate::id::{
+    ClientId, Instant, Now, ReplicaId, RequestName, RequestNumber, SessionId, Slot, View,
+};
 use crate::message::{Level, Reply, ReplyKind, Request, SignedReply, SignedRequest, ToReplica};
 use crate::quorum::Strength;
 use crate::receipt::{Proven, Receipt};
@@ -47,6 +49,8 @@ pub struct Client {
     now: Instant,
     /// How long answers take.
     took: Estimate,
+    /// The newest view and slot that it was told of: what it reads without a slot is not older.
+    newest: (View, Slot),
 }
 
 impl Client {
@@ -70,6 +74,7 @@ impl Client {
             counters: Counters::default(),
             now: Instant::default(),
             took: Estimate::default(),
+            newest: Default::default(),
         }
     }
 
@@ -81,13 +86,14 @@ impl Client {
             Event::Submit(submissions) => self.on_submit(submissions, actions),
             Event::Ask(ask) => {
                 let (session, size) = (self.setup.session, self.setup.membership.size());
-                let first_wait = self.first_wait_ms();
-                self.queries.ask(now, session, size, ask, first_wait, actions);
+                let terms = (self.newest.1, self.first_wait_ms());
+                self.queries.ask(now, session, size, ask, terms, actions);
             }
             Event::QueryReply { from, reply } => {
                 let books = (&mut self.accounts, &mut self.counters);
                 let (size, reply) = (self.setup.membership.size(), reply.into_inner());
-                self.queries.hear(now, size, from, reply, books, actions);
+                let seen = self.queries.hear(now, size, from, reply, books, actions);
+                self.newest = self.newest.max(seen.unwrap_or_default());
             }
             Event::NoQueryReply { from, query } => {
                 let size = self.setup.membership.size();
@@ -438,6 +444,7 @@ impl Client {
         actions: &mut Vec<Action>,
     ) {
         let Some(open) = self.outstanding.get_mut(&number) else { return };
+        self.newest = self.newest.max((receipt.reply.view, receipt.reply.slot));
         let receipt = Arc::new(receipt);
         if open.answered.is_none() {
             if let Some(since) = open.since {

@@ -20,6 +20,8 @@ pub struct Query {
     pub nonce: [u8; 16],
     /// What the answer must be worth.
     pub level: Level,
+    /// It must be so after this slot or a later one: the newest that the client was told of.
+    pub after: Slot,
     /// What to look at. The application reads the bytes.
     pub operations: Vec<Bytes>,
 }
@@ -52,6 +54,7 @@ impl Canonical for Query {
             Level::Weak => 0,
             Level::Strong => 1,
         });
+        to.put_u64(self.after.0);
         to.put_len(self.operations.len());
         self.operations.iter().for_each(|operation| to.put_bytes(operation));
     }

@@ -5,17 +5,17 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use elea_protocol::codec::{Canonical, decode, encode};
-use elea_protocol::id::{ClientId, Digest, ReplicaId, RequestNumber, Slot, View};
+use elea_protocol::id::{ClientId, Digest, ReplicaId, RequestNumber, SessionId, Slot, View};
 use elea_protocol::membership::{BadMembership, Membership};
 use elea_protocol::message::{
     BATCH_REQUESTS_MAX, Branch, Checkpoint, CheckpointCertificate, Commit, CommitCertificate,
     FETCH_DIGESTS_MAX, Fetch, HelloBody, LOCATOR_MAX, Level, Linked, Message, NonDeterminism,
-    OPERATIONS_MAX, Order, OrderHeader, Origin, Position, REQUEST_BYTES_MAX, Reply, ReplyKind,
-    Request, Requests, Results, SLOTS_MAX, SignedRequest, SlotEntry, Slots, StableProof, StatePart,
-    ToReplica, Wanted, batch_digest,
+    OPERATIONS_MAX, Order, OrderHeader, Origin, Position, QueryReply, REQUEST_BYTES_MAX, Reply,
+    ReplyKind, Request, Requests, Results, SLOTS_MAX, SignedQueryReply, SignedRequest, SlotEntry,
+    Slots, StableProof, StatePart, ToReplica, Wanted, batch_digest,
 };
 use elea_protocol::receipt::{BadReceipt, Proven, Receipt};
-use elea_protocol::seal::{Rejection, sign_hello, sign_replies};
+use elea_protocol::seal::{Rejection, VerifiedRoots, sign_hello, sign_query_replies, sign_replies};
 use elea_protocol::signature::{Ed25519, PublicKey, Signature};
 use proptest::prelude::*;
 

@@ -248,6 +248,7 @@ fn what_is_signed_and_hashed_never_changes() {
         session: name.session,
         nonce: [0x5a; 16],
         level: Level::Strong,
+        after: Slot(4),
         operations: vec![Bytes::from_static(b"get"), Bytes::new()],
     };
     line(&mut text, "query", &genesis, &query);

@@ -1,6 +1,7 @@
 //! Reads that need no slot: whom they are asked of, which replies agree, and what comes of it where none do.
 
 use super::*;
+use crate::codec::Canonical as _;
 use crate::message::{Query, QueryReply};
 use crate::seal::{VerifiedRoots, sign_query_replies};
 
@@ -152,8 +153,7 @@ fn who_is_silent_is_asked_in_the_second_place_for_a_while() {
     world.now.instant = world.now.instant.after_ms(6_000);
     let (_, to, _) = world.ask(Level::Strong);
     assert_eq!(to.len(), 3);
-    let first: std::collections::BTreeSet<u8> =
-        (0..4).flat_map(|_| world.ask(Level::Weak).1).collect();
+    let first: BTreeSet<u8> = (0..4).flat_map(|_| world.ask(Level::Weak).1).collect();
     assert!(first.contains(&2), "its silence is forgotten");
 }
 
@@ -165,6 +165,20 @@ fn a_reply_counts_once_and_must_have_a_result_for_each_operation() {
     assert!(seen(&world.finds(0, &query, YES)).is_none());
     assert!(seen(&world.finds(3, &query, YES)).is_none(), "nobody asked it");
     assert_eq!(world.client.counters().malformed, 2);
+}
+
+#[test]
+fn what_is_read_is_not_older_than_what_was_told_before() {
+    let mut world = World::new();
+    let (_, requests) = world.submit(Level::Weak, Follow::No);
+    for by in 0..2 {
+        world.hear(by, &requests[0], &Says { slot: 7, ..Says::speculative("yes") });
+    }
+    let (_, to, query) = world.ask(Level::Weak);
+    assert_eq!(query.after, Slot(7));
+    let newer = Finds { to: 9, ..YES };
+    to.iter().for_each(|by| drop(world.finds(*by, &query, newer)));
+    assert_eq!(world.ask(Level::Strong).2.after, Slot(9));
 }
 
 #[test]

@@ -43,6 +43,8 @@ struct Kept {
     /// The end of the history in which they were found.
     head: Position,
     from: Slot,
+    /// What the last slot must not be below.
+    after: Slot,
     results: Vec<Bytes>,
 }
 
@@ -135,9 +137,9 @@ impl<A: Application> Replica<A> {
         };
         let head = self.history.head();
         let from = since.unwrap_or(head.slot).min(head.slot);
-        let kept =
-            Kept { asker, since: self.now.instant, view: self.entered(), head, from, results };
-        if kept.bytes() > RESULT_BYTES_MAX {
+        let (since, view, after) = (self.now.instant, self.entered(), query.after);
+        let kept = Kept { asker, since, view, head, from, after, results };
+        if head.slot < after || kept.bytes() > RESULT_BYTES_MAX {
             return Found::Nothing;
         }
         match query.level {
@@ -164,7 +166,7 @@ impl<A: Application> Replica<A> {
             return Found::Later(kept);
         }
         let to = certified.min(kept.head.slot);
-        if kept.from > to {
+        if to < kept.from.max(kept.after) {
             return Found::Later(kept);
         }
         let after = self.lock.mark().max(self.view.mark()).max(self.votes_after());
