@@ -175,15 +175,14 @@ fn grown(state: &mut Desk<'_>, append: &Append, version: Version) -> Result<Text
 }
 
 fn page(state: &mut Desk<'_>, scan: &Scan) -> Result<Page, Reason> {
-    let page = items(state, scan);
-    // A page that was refused, or cut short, is as it is for what lies before its end.
-    let end = match (&page, &scan.to) {
-        (Ok(Page { next: Some(next), .. }), _) => Bound::Included(&next[..]),
-        (_, Some(to)) => Bound::Excluded(&to[..]),
-        (_, None) => Bound::Unbounded,
+    let page = items(state, scan)?;
+    let end = match (&page.next, &scan.to) {
+        (Some(next), _) => Bound::Included(&next[..]),
+        (None, Some(to)) => Bound::Excluded(&to[..]),
+        (None, None) => Bound::Unbounded,
     };
     state.note_stretch(&scan.from, end);
-    page
+    Ok(page)
 }
 
 fn items(state: &mut Desk<'_>, scan: &Scan) -> Result<Page, Reason> {

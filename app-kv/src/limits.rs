@@ -80,7 +80,20 @@ pub struct BadLimits {
     pub most: usize,
 }
 
+/// What may be read without being ordered: a few keys, or a short page. A replica answers that at once, so it must be cheap.
+const QUERY_STEPS: usize = 128;
+const QUERY_READ_BYTES: usize = 256 << 10;
+
 impl Limits {
+    /// The same, for what is read without being ordered.
+    pub(crate) fn of_query(&self) -> Self {
+        Self {
+            request_steps: self.request_steps.min(QUERY_STEPS),
+            request_read_bytes: self.request_read_bytes.min(QUERY_READ_BYTES),
+            ..self.clone()
+        }
+    }
+
     /// Whether every limit is at least 1 and not above its default.
     ///
     /// # Errors

@@ -168,7 +168,7 @@ pub struct TxnOutcome {
     pub succeeded: bool,
     /// The outcome of each step.
     pub outcomes: Vec<Outcome>,
-    /// The version of everything that the transaction wrote.
+    /// The version of everything that the transaction wrote; [`Version::NONE`] where it was read without being ordered.
     pub version: Version,
 }
 

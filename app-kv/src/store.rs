@@ -148,6 +148,7 @@ impl Application for KeyValueStore {
 
     fn query(&self, operations: &[Bytes]) -> Option<Queried> {
         let since = Since::stored(self.stored);
+        let limits = self.limits.of_query();
         // Nothing is changed, so what is shared stays so, and costs nothing.
         let (mut state, mut log, mut spent) =
             (self.state.clone(), Log::default(), Spent::default());
@@ -161,11 +162,16 @@ impl Application for KeyValueStore {
                 base: &self.base,
                 state: &mut state,
                 log: &mut log,
-                limits: &self.limits,
+                limits: &limits,
                 spent: &mut spent,
                 since: Some(&since),
             };
             let answer = execute(&mut desk, outcome::Version::NONE, operation);
+            // It is dear, and takes its turn as a request. How far it came, and since when that is so, is not looked at.
+            if matches!(answer, Answer::Refused(Refused { reason: Reason::OverBudget { .. }, .. }))
+            {
+                return None;
+            }
             results
                 .push(codec::encode(&answer).expect("the limits keep every answer below a frame"));
         }

@@ -14,7 +14,7 @@ use elea_protocol::client::{
 use elea_protocol::codec::{self, Canonical as _};
 use elea_protocol::evidence::Evidence;
 use elea_protocol::id::{
-    Instant as CoreInstant, Now, ReplicaId, RequestNumber, SessionId, WallTime,
+    Instant as CoreInstant, Now, ReplicaId, RequestNumber, SessionId, Slot, WallTime,
 };
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{Level, NodeStatus, ToReplica};
@@ -110,6 +110,8 @@ pub(crate) struct Owner {
     pub(crate) start: Instant,
     pub(crate) live: BTreeMap<SessionId, Live>,
     pub(crate) serving: Option<SessionId>,
+    /// The newest slot that was told to anybody, in sessions before the one in use.
+    pub(crate) newest: Slot,
     pub(crate) waiters: HashMap<Ticket, (SessionId, Waiter)>,
     /// What waits for a session.
     pub(crate) held: Vec<(Work, Waiter)>,
@@ -134,6 +136,7 @@ impl Owner {
             start: now,
             live: BTreeMap::new(),
             serving: None,
+            newest: Slot::GENESIS,
             waiters: HashMap::new(),
             held: Vec::new(),
             opening: None,
@@ -316,10 +319,11 @@ impl Owner {
                 Work::Ask(ask) => asks.push(ask),
             }
         }
-        if let Some(live) = self.live.get_mut(&session) {
-            live.used = Used::now();
-        }
         if !batch.is_empty() {
+            // A query is nothing that a cluster remembers of a session.
+            if let Some(live) = self.live.get_mut(&session) {
+                live.used = Used::now();
+            }
             self.handle(session, Event::Submit(batch));
         }
         for ask in asks {
@@ -453,7 +457,8 @@ impl Owner {
     /// What is to be done after every event: held submissions, and sessions that are done with.
     async fn after(&mut self) {
         self.go_on_opening().await;
-        if self.opening.is_none() && !self.held.is_empty() {
+        // What is begun may have to be held again: a query that must be ordered.
+        while self.opening.is_none() && !self.held.is_empty() {
             let held = std::mem::take(&mut self.held);
             // A submission handed back by its session, or held from the start.
             self.begin(held).await;
@@ -482,6 +487,7 @@ impl Owner {
 
     async fn release(&mut self, session: SessionId) {
         let Some(live) = self.live.remove(&session) else { return };
+        self.newest = self.newest.max(live.core.newest());
         self.parts.seat.leave(session);
         let parting = live.parting();
         let lease = live.lease;

@@ -140,8 +140,8 @@ pub trait Application: Send {
 
     /// What operations come to in the present state, without changing anything, if they change nothing and depend on
     /// nothing but the state: no time, no randomness, no client, no place. `None` where that is not so, or cannot be
-    /// told: then they are [executed](Application::execute), all of them as the operations of one request. It is called
-    /// between slots only.
+    /// told, or is dear: then they are [executed](Application::execute), all of them as the operations of one request. It is
+    /// called between slots only, by the thread that has the replica, so it must be cheap.
     fn query(&self, _operations: &[Bytes]) -> Option<Queried> {
         None
     }

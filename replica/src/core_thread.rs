@@ -2,7 +2,7 @@
 //! event while nobody does. Nothing that the core does waits: what it wants done goes into queues that take it at once.
 
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -66,6 +66,10 @@ impl Router {
 /// waits for that one is to go on, too.
 const BROUGHT: Duration = Duration::from_micros(500);
 
+/// So many queries are answered under one signature, and for so long at most before something else is looked at.
+const QUERIES_GROUP: usize = 16;
+const QUERIES_TIME: Duration = Duration::from_micros(500);
+
 /// The core, with what it needs to go on. One thread at a time has it: the core's own, or whoever has just brought an
 /// event and finds nobody at it, which saves waking a thread and waiting for it.
 pub(crate) struct Core<A: Application>(Mutex<Option<AtWork<A>>>);
@@ -76,6 +80,8 @@ struct AtWork<A: Application> {
     clock: Clock,
     backlog_max: usize,
     group: Vec<Queued>,
+    /// Queries that wait, each an event of its own.
+    queries: VecDeque<Queued>,
     actions: Vec<Action>,
     not_before: Instant,
     doubted: bool,
@@ -100,6 +106,7 @@ impl<A: Application + 'static> Core<A> {
             clock,
             backlog_max,
             group: Vec::new(),
+            queries: VecDeque::new(),
             actions: Vec::new(),
             not_before: Instant::now(),
             doubted: false,
@@ -171,22 +178,15 @@ impl<A: Application> AtWork<A> {
             self.group.clear();
             return false;
         }
-        // Queries of one group are answered under one signature. Their room is given back after that.
-        let (mut queries, mut rooms) = (Vec::new(), Vec::new());
-        for queued in self.group.drain(..) {
-            let Queued { event, room } = queued;
-            if let Event::Queries(more) = event {
-                queries.extend(more);
-                rooms.push(room);
-                continue;
+        let mut group = std::mem::take(&mut self.group);
+        for queued in group.drain(..) {
+            match queued.event {
+                Event::Queries(_) => self.queries.push_back(queued),
+                event => self.handle(event),
             }
-            self.replica.handle(self.clock.now(), event, &mut self.actions);
-            self.actions.drain(..).for_each(|action| self.router.carry_out(action));
         }
-        if !queries.is_empty() {
-            self.replica.handle(self.clock.now(), Event::Queries(queries), &mut self.actions);
-            self.actions.drain(..).for_each(|action| self.router.carry_out(action));
-        }
+        self.group = group;
+        self.answer_queries();
         self.tell();
         if self.replica.deadline().is_some_and(|at| at <= self.clock.now().instant)
             && Instant::now() >= self.not_before
@@ -197,9 +197,33 @@ impl<A: Application> AtWork<A> {
         }
         let until = self.replica.deadline().and_then(|at| self.clock.at(at));
         let until = until.map(|at| at.max(self.not_before));
+        let has_more = !self.queries.is_empty();
+        let until = if has_more { Some(Instant::now()) } else { until };
         let intake = self.router.store.backlog() <= self.backlog_max;
         inbox.wishes(Wish { until, intake });
-        has_some
+        has_some || has_more
+    }
+
+    fn handle(&mut self, event: Event) {
+        self.replica.handle(self.clock.now(), event, &mut self.actions);
+        self.actions.drain(..).for_each(|action| self.router.carry_out(action));
+    }
+
+    /// Answers queries, a few at a time under one signature, and for no longer than a moment: what peers say is not to
+    /// wait for them. Their room is given back when they are answered.
+    fn answer_queries(&mut self) {
+        let begin = Instant::now();
+        while !self.queries.is_empty() && begin.elapsed() < QUERIES_TIME {
+            let count = self.queries.len().min(QUERIES_GROUP);
+            let (mut queries, mut rooms) = (Vec::new(), Vec::new());
+            for Queued { event, room } in self.queries.drain(..count) {
+                if let Event::Queries(more) = event {
+                    queries.extend(more);
+                    rooms.push(room);
+                }
+            }
+            self.handle(Event::Queries(queries));
+        }
     }
 
     /// Tells everybody who wants to know how the replica is.

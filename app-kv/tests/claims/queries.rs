@@ -59,6 +59,22 @@ fn what_may_change_something_has_to_be_ordered() {
 }
 
 #[test]
+fn what_is_dear_has_to_be_ordered() {
+    let mut store = KeyValueStore::new();
+    let keys = || (0..200).map(|n| format!("key {n:03}"));
+    let writes: Vec<Operation> = keys().map(|key| Put::new(key, "x").into()).collect();
+    run_slot(&mut store, 1, &writes);
+    run_slot(&mut store, 2, &[Put::new("large", vec![b'x'; 300 << 10]).into()]);
+    let gets = |count| keys().take(count).map(|key| Get::new(key).into()).collect::<Vec<_>>();
+    assert_eq!(since(&store, &gets(128)), Some(1));
+    assert_eq!(since(&store, &gets(129)), None);
+    let page = |limit| Operation::from(Scan { limit, ..Scan::prefix("key") });
+    assert_eq!(since(&store, &[page(100)]), Some(1));
+    assert_eq!(since(&store, &[page(150)]), None);
+    assert_eq!(since(&store, &[Get::new("large").into()]), None);
+}
+
+#[test]
 fn what_is_taken_back_is_as_old_as_it_was() {
     let mut store = store();
     store.undo_to(Slot(3));

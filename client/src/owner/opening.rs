@@ -169,7 +169,9 @@ impl Owner {
 
     fn serve(&mut self, lease: Lease) {
         self.parts.seat.listen(lease.leased.session);
-        let core = self.core(lease.leased.session, lease.leased.next);
+        let mut core = self.core(lease.leased.session, lease.leased.next);
+        let told = self.live.values().map(|live| live.core.newest()).max().unwrap_or_default();
+        core.was_told_of(self.newest.max(told));
         self.serving = Some(lease.leased.session);
         self.live.insert(lease.leased.session, Live::new(core, lease));
     }

@@ -220,7 +220,7 @@ impl Queries {
         self.manners.entry(replica).or_default().shunned_until = now.after_ms(SHUNNED_MS);
     }
 
-    /// A replica replied. Answers the view and the slot of what it has decided.
+    /// A replica replied. Answers the slot of what that has decided.
     pub fn hear(
         &mut self,
         now: Instant,
@@ -229,7 +229,7 @@ impl Queries {
         signed: SignedQueryReply,
         (accounts, counters): (&mut Accounts, &mut Counters),
         actions: &mut Vec<Action>,
-    ) -> Option<(View, Slot)> {
+    ) -> Option<Slot> {
         let QueryReply { view, session: _, query, from: first, to, results } = signed.reply;
         let Some(open) = self.open.get_mut(&query) else {
             counters.late += 1;
@@ -286,15 +286,17 @@ impl Queries {
         query: Digest,
         accounts: &mut Accounts,
         actions: &mut Vec<Action>,
-    ) -> Option<(View, Slot)> {
+    ) -> Option<Slot> {
         let open = self.open.get(&query)?;
         let Some(seen) = open.agreed(size) else {
-            if !open.waits() {
+            // Those who may still reply are too few, or all have replied.
+            let left = open.asked.len() - open.without.len();
+            if !open.waits() || left < open.needed(size) {
                 self.go_on(now, size, query, accounts, actions);
             }
             return None;
         };
-        let (ticket, at) = (open.ticket, (seen.view, seen.slot));
+        let (ticket, at) = (open.ticket, seen.slot);
         self.close(query, accounts);
         actions.push(Action::Seen { ticket, seen });
         Some(at)
@@ -310,7 +312,6 @@ impl Queries {
         actions: &mut Vec<Action>,
     ) {
         let Some(open) = self.open.get_mut(&query) else { return };
-        let silent: Vec<_> = size.members().filter(|id| open.waits_for(*id)).collect();
         let others: BTreeSet<_> = size.members().filter(|id| !open.asked.contains(id)).collect();
         if others.is_empty() {
             if let Some(open) = self.close(query, accounts) {
@@ -328,7 +329,6 @@ impl Queries {
             send(&open.query, &others, actions);
             open.asked.extend(others);
         }
-        silent.into_iter().for_each(|replica| self.shun(now, replica));
     }
 
     /// Goes on with those that were not answered in time.
@@ -342,7 +342,10 @@ impl Queries {
         while let Some((at, query)) = self.due.first().copied()
             && at <= now
         {
+            let silent = |open: &Open| size.members().filter(|id| open.waits_for(*id)).collect();
+            let silent: Vec<_> = self.open.get(&query).map(silent).unwrap_or_default();
             self.go_on(now, size, query, accounts, actions);
+            silent.into_iter().for_each(|replica| self.shun(now, replica));
         }
     }
 

@@ -12,9 +12,7 @@ use super::{
     Timing, Unusable,
 };
 use crate::estimate::Estimate;
-use crate::id::{
-    ClientId, Instant, Now, ReplicaId, RequestName, RequestNumber, SessionId, Slot, View,
-};
+use crate::id::{ClientId, Instant, Now, ReplicaId, RequestName, RequestNumber, SessionId, Slot};
 use crate::message::{Level, Reply, ReplyKind, Request, SignedReply, SignedRequest, ToReplica};
 use crate::quorum::Strength;
 use crate::receipt::{Proven, Receipt};
@@ -49,8 +47,8 @@ pub struct Client {
     now: Instant,
     /// How long answers take.
     took: Estimate,
-    /// The newest view and slot that it was told of: what it reads without a slot is not older.
-    newest: (View, Slot),
+    /// The newest slot that it was told of: what it reads without a slot is not older.
+    newest: Slot,
 }
 
 impl Client {
@@ -74,7 +72,7 @@ impl Client {
             counters: Counters::default(),
             now: Instant::default(),
             took: Estimate::default(),
-            newest: Default::default(),
+            newest: Slot::GENESIS,
         }
     }
 
@@ -86,7 +84,7 @@ impl Client {
             Event::Submit(submissions) => self.on_submit(submissions, actions),
             Event::Ask(ask) => {
                 let (session, size) = (self.setup.session, self.setup.membership.size());
-                let terms = (self.newest.1, self.first_wait_ms());
+                let terms = (self.newest, self.first_wait_ms());
                 self.queries.ask(now, session, size, ask, terms, actions);
             }
             Event::QueryReply { from, reply } => {
@@ -119,6 +117,17 @@ impl Client {
         let retry = self.timers.first().map(|(at, _)| *at);
         let stall = self.stalled_since.map(|since| since.after_ms(self.setup.timing.stall_ms));
         [retry, stall, self.queries.deadline()].into_iter().flatten().min()
+    }
+
+    /// The newest slot that it was told of.
+    #[must_use]
+    pub fn newest(&self) -> Slot {
+        self.newest
+    }
+
+    /// Whoever uses it was told of this slot in another session: what is read without a slot is not older.
+    pub fn was_told_of(&mut self, slot: Slot) {
+        self.newest = self.newest.max(slot);
     }
 
     /// Which session this is.
@@ -444,7 +453,7 @@ impl Client {
         actions: &mut Vec<Action>,
     ) {
         let Some(open) = self.outstanding.get_mut(&number) else { return };
-        self.newest = self.newest.max((receipt.reply.view, receipt.reply.slot));
+        self.newest = self.newest.max(receipt.reply.slot);
         let receipt = Arc::new(receipt);
         if open.answered.is_none() {
             if let Some(since) = open.since {

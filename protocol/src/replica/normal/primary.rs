@@ -151,14 +151,7 @@ impl<A: Application> Replica<A> {
                 Err(reason) => refused.push((request.clone(), reason)),
             }
         }
-        self.pending.orphans_mut().count_looks(parked.len());
-        parked.iter().for_each(|digest| self.pending.orphans_mut().park(digest));
-        for (request, reason) in refused {
-            self.pending.remove(&request.digest());
-            if !self.answer_known(&request) {
-                self.refuse(&request, reason);
-            }
-        }
+        self.put_off(&parked, refused);
         if requests.is_empty() {
             return None;
         }
@@ -175,6 +168,18 @@ impl<A: Application> Replica<A> {
         let time = self.time_to_order();
         let choices = NonDeterminism { time, seed: self.draw_seed() };
         Some(Batch { choices, requests })
+    }
+
+    /// What waits and cannot be ordered: orphans that can be later, and what is refused.
+    fn put_off(&mut self, parked: &[Digest], refused: Vec<(Arc<SignedRequest>, RefusalReason)>) {
+        self.pending.orphans_mut().count_looks(parked.len());
+        parked.iter().for_each(|digest| self.pending.orphans_mut().park(digest));
+        for (request, reason) in refused {
+            self.pending.remove(&request.digest());
+            if !self.answer_known(&request) {
+                self.refuse(&request, reason);
+            }
+        }
     }
 
     fn draw_seed(&mut self) -> [u8; 16] {
