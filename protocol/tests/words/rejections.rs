@@ -441,7 +441,7 @@ fn a_reply_to_a_query_with_any_bit_changed_is_not_let_in() {
         results: vec![Bytes::from_static(b"so")],
     };
     let signed =
-        sign_query_replies(&key(2), here.genesis(), ReplicaId(2), vec![reply(5), reply(6)]);
+        sign_query_replies(&key(3), here.genesis(), ReplicaId(2), vec![reply(5), reply(6)]);
     let open = |signed| here.open_query_reply_cached(signed, &mut VerifiedRoots::default());
     let bytes = encode(&signed[0]).expect("it is small").to_vec();
     for bit in 0..bytes.len() * 8 {
@@ -452,7 +452,7 @@ fn a_reply_to_a_query_with_any_bit_changed_is_not_let_in() {
         }
     }
     let none = QueryReply { from: Slot(6), ..reply(5) };
-    let none = sign_query_replies(&key(2), here.genesis(), ReplicaId(2), vec![none]);
+    let none = sign_query_replies(&key(3), here.genesis(), ReplicaId(2), vec![none]);
     assert!(
         matches!(open(none[0].clone()), Err(Rejection::Malformed(_))),
         "an interval of no slot"
