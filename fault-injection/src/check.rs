@@ -172,7 +172,11 @@ impl Checker {
         let is_outdated = disk.entered() > view || slot <= disk.replaced();
         let was_there = is_outdated && disk.ever_held(&hash);
         demand(is_there || is_below || was_there, "durable", || {
-            format!("{who} {does} slot {slot} ({hash:?}), which is not on its disk")
+            let (entered, was, replaced) = (disk.entered(), disk.ever_held(&hash), disk.replaced());
+            format!(
+                "{who} {does} slot {slot} ({hash:?}) in {view}, which is not on its disk (it is in \
+                 {entered}; the slot was there: {was}; a state took the place of all up to {replaced})"
+            )
         })
     }
 

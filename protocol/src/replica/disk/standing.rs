@@ -143,7 +143,8 @@ impl<A: Application> Replica<A> {
     /// Asks the others which life of this replica they know, and leaves quarantine when it is time.
     pub(in crate::replica) fn tend_standing(&mut self) {
         let stable = self.stable();
-        if self.office.end_doubt_at(stable) {
+        // While an adoption is carried out nothing can be said of the history that it is of.
+        if !self.is_adopting() && self.office.end_doubt_at(stable) {
             self.counters.quarantines_ended += 1;
             self.resume();
         }
@@ -205,7 +206,8 @@ impl<A: Application> Replica<A> {
 
     /// From now on it votes. What it did not say meanwhile it says now, as far as it is of use.
     fn resume(&mut self) {
-        if !self.may_vote() {
+        // What is being carried out is answered and voted on at its end.
+        if !self.may_vote() || self.is_adopting() {
             return;
         }
         // Nobody is to blame for what waited here while this replica could not say so.
