@@ -287,6 +287,7 @@ const VILLAINS: &[&str] = &[
     "villain shunner",
     "villain slot-shifter",
     "villain stale-historian",
+    "villain stale-witness",
     "villain ticket-hoarder",
     "villain trickler",
     "villain two-new-views",
