@@ -63,6 +63,8 @@ pub struct Story {
     pub answered: Option<Told>,
     /// The answer that was final.
     pub finally: Option<Told>,
+    /// Whether it need not be ordered.
+    pub is_query: bool,
     /// What was seen without a slot, and when that was told.
     pub seen: Option<(u64, Seen)>,
 }
@@ -284,6 +286,9 @@ impl Patron {
         wants: &mut Wants,
     ) -> Result<(), Violation> {
         let ticket = self.note(time, level, Follow::No, &operations);
+        if let Some(story) = self.stories.get_mut(&ticket) {
+            story.is_query = true;
+        }
         let nonce = self.rng.bytes();
         let ask = Ask { ticket, level, operations, nonce, alone: false };
         let session = session.min(self.sessions.len() - 1);
@@ -297,7 +302,8 @@ impl Patron {
         self.asked.insert(ticket, Asked { at: time, level, follow, is_answered: false });
         let (answered, finally, seen) = (None, None, None);
         let operations = operations.to_vec();
-        let story = Story { asked: time, level, operations, answered, finally, seen };
+        let is_query = false;
+        let story = Story { asked: time, level, operations, answered, finally, is_query, seen };
         self.stories.insert(ticket, story);
         ticket
     }

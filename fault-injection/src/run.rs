@@ -167,16 +167,16 @@ fn ask_for<S: Subject>(world: &mut World<S>, micros: u64) -> Result<u64, Violati
     Ok(mean_wait(world, from, until))
 }
 
-/// How long what was asked for in this time took in the mean, or has taken so far.
+/// How long what was asked for in this time took in the mean, or has taken so far. What need not be ordered tells
+/// nothing of a primary.
 fn mean_wait<S: Subject>(world: &World<S>, from: u64, until: u64) -> u64 {
     let now = world.now();
     let stories = world.clients.patrons.iter().flat_map(|patron| patron.stories.values());
     let waits: Vec<u64> = stories
-        .filter(|story| (from..until).contains(&story.asked))
+        .filter(|story| !story.is_query && (from..until).contains(&story.asked))
         .map(|story| {
             let told = story.answered.as_ref().or(story.finally.as_ref());
-            let told = told.map(|told| told.at).or(story.seen.as_ref().map(|(at, _)| *at));
-            told.unwrap_or(now) - story.asked
+            told.map_or(now, |told| told.at) - story.asked
         })
         .collect();
     waits.iter().sum::<u64>() / (waits.len() as u64).max(1)
