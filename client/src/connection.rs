@@ -296,7 +296,7 @@ impl Connection {
                     if signed.vote.by != me {
                         return Err(others);
                     }
-                    let verified = self.membership.open_query_reply_cached(signed, roots)?;
+                    let verified = self.membership.open_reply_cached(signed, roots)?;
                     of_sessions.entry(session).or_default().push(verified);
                 }
                 let said =

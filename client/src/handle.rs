@@ -410,10 +410,12 @@ impl Client {
     /// Finds out what a command that [changes nothing](Operation::only_reads) comes to, without having it ordered, signed
     /// or written: a few times cheaper than [`weak`](Client::weak) or [`strong`](Client::strong), with no receipt.
     ///
-    /// A strong read is linearizable with all strong operations; it may miss a weak write of others that was answered. A weak one
-    /// is answered wherever `f + 1` correct replicas are. Clones of one client read what they wrote, and do not go back in
-    /// time, as long as no histories are merged; what others wrote weakly may be missed for a moment. Where replicas cannot agree without it, and where the command may change something, it is
-    /// ordered like any other.
+    /// A strong read is linearizable with all strong operations; it may miss a weak write of others that was answered. A
+    /// weak one is answered wherever `f + 1` correct replicas are. Clones of one client read what they wrote, and do not
+    /// go back in time, as long as no histories are merged; what others wrote weakly may be missed for a moment.
+    ///
+    /// Where replicas cannot agree without it, and where the command reads much or may change something, it is ordered
+    /// like any other.
     ///
     /// ```no_run
     /// # use elea_client::{Command, Level};
@@ -491,8 +493,7 @@ impl Client {
         let (given, following) = self.work(follow, submission).await?;
         match given {
             Given::Answer(answer) => Ok(Executed { answer, following }),
-            // What is submitted is ordered.
-            Given::Seen(_) => Err(Error::Closed),
+            Given::Seen(_) => unreachable!("what is submitted is ordered"),
         }
     }
 

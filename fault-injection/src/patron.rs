@@ -575,7 +575,7 @@ impl Patron {
             }
             ToClient::QueryReplies(replies) => {
                 for signed in replies {
-                    match self.membership.open_query_reply_cached(signed, &mut self.roots) {
+                    match self.membership.open_reply_cached(signed, &mut self.roots) {
                         Ok(reply) => {
                             events.push((reply.reply.session, Event::QueryReply { from, reply }));
                         }

@@ -21,7 +21,7 @@ use elea_protocol::message::{
 };
 use elea_protocol::receipt::Receipt;
 use elea_protocol::replica::Record;
-use elea_protocol::seal::{VerifiedRoots, sign, sign_query_replies, sign_replies};
+use elea_protocol::seal::{sign, sign_replies};
 use elea_protocol::signature::{Claim, PublicKey, Scheme, SecretKey, Signature, Signed};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -87,7 +87,7 @@ pub(crate) fn to_client(bytes: &[u8]) {
             replies.into_iter().for_each(|reply| drop(cluster.open_reply(reply)));
         }
         Some(ToClient::QueryReplies(replies)) => replies.into_iter().for_each(|reply| {
-            drop(cluster.open_query_reply_cached(reply, &mut VerifiedRoots::default()));
+            drop(cluster.open_reply(reply));
         }),
         Some(ToClient::Terms(terms)) => drop(terms.check()),
         Some(ToClient::Greeting(greeting)) => drop(cluster.open(greeting)),
@@ -277,7 +277,7 @@ impl Speaker {
             results: vec![Bytes::from_static(b"so it is")],
         };
         let replies = vec![reply(1), reply(2)];
-        sign_query_replies(&self.key, self.cluster.genesis(), ReplicaId(1), replies)
+        sign_replies(&self.key, self.cluster.genesis(), ReplicaId(1), replies)
     }
 }
 

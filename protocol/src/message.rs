@@ -48,12 +48,12 @@ pub use order::{
 pub use part::{PART_BYTES, Part, Parts, Pieces};
 pub use position::{Position, VIEW_MAX};
 pub use pulse::{Echo, Pulse};
-pub(crate) use query::QueryReplyRoot;
 pub use query::{Query, QueryReply, SignedQueryReply};
+pub(crate) use reply::ResultCollector;
 pub use reply::{
-    Refusal, RefusalReason, Reply, ReplyKind, ReplyVote, Results, SessionReport, SignedReply,
+    InTree, Refusal, RefusalReason, Reply, ReplyKind, ReplyVote, Results, SessionReport,
+    SignedReply, Voted,
 };
-pub(crate) use reply::{ReplyRoot, ResultCollector};
 pub use request::{
     APPLICATION_WEIGHT_MAX, Level, OPERATION_WEIGHT, OPERATIONS_MAX, REQUEST_BYTES_MAX, Request,
     SignedRequest,

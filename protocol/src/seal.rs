@@ -14,10 +14,9 @@ use crate::id::{Digest, ReplicaId};
 use crate::membership::Membership;
 use crate::merkle::Tree;
 use crate::message::{
-    Branch, Campaign, Certificate, CommitCertificate, Hello, HelloBody, Knock, KnockBody,
-    Malformed, Message, NewView, Order, Origin, QueryReply, QueryReplyRoot, Reply, ReplyRoot,
-    ReplyVote, SignedQueryReply, SignedReply, SignedRequest, SlotEntry, Slots, StableProof,
-    ViewChange, Vote,
+    Branch, Campaign, Certificate, CommitCertificate, Hello, HelloBody, InTree, Knock, KnockBody,
+    Malformed, Message, NewView, Order, Origin, ReplyVote, SignedRequest, SlotEntry, Slots,
+    StableProof, ViewChange, Vote, Voted,
 };
 use crate::signature::{Claim, PublicKey, Signature, Signed, Signer};
 
@@ -353,8 +352,8 @@ impl Membership {
     /// Checks a replica's reply to a client.
     ///
     /// # Errors
-    /// The reply is not in the tree that its replica signed.
-    pub fn open_reply(&self, signed: SignedReply) -> Result<Verified<SignedReply>, Rejection> {
+    /// A bound does not hold, or the reply is not in the tree that its replica signed.
+    pub fn open_reply<R: InTree>(&self, signed: Voted<R>) -> Result<Verified<Voted<R>>, Rejection> {
         let (by, digest, signature) = self.root(&signed)?;
         self.open_one(self.read(signed, |reading, _| reading.claim(by, digest, signature))?)
     }
@@ -363,11 +362,11 @@ impl Membership {
     ///
     /// # Errors
     /// As there.
-    pub fn open_reply_cached(
+    pub fn open_reply_cached<R: InTree>(
         &self,
-        signed: SignedReply,
+        signed: Voted<R>,
         roots: &mut VerifiedRoots,
-    ) -> Result<Verified<SignedReply>, Rejection> {
+    ) -> Result<Verified<Voted<R>>, Rejection> {
         let root = self.root(&signed)?;
         if roots.holds(&root) {
             return Ok(Verified(signed));
@@ -377,31 +376,12 @@ impl Membership {
         Ok(opened)
     }
 
-    fn root(&self, signed: &SignedReply) -> Result<Root, Rejection> {
-        let ReplyVote { by, path, signature } = &signed.vote;
-        Ok((*by, signed.reply.signing_digest(path, self.genesis())?, *signature))
-    }
-
-    /// Checks a replica's answer to a query, as [`Membership::open_reply_cached`] does a reply.
-    ///
-    /// # Errors
-    /// It is for no slot, or not in the tree that its replica signed.
-    pub fn open_query_reply_cached(
-        &self,
-        signed: SignedQueryReply,
-        roots: &mut VerifiedRoots,
-    ) -> Result<Verified<SignedQueryReply>, Rejection> {
-        signed.check()?;
-        let ReplyVote { by, path, signature } = &signed.vote;
-        let root = (*by, signed.reply.signing_digest(path, self.genesis())?, *signature);
-        if roots.holds(&root) {
-            return Ok(Verified(signed));
-        }
-        let (by, digest, signature) = root;
-        let opened =
-            self.open_one(self.read(signed, |reading, _| reading.claim(by, digest, signature))?)?;
-        roots.insert(root);
-        Ok(opened)
+    fn root<R: InTree>(&self, signed: &Voted<R>) -> Result<Root, Rejection> {
+        let Voted { reply, vote: ReplyVote { by, path, signature } } = signed;
+        reply.check()?;
+        let root = path.root(reply.leaf())?;
+        let digest = R::signing_digest(reply.shared(), path.leaves, root, self.genesis());
+        Ok((*by, digest, *signature))
     }
 
     /// Checks a proof of misbehaviour: both signatures, and that the statements contradict each
@@ -466,63 +446,26 @@ impl Membership {
     }
 }
 
-/// Signs all replies of one kind for one slot with one signature.
-///
-/// All replies must be of the same kind, view, slot and hash.
+/// Signs all replies that make one tree with one signature.
 ///
 /// # Panics
-/// Where there are no replies, or they differ in these.
-pub fn sign_replies(
+/// Where there are none, or they [are not of one tree](InTree::Shared).
+pub fn sign_replies<R: InTree>(
     signer: &dyn Signer,
     genesis: &Digest,
     by: ReplicaId,
-    replies: Vec<Reply>,
-) -> Vec<SignedReply> {
-    let first = replies.first().expect("at least one reply");
-    let (kind, view, slot, hash) = (first.kind, first.view, first.slot, first.hash);
-    assert!(
-        replies.iter().all(|r| (r.kind, r.view, r.slot, r.hash) == (kind, view, slot, hash)),
-        "one tree holds the replies of one slot"
-    );
-    let tree = Tree::new(replies.iter().map(Reply::leaf).collect());
+    replies: Vec<R>,
+) -> Vec<Voted<R>> {
+    let shared = replies.first().expect("at least one reply").shared();
+    assert!(replies.iter().all(|reply| reply.shared() == shared), "replies of two trees");
+    let tree = Tree::new(replies.iter().map(InTree::leaf).collect());
     let leaves = tree.path(0).leaves;
-    let digest =
-        ReplyRoot { view, slot, hash, leaves, root: tree.root() }.signing_digest(kind, genesis);
-    let signature = signer.sign(&digest);
-    replies
-        .into_iter()
-        .enumerate()
-        .map(|(position, reply)| {
-            let path = tree.path(position);
-            SignedReply { reply, vote: ReplyVote { by, path, signature } }
-        })
-        .collect()
-}
-
-/// Signs all that a replica answers at one time, in one view, with one signature.
-///
-/// # Panics
-/// Where there are no answers, or they are of several views.
-pub fn sign_query_replies(
-    signer: &dyn Signer,
-    genesis: &Digest,
-    by: ReplicaId,
-    replies: Vec<QueryReply>,
-) -> Vec<SignedQueryReply> {
-    let view = replies.first().expect("at least one reply").view;
-    assert!(replies.iter().all(|reply| reply.view == view), "one tree holds replies of one view");
-    let tree = Tree::new(replies.iter().map(QueryReply::leaf).collect());
-    let leaves = tree.path(0).leaves;
-    let digest = QueryReplyRoot { view, leaves, root: tree.root() }.signing_digest(genesis);
-    let signature = signer.sign(&digest);
-    replies
-        .into_iter()
-        .enumerate()
-        .map(|(position, reply)| {
-            let path = tree.path(position);
-            SignedQueryReply { reply, vote: ReplyVote { by, path, signature } }
-        })
-        .collect()
+    let signature = signer.sign(&R::signing_digest(shared, leaves, tree.root(), genesis));
+    let voted = |(position, reply)| {
+        let path = tree.path(position);
+        Voted { reply, vote: ReplyVote { by, path, signature } }
+    };
+    replies.into_iter().enumerate().map(voted).collect()
 }
 
 /// Signs the answer to a challenge.

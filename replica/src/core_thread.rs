@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use crate::certified::Certified;
 use crate::clock::Clock;
 use crate::counters::{Counter, Counters};
-use crate::inbox::{Inbox, Queued, Wish, Woken};
+use crate::inbox::{Appetite, Inbox, Queued, Wish, Woken};
 use crate::outbound::{Outbound, Outgoing};
 use crate::store_thread::StoreQueue;
 
@@ -172,7 +172,9 @@ impl<A: Application> AtWork<A> {
     fn go_on(&mut self, inbox: &Inbox, has_time: bool) -> bool {
         // With the disk far behind, taking in more would only grow what waits for it.
         let intake = self.router.store.backlog() <= self.backlog_max;
-        let has_some = inbox.take(intake, has_time, &mut self.group);
+        // So clients take turns with their queries, too.
+        let appetite = Appetite { intake, bulk: has_time, clients: self.queries.is_empty() };
+        let has_some = inbox.take(appetite, &mut self.group);
         if inbox.is_closed() {
             // Nothing is due any more either: what failed is silent.
             self.group.clear();

@@ -188,6 +188,17 @@ pub(crate) enum Woken {
     Closed,
 }
 
+/// What the core takes in now. The disk's own word, and questions how the replica is, it always takes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Appetite {
+    /// Anything else. Not while the disk is behind.
+    pub(crate) intake: bool,
+    /// What is large. Only where there is time for it.
+    pub(crate) bulk: bool,
+    /// What clients sent. Not before it is done with what they asked.
+    pub(crate) clients: bool,
+}
+
 /// What the core waits for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wish {
@@ -457,13 +468,11 @@ impl Inbox {
         }
     }
 
-    /// Takes a group of events: what is large only where there is time for it. While the disk is behind only its own
-    /// word is taken, and questions how the replica is. Answers whether there was anything; there is nothing once it
-    /// is closed.
-    pub(crate) fn take(&self, intake: bool, has_time: bool, group: &mut Vec<Queued>) -> bool {
+    /// Takes a group of events. Answers whether there was anything; there is nothing once it is closed.
+    pub(crate) fn take(&self, appetite: Appetite, group: &mut Vec<Queued>) -> bool {
         let mut lanes = self.lanes();
         if !lanes.closed {
-            lanes.drain(intake, has_time, group);
+            lanes.drain(appetite, group);
         }
         !group.is_empty()
     }
@@ -482,7 +491,7 @@ impl Lanes {
         is_heard || (self.wish.intake && others())
     }
 
-    fn drain(&mut self, intake: bool, has_time: bool, group: &mut Vec<Queued>) {
+    fn drain(&mut self, appetite: Appetite, group: &mut Vec<Queued>) {
         if let Some(mark) = self.synced.take() {
             group.push(Queued { event: Event::Synced(mark), room: None });
         }
@@ -492,14 +501,16 @@ impl Lanes {
         let unreadable = self.unreadable.take().map(Event::Unreadable);
         let others = disk_full.into_iter().chain(unreadable).chain(self.questions.drain(..));
         group.extend(others.map(|event| Queued { event, room: None }));
-        if !intake {
+        if !appetite.intake {
             return;
         }
         self.control.take(PEER_GROUP, group);
-        if has_time {
+        if appetite.bulk {
             self.bulk.take(BULK_GROUP, group);
         }
-        self.clients.take(group);
+        if appetite.clients {
+            self.clients.take(group);
+        }
     }
 }
 
@@ -515,6 +526,8 @@ mod tests {
     use elea_protocol::id::SessionId;
 
     use super::*;
+
+    const ALL: Appetite = Appetite { intake: true, bulk: true, clients: true };
 
     const ANN: ClientId = ClientId([1; 32]);
     const BOB: ClientId = ClientId([2; 32]);
@@ -556,7 +569,7 @@ mod tests {
 
     fn taken(inbox: &Inbox) -> Vec<u64> {
         let mut group = Vec::new();
-        inbox.take(true, true, &mut group);
+        inbox.take(ALL, &mut group);
         sessions(&group)
     }
 
@@ -590,11 +603,11 @@ mod tests {
         inbox.wishes(Wish { until: Some(Instant::now()), intake: false });
         let mut group = Vec::new();
         assert_eq!(inbox.wait(), Woken::Running, "the time has come");
-        assert!(!inbox.take(false, true, &mut group));
+        assert!(!inbox.take(Appetite { intake: false, ..ALL }, &mut group));
         inbox.wishes(Wish { until: None, intake: false });
         inbox.disk_says(Word::Synced(Mark(1)));
         assert_eq!(inbox.wait(), Woken::Running);
-        assert!(inbox.take(false, true, &mut group));
+        assert!(inbox.take(Appetite { intake: false, ..ALL }, &mut group));
         assert_eq!(sessions(&group), [1_000_001]);
     }
 
@@ -627,7 +640,7 @@ mod tests {
         let count = Arc::clone(&called);
         inbox.attended_by(Box::new(move |inbox| {
             let mut group = Vec::new();
-            inbox.take(true, false, &mut group);
+            inbox.take(Appetite { bulk: false, ..ALL }, &mut group);
             assert_eq!(sessions(&group), [7, 8]);
             count.fetch_add(1, Ordering::Relaxed);
         }));

@@ -35,6 +35,31 @@ fn with_one_down_everything_goes_on_and_with_two_weak_requests_do() {
 }
 
 #[test]
+fn a_strong_read_needs_no_slot_also_with_one_down() {
+    let mut town = Town::new(4);
+    town.patient(&["put", "greeting", "hello"]).succeeds();
+    // On a busy machine one may have to be ordered, and answers the same.
+    let read = |town: &Town| {
+        until("a read without a slot", || {
+            let read = town.patient(&["get", "greeting", "--json"]).succeeds().json();
+            assert_eq!((&read["result"], &read["final"]), (&Json::from("hello"), &true.into()));
+            read["hash"].is_null().then_some(())
+        });
+    };
+    read(&town);
+    for id in 0..2 {
+        town.kill(id);
+        read(&town);
+        town.restart(&[id]);
+    }
+    // A receipt is of a slot.
+    let receipt = town.path("read.receipt");
+    let words = ["get", "greeting", "--json", "--receipt", receipt.to_str().expect("text")];
+    assert!(town.patient(&words).succeeds().json()["hash"].is_string());
+    assert!(receipt.exists());
+}
+
+#[test]
 fn kill_nine_of_all_replicas_loses_nothing() {
     let mut town = Town::new(4);
     for round in 1..=3 {

@@ -14,7 +14,7 @@ use elea_protocol::message::{
     Challenge, Commit, DiskHealth, Level, NodeStatus, Pace, Position, Query, QueryReply, Reply,
     ReplyKind, Results, SessionReport, SignedRequest, Standing, ToClient, ToReplica, WIRE_VERSION,
 };
-use elea_protocol::seal::{sign, sign_query_replies, sign_replies};
+use elea_protocol::seal::{sign, sign_replies};
 use elea_protocol::signature::{Ed25519, SecretKey, Signer};
 use futures::{SinkExt, StreamExt};
 use tokio::io::AsyncWriteExt;
@@ -286,7 +286,7 @@ impl Replica {
         let other = SecretKey::from_bytes(&[99; 32]);
         let key = if self.manner == Manner::Forger { &other } else { &self.key };
         let genesis = self.membership.genesis();
-        ToClient::QueryReplies(sign_query_replies(key, genesis, self.id, vec![reply]))
+        ToClient::QueryReplies(sign_replies(key, genesis, self.id, vec![reply]))
     }
 
     fn replies(&self, request: &Arc<SignedRequest>) -> Vec<ToClient> {

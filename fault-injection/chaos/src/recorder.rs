@@ -278,7 +278,7 @@ impl Ear {
             }
             ToClient::QueryReplies(replies) => replies.into_iter().try_for_each(|reply| {
                 by(reply.vote.by, "a reply to a query")?;
-                let opened = self.membership.open_query_reply_cached(reply, &mut self.roots);
+                let opened = self.membership.open_reply_cached(reply, &mut self.roots);
                 opened.map(drop).map_err(bad("a reply to a query"))
             }),
             ToClient::NoQueryReply(..) => {

@@ -11,7 +11,7 @@ use elea_protocol::message::{
 };
 use elea_protocol::quorum::Strength;
 use elea_protocol::replica::{Action, Event, Mark};
-use elea_protocol::seal::{sign_query_replies, sign_replies};
+use elea_protocol::seal::sign_replies;
 use elea_protocol::signature::Signed;
 
 use super::{Deed, Lair, Villain, tell};
@@ -284,7 +284,7 @@ impl Villain for StaleWitness {
         let genesis = *lair.membership.genesis();
         for (client, reply) in self.known.drain(..) {
             let session = Some(reply.session);
-            let reply = sign_query_replies(&*lair.signer, &genesis, lair.id, vec![reply]);
+            let reply = sign_replies(&*lair.signer, &genesis, lair.id, vec![reply]);
             let (message, after) = (ToClient::QueryReplies(reply), Mark::NONE);
             deeds.push(Deed::Act(Action::Answer { client, session, message, after }));
         }
@@ -307,7 +307,7 @@ impl Villain for StaleWitness {
             }
             reply
         });
-        let stale = sign_query_replies(&*lair.signer, &genesis, lair.id, stale.collect());
+        let stale = sign_replies(&*lair.signer, &genesis, lair.id, stale.collect());
         let message = ToClient::QueryReplies(stale);
         deeds.push(Deed::Act(Action::Answer { client, session, message, after }));
     }

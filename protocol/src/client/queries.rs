@@ -14,7 +14,7 @@ use super::{Action, Counters, Failure, Follow, Progress, QUEUED_MAX, Submission,
 use crate::codec::Canonical as _;
 use crate::estimate::Estimate;
 use crate::id::{Digest, Instant, ReplicaId, SessionId, Slot, View};
-use crate::message::{Level, Query, QueryReply, SignedQueryReply, ToReplica};
+use crate::message::{Level, Query, QueryReply, Results, SignedQueryReply, ToReplica};
 use crate::quorum::{ClusterSize, Strength, Tally};
 
 /// The least that a reply may take before others are asked as well, in ms.
@@ -49,6 +49,14 @@ pub struct Seen {
     pub slot: Slot,
 }
 
+/// What an event is handled with.
+pub(super) struct Turn<'a> {
+    pub now: Instant,
+    pub accounts: &'a mut Accounts,
+    pub counters: &'a mut Counters,
+    pub actions: &'a mut Vec<Action>,
+}
+
 /// One replica's reply, without the results.
 #[derive(Clone, Copy, Debug)]
 struct Word {
@@ -64,7 +72,8 @@ struct Open {
     query: Arc<Query>,
     alone: bool,
     since: Instant,
-    asked: BTreeSet<ReplicaId>,
+    /// Whom it was sent to, and when.
+    asked: BTreeMap<ReplicaId, Instant>,
     /// Those who said that they have no reply, or sent one that is of no use.
     without: BTreeSet<ReplicaId>,
     words: Tally<Word>,
@@ -81,8 +90,10 @@ struct Manner {
 }
 
 /// All queries of a session.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Queries {
+    session: SessionId,
+    size: ClusterSize,
     open: BTreeMap<Digest, Open>,
     tickets: BTreeMap<Ticket, Digest>,
     due: BTreeSet<(Instant, Digest)>,
@@ -119,17 +130,24 @@ impl Open {
     }
 
     fn waits_for(&self, replica: ReplicaId) -> bool {
-        self.asked.contains(&replica)
+        self.asked.contains_key(&replica)
             && !self.without.contains(&replica)
             && self.words.word(replica).is_none()
     }
 
     fn waits(&self) -> bool {
-        self.asked.iter().any(|replica| self.waits_for(*replica))
+        self.asked.keys().any(|replica| self.waits_for(*replica))
     }
 }
 
 impl Queries {
+    /// None yet.
+    pub fn new(session: SessionId, size: ClusterSize) -> Self {
+        let (open, tickets) = (BTreeMap::new(), BTreeMap::new());
+        let (due, manners) = (BTreeSet::new(), BTreeMap::new());
+        Self { session, size, open, tickets, due, manners }
+    }
+
     pub fn len(&self) -> usize {
         self.open.len()
     }
@@ -138,7 +156,7 @@ impl Queries {
         self.due.first().map(|(at, _)| *at)
     }
 
-    pub fn progress(&self, ticket: Ticket, size: ClusterSize) -> Option<Progress> {
+    pub fn progress(&self, ticket: Ticket) -> Option<Progress> {
         let open = self.open.get(self.tickets.get(&ticket)?)?;
         let like = |word: &Word| {
             let same = |other: &Word| (other.view, other.results) == (word.view, word.results);
@@ -148,41 +166,34 @@ impl Queries {
             sent: 1,
             answered: open.words.iter().map(|(id, _)| id).collect(),
             matching: open.words.iter().map(|(_, word)| like(word)).max().unwrap_or_default(),
-            needed: open.needed(size),
+            needed: open.needed(self.size),
             ..Progress::default()
         })
     }
 
-    /// Sends a query. After `first_wait_ms` it is to be answered.
-    pub fn ask(
-        &mut self,
-        now: Instant,
-        session: SessionId,
-        size: ClusterSize,
-        ask: Ask,
-        (after, first_wait_ms): (Slot, u64),
-        actions: &mut Vec<Action>,
-    ) {
+    /// Sends a query, of which replies must not be older than `after`. Others are asked as well long before a request
+    /// would be sent again, after `first_wait_ms`.
+    pub fn ask(&mut self, turn: &mut Turn<'_>, ask: Ask, after: Slot, first_wait_ms: u64) {
         let Ask { ticket, level, operations, nonce, alone } = ask;
-        let query = Arc::new(Query { session, nonce, level, after, operations });
+        let query = Arc::new(Query { session: self.session, nonce, level, after, operations });
         let failure = match query.check() {
             Err(_) => Some(Failure::OutOfBounds),
             Ok(()) => (self.open.len() >= QUEUED_MAX).then_some(Failure::QueueFull),
         };
         if let Some(failure) = failure {
-            actions.push(Action::Failed { ticket, failure });
+            turn.actions.push(Action::Failed { ticket, failure });
             return;
         }
-        let digest = query.digest();
-        let needed = size.quorum(strength(level));
+        let (now, digest) = (turn.now, query.digest());
         let first = usize::from(query.nonce[0]);
-        let asked: BTreeSet<_> = self.in_order(now, size, first).take(needed).collect();
+        let to = self.in_order(now, first).take(self.size.quorum(strength(level)));
+        let asked: BTreeMap<_, _> = to.map(|replica| (replica, now)).collect();
         // Half of what a request is waited for, or less where replies are faster.
-        let usual = asked.iter().map(|id| self.manner(*id).took.smoothed()).max().flatten();
+        let usual = asked.keys().map(|id| self.manner(*id).took.smoothed()).max().flatten();
         let wait = usual.map_or(u64::MAX, |usual| usual.saturating_mul(4).div_ceil(1000));
         let wait = wait.min(first_wait_ms / 2).max(WIDEN_MIN_MS);
         let due = now.after_ms(wait);
-        send(&query, &asked, actions);
+        send(&query, asked.keys(), turn.actions);
         self.due.insert((due, digest));
         self.tickets.insert(ticket, digest);
         let (words, bodies, without) = Default::default();
@@ -197,15 +208,10 @@ impl Queries {
     }
 
     /// All replicas, those first that are to be asked first; of those that are alike one at random.
-    fn in_order(
-        &self,
-        now: Instant,
-        size: ClusterSize,
-        first: usize,
-    ) -> impl Iterator<Item = ReplicaId> {
+    fn in_order(&self, now: Instant, first: usize) -> impl Iterator<Item = ReplicaId> {
         let known = self.manners.values().filter_map(|manner| manner.took.smoothed());
         let fast = known.min().unwrap_or_default().saturating_mul(2).saturating_add(1_000);
-        let mut all: Vec<_> = size.members().collect();
+        let mut all: Vec<_> = self.size.members().collect();
         let count = all.len();
         all.rotate_left(first % count.max(1));
         all.sort_by_key(|id| {
@@ -216,136 +222,107 @@ impl Queries {
         all.into_iter()
     }
 
-    fn shun(&mut self, now: Instant, replica: ReplicaId) {
-        self.manners.entry(replica).or_default().shunned_until = now.after_ms(SHUNNED_MS);
-    }
-
     /// A replica replied. Answers the slot of what that has decided.
     pub fn hear(
         &mut self,
-        now: Instant,
-        size: ClusterSize,
+        turn: &mut Turn<'_>,
         from: ReplicaId,
         signed: SignedQueryReply,
-        (accounts, counters): (&mut Accounts, &mut Counters),
-        actions: &mut Vec<Action>,
     ) -> Option<Slot> {
         let QueryReply { view, session: _, query, from: first, to, results } = signed.reply;
         let Some(open) = self.open.get_mut(&query) else {
-            counters.late += 1;
+            turn.counters.late += 1;
             return None;
         };
-        // It speaks for itself only, and once for each time it was asked.
-        if signed.vote.by != from || !open.waits_for(from) {
-            counters.malformed += 1;
+        // It speaks for itself only, and once.
+        let asked = open.asked.get(&from).copied().filter(|_| open.waits_for(from));
+        let Some(asked) = asked.filter(|_| signed.vote.by == from) else {
+            turn.counters.malformed += 1;
             return None;
-        }
-        let took = now.micros_since(open.since);
-        let digest = crate::message::Results::digest_of(&results);
-        let size_of = results.iter().map(Bytes::len).sum();
+        };
+        let (digest, size) = (Results::digest_of(&results), results.iter().map(Bytes::len).sum());
         let is_known = open.bodies.contains_key(&digest);
         if results.len() != open.query.operations.len()
-            || !(is_known || accounts.charge(from, size_of))
+            || !(is_known || turn.accounts.charge(from, size))
         {
-            counters.malformed += 1;
+            turn.counters.malformed += 1;
             open.without.insert(from);
         } else {
             if !is_known {
-                open.bodies.insert(digest, (results, from, size_of));
+                open.bodies.insert(digest, (results, from, size));
             }
             open.words.hear(from, Word { view, from: first, to, results: digest });
             let manner = self.manners.entry(from).or_default();
-            manner.took.note(now, took);
+            manner.took.note(turn.now, turn.now.micros_since(asked));
             manner.shunned_until = Instant::default();
         }
-        self.decide(now, size, query, accounts, actions)
+        self.decide(turn, query)
     }
 
     /// A replica has no reply.
-    pub fn hear_none(
-        &mut self,
-        now: Instant,
-        size: ClusterSize,
-        from: ReplicaId,
-        query: Digest,
-        accounts: &mut Accounts,
-        actions: &mut Vec<Action>,
-    ) {
-        let Some(open) = self.open.get_mut(&query) else { return };
-        if open.waits_for(from) {
+    pub fn hear_none(&mut self, turn: &mut Turn<'_>, from: ReplicaId, query: Digest) {
+        if let Some(open) = self.open.get_mut(&query)
+            && open.waits_for(from)
+        {
             open.without.insert(from);
-            let none = self.decide(now, size, query, accounts, actions);
+            let none = self.decide(turn, query);
             debug_assert!(none.is_none(), "it says nothing new");
         }
     }
 
-    fn decide(
-        &mut self,
-        now: Instant,
-        size: ClusterSize,
-        query: Digest,
-        accounts: &mut Accounts,
-        actions: &mut Vec<Action>,
-    ) -> Option<Slot> {
+    fn decide(&mut self, turn: &mut Turn<'_>, query: Digest) -> Option<Slot> {
         let open = self.open.get(&query)?;
-        let Some(seen) = open.agreed(size) else {
+        let Some(seen) = open.agreed(self.size) else {
             // Those who may still reply are too few, or all have replied.
             let left = open.asked.len() - open.without.len();
-            if !open.waits() || left < open.needed(size) {
-                self.go_on(now, size, query, accounts, actions);
+            if !open.waits() || left < open.needed(self.size) {
+                self.go_on(turn, query);
             }
             return None;
         };
         let (ticket, at) = (open.ticket, seen.slot);
-        self.close(query, accounts);
-        actions.push(Action::Seen { ticket, seen });
+        self.close(query, turn.accounts);
+        turn.actions.push(Action::Seen { ticket, seen });
         Some(at)
     }
 
     /// Asks those who were not asked, or, where there are none, has the operations ordered.
-    fn go_on(
-        &mut self,
-        now: Instant,
-        size: ClusterSize,
-        query: Digest,
-        accounts: &mut Accounts,
-        actions: &mut Vec<Action>,
-    ) {
+    fn go_on(&mut self, turn: &mut Turn<'_>, query: Digest) {
         let Some(open) = self.open.get_mut(&query) else { return };
-        let others: BTreeSet<_> = size.members().filter(|id| !open.asked.contains(id)).collect();
+        let others: Vec<_> =
+            self.size.members().filter(|id| !open.asked.contains_key(id)).collect();
         if others.is_empty() {
-            if let Some(open) = self.close(query, accounts) {
+            if let Some(open) = self.close(query, turn.accounts) {
                 let Open { ticket, query, alone, .. } = open;
                 let Query { level, operations, .. } = Arc::unwrap_or_clone(query);
                 let follow = Follow::No;
                 let submission = Submission { ticket, level, follow, operations, alone };
-                actions.push(Action::MustOrder(submission));
+                turn.actions.push(Action::MustOrder(submission));
             }
-        } else {
-            self.due.remove(&(open.due, query));
-            let wait = now.micros_since(open.since).div_ceil(1000).max(WIDEN_MIN_MS);
-            open.due = now.after_ms(wait);
-            self.due.insert((open.due, query));
-            send(&open.query, &others, actions);
-            open.asked.extend(others);
+            return;
         }
+        self.due.remove(&(open.due, query));
+        let wait = turn.now.micros_since(open.since).div_ceil(1000).max(WIDEN_MIN_MS);
+        open.due = turn.now.after_ms(wait);
+        self.due.insert((open.due, query));
+        send(&open.query, &others, turn.actions);
+        open.asked.extend(others.into_iter().map(|replica| (replica, turn.now)));
     }
 
     /// Goes on with those that were not answered in time.
-    pub fn tick(
-        &mut self,
-        now: Instant,
-        size: ClusterSize,
-        accounts: &mut Accounts,
-        actions: &mut Vec<Action>,
-    ) {
+    pub fn tick(&mut self, turn: &mut Turn<'_>) {
         while let Some((at, query)) = self.due.first().copied()
-            && at <= now
+            && at <= turn.now
         {
-            let silent = |open: &Open| size.members().filter(|id| open.waits_for(*id)).collect();
+            let silent = |open: &Open| {
+                self.size.members().filter(|replica| open.waits_for(*replica)).collect()
+            };
             let silent: Vec<_> = self.open.get(&query).map(silent).unwrap_or_default();
-            self.go_on(now, size, query, accounts, actions);
-            silent.into_iter().for_each(|replica| self.shun(now, replica));
+            for replica in silent {
+                let manner = self.manners.entry(replica).or_default();
+                manner.shunned_until = turn.now.after_ms(SHUNNED_MS);
+            }
+            self.go_on(turn, query);
         }
     }
 
@@ -367,7 +344,11 @@ impl Queries {
     }
 }
 
-fn send(query: &Arc<Query>, to: &BTreeSet<ReplicaId>, actions: &mut Vec<Action>) {
+fn send<'a>(
+    query: &Arc<Query>,
+    to: impl IntoIterator<Item = &'a ReplicaId>,
+    actions: &mut Vec<Action>,
+) {
     for replica in to {
         let message = ToReplica::Query(Query::clone(query));
         actions.push(Action::Send { to: Some(*replica), message });

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::outstanding::Outstanding;
-use super::queries::Queries;
+use super::queries::{Queries, Turn};
 use super::queue::Queue;
 use super::words::{Accounts, Agreed, Heard};
 use super::{
@@ -57,6 +57,7 @@ impl Client {
     pub fn new(setup: Setup) -> Self {
         Self {
             id: setup.signer.public_key().into(),
+            queries: Queries::new(setup.session, setup.membership.size()),
             setup,
             outstanding: BTreeMap::new(),
             unanswered: BTreeSet::new(),
@@ -64,7 +65,6 @@ impl Client {
             tickets: BTreeMap::new(),
             timers: BTreeSet::new(),
             queue: Queue::default(),
-            queries: Queries::default(),
             stalled_since: None,
             unusable: None,
             gave_up: false,
@@ -82,20 +82,8 @@ impl Client {
         self.now = now;
         match event {
             Event::Submit(submissions) => self.on_submit(submissions, actions),
-            Event::Ask(ask) => {
-                let (session, size) = (self.setup.session, self.setup.membership.size());
-                let terms = (self.newest, self.first_wait_ms());
-                self.queries.ask(now, session, size, ask, terms, actions);
-            }
-            Event::QueryReply { from, reply } => {
-                let books = (&mut self.accounts, &mut self.counters);
-                let (size, reply) = (self.setup.membership.size(), reply.into_inner());
-                let seen = self.queries.hear(now, size, from, reply, books, actions);
-                self.newest = self.newest.max(seen.unwrap_or_default());
-            }
-            Event::NoQueryReply { from, query } => {
-                let size = self.setup.membership.size();
-                self.queries.hear_none(now, size, from, query, &mut self.accounts, actions);
+            Event::Ask(_) | Event::QueryReply { .. } | Event::NoQueryReply { .. } => {
+                self.on_query_event(event, actions);
             }
             Event::WantFinal(ticket) => self.on_want_final(now, ticket, actions),
             Event::Cancel(ticket) => self.on_cancel(ticket, actions),
@@ -109,6 +97,21 @@ impl Client {
         }
         self.pump(now, actions);
         self.assert_invariants();
+    }
+
+    fn on_query_event(&mut self, event: Event, actions: &mut Vec<Action>) {
+        let first_wait = self.first_wait_ms();
+        let (accounts, counters) = (&mut self.accounts, &mut self.counters);
+        let turn = &mut Turn { now: self.now, accounts, counters, actions };
+        match event {
+            Event::Ask(ask) => self.queries.ask(turn, ask, self.newest, first_wait),
+            Event::QueryReply { from, reply } => {
+                let seen = self.queries.hear(turn, from, reply.into_inner());
+                self.newest = self.newest.max(seen.unwrap_or_default());
+            }
+            Event::NoQueryReply { from, query } => self.queries.hear_none(turn, from, query),
+            _ => self.queries.tick(turn),
+        }
     }
 
     /// When to come back with [`Event::Tick`] if nothing else happens before.
@@ -196,7 +199,7 @@ impl Client {
         let size = self.setup.membership.size();
         let Some(number) = self.tickets.get(&ticket) else {
             let queued = self.queue.holds(ticket).then(Progress::default);
-            return queued.or_else(|| self.queries.progress(ticket, size));
+            return queued.or_else(|| self.queries.progress(ticket));
         };
         let open = self.outstanding.get(number)?;
         let is_answered = open.answered.is_some();
@@ -488,8 +491,7 @@ impl Client {
     }
 
     fn on_tick(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        let size = self.setup.membership.size();
-        self.queries.tick(now, size, &mut self.accounts, actions);
+        self.on_query_event(Event::Tick, actions);
         while let Some((at, number)) = self.timers.first().copied()
             && at <= now
         {

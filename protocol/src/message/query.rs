@@ -3,10 +3,9 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Level, Malformed, OPERATIONS_MAX, REQUEST_BYTES_MAX, ReplyVote, Results};
+use super::{InTree, Level, Malformed, OPERATIONS_MAX, REQUEST_BYTES_MAX, Results, Voted};
 use crate::codec::{Canonical, Sink};
 use crate::id::{Digest, SessionId, Slot, View};
-use crate::merkle::Path;
 
 /// Client to some replicas: "what would these operations, which change nothing, come to now?"
 ///
@@ -91,15 +90,15 @@ impl Canonical for QueryReplyLeaf<'_> {
         to.put_digest(query);
         to.put_u64(from.0);
         to.put_u64(last.0);
-        to.put_digest(&self.0.results_digest());
+        to.put_digest(&Results::digest_of(&self.0.results));
     }
 }
 
 /// What one signature covers: all that a replica answers at one time, in one view.
-pub(crate) struct QueryReplyRoot {
-    pub view: View,
-    pub leaves: u32,
-    pub root: Digest,
+struct QueryReplyRoot {
+    view: View,
+    leaves: u32,
+    root: Digest,
 }
 
 impl Canonical for QueryReplyRoot {
@@ -112,42 +111,25 @@ impl Canonical for QueryReplyRoot {
     }
 }
 
-impl QueryReply {
-    /// By which results are compared.
-    #[must_use]
-    pub fn results_digest(&self) -> Digest {
-        Results::digest_of(&self.results)
+impl InTree for QueryReply {
+    type Shared = View;
+
+    fn shared(&self) -> View {
+        self.view
     }
 
-    /// The leaf of this answer in the tree that is signed.
-    #[must_use]
-    pub fn leaf(&self) -> Digest {
+    fn leaf(&self) -> Digest {
         QueryReplyLeaf(self).digest()
     }
 
-    /// What the replica that proved it with this path signed.
-    pub(crate) fn signing_digest(
-        &self,
-        path: &Path,
-        genesis: &Digest,
-    ) -> Result<Digest, Malformed> {
-        let root = path.root(self.leaf())?;
-        Ok(QueryReplyRoot { view: self.view, leaves: path.leaves, root }.signing_digest(genesis))
+    fn signing_digest(view: View, leaves: u32, root: Digest, genesis: &Digest) -> Digest {
+        QueryReplyRoot { view, leaves, root }.signing_digest(genesis)
+    }
+
+    fn check(&self) -> Result<(), Malformed> {
+        Malformed::unless(self.from <= self.to, "a query reply for no slot")
     }
 }
 
-/// An answer as one replica sends it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SignedQueryReply {
-    /// What is said.
-    pub reply: QueryReply,
-    /// Who says it, with the signature.
-    pub vote: ReplyVote,
-}
-
-impl SignedQueryReply {
-    /// Whether the bounds hold.
-    pub(crate) fn check(&self) -> Result<(), Malformed> {
-        Malformed::unless(self.reply.from <= self.reply.to, "a query reply for no slot")
-    }
-}
+/// A reply to a query as one replica sends it.
+pub type SignedQueryReply = Voted<QueryReply>;

@@ -145,12 +145,12 @@ impl Canonical for ReplyLeaf<'_> {
 }
 
 /// What one signature covers: all replies of one kind for one slot in one view.
-pub(crate) struct ReplyRoot {
-    pub view: View,
-    pub slot: Slot,
-    pub hash: Digest,
-    pub leaves: u32,
-    pub root: Digest,
+struct ReplyRoot {
+    view: View,
+    slot: Slot,
+    hash: Digest,
+    leaves: u32,
+    root: Digest,
 }
 
 /// [`ReplyRoot`] under the tag of its kind, so that a speculative root is no committed one.
@@ -168,36 +168,55 @@ impl<const COMMITTED: bool> Canonical for Kind<COMMITTED> {
     }
 }
 
-impl ReplyRoot {
-    pub(crate) fn signing_digest(self, kind: ReplyKind, genesis: &Digest) -> Digest {
+/// What a replica says to clients, many at a time under one signature: each is a leaf of a [tree](crate::merkle).
+pub trait InTree {
+    /// What all that are in one tree have in common.
+    type Shared: Copy + PartialEq;
+
+    /// See [`InTree::Shared`].
+    fn shared(&self) -> Self::Shared;
+
+    /// The leaf in the tree.
+    fn leaf(&self) -> Digest;
+
+    /// What is signed: a tree of so many leaves, with this root.
+    fn signing_digest(shared: Self::Shared, leaves: u32, root: Digest, genesis: &Digest) -> Digest;
+
+    /// Whether the bounds hold.
+    ///
+    /// # Errors
+    /// One does not.
+    fn check(&self) -> Result<(), Malformed> {
+        Ok(())
+    }
+}
+
+impl InTree for Reply {
+    type Shared = (ReplyKind, View, Slot, Digest);
+
+    fn shared(&self) -> Self::Shared {
+        (self.kind, self.view, self.slot, self.hash)
+    }
+
+    fn leaf(&self) -> Digest {
+        ReplyLeaf(self).digest()
+    }
+
+    fn signing_digest(
+        (kind, view, slot, hash): Self::Shared,
+        leaves: u32,
+        root: Digest,
+        genesis: &Digest,
+    ) -> Digest {
+        let root = ReplyRoot { view, slot, hash, leaves, root };
         match kind {
-            ReplyKind::Speculative => Kind::<false>(self).signing_digest(genesis),
-            ReplyKind::Committed => Kind::<true>(self).signing_digest(genesis),
+            ReplyKind::Speculative => Kind::<false>(root).signing_digest(genesis),
+            ReplyKind::Committed => Kind::<true>(root).signing_digest(genesis),
         }
     }
 }
 
-impl Reply {
-    /// The leaf of this reply in the tree that is signed.
-    #[must_use]
-    pub fn leaf(&self) -> Digest {
-        ReplyLeaf(self).digest()
-    }
-
-    /// What the replica that proved it with this path signed.
-    pub(crate) fn signing_digest(
-        &self,
-        path: &Path,
-        genesis: &Digest,
-    ) -> Result<Digest, Malformed> {
-        let root = path.root(self.leaf())?;
-        let Self { view, slot, hash, .. } = *self;
-        Ok(ReplyRoot { view, slot, hash, leaves: path.leaves, root }
-            .signing_digest(self.kind, genesis))
-    }
-}
-
-/// A replica's word for a [`Reply`]: its signature over the tree, and the reply's path in it.
+/// A replica's word for a reply: its signature over the tree, and the reply's path in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplyVote {
     /// Who says so.
@@ -210,12 +229,15 @@ pub struct ReplyVote {
 
 /// A reply as one replica sends it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SignedReply {
+pub struct Voted<R> {
     /// What is said.
-    pub reply: Reply,
+    pub reply: R,
     /// Who says it, with the signature.
     pub vote: ReplyVote,
 }
+
+/// A reply to a request as one replica sends it.
+pub type SignedReply = Voted<Reply>;
 
 /// Why a replica will not execute a request.
 #[derive(

@@ -15,7 +15,7 @@ use elea_protocol::message::{
     Slots, StableProof, StatePart, ToReplica, Wanted, batch_digest,
 };
 use elea_protocol::receipt::{BadReceipt, Proven, Receipt};
-use elea_protocol::seal::{Rejection, VerifiedRoots, sign_hello, sign_query_replies, sign_replies};
+use elea_protocol::seal::{Rejection, sign_hello, sign_replies};
 use elea_protocol::signature::{Ed25519, PublicKey, Signature};
 use proptest::prelude::*;
 
@@ -440,9 +440,8 @@ fn a_reply_to_a_query_with_any_bit_changed_is_not_let_in() {
         to: Slot(slot),
         results: vec![Bytes::from_static(b"so")],
     };
-    let signed =
-        sign_query_replies(&key(3), here.genesis(), ReplicaId(2), vec![reply(5), reply(6)]);
-    let open = |signed| here.open_query_reply_cached(signed, &mut VerifiedRoots::default());
+    let signed = sign_replies(&key(3), here.genesis(), ReplicaId(2), vec![reply(5), reply(6)]);
+    let open = |signed: SignedQueryReply| here.open_reply(signed);
     let bytes = encode(&signed[0]).expect("it is small").to_vec();
     for bit in 0..bytes.len() * 8 {
         let mut changed = bytes.clone();
@@ -452,7 +451,7 @@ fn a_reply_to_a_query_with_any_bit_changed_is_not_let_in() {
         }
     }
     let none = QueryReply { from: Slot(6), ..reply(5) };
-    let none = sign_query_replies(&key(3), here.genesis(), ReplicaId(2), vec![none]);
+    let none = sign_replies(&key(3), here.genesis(), ReplicaId(2), vec![none]);
     assert!(
         matches!(open(none[0].clone()), Err(Rejection::Malformed(_))),
         "an interval of no slot"

@@ -3,7 +3,6 @@
 use super::*;
 use crate::codec::Canonical as _;
 use crate::message::{Query, QueryReply};
-use crate::seal::{VerifiedRoots, sign_query_replies};
 
 /// What a played replica has found.
 #[derive(Clone, Copy, Debug)]
@@ -64,9 +63,8 @@ impl World {
             results: operation(result),
         };
         let key = &self.keys[usize::from(by)];
-        let signed = sign_query_replies(key, self.membership.genesis(), ReplicaId(by), vec![reply]);
-        let roots = &mut VerifiedRoots::default();
-        let reply = self.membership.open_query_reply_cached(signed[0].clone(), roots);
+        let signed = sign_replies(key, self.membership.genesis(), ReplicaId(by), vec![reply]);
+        let reply = self.membership.open_reply(signed[0].clone());
         let reply = reply.expect("signed by a member");
         self.handle(Event::QueryReply { from: ReplicaId(by), reply })
     }

@@ -14,7 +14,7 @@ use crate::codec::Canonical as _;
 use crate::id::{ClientId, Digest, Instant, SessionId, Slot, View};
 use crate::message::{Level, Position, Query, QueryReply, SignedQueryReply, ToClient};
 use crate::replica::{Mark, Replica};
-use crate::seal::sign_query_replies;
+use crate::seal::sign_replies;
 
 /// So many replies at most wait for a certificate, and so many bytes of results.
 const KEPT: usize = 1024;
@@ -38,7 +38,7 @@ struct Asker {
 #[derive(Clone, Debug)]
 struct Kept {
     asker: Asker,
-    since: Instant,
+    found: Instant,
     view: View,
     /// The end of the history in which they were found.
     head: Position,
@@ -137,8 +137,8 @@ impl<A: Application> Replica<A> {
         };
         let head = self.history.head();
         let from = since.unwrap_or(head.slot).min(head.slot);
-        let (since, view, after) = (self.now.instant, self.entered(), query.after);
-        let kept = Kept { asker, since, view, head, from, after, results };
+        let (found, view, after) = (self.now.instant, self.entered(), query.after);
+        let kept = Kept { asker, found, view, head, from, after, results };
         if head.slot < after || kept.bytes() > RESULT_BYTES_MAX {
             return Found::Nothing;
         }
@@ -185,7 +185,7 @@ impl<A: Application> Replica<A> {
             let is_own = kept.view == self.entered()
                 && self.may_answer_queries()
                 && self.history.goes_through(kept.head);
-            if !is_own || kept.since.after_ms(KEPT_MS) <= now {
+            if !is_own || kept.found.after_ms(KEPT_MS) <= now {
                 self.leave_unanswered(asker);
                 continue;
             }
@@ -218,7 +218,7 @@ impl<A: Application> Replica<A> {
             .into_iter()
             .map(|(asker, reply, after)| ((asker.client, asker.session, after), reply))
             .unzip();
-        let signed = sign_query_replies(&*self.setup.signer, genesis, self.setup.id, replies);
+        let signed = sign_replies(&*self.setup.signer, genesis, self.setup.id, replies);
         let mut by_way: BTreeMap<_, Vec<SignedQueryReply>> = BTreeMap::new();
         for (way, reply) in ways.into_iter().zip(signed) {
             by_way.entry(way).or_default().push(reply);
