@@ -151,7 +151,11 @@ fn signatures(criterion: &mut Criterion) {
     let loopback = Loopback::new();
     let request = loopback.requests(Level::Weak, 1).remove(0).into_inner();
     let fresh = || {
-        let copy = SignedRequest::from_parts(request.body().clone(), *request.signature());
+        let copy = SignedRequest::from_parts(
+            request.body().clone(),
+            *request.signature(),
+            request.path().clone(),
+        );
         Arc::new(copy)
     };
     criterion.bench_function("check a request's signature", |bencher| {

@@ -283,11 +283,13 @@ impl Client {
         let lines = if options.own_connections { Lines::new(&ends) } else { Lines::shared(&ends) };
         let (seat, from_replicas) = lines.join();
         let links = Arc::clone(&lines.links);
+        let (signed, from_signing) = mpsc::unbounded_channel();
         let owner = Owner::start(Parts {
             membership: Arc::clone(membership),
-            signer,
+            client: id,
             sessions,
             lines,
+            signed,
             seat,
             timing: options.timing,
             window: cluster.rules.session_window,
@@ -295,7 +297,7 @@ impl Client {
         })
         .await?;
         let (commands, from_handles) = mpsc::unbounded_channel();
-        tokio::spawn(owner.run(from_handles, from_replicas));
+        tokio::spawn(owner.run(from_handles, from_replicas, from_signing));
         let shared = Arc::new(Shared {
             commands,
             links,

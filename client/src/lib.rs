@@ -34,6 +34,7 @@ mod link;
 mod live;
 mod owner;
 pub mod sessions;
+mod signing;
 #[cfg(test)]
 mod tests;
 

@@ -1,8 +1,8 @@
 //! The connections that the clients of one process share.
 //!
 //! Clients with one key have in common what makes them known to a replica, and what one of them is told is about its
-//! own sessions and nobody else's. So they share one connection to each replica: what they send at one time leaves together,
-//! and what a replica signs once for many of them is checked once. The first client that is connected
+//! own sessions and nobody else's. So they share one connection to each replica: what they send at one time is
+//! [signed](crate::signing) and leaves together, and what a replica signs once for many of them is checked once. The first client that is connected
 //! makes the connections; they end with the last one. A replica answers a connection for so many sessions only, so
 //! beyond [`MEMBERS_MAX`] clients the next ones make connections anew.
 //!
@@ -21,11 +21,13 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::audience::{Audience, Seat};
 use crate::connection::Connection;
 use crate::link::{Inbound, Link, Links};
+use crate::signing::Signing;
 
 /// Connections to all replicas of a cluster, and who listens to them.
 #[derive(Debug)]
 pub(crate) struct Lines {
     pub links: Links,
+    pub signing: Signing,
     audience: Arc<Audience>,
     _end: DropGuard,
 }
@@ -98,7 +100,8 @@ impl Lines {
             };
             tokio::spawn(connection.run());
         }
-        Arc::new(Self { links, audience, _end: end.drop_guard() })
+        let signing = Signing::start(Arc::clone(ends.signer), *ends.membership.genesis());
+        Arc::new(Self { links, signing, audience, _end: end.drop_guard() })
     }
 
     /// A place for one more client, and where it hears what is for it.

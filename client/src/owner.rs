@@ -14,13 +14,12 @@ use elea_protocol::client::{
 use elea_protocol::codec::{self, Canonical as _};
 use elea_protocol::evidence::Evidence;
 use elea_protocol::id::{
-    Instant as CoreInstant, Now, ReplicaId, RequestNumber, SessionId, Slot, WallTime,
+    ClientId, Instant as CoreInstant, Now, ReplicaId, RequestNumber, SessionId, Slot, WallTime,
 };
 use elea_protocol::membership::Membership;
-use elea_protocol::message::{Level, NodeStatus, ToReplica};
+use elea_protocol::message::{Level, NodeStatus, SignedRequest, ToReplica};
 use elea_protocol::quorum::Strength;
 use elea_protocol::seal::Verified;
-use elea_protocol::signature::Signer;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
@@ -31,6 +30,7 @@ use crate::lines::Lines;
 use crate::link::{Inbound, Link, Question, Said};
 use crate::live::{Live, Used};
 use crate::sessions::{SessionError, Sessions};
+use crate::signing::SignedFor;
 
 /// The most sessions one client has in use at one time.
 pub(crate) const LIVE_MAX: usize = 8;
@@ -96,9 +96,11 @@ pub(crate) struct Waiter {
 /// What an owner is made of.
 pub(crate) struct Parts {
     pub membership: Arc<Membership>,
-    pub signer: Arc<dyn Signer>,
+    pub client: ClientId,
     pub sessions: Sessions,
     pub lines: Arc<Lines>,
+    /// The way back from [signing](crate::signing).
+    pub signed: SignedFor,
     pub seat: Seat,
     pub timing: Timing,
     pub window: u64,
@@ -153,6 +155,7 @@ impl Owner {
         mut self,
         mut commands: mpsc::UnboundedReceiver<Command>,
         mut inbound: mpsc::UnboundedReceiver<Inbound>,
+        mut signed: mpsc::UnboundedReceiver<Arc<SignedRequest>>,
     ) {
         while !self.is_over() {
             let wake = self.wake_at();
@@ -160,6 +163,9 @@ impl Owner {
                 biased;
                 // What replicas say comes first: it makes room for what is asked.
                 Some(message) = inbound.recv() => self.on_inbound(message),
+                Some(request) = signed.recv() => {
+                    self.handle(request.body().session, Event::Signed(request));
+                }
                 command = commands.recv(), if self.closing.is_none() => match command {
                     Some(first) => self.on_commands(first, &mut commands).await,
                     None => {
@@ -193,7 +199,7 @@ impl Owner {
     pub(crate) fn core(&self, session: SessionId, next: RequestNumber) -> Core {
         Core::new(Setup {
             membership: Arc::clone(&self.parts.membership),
-            signer: Arc::clone(&self.parts.signer),
+            client: self.parts.client,
             session,
             next,
             timing: self.parts.timing,
@@ -358,6 +364,7 @@ impl Owner {
                 let query = query.digest();
                 self.handle(session, Event::NoQueryReply { from, query });
             }
+            Action::Sign(request) => self.parts.lines.signing.sign(request, &self.parts.signed),
             Action::Send { to, message } => self.broadcast(to, &message),
             Action::Awaits { number, what } => self.parts.seat.awaits(session, number, what),
             Action::Answered { ticket, answer: given } => {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use elea_protocol::codec::encode;
 use elea_protocol::id::{ClientId, Digest, RequestNumber, SessionId, Slot};
+use elea_protocol::merkle::Path;
 use elea_protocol::message::{Level, Query, Request, SignedRequest, ToReplica};
 use elea_protocol::signature::{Signature, Signer};
 
@@ -178,14 +179,31 @@ impl Hostile {
         let mut body = good.body().clone();
         let signature = *good.signature();
         body.client = ClientId(self.rng.bytes());
-        let foreign = Arc::new(SignedRequest::from_parts(body, signature));
-        self.everywhere(&foreign, shots);
+        let foreign = SignedRequest::from_parts(body, signature, Path::lone());
+        self.everywhere(&Arc::new(foreign), shots);
+        self.forge_among_others(shots);
         let noise: [u8; 32] = self.rng.bytes();
         let mut bad = [0; 64];
         bad[..32].copy_from_slice(&noise);
-        let unsigned = SignedRequest::from_parts(good.body().clone(), Signature(bad));
+        let unsigned = SignedRequest::from_parts(good.body().clone(), Signature(bad), Path::lone());
         self.everywhere(&Arc::new(unsigned), shots);
         self.everywhere(&good, shots);
+    }
+
+    /// Signs two requests together, and puts another one in the place of the first.
+    fn forge_among_others(&mut self, shots: &mut Vec<Shot>) {
+        let bodies = [1000, 1001].map(|more| {
+            let session = SessionId(self.session.0 + more);
+            let good = self.request(1, "incr hostile 1");
+            Request { session, ..good.body().clone() }
+        });
+        let both = SignedRequest::sign_all(&*self.signer, &self.genesis, bodies.to_vec());
+        let Some(first) = both.first() else { return };
+        let mut body = first.body().clone();
+        body.client = ClientId(self.rng.bytes());
+        let (signature, path) = (*first.signature(), first.path().clone());
+        let foreign = SignedRequest::from_parts(body, signature, path);
+        self.everywhere(&Arc::new(foreign), shots);
     }
 
     fn hog(&mut self, shots: &mut Vec<Shot>) {

@@ -189,7 +189,7 @@ impl Patron {
         };
         self.sessions.push(Client::new(Setup {
             membership: self.membership.clone(),
-            signer: self.signer.clone(),
+            client: self.id,
             session,
             next: RequestNumber::FIRST,
             timing: self.timing,
@@ -374,6 +374,21 @@ impl Patron {
         Ok(wants)
     }
 
+    /// Signs what is to be signed, all of it together.
+    fn sign(&mut self, actions: &[Action]) -> Vec<Arc<SignedRequest>> {
+        let to_sign = actions.iter().filter_map(|action| match action {
+            Action::Sign(request) => Some(request.clone()),
+            _ => None,
+        });
+        let requests: Vec<_> = to_sign.collect();
+        match requests.len() {
+            0 => return Vec::new(),
+            1 => {}
+            _ => self.coverage.mark("client: requests signed together"),
+        }
+        SignedRequest::sign_all(&*self.signer, self.membership.genesis(), requests)
+    }
+
     fn tell(
         &mut self,
         time: u64,
@@ -386,8 +401,13 @@ impl Patron {
         self.sessions[session].handle(self.clock.at(time), event, &mut actions);
         let resent = self.sessions[session].counters().resent - resent;
         self.coverage.add("client: resent", resent);
+        let mut signed = self.sign(&actions).into_iter();
         for action in actions {
             match action {
+                Action::Sign(_) => {
+                    let signed = signed.next().expect("all are signed");
+                    self.tell(time, session, Event::Signed(signed), wants)?;
+                }
                 Action::Send { to, message } => wants.sends.push((to, message)),
                 Action::Awaits { .. } => {}
                 Action::Answered { ticket, answer } => {

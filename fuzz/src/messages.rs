@@ -164,7 +164,8 @@ impl Speaker {
             want_final: true,
             operations: vec![Bytes::from_static(b"put k v")],
         };
-        SignedRequest::sign(&self.key, self.cluster.genesis(), body)
+        let next = Request { number: body.number.next(), ..body.clone() };
+        SignedRequest::sign_all(&self.key, self.cluster.genesis(), vec![body, next]).remove(0)
     }
 
     fn certificate<V>(&self, body: V) -> Certificate<V> {

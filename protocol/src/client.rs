@@ -1,6 +1,6 @@
 //! The client: one state machine for one session, [`Event`] in, [`Action`]s out.
 //!
-//! It signs requests, sends them to all replicas, counts the replies that match, sends again what
+//! It has requests signed, sends them to all replicas, counts the replies that match, sends again what
 //! is not answered, and follows a weak request until it is final. Whoever drives it carries out
 //! the actions in their order, hands in what comes back, and between events sleeps until
 //! [`Client::deadline`]. It reads no clock and knows no connections.
@@ -69,14 +69,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::id::{Digest, ReplicaId, RequestName, RequestNumber, SessionId, Slot, View};
+use crate::id::{ClientId, Digest, ReplicaId, RequestName, RequestNumber, SessionId, Slot, View};
 use crate::membership::Membership;
 use crate::message::{
-    Level, Refusal, RefusalReason, ReplyKind, SignedQueryReply, SignedReply, ToReplica,
+    Level, Refusal, RefusalReason, ReplyKind, Request, SignedQueryReply, SignedReply,
+    SignedRequest, ToReplica,
 };
 use crate::receipt::{Proven, Receipt};
 use crate::seal::Verified;
-use crate::signature::{Signed, Signer};
+use crate::signature::Signed;
 
 /// How patient a client is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,8 +109,8 @@ impl Timing {
 pub struct Setup {
     /// Of which cluster.
     pub membership: Arc<Membership>,
-    /// The client's key pair.
-    pub signer: Arc<dyn Signer>,
+    /// Which client: its public key.
+    pub client: ClientId,
     /// Which session; nobody else uses it.
     pub session: SessionId,
     /// The first number of the session that was never used.
@@ -196,6 +197,8 @@ pub enum Event {
         /// For which request.
         name: RequestName,
     },
+    /// What was [to be signed](Action::Sign) is.
+    Signed(Arc<SignedRequest>),
     /// The [deadline](Client::deadline) has come, or some other time.
     Tick,
 }
@@ -304,6 +307,9 @@ pub enum Awaiting {
 /// Everything a client asks of the world, in order.
 #[derive(Clone, Debug)]
 pub enum Action {
+    /// Sign this, and hand it back with [`Event::Signed`]. One signature [may cover](SignedRequest::sign_all) what
+    /// several sessions want signed at a time.
+    Sign(Request),
     /// Send this.
     Send {
         /// To whom; `None`: to all.

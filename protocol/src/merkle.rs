@@ -1,4 +1,4 @@
-//! A Merkle tree over the replies of one slot: one signature for all of them.
+//! A Merkle tree over the replies of one slot, or over requests of a client: one signature for all of them.
 //!
 //! The tree is that of RFC 6962 without its domain bytes, which our tags replace: leaves and
 //! inner nodes are hashed under different tags, so neither can stand for the other. The number of
@@ -91,6 +91,12 @@ impl Tree {
 }
 
 impl Path {
+    /// That of the only leaf of a tree.
+    #[must_use]
+    pub fn lone() -> Self {
+        Self { position: 0, leaves: 1, siblings: Vec::new() }
+    }
+
     /// The root of the tree in which `leaf` has this path.
     ///
     /// # Errors

@@ -56,7 +56,7 @@ pub use reply::{
 };
 pub use request::{
     APPLICATION_WEIGHT_MAX, Level, OPERATION_WEIGHT, OPERATIONS_MAX, REQUEST_BYTES_MAX, Request,
-    SignedRequest,
+    SIGNED_TOGETHER_MAX, SignedRequest,
 };
 pub use standing::{Mismatch, MismatchReport, Standing};
 pub use status::Status;

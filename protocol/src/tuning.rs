@@ -128,9 +128,11 @@ pub struct Tuning {
     pub fetch_retry_ms: u64,
     /// Orders further ahead of the own clock than this wait, in ms.
     pub max_clock_drift_ms: u64,
-    /// The primary has at most so many slots under way that are neither durable nor certified...
+    /// The primary has at most so many slots under way that are not durable, or strong and not certified, and
+    /// more than one only where a whole slot waits...
     pub pipeline_slots: u64,
-    /// ...unless the last one is older than this, in ms.
+    /// ...unless the last one is older than this, in ms. No longer than this do requests gather for a slot
+    /// with nothing under way, either.
     pub batch_wait_ms: u64,
     /// The most requests the primary puts into one slot.
     pub batch_requests: usize,

@@ -5,7 +5,7 @@
 //! good ones are remembered, each under everything it depends on, so that an answer from memory is the
 //! answer a check would give.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use elea_protocol::signature::{Claim, PublicKey, Scheme};
@@ -79,26 +79,25 @@ impl Scheme for VerifiedCache {
     }
 
     fn verify_all(&self, claims: &[Claim]) -> Vec<bool> {
-        let mut verdicts: Vec<bool> = claims.iter().map(|claim| self.is_known(claim)).collect();
-        let unknown = claims.iter().zip(&verdicts).filter(|(_, is_known)| !**is_known);
-        let unknown: Vec<Claim> = unknown.map(|(claim, _)| *claim).collect();
+        let known: Vec<bool> = claims.iter().map(|claim| self.is_known(claim)).collect();
+        let unknown = claims.iter().zip(&known).filter(|(_, is_known)| !**is_known);
+        // What many requests were signed with is the claim of each of them.
+        let unknown: Vec<Claim> =
+            unknown.map(|(claim, _)| *claim).collect::<BTreeSet<_>>().into_iter().collect();
         let (new, all) = (unknown.len() as u64, claims.len() as u64);
         self.counters.add(Counter::SignaturesKnown, all - new);
         if unknown.is_empty() {
-            return verdicts;
+            return known;
         }
         self.counters.add(Counter::SignaturesChecked, new);
         self.counters.count(Counter::SignatureChecks);
         // No lock is held meanwhile: that takes a thousand times longer.
-        let mut found = self.scheme.verify_all(&unknown).into_iter().zip(&unknown);
-        for verdict in verdicts.iter_mut().filter(|verdict| !**verdict) {
-            let Some((is_good, claim)) = found.next() else { break };
-            if is_good {
-                self.remember(claim);
-            }
-            *verdict = is_good;
-        }
-        verdicts
+        let verdicts = self.scheme.verify_all(&unknown);
+        let found: BTreeMap<Claim, bool> = unknown.into_iter().zip(verdicts).collect();
+        found.iter().filter(|(_, is_good)| **is_good).for_each(|(claim, _)| self.remember(claim));
+        let verdict =
+            |(claim, is_known): (&Claim, bool)| is_known || found.get(claim) == Some(&true);
+        claims.iter().zip(known).map(verdict).collect()
     }
 
     fn is_sound(&self, key: &PublicKey) -> bool {
@@ -150,6 +149,22 @@ mod tests {
         assert_eq!((checked(), counters.get(Counter::SignaturesKnown)), (20, 2));
         assert_eq!(cache.verify_all(&all), right);
         assert_eq!(checked(), 21, "the false one again");
+    }
+
+    #[test]
+    fn what_is_claimed_many_times_at_once_is_checked_once() {
+        let counters = Arc::new(Counters::default());
+        let cache = VerifiedCache::new(Arc::new(Ed25519::default()), 1024, Arc::clone(&counters));
+        let key = SecretKey::from_bytes(&[1; 32]);
+        let digest = Digest([7; 32]);
+        let good = Claim { key: key.public_key(), digest, signature: key.sign(&digest) };
+        // Of the same signature, over something else.
+        let bad = Claim { digest: Digest([8; 32]), ..good };
+        let right = vec![true, false, true, true, false];
+        assert_eq!(cache.verify_all(&[good, bad, good, good, bad]), right);
+        assert_eq!(counters.get(Counter::SignaturesChecked), 2);
+        assert_eq!(cache.verify_all(&[good, bad, good, good, bad]), right);
+        assert_eq!(counters.get(Counter::SignaturesChecked), 3, "the false one again, once");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use elea_protocol::client::Inquiry;
-use elea_protocol::id::{ClientId, RequestNumber, SessionId};
+use elea_protocol::id::{RequestNumber, SessionId};
 use elea_protocol::message::SessionReport;
 use elea_protocol::seal::Verified;
 use elea_protocol::signature::Signed;
@@ -78,7 +78,7 @@ impl Owner {
             }
             Candidate::New => (SessionId(rand::random()), RequestNumber::FIRST),
         };
-        let client = ClientId::from(self.parts.signer.public_key());
+        let client = self.parts.client;
         let wait = Duration::from_millis(self.parts.timing.first_retry_ms);
         let now = Instant::now();
         let inquiry = Inquiry::new(client, session, next);

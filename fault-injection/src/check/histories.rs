@@ -394,6 +394,7 @@ pub(super) fn sessions_may_have_left<'a>(
 #[cfg(test)]
 pub(super) mod tests {
     use elea_protocol::id::{RequestNumber, SessionId, View, WallTime};
+    use elea_protocol::merkle::Path;
     use elea_protocol::message::{
         Commit, Level, NonDeterminism, Order, OrderHeader, Request, SignedRequest,
     };
@@ -638,7 +639,7 @@ pub(super) mod tests {
         let signature = elea_protocol::signature::Signature([0; 64]);
         let batch = Batch {
             choices: forged.slots[0].batch.choices,
-            requests: vec![Arc::new(SignedRequest::from_parts(body, signature))],
+            requests: vec![Arc::new(SignedRequest::from_parts(body, signature, Path::lone()))],
         };
         forged.slots[0].batch = Arc::new(batch);
         assert_eq!(rule(stage.histories().follow(ONE, &forged, &stage.membership)), "requests");

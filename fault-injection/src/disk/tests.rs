@@ -1,4 +1,5 @@
 use elea_protocol::id::{RequestNumber, SessionId};
+use elea_protocol::merkle::Path;
 use elea_protocol::message::{
     Checkpoint, CheckpointCertificate, Commit, Level, NewView, NewViewHeader, NonDeterminism,
     Request, StateDigests,
@@ -85,7 +86,7 @@ fn orphan(number: u64) -> Arc<SignedRequest> {
         want_final: false,
         operations: vec![Bytes::from_static(b"incr x 1")],
     };
-    Arc::new(SignedRequest::from_parts(body, Signature([0; 64])))
+    Arc::new(SignedRequest::from_parts(body, Signature([0; 64]), Path::lone()))
 }
 
 /// Writes records and syncs them.

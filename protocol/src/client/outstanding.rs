@@ -1,4 +1,4 @@
-//! One signed request that is not done with.
+//! One request that is not done with.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -7,8 +7,9 @@ use bytes::Bytes;
 
 use super::words::Words;
 use super::{Answer, Finality, Follow, Submission, Ticket, Timing};
-use crate::id::{Instant, ReplicaId, Slot};
-use crate::message::{RefusalReason, Results, SignedRequest};
+use crate::codec::Canonical as _;
+use crate::id::{Digest, Instant, ReplicaId, Slot};
+use crate::message::{RefusalReason, Request, Results, SignedRequest};
 use crate::quorum::Tally;
 use crate::receipt::{Proven, Receipt};
 
@@ -30,10 +31,13 @@ pub(super) struct FirstAnswer {
     results: Vec<Bytes>,
 }
 
-/// A request between its signing and the last thing that anybody wants to know of it.
+/// A request from when it has a number to the last thing that anybody wants to know of it.
 #[derive(Debug)]
 pub(super) struct Outstanding {
-    pub request: Arc<SignedRequest>,
+    pub request: Request,
+    pub digest: Digest,
+    /// As it is sent; `None` while it is being signed.
+    pub signed: Option<Arc<SignedRequest>>,
     /// Those who wait; a submission whose caller has gone is no longer here.
     pub parts: Vec<Part>,
     pub words: Words,
@@ -50,7 +54,7 @@ pub(super) struct Outstanding {
 }
 
 impl Outstanding {
-    pub fn new(request: Arc<SignedRequest>, batch: &[Submission], timing: &Timing) -> Self {
+    pub fn new(request: Request, batch: &[Submission], timing: &Timing) -> Self {
         let mut first = 0;
         let parts = batch
             .iter()
@@ -63,7 +67,9 @@ impl Outstanding {
             })
             .collect();
         Self {
+            digest: request.digest(),
             request,
+            signed: None,
             parts,
             words: Words::default(),
             refusals: Tally::default(),
@@ -78,7 +84,7 @@ impl Outstanding {
 
     /// How many operations the request has.
     pub fn operations(&self) -> usize {
-        self.request.body().operations.len()
+        self.request.operations.len()
     }
 
     /// Whether it is sent again, with a wait that doubles, until something more is known.

@@ -22,7 +22,7 @@ impl Client {
             self.counters.late += 1;
             return;
         };
-        if refusal.request != open.request.digest() {
+        if refusal.request != open.digest {
             self.counters.foreign += 1;
             return;
         }

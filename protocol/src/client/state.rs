@@ -24,13 +24,13 @@ const FRESH_BYTES: usize = 128 << 10;
 pub struct Client {
     pub(super) setup: Setup,
     pub(super) id: ClientId,
-    /// Signed and not done with.
+    /// Numbered and not done with.
     pub(super) outstanding: BTreeMap<RequestNumber, Outstanding>,
     /// Those of them that are not answered.
     pub(super) unanswered: BTreeSet<RequestNumber>,
     /// Those of the unanswered that were sent once only, with their bytes: what [`Setup::pipeline`] bounds.
     pub(super) fresh: BTreeMap<RequestNumber, usize>,
-    /// Where to find a submission that was signed.
+    /// Where to find a submission that has a number.
     pub(super) tickets: BTreeMap<Ticket, RequestNumber>,
     /// When to send what again.
     pub(super) timers: BTreeSet<(Instant, RequestNumber)>,
@@ -56,7 +56,7 @@ impl Client {
     #[must_use]
     pub fn new(setup: Setup) -> Self {
         Self {
-            id: setup.signer.public_key().into(),
+            id: setup.client,
             queries: Queries::new(setup.session, setup.membership.size()),
             setup,
             outstanding: BTreeMap::new(),
@@ -93,6 +93,7 @@ impl Client {
                 self.on_refusal(signed.by, signed.body, actions);
             }
             Event::Busy { from, name } => self.on_busy(now, from, &name),
+            Event::Signed(request) => self.on_signed(request, actions),
             Event::Tick => self.on_tick(now, actions),
         }
         self.pump(now, actions);
@@ -139,13 +140,13 @@ impl Client {
         self.setup.session
     }
 
-    /// Requests signed and not done with, those included that wait to be final.
+    /// Requests that have a number and are not done with, those included that wait to be final.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.outstanding.len()
     }
 
-    /// Requests signed and not answered.
+    /// Requests that have a number and are not answered.
     #[must_use]
     pub fn unanswered(&self) -> usize {
         self.unanswered.len()
@@ -157,7 +158,7 @@ impl Client {
         self.queries.len()
     }
 
-    /// Submissions that wait to be signed.
+    /// Submissions that wait for a number.
     #[must_use]
     pub fn queued(&self) -> usize {
         self.queue.len()
@@ -203,7 +204,7 @@ impl Client {
         };
         let open = self.outstanding.get(number)?;
         let is_answered = open.answered.is_some();
-        let (matching, needed) = if is_answered || open.request.body().level == Level::Strong {
+        let (matching, needed) = if is_answered || open.request.level == Level::Strong {
             let matching = open.words.most_matching(ReplyKind::Committed);
             (matching, size.quorum(Strength::Strong))
         } else {
@@ -245,7 +246,7 @@ impl Client {
         }
     }
 
-    /// Signs and sends what the window lets out.
+    /// Has signed and sends what the window lets out.
     fn pump(&mut self, now: Instant, actions: &mut Vec<Action>) {
         while !self.queue.is_empty()
             && self.window_is_open()
@@ -276,7 +277,7 @@ impl Client {
         let Some(first) = batch.first() else { return };
         let number = self.setup.next;
         let (level, want_final) = first.terms();
-        let body = Request {
+        let request = Request {
             client: self.id,
             session: self.setup.session,
             number,
@@ -284,9 +285,7 @@ impl Client {
             want_final,
             operations: batch.iter().flat_map(|one| one.operations.iter().cloned()).collect(),
         };
-        let genesis = self.setup.membership.genesis();
-        let request = SignedRequest::sign(&*self.setup.signer, genesis, body);
-        self.fresh.insert(number, request.body().wire_bytes());
+        self.fresh.insert(number, request.wire_bytes());
         let mut open = Outstanding::new(request, &batch, &self.setup.timing);
         open.wait_ms = self.first_wait_ms();
         self.tickets.extend(batch.iter().map(|submission| (submission.ticket, number)));
@@ -306,7 +305,7 @@ impl Client {
         usual.min(max_retry_ms / 4).max(first_retry_ms)
     }
 
-    /// Sends a request to all and sets its timer.
+    /// Sends a request to all, as soon as it is signed, and sets its timer.
     fn send(&mut self, now: Instant, number: RequestNumber, actions: &mut Vec<Action>) {
         let Some(open) = self.outstanding.get_mut(&number) else { return };
         if let Some(at) = open.retry_at.take() {
@@ -319,8 +318,25 @@ impl Client {
         open.retry_at = Some(at);
         open.busy.clear();
         self.timers.insert((at, number));
-        let message = ToReplica::Request(Arc::clone(&open.request));
-        actions.push(Action::Send { to: None, message });
+        actions.push(match &open.signed {
+            Some(request) => Self::to_all(request),
+            None => Action::Sign(open.request.clone()),
+        });
+    }
+
+    fn to_all(request: &Arc<SignedRequest>) -> Action {
+        Action::Send { to: None, message: ToReplica::Request(Arc::clone(request)) }
+    }
+
+    fn on_signed(&mut self, request: Arc<SignedRequest>, actions: &mut Vec<Action>) {
+        let open = self.outstanding.get_mut(&request.body().number);
+        // What was asked for twice comes twice.
+        if let Some(open) = open.filter(|open| open.signed.is_none())
+            && open.digest == request.digest()
+        {
+            actions.push(Self::to_all(&request));
+            open.signed = Some(request);
+        }
     }
 
     fn on_want_final(&mut self, now: Instant, ticket: Ticket, actions: &mut Vec<Action>) {
@@ -395,7 +411,7 @@ impl Client {
             return;
         };
         // Of two contents under one name this one is about another: not ours, whoever signed it.
-        if signed.reply.request != open.request.digest() {
+        if signed.reply.request != open.digest {
             self.counters.foreign += 1;
             return;
         }
@@ -413,8 +429,8 @@ impl Client {
 
     fn agreed(&self, open: &Outstanding, kind: ReplyKind, strength: Strength) -> Option<Agreed> {
         let membership = &self.setup.membership;
-        let request = open.request.digest();
-        let name = open.request.body().name();
+        let request = open.digest;
+        let name = open.request.name();
         // Place and kind are filled in by whoever knows them.
         let like = |results| Reply {
             kind,
@@ -432,7 +448,7 @@ impl Client {
     /// Answers a request, or says that it is final, if the replies suffice.
     fn decide(&mut self, number: RequestNumber, actions: &mut Vec<Action>) {
         let Some(open) = self.outstanding.get(&number) else { return };
-        let may_be_weak = open.answered.is_none() && open.request.body().level == Level::Weak;
+        let may_be_weak = open.answered.is_none() && open.request.level == Level::Weak;
         let final_word = (ReplyKind::Committed, Strength::Strong, Proven::Final);
         let weak_words = [ReplyKind::Speculative, ReplyKind::Committed]
             .map(|kind| (kind, Strength::Weak, Proven::Executed));
@@ -469,7 +485,7 @@ impl Client {
             }
         }
         if proven == Proven::Final {
-            let weak = open.request.body().level == Level::Weak;
+            let weak = open.request.level == Level::Weak;
             for part in open.parts.iter().filter(|part| weak && part.follow != Follow::No) {
                 let answer = Outstanding::answer(part, &receipt, proven);
                 let finality = open.finality(part, &answer);
@@ -522,7 +538,7 @@ impl Client {
         let lacks = |kind, strength| {
             matches!(self.agreed(open, kind, strength), Some(Agreed::WithoutResults))
         };
-        let may_be_weak = open.answered.is_none() && open.request.body().level == Level::Weak;
+        let may_be_weak = open.answered.is_none() && open.request.level == Level::Weak;
         let lacking = lacks(ReplyKind::Committed, Strength::Strong)
             || may_be_weak
                 && (lacks(ReplyKind::Speculative, Strength::Weak)
@@ -542,7 +558,7 @@ impl Client {
 }
 
 fn awaiting(open: &Outstanding) -> Awaiting {
-    match (&open.answered, open.request.body().level) {
+    match (&open.answered, open.request.level) {
         (None, Level::Weak) => Awaiting::Any,
         (None, Level::Strong) => Awaiting::Committed,
         (Some(_), _) if open.is_active() => Awaiting::Committed,

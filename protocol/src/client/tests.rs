@@ -10,10 +10,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::*;
-use crate::id::{ClientId, Instant, Now, WallTime};
-use crate::message::{Reply, Results, SessionReport, SignedRequest};
+use crate::id::{Instant, Now, WallTime};
+use crate::message::{Reply, Results, SessionReport};
 use crate::seal::{sign, sign_replies};
-use crate::signature::{Ed25519, SecretKey};
+use crate::signature::{Ed25519, SecretKey, Signer};
 
 const SESSION: SessionId = SessionId(70_000);
 
@@ -69,7 +69,7 @@ impl World {
         let membership = Arc::new(membership.expect("a sound cluster"));
         let mut setup = Setup {
             membership: Arc::clone(&membership),
-            signer: Arc::new(SecretKey::from_bytes(&[99; 32])),
+            client: SecretKey::from_bytes(&[99; 32]).public_key().into(),
             session: SESSION,
             next: RequestNumber::FIRST,
             timing: Timing { first_retry_ms: 100, max_retry_ms: 400, stall_ms: 1000 },
@@ -84,7 +84,29 @@ impl World {
     fn handle(&mut self, event: Event) -> Vec<Action> {
         let mut actions = Vec::new();
         self.client.handle(self.now, event, &mut actions);
-        actions
+        self.sign_all(actions)
+    }
+
+    /// Signs together what is to be signed, so that what is sent then stands in its place.
+    fn sign_all(&mut self, actions: Vec<Action>) -> Vec<Action> {
+        let bodies: Vec<_> = actions.iter().filter_map(to_sign).collect();
+        if bodies.is_empty() {
+            return actions;
+        }
+        let signer = SecretKey::from_bytes(&[99; 32]);
+        let signed = SignedRequest::sign_all(&signer, self.membership.genesis(), bodies);
+        let mut signed = signed.into_iter();
+        let mut all = Vec::new();
+        for action in actions {
+            match (to_sign(&action), &mut signed) {
+                (Some(_), signed) => {
+                    let event = Event::Signed(signed.next().expect("one for each"));
+                    self.client.handle(self.now, event, &mut all);
+                }
+                (None, _) => all.push(action),
+            }
+        }
+        all
     }
 
     fn submission(&mut self, level: Level, follow: Follow, text: &str) -> Submission {
@@ -165,6 +187,13 @@ impl World {
         let waited = deadline.micros_since(self.now.instant) / 1000;
         self.now.instant = self.now.instant.max(deadline);
         (waited, self.handle(Event::Tick))
+    }
+}
+
+fn to_sign(action: &Action) -> Option<Request> {
+    match action {
+        Action::Sign(request) => Some(request.clone()),
+        _ => None,
     }
 }
 

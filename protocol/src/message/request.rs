@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::Malformed;
 use crate::codec::{Canonical, Sink};
 use crate::id::{ClientId, Digest, RequestName, RequestNumber, SessionId};
+use crate::merkle::{Path, Tree};
 use crate::signature::{Signature, Signer};
 
 /// The most operations one request may carry.
@@ -16,6 +17,9 @@ pub const OPERATIONS_MAX: usize = 1024;
 
 /// The most bytes the operations of one request may have together.
 pub const REQUEST_BYTES_MAX: usize = 2 << 20;
+
+/// The most requests of a client that one signature covers: the path of each has at most 6 digests.
+pub const SIGNED_TOGETHER_MAX: u32 = 64;
 
 /// About what an operation takes in memory beside its bytes while it can be undone: its results, what
 /// undoes it, and the branches of the state's hashes that it changes.
@@ -36,7 +40,7 @@ pub enum Level {
 
 /// Client to all replicas: "execute these operations, in this order, once".
 ///
-/// Signed by the client. A receiver that may order, orders it; the others keep it until it is
+/// Signed by the client, alone or [together](SignedRequest::sign_all) with others. A receiver that may order, orders it; the others keep it until it is
 /// ordered, and pass it on where that takes too long. Bounds: [`OPERATIONS_MAX`],
 /// [`REQUEST_BYTES_MAX`], at least one operation, `number >= 1`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,7 +76,7 @@ impl Request {
     /// and queues count, since a request of empty operations is not empty.
     #[must_use]
     pub fn wire_bytes(&self) -> usize {
-        256 + 8 * self.operations.len() + self.operation_bytes()
+        384 + 8 * self.operations.len() + self.operation_bytes()
     }
 
     /// About what it takes in memory while it is executed and can be undone, in bytes, given
@@ -116,22 +120,32 @@ impl Canonical for Request {
     }
 }
 
-/// What a client's signature covers: the digest, so that a large request is hashed once.
-struct RequestSeal<'a>(&'a Digest);
+/// What a client's signature covers: a [tree](crate::merkle) whose leaves are the digests of requests, mostly of one
+/// alone.
+struct RequestRoot {
+    leaves: u32,
+    root: Digest,
+}
 
-impl Canonical for RequestSeal<'_> {
-    const TAG: &'static str = "request";
+impl Canonical for RequestRoot {
+    const TAG: &'static str = "requests";
 
     fn write(&self, to: &mut impl Sink) {
-        to.put_digest(self.0);
+        to.put_u64(u64::from(self.leaves));
+        to.put_digest(&self.root);
     }
 }
 
 /// A request with its client's signature. The digest is computed once and kept.
+///
+/// One signature may cover many requests of a client, of several sessions: each has it, with its path in the
+/// tree that was signed. Which others those are is of no concern to anybody: whoever has one of them
+/// needs none of the others.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct SignedRequest {
     body: Request,
     signature: Signature,
+    path: Path,
     #[serde(skip)]
     digest: OnceLock<Digest>,
     #[serde(skip)]
@@ -140,7 +154,7 @@ pub struct SignedRequest {
 
 impl PartialEq for SignedRequest {
     fn eq(&self, other: &Self) -> bool {
-        self.signature == other.signature && self.body == other.body
+        self.signature == other.signature && self.path == other.path && self.body == other.body
     }
 }
 
@@ -158,14 +172,32 @@ impl SignedRequest {
     /// Signs a request with its client's key.
     pub fn sign(signer: &dyn Signer, genesis: &Digest, body: Request) -> Arc<Self> {
         let digest = body.digest();
-        let signature = signer.sign(&RequestSeal(&digest).signing_digest(genesis));
-        Arc::new(Self { body, signature, digest: digest.into(), weight: OnceLock::new() })
+        let root = RequestRoot { leaves: 1, root: digest };
+        let signature = signer.sign(&root.signing_digest(genesis));
+        Arc::new(Self { digest: digest.into(), ..Self::from_parts(body, signature, Path::lone()) })
     }
 
-    /// A request with whatever signature: it has still to be opened.
+    /// Signs requests of one client, which may be of several sessions, with one signature. Answers them in their order.
+    ///
+    /// # Panics
+    /// Where there are none, or more than [`SIGNED_TOGETHER_MAX`].
+    pub fn sign_all(signer: &dyn Signer, genesis: &Digest, bodies: Vec<Request>) -> Vec<Arc<Self>> {
+        assert!(bodies.len() <= SIGNED_TOGETHER_MAX as usize, "{} requests", bodies.len());
+        let digests: Vec<Digest> = bodies.iter().map(Canonical::digest).collect();
+        let tree = Tree::new(digests.clone());
+        let root = RequestRoot { leaves: tree.path(0).leaves, root: tree.root() };
+        let signature = signer.sign(&root.signing_digest(genesis));
+        let signed = |(position, (body, digest)): (usize, (Request, Digest))| {
+            let path = tree.path(position);
+            Arc::new(Self { digest: digest.into(), ..Self::from_parts(body, signature, path) })
+        };
+        bodies.into_iter().zip(digests).enumerate().map(signed).collect()
+    }
+
+    /// A request with whatever signature and path: it has still to be opened.
     #[must_use]
-    pub fn from_parts(body: Request, signature: Signature) -> Self {
-        Self { body, signature, digest: OnceLock::new(), weight: OnceLock::new() }
+    pub fn from_parts(body: Request, signature: Signature, path: Path) -> Self {
+        Self { body, signature, path, digest: OnceLock::new(), weight: OnceLock::new() }
     }
 
     /// What the client asks.
@@ -178,6 +210,12 @@ impl SignedRequest {
     #[must_use]
     pub fn signature(&self) -> &Signature {
         &self.signature
+    }
+
+    /// Where it stands in the tree that was signed.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The digest that names the content: it covers what the client signed, not the signature.
@@ -193,7 +231,11 @@ impl SignedRequest {
         *self.weight.get_or_init(|| self.body.weight(of))
     }
 
-    pub(crate) fn signing_digest(&self, genesis: &Digest) -> Digest {
-        RequestSeal(&self.digest()).signing_digest(genesis)
+    /// What its client has to have signed.
+    pub(crate) fn signing_digest(&self, genesis: &Digest) -> Result<Digest, Malformed> {
+        let leaves = self.path.leaves;
+        Malformed::unless(leaves <= SIGNED_TOGETHER_MAX, "too many requests signed together")?;
+        let root = self.path.root(self.digest())?;
+        Ok(RequestRoot { leaves, root }.signing_digest(genesis))
     }
 }

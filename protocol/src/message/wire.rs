@@ -20,7 +20,7 @@ use crate::signature::{Signature, Signed};
 
 /// The version of the frames and of the rules of the state machine, since replicas with different rules
 /// would refuse each other's slots. Peers with another version are turned away with a clear word.
-pub const WIRE_VERSION: u32 = 10;
+pub const WIRE_VERSION: u32 = 11;
 
 /// Replica to whoever dialled it, first of all: "prove who you are".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -43,6 +43,8 @@ counters! {
     queries_unanswered,
     /// Slots ordered as primary.
     ordered_slots,
+    /// Those of them for which requests gathered, so that they were ordered a moment later.
+    gathered_slots,
     /// Commit votes cast.
     commits_cast,
     /// Commit certificates that raised the lock.

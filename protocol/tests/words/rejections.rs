@@ -7,12 +7,13 @@ use bytes::Bytes;
 use elea_protocol::codec::{Canonical, decode, encode};
 use elea_protocol::id::{ClientId, Digest, ReplicaId, RequestNumber, SessionId, Slot, View};
 use elea_protocol::membership::{BadMembership, Membership};
+use elea_protocol::merkle;
 use elea_protocol::message::{
     BATCH_REQUESTS_MAX, Branch, Checkpoint, CheckpointCertificate, Commit, CommitCertificate,
     FETCH_DIGESTS_MAX, Fetch, HelloBody, LOCATOR_MAX, Level, Linked, Message, NonDeterminism,
     OPERATIONS_MAX, Order, OrderHeader, Origin, Position, QueryReply, REQUEST_BYTES_MAX, Reply,
-    ReplyKind, Request, Requests, Results, SLOTS_MAX, SignedQueryReply, SignedRequest, SlotEntry,
-    Slots, StableProof, StatePart, ToReplica, Wanted, batch_digest,
+    ReplyKind, Request, Requests, Results, SIGNED_TOGETHER_MAX, SLOTS_MAX, SignedQueryReply,
+    SignedRequest, SlotEntry, Slots, StableProof, StatePart, ToReplica, Wanted, batch_digest,
 };
 use elea_protocol::receipt::{BadReceipt, Proven, Receipt};
 use elea_protocol::seal::{Rejection, sign_hello, sign_replies};
@@ -48,8 +49,54 @@ fn a_request_must_be_signed_by_a_client_of_this_cluster() {
     assert_eq!(here.open_request(unlisted), Err(Rejection::UnknownSigner));
     let changed = Request { level: Level::Strong, ..body.clone() };
     let signature = *signed(body).signature();
-    let changed = Arc::new(SignedRequest::from_parts(changed, signature));
+    let changed = Arc::new(SignedRequest::from_parts(changed, signature, merkle::Path::lone()));
     assert_eq!(here.open_request(changed), Err(Rejection::BadSignature));
+}
+
+#[test]
+fn of_requests_signed_together_each_counts_alone_and_none_for_another() {
+    let here = cluster("here");
+    let bodies = |count: u64| -> Vec<Request> {
+        let body = |n| Request {
+            session: SessionId(n / 3),
+            number: RequestNumber(n % 3 + 1),
+            ..request(vec![Bytes::from_static(b"x")])
+        };
+        (0..count).map(body).collect()
+    };
+    let refused = |body: &Request, signed: &SignedRequest, path: merkle::Path| {
+        let other = SignedRequest::from_parts(body.clone(), *signed.signature(), path);
+        here.open_request(Arc::new(other)).expect_err("nobody signed that")
+    };
+    for count in [1, 2, 3, 7, u64::from(SIGNED_TOGETHER_MAX)] {
+        let bodies = bodies(count);
+        let all = SignedRequest::sign_all(&key(9), here.genesis(), bodies.clone());
+        for (body, signed) in bodies.iter().zip(&all) {
+            assert_eq!(signed.body(), body);
+            assert!(here.open_request(signed.clone()).is_ok());
+            // Another content, another place, another tree.
+            let changed = Request { level: Level::Strong, ..body.clone() };
+            assert_eq!(refused(&changed, signed, signed.path().clone()), Rejection::BadSignature);
+            let mut path = signed.path().clone();
+            path.leaves += 1;
+            let outcome = refused(body, signed, path);
+            assert!(matches!(outcome, Rejection::BadSignature | Rejection::Malformed(_)));
+            for other in all.iter().filter(|other| *other != signed) {
+                let outcome = refused(body, signed, other.path().clone());
+                assert!(matches!(outcome, Rejection::BadSignature | Rejection::Malformed(_)));
+            }
+        }
+        let (first, last) = (&bodies[0], all.last().expect("one at least"));
+        if count > 1 {
+            assert_eq!(refused(first, last, last.path().clone()), Rejection::BadSignature);
+            let lone = refused(first, &all[0], merkle::Path::lone());
+            assert_eq!(lone, Rejection::BadSignature);
+        }
+    }
+    let mut large = bodies(1);
+    let one = SignedRequest::sign(&key(9), here.genesis(), large.remove(0));
+    let path = merkle::Path { leaves: SIGNED_TOGETHER_MAX + 1, ..merkle::Path::lone() };
+    assert!(matches!(refused(one.body(), &one, path), Rejection::Malformed(_)));
 }
 
 #[test]
@@ -70,7 +117,7 @@ fn a_weak_key_is_refused_wherever_a_key_is_loaded() {
     let body = Request { client: weak, ..request(vec![Bytes::from_static(b"x")]) };
     let mut forged = [0; 64];
     forged[0] = 1;
-    let forged = Arc::new(SignedRequest::from_parts(body, Signature(forged)));
+    let forged = Arc::new(SignedRequest::from_parts(body, Signature(forged), merkle::Path::lone()));
     assert_eq!(open.open_request(forged), Err(Rejection::WeakKey));
     let body = HelloBody {
         origin: Origin::Client(weak),
@@ -199,7 +246,11 @@ fn broken_bounds_of_messages_between_replicas_are_refused() {
 fn a_forged_part_spoils_the_whole_message() {
     let here = cluster("here");
     let good = signed(request(vec![Bytes::from_static(b"x")]));
-    let forged = Arc::new(SignedRequest::from_parts(good.body().clone(), Signature([1; 64])));
+    let forged = Arc::new(SignedRequest::from_parts(
+        good.body().clone(),
+        Signature([1; 64]),
+        merkle::Path::lone(),
+    ));
     let slots = |request: &Arc<SignedRequest>, certificate| {
         let (choices, requests) = (NonDeterminism::default(), vec![request.clone()]);
         let entries = vec![SlotEntry { choices, requests, order: None }];
@@ -331,7 +382,8 @@ fn a_branch_holds_something_and_nothing_below_slot_one() {
         Checkpoint { view: View(2), slot: Slot(8), hash: Digest([8; 32]), state: Digest([5; 32]) };
     let cover = |slot| Commit { view: View(2), slot: Slot(slot), hash: Digest([8; 32]) };
     let stable = |slot| Some(Box::new(stable_proof(&here, checkpoint, cover(slot))));
-    let forged = SignedRequest::from_parts(one.body().clone(), Signature([1; 64]));
+    let forged =
+        SignedRequest::from_parts(one.body().clone(), Signature([1; 64]), merkle::Path::lone());
     let of_a_stranger = SignedRequest::sign(
         &key(8),
         here.genesis(),

@@ -63,6 +63,14 @@ fn what_is_signed_and_hashed_never_changes() {
     writeln!(text, "  signature {}", hex(&signed_request.signature().0)).unwrap();
     writeln!(text, "  frame     {}", hex(&encode(&signed_request).unwrap())).unwrap();
 
+    let second = Request { number: RequestNumber(4), ..request.clone() };
+    let key = SecretKey::from_bytes(&[9; 32]);
+    let together = SignedRequest::sign_all(&key, &genesis, vec![request.clone(), second]);
+    let last = together.last().expect("two");
+    writeln!(text, "that request and the next one, signed together: the second").unwrap();
+    writeln!(text, "  signature {}", hex(&last.signature().0)).unwrap();
+    writeln!(text, "  frame     {}", hex(&encode(last).unwrap())).unwrap();
+
     let choices = NonDeterminism { time: WallTime(1_700_000_000_000), seed: [7; 16] };
     let batch = Batch { choices, requests: vec![signed_request.clone()] };
     writeln!(text, "batch of that request\n  hashed  {}", batch.digest()).unwrap();

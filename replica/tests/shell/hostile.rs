@@ -5,6 +5,7 @@ use bytes::Bytes;
 use elea_protocol::codec::{self, FRAME_MAX};
 use elea_protocol::evidence::Evidence;
 use elea_protocol::id::{Digest, ReplicaId, Slot, View};
+use elea_protocol::merkle::Path;
 use elea_protocol::message::{
     Commit, Farewell, HelloBody, Level, Message, Origin, SignedRequest, ToClient, ToReplica,
 };
@@ -168,7 +169,7 @@ fn what_does_not_belong_on_a_connection_closes_it() {
         let vote = ToReplica::Peer(Message::Commit(vote));
         let good = request(&cluster, 0, 1, Level::Weak, b"1");
         let signature = Signature([3; 64]);
-        let forged = SignedRequest::from_parts(good.body().clone(), signature).into();
+        let forged = SignedRequest::from_parts(good.body().clone(), signature, Path::lone()).into();
         let mut empty = good.body().clone();
         empty.operations.clear();
         let empty = SignedRequest::sign(&client_key(0), &genesis, empty);

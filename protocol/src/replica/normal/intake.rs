@@ -38,7 +38,10 @@ impl<A: Application> Replica<A> {
         }
         let forward_at = self.next_forward();
         match self.pending.insert(request, forward_at, false, &self.setup.tuning) {
-            Inserted::New => self.advance(),
+            Inserted::New => {
+                self.pipeline.gathering_mut().came(&name, self.now.instant);
+                self.advance();
+            }
             Inserted::AlreadyThere => {}
             Inserted::NoRoom => {
                 self.counters.busy += 1;

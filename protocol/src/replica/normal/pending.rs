@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use super::orphans::Orphans;
 use crate::id::{ClientId, Digest, Instant, RequestName, RequestNumber};
-use crate::message::{REQUEST_BYTES_MAX, Request, SignedRequest};
+use crate::message::{OPERATION_WEIGHT, REQUEST_BYTES_MAX, Request, SignedRequest};
 use crate::tuning::Tuning;
 
 /// Contents kept under one name. A faulty client may sign many; the primary chooses one, and the
@@ -56,6 +56,8 @@ pub(crate) struct Pending {
     /// What the client whose turn was the last had been given before.
     given: u64,
     bytes: usize,
+    /// Of all of them together.
+    operations: usize,
     arrivals: u64,
     /// How many were forwarded.
     forwarded: usize,
@@ -99,6 +101,12 @@ impl Pending {
 
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Whether more waits than one slot may have, orphans left out.
+    pub(crate) fn fills_slot(&self, tuning: &Tuning) -> bool {
+        let weight = self.bytes + OPERATION_WEIGHT * self.operations;
+        self.len() >= tuning.batch_requests || weight >= tuning.batch_bytes
     }
 
     pub(crate) fn get(&self, digest: &Digest) -> Option<&Arc<SignedRequest>> {
@@ -159,6 +167,7 @@ impl Pending {
         let digest = waiting.request.digest();
         self.enter_lane(&waiting);
         self.bytes += waiting.bytes;
+        self.operations += waiting.request.body().operations.len();
         self.forwarded += usize::from(waiting.forwarded.is_some());
         self.by_arrival.insert(waiting.arrival, digest);
         self.by_name.entry(waiting.request.body().name()).or_default().push(digest);
@@ -273,6 +282,7 @@ impl Pending {
         self.by_arrival.remove(&waiting.arrival);
         self.by_forward.remove(&(waiting.forward_at, waiting.arrival));
         self.bytes -= waiting.bytes;
+        self.operations -= waiting.request.body().operations.len();
         self.forwarded -= usize::from(waiting.forwarded.is_some());
         if let Some(contents) = self.by_name.get_mut(&name) {
             contents.retain(|other| other != digest);

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::gathering::Gathering;
 use super::pacing::Pacing;
 use crate::id::{Instant, Slot};
 use crate::replica::Mark;
@@ -26,6 +27,7 @@ pub(in crate::replica) struct Pipeline {
     last_looked: Instant,
     /// When a certificate of the view entered came last, or it was entered.
     last_certified: Instant,
+    gathering: Gathering,
     pacing: Pacing,
     seeds_drawn: u64,
 }
@@ -36,6 +38,7 @@ impl Pipeline {
             under_way: VecDeque::new(),
             last_looked: now,
             last_certified: now,
+            gathering: Gathering::default(),
             pacing: Pacing::default(),
             seeds_drawn: 0,
         }
@@ -44,6 +47,7 @@ impl Pipeline {
     /// Those of another view are nobody's business any more.
     pub(in crate::replica) fn begin_view(&mut self, now: Instant) {
         self.under_way.clear();
+        self.gathering = Gathering::default();
         self.last_certified = now;
     }
 
@@ -56,12 +60,21 @@ impl Pipeline {
 
     pub(super) fn note_looked(&mut self, now: Instant) {
         self.last_looked = now;
+        self.gathering.looked();
     }
 
     /// Counts the seeds that were drawn.
     pub(super) fn draw(&mut self) -> u64 {
         self.seeds_drawn += 1;
         self.seeds_drawn
+    }
+
+    pub(super) fn gathering(&self) -> &Gathering {
+        &self.gathering
+    }
+
+    pub(super) fn gathering_mut(&mut self) -> &mut Gathering {
+        &mut self.gathering
     }
 
     pub(super) fn pacing(&self) -> &Pacing {

@@ -26,8 +26,9 @@ const AHEAD_OF_OTHERS: u64 = 8 << 20;
 const PASSED_OVER: usize = 1024;
 
 impl<A: Application> Replica<A> {
-    /// Orders what waits, as the primary. With nothing under way a request is ordered at once;
-    /// under load slots wait for the disk and for certificates, and requests gather meanwhile.
+    /// Orders what waits, as the primary. With nothing under way a request is ordered at once, or after
+    /// a moment in which [others](super::gathering) are likely to come; under load slots wait for the disk
+    /// and for certificates, and requests gather meanwhile.
     pub(in crate::replica) fn order_pending(&mut self) {
         if !self.leads() {
             return;
@@ -48,12 +49,24 @@ impl<A: Application> Replica<A> {
         }
     }
 
-    fn may_order(&self) -> bool {
-        let tuning = &self.setup.tuning;
-        let has_waited =
-            self.now.instant >= self.pipeline.last_looked().after_ms(tuning.batch_wait_ms);
-        let is_free = self.pipeline.len() < tuning.pipeline_slots;
-        (is_free || has_waited) && !self.is_ahead_of_disk() && !self.is_ahead_of_others()
+    fn may_order(&mut self) -> bool {
+        !self.is_ahead_of_disk() && !self.is_ahead_of_others() && self.is_time_to_order()
+    }
+
+    fn is_time_to_order(&mut self) -> bool {
+        let (tuning, now) = (&self.setup.tuning, self.now.instant);
+        let under_way = self.pipeline.len();
+        if under_way == 0 {
+            let waiting = self.pending.len();
+            let gathering = self.pipeline.gathering_mut();
+            // Orphans have waited for long.
+            return !self.pending.orphans().is_idle()
+                || !gathering.goes_on(waiting, now, tuning.batch_wait_ms);
+        }
+        let has_waited = now >= self.pipeline.last_looked().after_ms(tuning.batch_wait_ms);
+        // A slot that is full gains nothing by waiting.
+        let is_free = under_way < tuning.pipeline_slots && self.pending.fills_slot(tuning);
+        is_free || has_waited
     }
 
     /// Whether so much is ordered that the others are not known to have that a strong request would stand behind
@@ -88,7 +101,9 @@ impl<A: Application> Replica<A> {
         let waits =
             self.leads() && !self.pending.is_idle() && !self.is_full() && !self.is_ahead_of_disk();
         let waits = waits && !self.outbox.is_disk_full();
-        let soon = self.pipeline.last_looked().after_ms(self.setup.tuning.batch_wait_ms);
+        let wait = self.setup.tuning.batch_wait_ms;
+        let gathered = self.pipeline.gathering().until(wait);
+        let soon = gathered.unwrap_or_else(|| self.pipeline.last_looked().after_ms(wait));
         waits.then(|| if self.is_ahead_of_others() { self.lone_at() } else { soon })
     }
 
@@ -208,7 +223,10 @@ impl<A: Application> Replica<A> {
         let wants_commit = batch.wants_commit();
         let bytes = batch.requests.iter().map(|request| request.body().wire_bytes() as u64).sum();
         self.counters.ordered_slots += 1;
+        self.counters.gathered_slots += u64::from(self.pipeline.gathering().is_under_way());
         self.pipeline.note_looked(self.now.instant);
+        let requests = batch.requests.iter().map(|request| &**request);
+        self.pipeline.gathering_mut().ordered(requests, self.now.instant);
         // It does not wait for the slot to be durable: after a crash nothing more is ordered in this view.
         let after = self.votes_after().max(self.view.mark());
         self.outbox.send(Target::Others, Message::Order(order.clone()), after);
