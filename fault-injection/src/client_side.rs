@@ -49,8 +49,8 @@ impl Clients {
             .enumerate()
             .map(|(index, kind)| {
                 let signer = keys.clients[plan.patrons.len() + index].clone();
-                let genesis = *membership.genesis();
-                Hostile::new(kind, signer, genesis, plan.size.replicas(), window, rng.fork())
+                let victim = keys.clients[0].public_key().into();
+                Hostile::new(kind, signer, victim, plan, *membership.genesis(), rng.fork())
             })
             .collect();
         Self { patrons, hostiles }

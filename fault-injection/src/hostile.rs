@@ -9,6 +9,7 @@ use elea_protocol::merkle::Path;
 use elea_protocol::message::{Level, Query, Request, SignedRequest, ToReplica};
 use elea_protocol::signature::{Signature, Signer};
 
+use crate::plan::Plan;
 use crate::rng::Rng;
 
 /// What a hostile client does, with what it is called.
@@ -39,6 +40,8 @@ pub struct Hostile {
     signer: Arc<dyn Signer>,
     genesis: Digest,
     replicas: u8,
+    /// In whose name it would like to speak.
+    victim: ClientId,
     session: SessionId,
     number: u64,
     window: u64,
@@ -55,14 +58,15 @@ impl Hostile {
     pub fn new(
         kind: &'static str,
         signer: Arc<dyn Signer>,
+        victim: ClientId,
+        plan: &Plan,
         genesis: Digest,
-        replicas: u8,
-        window: u64,
         mut rng: Rng,
     ) -> Self {
         let session = SessionId((1 << 32) + rng.between(0, 1 << 20));
-        let number = 0;
-        Self { kind, signer, genesis, replicas, session, number, window, sent: Vec::new(), rng }
+        let (replicas, window) = (plan.size.replicas(), plan.tuning.rules.session_window);
+        let (number, sent) = (0, Vec::new());
+        Self { kind, signer, genesis, replicas, victim, session, number, window, sent, rng }
     }
 
     /// Which client it is.
@@ -200,7 +204,7 @@ impl Hostile {
         let both = SignedRequest::sign_all(&*self.signer, &self.genesis, bodies.to_vec());
         let Some(first) = both.first() else { return };
         let mut body = first.body().clone();
-        body.client = ClientId(self.rng.bytes());
+        body.client = self.victim;
         let (signature, path) = (*first.signature(), first.path().clone());
         let foreign = SignedRequest::from_parts(body, signature, path);
         self.everywhere(&Arc::new(foreign), shots);

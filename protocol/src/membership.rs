@@ -230,7 +230,9 @@ impl Membership {
         Self { scheme: wrap(Arc::clone(&self.scheme)), ..self.clone() }
     }
 
-    pub(crate) fn scheme(&self) -> &dyn Scheme {
+    /// How signatures are checked here.
+    #[must_use]
+    pub fn scheme(&self) -> &dyn Scheme {
         &*self.scheme
     }
 }

@@ -145,8 +145,7 @@ impl Reading<'_> {
         if !is_known && !membership.scheme().is_sound(&key) {
             return Err(Rejection::WeakKey);
         }
-        let digest = request.signing_digest(membership.genesis())?;
-        self.claims.push(Claim { key, digest, signature: *request.signature() });
+        self.claims.push(request.claim(membership.genesis())?);
         Ok(())
     }
 

@@ -30,6 +30,9 @@ pub struct Bench {
     /// Bytes of each value written
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(0..=1_048_576))]
     pub value_size: u32,
+    /// To how many keys each client writes, in turn
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    pub keys: u64,
     /// How many requests each client has under way
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub pipeline: u16,

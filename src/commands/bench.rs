@@ -17,10 +17,6 @@ use crate::commands;
 use crate::failure::{Failure, Outcome};
 use crate::output;
 
-/// Each client writes to so many keys in turn: enough not to be one hot key, few enough not to
-/// fill the store.
-const KEYS_PER_CLIENT: u64 = 1000;
-
 /// Latencies are kept in microseconds, to three digits, up to a minute.
 const LATENCY_MAX_US: u64 = 60_000_000;
 
@@ -58,7 +54,7 @@ pub async fn run(args: &cli::Bench) -> Outcome {
         BenchLevel::Final => Wait::Final,
     };
     // Connections and the first session are no part of what is measured.
-    let first = clients.iter().map(|client| client.ask(put(0, 0, 1), wait, access.timeout));
+    let first = clients.iter().map(|client| client.ask(put(0, 0, 1, 1), wait, access.timeout));
     futures::future::try_join_all(first).await?;
 
     let shared = Arc::new(Shared { answered: AtomicU64::new(0), over: AtomicBool::new(false) });
@@ -68,11 +64,12 @@ pub async fn run(args: &cli::Bench) -> Outcome {
         let next = Arc::new(AtomicU64::new(0));
         for _ in 0..args.pipeline {
             let (cluster, shared, next) = (cluster.clone(), Arc::clone(&shared), Arc::clone(&next));
-            let (size, timeout) = (args.value_size, access.timeout);
+            let (keys, size, timeout) = (args.keys, args.value_size, access.timeout);
             tasks.spawn(async move {
                 let mut seen = Seen::new();
                 while !shared.over.load(Ordering::Relaxed) {
-                    let operation = put(client, next.fetch_add(1, Ordering::Relaxed), size);
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    let operation = put(client, number, keys, size);
                     let begin = Instant::now();
                     match cluster.ask(operation, wait, timeout).await {
                         Ok(reply) if matches!(reply.answer, Answer::Step(_)) => {
@@ -118,8 +115,8 @@ pub async fn run(args: &cli::Bench) -> Outcome {
     }
 }
 
-fn put(client: u64, number: u64, size: u32) -> elea_kv::Operation {
-    let key = format!("bench/{client}/{}", number % KEYS_PER_CLIENT);
+fn put(client: u64, number: u64, keys: u64, size: u32) -> elea_kv::Operation {
+    let key = format!("bench/{client}/{}", number % keys);
     // The number comes first, so that two writes of a key differ.
     let mut value = number.to_le_bytes().to_vec();
     value.resize(usize::try_from(size).unwrap_or(usize::MAX), b'.');
@@ -168,6 +165,7 @@ fn report(args: &cli::Bench, all: &Seen, counted: u64, elapsed: Duration) {
             "clients": args.clients,
             "pipeline": args.pipeline,
             "value_size": args.value_size,
+            "keys": args.keys,
             "seconds": elapsed.as_secs_f64(),
             "answered": counted,
             "failed": all.failed,

@@ -321,7 +321,10 @@ impl Histories {
                 format!("{who} has nothing in slot {slot}")
             })?;
             for request in &seen.batch.requests {
-                let good = membership.open_request(request.clone()).is_ok();
+                // Not by the way that replicas go, which may be what is wrong.
+                let claim = request.claim(membership.genesis());
+                let is_signed = claim.is_ok_and(|claim| membership.scheme().verify(&claim));
+                let good = is_signed && membership.open_request(request.clone()).is_ok();
                 demand(good, "requests", || {
                     format!("{who} has in slot {slot} a request that no client signed")
                 })?;

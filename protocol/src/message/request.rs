@@ -10,7 +10,7 @@ use super::Malformed;
 use crate::codec::{Canonical, Sink};
 use crate::id::{ClientId, Digest, RequestName, RequestNumber, SessionId};
 use crate::merkle::{Path, Tree};
-use crate::signature::{Signature, Signer};
+use crate::signature::{Claim, Signature, Signer};
 
 /// The most operations one request may carry.
 pub const OPERATIONS_MAX: usize = 1024;
@@ -231,11 +231,15 @@ impl SignedRequest {
         *self.weight.get_or_init(|| self.body.weight(of))
     }
 
-    /// What its client has to have signed.
-    pub(crate) fn signing_digest(&self, genesis: &Digest) -> Result<Digest, Malformed> {
+    /// What has to be true of its signature.
+    ///
+    /// # Errors
+    /// It has no such place in a tree of so many requests.
+    pub fn claim(&self, genesis: &Digest) -> Result<Claim, Malformed> {
         let leaves = self.path.leaves;
         Malformed::unless(leaves <= SIGNED_TOGETHER_MAX, "too many requests signed together")?;
         let root = self.path.root(self.digest())?;
-        Ok(RequestRoot { leaves, root }.signing_digest(genesis))
+        let digest = RequestRoot { leaves, root }.signing_digest(genesis);
+        Ok(Claim { key: self.body.client.into(), digest, signature: self.signature })
     }
 }
