@@ -12,6 +12,10 @@ use elea_protocol::signature::Signer;
 use tokio::sync::mpsc;
 use tokio::task::yield_now;
 
+/// With so many bytes of operations no more is signed together: what is small is not to wait until all that is
+/// large is hashed.
+const BYTES_TOGETHER: usize = 256 << 10;
+
 /// Where a client hears of its requests that are signed.
 pub(crate) type SignedFor = mpsc::UnboundedSender<Arc<SignedRequest>>;
 
@@ -48,10 +52,13 @@ async fn sign(
 ) {
     while let Some(first) = waiting.recv().await {
         yield_now().await;
+        let mut bytes = first.request.operation_bytes();
         let mut all = vec![first];
         while all.len() < SIGNED_TOGETHER_MAX as usize
+            && bytes < BYTES_TOGETHER
             && let Ok(next) = waiting.try_recv()
         {
+            bytes += next.request.operation_bytes();
             all.push(next);
         }
         let (requests, to): (Vec<_>, Vec<_>) =

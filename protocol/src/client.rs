@@ -369,7 +369,7 @@ pub enum Action {
 /// How far a submission has come; what an error about it can tell.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Its number; `None` while it was not sent.
+    /// Its number; `None` while it has none and was not sent.
     pub number: Option<RequestNumber>,
     /// How often it was sent.
     pub sent: u32,

@@ -39,7 +39,7 @@ impl<A: Application> Replica<A> {
         let forward_at = self.next_forward();
         match self.pending.insert(request, forward_at, false, &self.setup.tuning) {
             Inserted::New => {
-                self.pipeline.gathering_mut().came(&name, self.now.instant);
+                self.pipeline.note_came(&name, self.now.instant);
                 self.advance();
             }
             Inserted::AlreadyThere => {}

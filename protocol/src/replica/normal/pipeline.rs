@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::gathering::Gathering;
 use super::pacing::Pacing;
-use crate::id::{Instant, Slot};
+use crate::id::{Instant, RequestName, Slot};
 use crate::replica::Mark;
 use crate::replica::disk::Outbox;
 
@@ -75,6 +75,12 @@ impl Pipeline {
 
     pub(super) fn gathering_mut(&mut self) -> &mut Gathering {
         &mut self.gathering
+    }
+
+    /// A request is here that was not before.
+    pub(super) fn note_came(&mut self, name: &RequestName, now: Instant) {
+        let Self { under_way, gathering, .. } = self;
+        gathering.came(name, now, |slot| under_way.iter().any(|known| known.slot == slot));
     }
 
     pub(super) fn pacing(&self) -> &Pacing {

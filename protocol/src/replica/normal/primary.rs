@@ -65,8 +65,8 @@ impl<A: Application> Replica<A> {
         }
         let has_waited = now >= self.pipeline.last_looked().after_ms(tuning.batch_wait_ms);
         // A slot that is full gains nothing by waiting.
-        let is_free = under_way < tuning.pipeline_slots && self.pending.fills_slot(tuning);
-        is_free || has_waited
+        let has_whole = !self.pending.orphans().is_idle() || self.pending.fills_slot(tuning);
+        (under_way < tuning.pipeline_slots && has_whole) || has_waited
     }
 
     /// Whether so much is ordered that the others are not known to have that a strong request would stand behind
@@ -96,13 +96,13 @@ impl<A: Application> Replica<A> {
     }
 
     /// When the primary orders although its earlier slots are not done: certificates do not
-    /// form in a part without a strong quorum, and weak requests go on there.
+    /// form in a part without a strong quorum, and weak requests go on there. Or when requests have gathered.
     pub(in crate::replica) fn order_at(&self) -> Option<Instant> {
         let waits =
             self.leads() && !self.pending.is_idle() && !self.is_full() && !self.is_ahead_of_disk();
         let waits = waits && !self.outbox.is_disk_full();
         let wait = self.setup.tuning.batch_wait_ms;
-        let gathered = self.pipeline.gathering().until(wait);
+        let gathered = self.pipeline.gathering().until();
         let soon = gathered.unwrap_or_else(|| self.pipeline.last_looked().after_ms(wait));
         waits.then(|| if self.is_ahead_of_others() { self.lone_at() } else { soon })
     }
@@ -110,7 +110,12 @@ impl<A: Application> Replica<A> {
     fn forget_done(&mut self) {
         let certified = self.certified();
         self.note_heavy_certified();
-        let most = self.setup.tuning.pipeline_slots;
+        if self.pending.is_idle() {
+            self.pipeline.gathering_mut().looked();
+        }
+        // Where no certificates come, none is waited for.
+        let is_lone = self.now.instant >= self.lone_at();
+        let most = if is_lone { 0 } else { self.setup.tuning.pipeline_slots };
         self.pipeline.forget_done(certified, &self.outbox, most);
     }
 
@@ -223,10 +228,10 @@ impl<A: Application> Replica<A> {
         let wants_commit = batch.wants_commit();
         let bytes = batch.requests.iter().map(|request| request.body().wire_bytes() as u64).sum();
         self.counters.ordered_slots += 1;
-        self.counters.gathered_slots += u64::from(self.pipeline.gathering().is_under_way());
-        self.pipeline.note_looked(self.now.instant);
+        self.counters.gathered_slots += u64::from(self.pipeline.gathering().until().is_some());
         let requests = batch.requests.iter().map(|request| &**request);
-        self.pipeline.gathering_mut().ordered(requests, self.now.instant);
+        self.pipeline.gathering_mut().ordered(header.slot, requests, self.now.instant);
+        self.pipeline.note_looked(self.now.instant);
         // It does not wait for the slot to be durable: after a crash nothing more is ordered in this view.
         let after = self.votes_after().max(self.view.mark());
         self.outbox.send(Target::Others, Message::Order(order.clone()), after);
