@@ -2,9 +2,9 @@
 //!
 //! Clients with one key have in common what makes them known to a replica, and what one of them is told is about its
 //! own sessions and nobody else's. So they share one connection to each replica: what they send at one time is
-//! [signed](crate::signing) and leaves together, and what a replica signs once for many of them is checked once. The first client that is connected
-//! makes the connections; they end with the last one. A replica answers a connection for so many sessions only, so
-//! beyond [`MEMBERS_MAX`] clients the next ones make connections anew.
+//! [signed](crate::signing) and leaves together, and what a replica signs once for many of them is checked once. The
+//! first client that is connected makes the connections; they end with the last one. A replica answers a connection
+//! for so many sessions only, so beyond [`MEMBERS_MAX`] clients the next ones make connections anew.
 //!
 //! What lives on another runtime, or was given other addresses for the replicas, has connections of its own.
 

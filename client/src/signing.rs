@@ -1,8 +1,8 @@
 //! Requests are signed here: those of all clients that share connections, many with one signature.
 //!
-//! A signature costs its maker 25 µs, and each replica that checks it more. Clients that wait for answers get those of one slot at
-//! one time, and ask for the next thing at one time. So what is to be signed waits until all whose turn it is now have
-//! had it, and is signed [together](SignedRequest::sign_all). What is alone waits for nobody.
+//! A signature costs its maker 25 µs, and each replica that checks it more. Clients that wait for answers get those of
+//! one slot at one time, and ask for the next thing at one time. So what is to be signed waits until all whose turn it
+//! is now have had it, and is signed [together](SignedRequest::sign_all). What is alone waits for nobody.
 
 use std::sync::Arc;
 

@@ -116,7 +116,7 @@ counters! {
     SignaturesChecked = "signatures_checked",
     /// Checks of signatures, each of one or of several together.
     SignatureChecks = "signature_checks",
-    /// Signatures that had been checked before.
+    /// Signatures that had been checked before, or came several times at once.
     SignaturesKnown = "signatures_known",
     /// Votes for slots that were certified without them.
     VotesNotNeeded = "votes_not_needed",
