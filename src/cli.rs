@@ -13,8 +13,11 @@ use clap::{Parser, Subcommand};
 
 pub use self::access::Access;
 pub use self::data::{Asking, Cas, Incr, KeyValue, Member, OneKey, Scan, Txn};
-pub use self::files::{Backup, Init, ReceiptAction, ReceiptCommand, Restore, Verify};
-pub use self::looking::{Bench, BenchLevel, Status};
+pub use self::files::{
+    Backup, ConfigAction, ConfigCheck, ConfigCommand, Init, ReceiptAction, ReceiptCommand, Restore,
+    Verify,
+};
+pub use self::looking::{Bench, BenchLevel, Health, Status};
 pub use self::running::{Demo, Replica, Up};
 
 /// Shared state for clusters whose members do not trust each other and whose network splits.
@@ -141,6 +144,12 @@ pub enum Command {
     /// Show how the replicas are, one row each
     #[command(after_help = "Example: elea status --json | jq .replicas")]
     Status(Status),
+    /// Ask one replica's admin listener whether the replica is well
+    #[command(
+        after_help = "Example: elea health --ready\nPrints nothing and exits with 0 if it is well; says why not, and \
+        exits with 3, if it is not.\nIt is for the machine that the replica runs on, with `elea replica --admin`."
+    )]
+    Health(Health),
     /// Put load on the cluster and report throughput and latency
     #[command(
         after_help = "Example: elea bench --clients 4 --pipeline 32 --seconds 10 --level weak\n\
@@ -149,6 +158,8 @@ pub enum Command {
     Bench(Bench),
     /// Check receipts
     Receipt(ReceiptCommand),
+    /// Check cluster files
+    Config(ConfigCommand),
     /// List the proofs of misbehaviour that replicas hold; exit code 4 if there are any
     #[command(
         after_help = "Example: elea evidence || echo 'somebody lies'\nPrints one line for each \

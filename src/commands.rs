@@ -2,9 +2,11 @@
 
 pub mod backup;
 pub mod bench;
+pub mod config;
 pub mod data;
 pub mod demo;
 pub mod evidence;
+pub mod health;
 pub mod init;
 pub mod receipt;
 pub mod replica;
@@ -86,9 +88,11 @@ fn run(command: Command) -> Outcome {
         Command::Restore(args) => backup::restore(&args),
         Command::Scan(args) => on_one_thread(data::scan(&args)),
         Command::Status(args) => on_one_thread(status::run(&args)),
+        Command::Health(args) => on_one_thread(health::run(&args)),
         Command::Evidence(args) => on_one_thread(evidence::run(&args)),
         Command::Bench(args) => on_all_threads(bench::run(&args)),
         Command::Receipt(args) => receipt::run(&args),
+        Command::Config(args) => config::run(&args),
         _ => unreachable!("every other command is an operation on data"),
     }
 }

@@ -1,5 +1,6 @@
 //! `elea`: the command line.
 
+mod admin;
 mod children;
 mod cli;
 mod cluster;
@@ -8,6 +9,8 @@ mod commands;
 mod documents;
 mod failure;
 mod files;
+mod log;
+mod notify;
 mod output;
 #[cfg(test)]
 mod structure;

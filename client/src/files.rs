@@ -86,6 +86,9 @@ pub enum Readers {
     Owner,
     /// Its group as well, if this user is in it.
     Group,
+    /// Its owner, and a user to whom the system gave it in a folder of its own. systemd does so with credentials, by
+    /// access lists, which look like a group's right to read.
+    System,
 }
 
 impl Readers {
@@ -95,6 +98,7 @@ impl Readers {
             _ if mode & 0o077 == 0 => true,
             Self::Owner => false,
             Self::Group => mode & 0o037 == 0 && groups().contains(&group),
+            Self::System => mode & 0o037 == 0,
         }
     }
 }
@@ -243,6 +247,8 @@ mod tests {
             assert!(!allows(Readers::Group, mode), "{mode:o}");
         }
         assert!(!Readers::Group.allow(0o440, 8, || vec![1, 7]), "another group");
+        assert!(Readers::System.allow(0o440, 8, || vec![1, 7]), "by an access list");
+        assert!(!allows(Readers::System, 0o444) && !allows(Readers::System, 0o460));
         assert!(own_groups().contains(&rustix::process::getegid().as_raw()));
     }
 

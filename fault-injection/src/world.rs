@@ -15,7 +15,7 @@ use elea_protocol::codec::{decode, encode};
 use elea_protocol::id::{ClientId, ReplicaId, SessionId, Slot};
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{DiskHealth, Message, ToClient, ToReplica};
-use elea_protocol::replica::{Event, Target};
+use elea_protocol::replica::{Driver, Event, Target};
 
 use crate::check::{Bounds, Checker, standing};
 use crate::client_side::Clients;
@@ -711,12 +711,14 @@ impl<S: Subject> World<S> {
                 Event::AskSession { client: self.clients.id_of(index), session }
             }
             (Party::Client(index), ToReplica::AskStatus(nonce)) => Event::AskStatus {
-                disagreements: Vec::new(),
                 client: self.clients.id_of(index),
                 nonce,
-                counters: Vec::new(),
-                disk: DiskHealth::Sound,
-                doubled: Vec::new(),
+                driver: Driver {
+                    counters: Vec::new(),
+                    disk: DiskHealth::Sound,
+                    doubled: Vec::new(),
+                    disagreements: Vec::new(),
+                },
             },
             (Party::Client(index), ToReplica::AskEvidence) => {
                 Event::AskEvidence { client: self.clients.id_of(index) }

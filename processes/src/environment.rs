@@ -17,9 +17,15 @@ pub const GROUP_KEY: &str = "ELEA_GROUP_KEY";
 /// How much a replica logs.
 pub const LOG: &str = "ELEA_LOG";
 
+/// As what: `text` or `json`.
+pub const LOG_FORMAT: &str = "ELEA_LOG_FORMAT";
+
+/// Where a replica's admin listener is, where nothing else is said.
+pub const ADMIN: &str = "ELEA_ADMIN";
+
 /// Keeps all of them from a command, so that what it does follows from its words alone.
 pub fn clear(command: &mut Command) -> &mut Command {
-    for name in [CLUSTER, KEY, SESSIONS, GROUP_KEY, LOG] {
+    for name in [CLUSTER, KEY, SESSIONS, GROUP_KEY, LOG, LOG_FORMAT, ADMIN] {
         command.env_remove(name);
     }
     command

@@ -9,6 +9,12 @@ pub const LISTENING: &str = "listening";
 /// The line on stdout by which a replica says that it has reached enough others for strong requests.
 pub const READY: &str = "ready";
 
+/// How the line on stdout begins by which a replica says where its admin listener is.
+pub const ADMIN: &str = "admin";
+
+/// Where a replica's admin listener is, if no address is given.
+pub const ADMIN_ADDRESS: &str = "127.0.0.1:7180";
+
 /// The files of one replica.
 #[derive(Clone, Debug)]
 pub struct Place {

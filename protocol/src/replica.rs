@@ -38,7 +38,7 @@ pub use self::disk::{
     StateHead, StoredState,
 };
 use self::disk::{Office, Outbox};
-pub use self::event::{Action, Event, Mark, Target};
+pub use self::event::{Action, Driver, Event, Mark, Target};
 pub use self::footprint::Footprint;
 use self::normal::{
     Ballots, Fetching, Lock, OrdersAhead, Pending, Pipeline, Queries, Shares, Undone,
@@ -163,8 +163,8 @@ impl<A: Application> Replica<A> {
             Event::Request(request) => self.on_request(request.into_inner()),
             Event::Queries(queries) => self.on_queries(queries),
             Event::AskSession { client, session } => self.answer_session(client, session),
-            Event::AskStatus { client, nonce, counters, disk, doubled, disagreements } => {
-                self.answer_status(client, nonce, counters, disk, doubled, disagreements);
+            Event::AskStatus { client, nonce, driver } => {
+                self.answer_status(client, nonce, driver);
             }
             Event::AskEvidence { client } => self.answer_evidence(client),
             Event::Synced(mark) => {

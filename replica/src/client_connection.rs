@@ -279,11 +279,7 @@ async fn take_question(
         (ToReplica::AskStatus(nonce), _) if !admission.is_asking() => {
             admission.turn_to_ask().await;
             admission.asks();
-            let (counters, disk) = (shell.counters.all(), shell.files.health());
-            let doubled = shell.doubles.told();
-            let disagreements = shell.agreement.disagreements();
-            let question =
-                Event::AskStatus { client, nonce, counters, disk, doubled, disagreements };
+            let question = Event::AskStatus { client, nonce, driver: shell.driver() };
             if !shell.inbox.put_question(question) {
                 shell.counters.count(Counter::QuestionBusy);
             }

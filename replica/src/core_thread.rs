@@ -10,15 +10,17 @@ use std::time::{Duration, Instant};
 use elea_protocol::application::Application;
 use elea_protocol::id::{self, Now, ReplicaId};
 use elea_protocol::message::Standing;
-use elea_protocol::replica::{Action, Doubt, Event, Quarantine, Replica};
+use elea_protocol::replica::{Action, Doubt, Driver, Event, Quarantine, Replica};
 use tokio::sync::watch;
 
 use crate::certified::Certified;
 use crate::clock::Clock;
 use crate::counters::{Counter, Counters};
 use crate::inbox::{Appetite, Inbox, Queued, Wish, Woken};
+use crate::measures::Measures;
 use crate::outbound::{Outbound, Outgoing};
 use crate::store_thread::StoreQueue;
+use crate::watcher::Report;
 
 /// A deadline that has passed and stays is looked at no more often than this.
 const IDLE: Duration = Duration::from_millis(1);
@@ -29,6 +31,7 @@ pub(crate) struct Router {
     pub(crate) outbound: Arc<Outbound>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) certified: Arc<Certified>,
+    pub(crate) measures: Arc<Measures>,
     /// What the replica may do.
     pub(crate) standing: watch::Sender<Standing>,
     /// Whether everything that it knows to be final is in a stable state.
@@ -139,6 +142,14 @@ impl<A: Application + 'static> Core<A> {
         }
     }
 
+    /// How the replica is; `None` once it has ended. Waits until whoever has the core is done.
+    pub(crate) fn look(&self, inbox: &Inbox, driver: Driver) -> Option<Report> {
+        let seen = self.0.lock().ok()?.as_mut().map(|core| report(&mut core.replica, driver));
+        // Whoever brought something meanwhile found the core taken, and left it to whoever has it.
+        inbox.look();
+        seen
+    }
+
     /// Drops the core and all its queues. Its thread does that when it ends.
     pub(crate) fn end(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
@@ -157,6 +168,20 @@ impl<A: Application + 'static> Core<A> {
     }
 }
 
+fn report<A: Application>(replica: &mut Replica<A>, driver: Driver) -> Report {
+    // Nobody sent a question, so there is no nonce to be sent back.
+    let status = replica.status(0, driver);
+    let (history, rules) = (replica.history(), replica.rules());
+    Report {
+        settled: history.base().slot,
+        speculative_slots: status.head.slot.since(status.stable),
+        speculative_bytes: history.weight_above(status.stable),
+        speculative_slots_max: rules.max_speculative_slots,
+        speculative_bytes_max: rules.max_speculative_bytes,
+        status,
+    }
+}
+
 /// Ends the core, whichever way its thread ends.
 struct End<'a, A: Application + 'static>(&'a Core<A>);
 
@@ -170,6 +195,7 @@ impl<A: Application> AtWork<A> {
     /// Handles a group of events, if there are any, and what is due. Answers whether there were. What is large waits
     /// until there is time.
     fn go_on(&mut self, inbox: &Inbox, has_time: bool) -> bool {
+        let begin = Instant::now();
         // With the disk far behind, taking in more would only grow what waits for it.
         let intake = self.router.store.backlog() <= self.backlog_max;
         // So clients take turns with their queries, too.
@@ -203,10 +229,14 @@ impl<A: Application> AtWork<A> {
         let until = if has_more { Some(Instant::now()) } else { until };
         let intake = self.router.store.backlog() <= self.backlog_max;
         inbox.wishes(Wish { until, intake });
+        self.router.measures.worked(begin.elapsed());
         has_some || has_more
     }
 
     fn handle(&mut self, event: Event) {
+        if let Event::Request(request) = &event {
+            self.router.measures.asks(request.body().name());
+        }
         self.replica.handle(self.clock.now(), event, &mut self.actions);
         self.actions.drain(..).for_each(|action| self.router.carry_out(action));
     }

@@ -31,6 +31,14 @@ macro_rules! counters {
                     $(Self::$variant => $name,)+
                 }
             }
+
+            /// What it counts.
+            #[must_use]
+            pub fn description(self) -> &'static str {
+                match self {
+                    $(Self::$variant => concat!($($doc),+).trim_ascii(),)+
+                }
+            }
         }
     };
 }

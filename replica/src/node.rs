@@ -18,7 +18,7 @@ use elea_protocol::message::{Standing, Terms};
 use elea_protocol::quorum::Strength;
 use elea_protocol::replica::{Replica, Setup, StartError};
 use tokio::net::TcpListener;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Mutex, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -31,6 +31,7 @@ use crate::descriptors::Descriptors;
 use crate::first_start;
 use crate::inbox::{Inbox, Word};
 use crate::listener;
+use crate::measures::Measures;
 use crate::outbound::Outbound;
 use crate::peer_link::{Link, LinkTask, link};
 use crate::scrub::Scrub;
@@ -39,6 +40,7 @@ use crate::store::{Files, Store};
 use crate::store_thread::{LogThenTables, StoreQueue, store_queue};
 use crate::terms::Agreement;
 use crate::verified_cache::VerifiedCache;
+use crate::watcher::{Look, Watcher};
 
 /// How long a stop waits for the state of the head to be certified.
 const STABLE_WAIT: Duration = Duration::from_secs(1);
@@ -74,6 +76,9 @@ pub struct Node {
     links_up: watch::Receiver<usize>,
     standing: watch::Receiver<Standing>,
     all_stable: watch::Receiver<bool>,
+    look: Arc<Look>,
+    measures: Arc<Measures>,
+    turn: Arc<Mutex<()>>,
     core: Worker,
     store: Worker,
     /// Takes what the store's log has into its tables.
@@ -143,7 +148,9 @@ impl Node {
         let shell = Arc::new(Shell::new(&setup, limits, &counters, agreement, store.files()));
         let (links_end, (up, links_up)) = (CancellationToken::new(), watch::channel(0));
         let (links, tasks) = ways(&shell, &setup, addresses, &up, &links_end);
-        let outbound = Arc::new(Outbound { links, clients: Arc::clone(&shell.clients) });
+        let measures = Arc::<Measures>::default();
+        let clients = Arc::clone(&shell.clients);
+        let outbound = Arc::new(Outbound { links, clients, measures: Arc::clone(&measures) });
         let files = store.files();
         let (raise, failure) = watch::channel(None);
         let failed = Failure { raise, inbox: Arc::clone(&shell.inbox) };
@@ -157,14 +164,25 @@ impl Node {
             outbound,
             counters,
             certified: Arc::clone(&shell.certified),
+            measures: Arc::clone(&measures),
             standing: tell,
             all_stable: tell_stable,
         };
         let raise = failed.raise.clone();
+        let raised = raise.clone();
         let panicked =
-            move |panic: Box<dyn Any + Send>| note(&raise, RunError::Panicked(text(&*panic)));
+            move |panic: Box<dyn Any + Send>| note(&raised, RunError::Panicked(text(&*panic)));
         let core = Core::new(replica, router, clock, limits.store_backlog_bytes, &inbox, panicked);
         let running = Arc::clone(&core);
+        let (looking, waiting) = (Arc::clone(&core), Arc::clone(&inbox));
+        let look: Arc<Look> = Arc::new(move |driver| {
+            let looked = catch_unwind(AssertUnwindSafe(|| looking.look(&waiting, driver)));
+            looked.unwrap_or_else(|panic| {
+                waiting.close();
+                note(&raise, RunError::Panicked(text(&*panic)));
+                None
+            })
+        });
         let core = Worker::spawn(format!("{me}-core"), failed, move || {
             running.run(&inbox);
             Ok(())
@@ -181,6 +199,9 @@ impl Node {
             links_up,
             standing,
             all_stable,
+            look,
+            measures,
+            turn: Arc::default(),
             core,
             store,
             tables,
@@ -207,6 +228,18 @@ impl Node {
     #[must_use]
     pub fn standing(&self) -> Standing {
         *self.standing.borrow()
+    }
+
+    /// Looks at it from now on.
+    #[must_use]
+    pub fn watcher(&self) -> Watcher {
+        Watcher {
+            shell: Arc::clone(&self.shell),
+            look: Arc::clone(&self.look),
+            links_up: self.links_up.clone(),
+            measures: Arc::clone(&self.measures),
+            turn: Arc::clone(&self.turn),
+        }
     }
 
     /// Waits until it has reached so many peers that, with them, it is a strong quorum, and knows
@@ -404,7 +437,7 @@ fn write(
     let (me, counters) = (shell.me, &shell.counters);
     let held_max = 2 * shell.limits.store_backlog_bytes;
     let (writer, tables, apply_work) = store.into_parts();
-    let disk = LogThenTables { writer, tables };
+    let disk = LogThenTables { writer, tables, measures: Arc::clone(&outbound.measures) };
     let (queue, store_work) = store_queue(disk, Arc::clone(counters), held_max);
     let (release, inbox) = (Arc::clone(outbound), Arc::clone(&shell.inbox));
     let log = Worker::spawn(format!("{me}-store"), failed.clone(), move || {

@@ -10,6 +10,7 @@ use elea_protocol::message::{Message, ToClient};
 use elea_protocol::replica::Target;
 
 use crate::clients::Clients;
+use crate::measures::Measures;
 use crate::peer_link::{Link, Parcel};
 use crate::weight;
 
@@ -36,6 +37,7 @@ pub(crate) struct Outbound {
     /// By replica id; `None` at the own.
     pub(crate) links: Vec<Option<Link>>,
     pub(crate) clients: Arc<Clients>,
+    pub(crate) measures: Arc<Measures>,
 }
 
 impl Outbound {
@@ -58,6 +60,7 @@ impl Outbound {
                 }
             }
             Outgoing::ToClient { client, session, message } => {
+                self.measures.answers(&message);
                 self.clients.answer(&client, session, message);
             }
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use elea_protocol::id::ReplicaId;
 use elea_protocol::membership::Membership;
-use elea_protocol::replica::Setup;
+use elea_protocol::replica::{Driver, Setup};
 use elea_protocol::signature::Signer;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -76,6 +76,16 @@ impl Shell {
             waiting: Waiting::new(limits.handshakes, Arc::clone(counters)),
             no_more: CancellationToken::new(),
             stopping: CancellationToken::new(),
+        }
+    }
+
+    /// What is known beside the core.
+    pub(crate) fn driver(&self) -> Driver {
+        Driver {
+            counters: self.counters.all(),
+            disk: self.files.health(),
+            doubled: self.doubles.told(),
+            disagreements: self.agreement.disagreements(),
         }
     }
 

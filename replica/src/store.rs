@@ -83,7 +83,7 @@ const FIRST_GENERATION: u64 = 1;
 const FILES_RESERVE: u64 = 256;
 
 /// The open store. Whoever has it is the only writer.
-pub(crate) struct Store {
+pub struct Store {
     // Closed before the lock in the other part is let go.
     tables: Tables,
     writer: Writer,
@@ -151,7 +151,10 @@ impl Writer {
 
 impl Store {
     /// Opens the store of replica `me` in the folder `path`, and makes it on the first start.
-    pub(crate) fn open(
+    ///
+    /// # Errors
+    /// It is another one's, is open elsewhere, is damaged, or cannot be read or written.
+    pub fn open(
         path: &Path,
         genesis: &Digest,
         me: ReplicaId,
@@ -271,10 +274,10 @@ impl Store {
 
     /// Writes a group of records, as [`Writer::write`], and takes it into the tables at once. Answers the rows of
     /// states that records of the group complete, by the places of those records in the group.
-    pub(crate) fn commit(
-        &mut self,
-        records: &[Record],
-    ) -> Result<Vec<(usize, RowsView)>, StoreError> {
+    ///
+    /// # Errors
+    /// The group cannot be written, or does not follow from what was written before: the store is not to be used further.
+    pub fn commit(&mut self, records: &[Record]) -> Result<Vec<(usize, RowsView)>, StoreError> {
         let Some(Staged { number, redo, completed }) = self.writer.write(records)? else {
             return Ok(Vec::new());
         };

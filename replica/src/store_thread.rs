@@ -12,12 +12,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use elea_protocol::replica::{Mark, Record};
 
 use crate::counters::{Counter, Counters};
 use crate::inbox::Word;
+use crate::measures::Measures;
 use crate::outbound::Outgoing;
 use crate::store::{Staged, StoreError, ToTables, Writer};
 use crate::weight;
@@ -44,13 +45,17 @@ pub(crate) trait Disk: Send + 'static {
 pub(crate) struct LogThenTables {
     pub(crate) writer: Writer,
     pub(crate) tables: ToTables,
+    pub(crate) measures: Arc<Measures>,
 }
 
 impl Disk for LogThenTables {
     type Written = Option<Staged>;
 
     fn write(&mut self, records: &[Record]) -> Result<Self::Written, StoreError> {
-        self.writer.write(records)
+        let begin = Instant::now();
+        let written = self.writer.write(records)?;
+        self.measures.synced(records.len(), begin.elapsed());
+        Ok(written)
     }
 
     fn hand_on(&mut self, first: Mark, written: Self::Written) {

@@ -70,6 +70,37 @@ pub struct Restore {
     pub json: bool,
 }
 
+/// `elea config`
+#[derive(Debug, Args)]
+pub struct ConfigCommand {
+    #[command(subcommand)]
+    pub action: ConfigAction,
+}
+
+/// What can be done with a cluster file.
+#[derive(Debug, Subcommand)]
+pub enum ConfigAction {
+    /// Say what is wrong with a cluster file, and in what another one differs
+    #[command(
+        after_help = "Example: elea config check town/cluster.toml theirs.toml\nWith two files it says what makes \
+        them files of different clusters, what must be\nequal for replicas to speak to each other (exit code 1), and \
+        what each may have\nas it likes. A file that cannot be used is refused with its line: exit code 2."
+    )]
+    Check(ConfigCheck),
+}
+
+/// `elea config check`
+#[derive(Debug, Args)]
+pub struct ConfigCheck {
+    /// The cluster file
+    pub file: PathBuf,
+    /// Another operator's
+    pub other: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// `elea receipt`
 #[derive(Debug, Args)]
 pub struct ReceiptCommand {

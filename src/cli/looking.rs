@@ -1,6 +1,8 @@
 //! How a cluster is, and how fast.
 
 use clap::{Args, ValueEnum};
+use elea_processes::environment;
+use elea_processes::replica::ADMIN_ADDRESS;
 
 use super::access::Access;
 
@@ -9,6 +11,20 @@ use super::access::Access;
 pub struct Status {
     #[command(flatten)]
     pub access: Access,
+}
+
+/// `elea health`
+#[derive(Debug, Args)]
+pub struct Health {
+    /// Where the replica's admin listener is
+    #[arg(long, env = environment::ADMIN, value_name = "ADDRESS", default_value = ADMIN_ADDRESS)]
+    pub admin: String,
+    /// Ask whether strong requests can be served, as far as the replica sees, and not only whether it lives
+    #[arg(long)]
+    pub ready: bool,
+    /// Ask whether weak requests can be served
+    #[arg(long, requires = "ready")]
+    pub weak: bool,
 }
 
 /// `elea bench`

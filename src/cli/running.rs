@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::FalseyValueParser;
 use elea_processes::environment;
+use elea_processes::replica::ADMIN_ADDRESS;
 
 use super::duration::duration;
 
@@ -28,6 +30,9 @@ pub struct Replica {
     /// The replica's key file; it says which replica this is
     #[arg(long, value_name = "FILE")]
     pub key: PathBuf,
+    /// Accept a key file that its group may read, if this user is in the group
+    #[arg(long, env = environment::GROUP_KEY, value_parser = FalseyValueParser::new())]
+    pub group_key: bool,
     /// Where the replica keeps its data; made if it is not there
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
@@ -44,6 +49,14 @@ pub struct Replica {
     /// Write nothing while less than this is free on the disk, in MiB; 256 if not given
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(0..=1 << 20))]
     pub disk_reserve: Option<u64>,
+    /// Serve metrics, health and the log's level here, for whoever runs the replica; at 127.0.0.1:7180 if no address is
+    /// given
+    #[arg(long, value_name = "ADDRESS", num_args = 0..=1, default_missing_value = ADMIN_ADDRESS)]
+    pub admin: Option<String>,
+    /// The file that notes that this key was used, where the key's own folder cannot be written to; it has to outlive the
+    /// data
+    #[arg(long, value_name = "FILE")]
+    pub mark: Option<PathBuf>,
     /// Stop when stdin is closed, so that the replica does not outlive whoever started it
     #[arg(long)]
     pub attached: bool,

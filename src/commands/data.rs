@@ -202,8 +202,10 @@ pub fn operation(command: &cli::Command) -> Option<(Result<Operation, Failure>, 
         | Command::Backup(_)
         | Command::Restore(_)
         | Command::Status(_)
+        | Command::Health(_)
         | Command::Bench(_)
         | Command::Receipt(_)
+        | Command::Config(_)
         | Command::Evidence(_) => return None,
     })
 }

@@ -6,31 +6,29 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use elea_kv::{KeyValueStore, Limits as StoreLimits};
-use elea_processes::environment;
-use elea_processes::replica::{LISTENING, READY};
+use elea_processes::replica::{ADMIN, LISTENING, READY};
 use elea_protocol::cluster_file::ClusterFile;
 use elea_protocol::id::ReplicaId;
 use elea_protocol::message::Standing;
 use elea_protocol::replica::Setup;
 use elea_protocol::signature::{SecretKey, Signer as _};
-use elea_replica::{Config, Limits, Node, RunError, StoreError};
+use elea_replica::{Config, Limits, Node, RunError, StoreError, Watcher};
 use futures::FutureExt as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::sync::oneshot;
-use tracing_subscriber::EnvFilter;
+use tokio::sync::{oneshot, watch};
 
+use crate::admin::{self, Admin, Seen};
 use crate::cli::Replica;
 use crate::commands::up::Stopping;
 use crate::failure::{Failure, Outcome};
 use crate::files::{self, Readers};
+use crate::log::Log;
+use crate::notify::Notify;
 use crate::output;
 
 /// The line on stdout by which a replica says that it may not vote.
 const OBSERVER: &str = "observer: this replica took part before and its data folder was lost; it \
                         follows, serves its peers and never votes (see docs/operations.md)";
-
-/// What is logged where `ELEA_LOG` says nothing: of the store's own workings only what went wrong.
-const LOGGED: &str = "info,fjall=warn,lsm_tree=warn,value_log=warn";
 
 /// How often, and after which pause, a replica that starts again in this process waits for the one
 /// before to let go of the folder.
@@ -51,18 +49,26 @@ const GOOD_WHILE: Duration = Duration::from_secs(60);
 pub async fn run(args: &Replica) -> Outcome {
     let stopping = Stopping::listen()?;
     let file = files::load_cluster(&args.cluster)?;
-    let key = files::load_key(&args.key, Readers::Owner)?;
+    let key = files::load_key(&args.key, readers(args))?;
     let id = owner(&file, &args.cluster, &key, &args.key)?;
     let mut store = application(&file, &args.cluster)?;
-    log();
+    let log = Log::start()?;
     raise_open_files();
     let mut config = config(args, &file, key, id);
+    let (watched, replica) = watch::channel(None);
+    if let Some(address) = &args.admin {
+        administer(address, admin(&config, replica, log)).await?;
+    }
+    let notify = Arc::new(Notify::from_environment());
+    let (telling, told) = (Arc::clone(&notify), watched.subscribe());
+    tokio::spawn(async move { telling.keep_telling(told).await });
     // It may come while a replica that failed is being stopped, and then holds for the next one.
     let told_to_stop = told_to_stop(stopping, args.attached.then(stdin_closed)).shared();
     let (mut patience, mut again, mut has_served) = (0, INTERRUPTED_TRIES, false);
     loop {
         let start = Instant::now();
-        let served = serve(config.clone(), store, told_to_stop.clone()).await;
+        let served = serve(config.clone(), store, told_to_stop.clone(), (&watched, &notify)).await;
+        watched.send_replace(None);
         has_served |= start.elapsed() >= STARTED;
         if start.elapsed() >= GOOD_WHILE {
             again = INTERRUPTED_TRIES;
@@ -97,6 +103,48 @@ pub async fn run(args: &Replica) -> Outcome {
     }
 }
 
+/// Has the admin listener served from now on, and says where.
+async fn administer(address: &str, admin: Admin) -> Outcome {
+    let (listener, at) = admin::listen(address).await.map_err(|error| {
+        Failure::usage(format!(
+            "cannot listen for the operator on {address} ({error}): choose another address of this machine for `--admin`"
+        ))
+    })?;
+    if !at.ip().is_loopback() {
+        tracing::warn!(
+            address = %at,
+            "whoever reaches the admin listener can read how this replica is, and set how much is logged"
+        );
+    }
+    output::line(&format!("{ADMIN} {at}"));
+    tokio::spawn(admin::serve(listener, admin));
+    Ok(())
+}
+
+fn admin(config: &Config, replica: watch::Receiver<Option<Watcher>>, log: Log) -> Admin {
+    let Setup { id, membership, .. } = &config.setup;
+    let address = config.addresses.get(usize::from(id.0)).cloned();
+    Admin {
+        replica,
+        id: *id,
+        address: address.unwrap_or_default(),
+        genesis: membership.genesis().to_string(),
+        data: config.data.clone(),
+        log,
+        seen: Seen::default(),
+    }
+}
+
+/// Who may read the key: of what systemd hands over as a credential nobody else can, whatever its mode says.
+fn readers(args: &Replica) -> Readers {
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").filter(|folder| !folder.is_empty());
+    match credentials {
+        Some(folder) if args.key.starts_with(&folder) => Readers::System,
+        _ if args.group_key => Readers::Group,
+        _ => Readers::Owner,
+    }
+}
+
 /// Waits until it is told to stop or, where it is attached, whoever started it is gone.
 async fn told_to_stop(mut stopping: Stopping, attached: Option<oneshot::Receiver<()>>) {
     let orphaned = async {
@@ -126,7 +174,7 @@ fn config(args: &Replica, file: &ClusterFile, key: SecretKey, id: ReplicaId) -> 
         addresses: file.addresses.clone(),
         listen: listen.unwrap_or_default(),
         data: args.data.clone(),
-        mark: Some(mark_of(&args.key)),
+        mark: Some(args.mark.clone().unwrap_or_else(|| mark_of(&args.key))),
         durability: file.durability,
         limits: limits(args),
     }
@@ -137,9 +185,12 @@ async fn serve(
     config: Config,
     store: KeyValueStore,
     told_to_stop: impl Future,
+    (watched, notify): (&watch::Sender<Option<Watcher>>, &Notify),
 ) -> Result<(), RunError> {
     let node = Node::start(config, store).await?;
+    watched.send_replace(Some(node.watcher()));
     output::line(&format!("{LISTENING} {}", node.local_address()));
+    notify.serves();
     let serving = async {
         if node.ready().await.is_ok() {
             if node.standing() == Standing::Observer {
@@ -152,7 +203,7 @@ async fn serve(
     };
     tokio::select! {
         biased;
-        _ = told_to_stop => {}
+        _ = told_to_stop => notify.ends(),
         () = serving => {}
     }
     node.stop().await
@@ -230,15 +281,4 @@ fn stdin_closed() -> oneshot::Receiver<()> {
         let _ = closed.send(());
     });
     wait
-}
-
-fn log() {
-    let filter =
-        EnvFilter::try_from_env(environment::LOG).unwrap_or_else(|_| EnvFilter::new(LOGGED));
-    // It fails only where there is a subscriber already, and this process has one main function.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .try_init();
 }

@@ -93,14 +93,16 @@ fn to_json(file: &ClusterFile, rows: &[Row]) -> Json {
 }
 
 fn row_json(row: &Row) -> Json {
-    let status = match &row.said {
-        Ok(status) => status,
-        Err(why) => {
-            return json!({
-                "id": row.id.0, "address": row.address, "reachable": false, "error": why,
-            });
-        }
-    };
+    match &row.said {
+        Ok(status) => replica_json(row.id, &row.address, status),
+        Err(why) => json!({
+            "id": row.id.0, "address": row.address, "reachable": false, "error": why,
+        }),
+    }
+}
+
+/// How one replica is.
+pub fn replica_json(id: ReplicaId, address: &str, status: &NodeStatus) -> Json {
     let clocks: Map<_, _> =
         status.clocks.iter().map(|(id, ahead)| (id.to_string(), (*ahead).into())).collect();
     let settings: Vec<_> = status.disagreements.iter().map(settings_json).collect();
@@ -116,8 +118,8 @@ fn row_json(row: &Row) -> Json {
     let counters: Map<_, _> =
         status.counters.iter().map(|(name, count)| (name.clone(), (*count).into())).collect();
     json!({
-        "id": row.id.0,
-        "address": row.address,
+        "id": id.0,
+        "address": address,
         "reachable": true,
         "standing": standing(status),
         "mismatches": status.mismatches.iter().map(mismatch_json).collect::<Vec<_>>(),

@@ -85,6 +85,56 @@ fn cluster_files_that_cannot_work_are_refused_with_the_line() {
 }
 
 #[test]
+fn files_of_two_operators_are_compared_and_what_matters_decides_the_exit_code() {
+    let dir = init(4);
+    let (ours, theirs) = (dir.path().join("cluster.toml"), dir.path().join("theirs.toml"));
+    let text = fs::read_to_string(&ours).expect("there");
+    let check = || run(elea().args(["config", "check"]).args([&ours, &theirs]));
+    fs::write(&theirs, &text).expect("ours");
+    let same = check().succeeds();
+    assert!(
+        same.out.contains("of which 1 may be faulty") && same.out.contains("say the same"),
+        "{same:?}"
+    );
+
+    let with = |more: &str| fs::write(&theirs, format!("{text}{more}")).expect("ours");
+    with("\n[tuning]\nstatus_interval_ms = 500\n");
+    let own = check().succeeds();
+    assert!(
+        own.out.contains("may differ: status_interval_ms is 250 in the first and 500"),
+        "{own:?}"
+    );
+    with("\n[tuning]\nmax_sessions = 7\n[application]\nvalue_bytes = 1024\n");
+    let rules = check();
+    rules.fails(1, &["do not speak to each other"]);
+    assert!(
+        rules.out.contains("must be equal: max_sessions is") && rules.out.contains("value_bytes"),
+        "{rules:?}"
+    );
+    fs::write(
+        &theirs,
+        text.replace("[[client]]\nname = \"client-1\"", "[[client]]\nname = \"other\""),
+    )
+    .expect("ours");
+    check().succeeds();
+
+    let other = init(4);
+    fs::copy(other.path().join("cluster.toml"), &theirs).expect("ours");
+    let strangers = check();
+    strangers.fails(1, &["different clusters"]);
+    assert!(
+        strangers.out.contains("another cluster: the public_key of replica 3 is"),
+        "{strangers:?}"
+    );
+    assert!(strangers.out.contains("may differ: the client "), "{strangers:?}");
+    let json = run(elea().args(["config", "check", "--json"]).args([&ours, &theirs]));
+    let differences = json.out.lines().next().expect("a line");
+    assert!(differences.contains("\"kind\":\"another cluster\""), "{json:?}");
+    fs::write(&theirs, text.replacen("f = 1", "f = 2", 1)).expect("ours");
+    check().fails(2, &["theirs.toml", "line", "at least 7"]);
+}
+
+#[test]
 fn command_lines_that_cannot_work_are_refused() {
     for (words, says) in [
         (&["get"][..], "KEY"),

@@ -11,7 +11,7 @@ use elea_chaos::clock::{Clocks, Setting};
 use elea_chaos::slow_sync::SlowSync;
 use elea_client::files::load_cluster;
 use elea_processes::folder::Folder;
-use elea_processes::replica::{Place, READY};
+use elea_processes::replica::{ADMIN, Place, READY};
 use elea_processes::{environment, ports, process};
 use elea_protocol::cluster_file::ClusterFile;
 use elea_protocol::id::ReplicaId;
@@ -105,6 +105,8 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 pub struct Process {
     child: Child,
     log: PathBuf,
+    /// What it said up to where that was waited for.
+    said: Vec<String>,
 }
 
 impl Process {
@@ -112,7 +114,7 @@ impl Process {
     pub fn start(command: &mut Command, log: &Path) -> Self {
         let stderr = fs::File::create(log).expect("a log file");
         let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).spawn();
-        Self { child: child.expect("the program starts"), log: log.to_owned() }
+        Self { child: child.expect("the program starts"), log: log.to_owned(), said: Vec::new() }
     }
 
     /// The first line on stdout that begins so; `None` if the process ends without saying it.
@@ -122,15 +124,27 @@ impl Process {
         let (send, lines) = mpsc::channel();
         // A thread, since reading a pipe cannot be given a deadline. It ends with the process.
         std::thread::spawn(move || {
-            let found = BufReader::new(stdout)
-                .lines()
-                .map_while(Result::ok)
-                .find(|line| line.starts_with(begin));
+            let mut said = Vec::new();
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let is_it = line.starts_with(begin);
+                said.push(line);
+                if is_it {
+                    break;
+                }
+            }
             // The test may have failed meanwhile.
-            let _ = send.send(found);
+            let _ = send.send(said);
         });
         let said = lines.recv_timeout(PATIENCE);
-        said.unwrap_or_else(|_| panic!("never said {begin:?}: {}", self.log()))
+        self.said = said.unwrap_or_else(|_| panic!("never said {begin:?}: {}", self.log()));
+        self.said.last().filter(|line| line.starts_with(begin)).cloned()
+    }
+
+    /// Where its admin listener is, once it has said so.
+    #[track_caller]
+    pub fn admin(&self) -> &str {
+        let place = self.said.iter().find_map(|line| line.strip_prefix(ADMIN));
+        place.expect("it says where its admin listener is").trim_start()
     }
 
     pub fn log(&self) -> String {

@@ -5,6 +5,7 @@
 //! by its own id, also where a test fails.
 
 mod addresses;
+mod admin;
 mod backup;
 mod clocks;
 mod configuration;

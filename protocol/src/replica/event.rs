@@ -18,6 +18,19 @@ impl Mark {
     pub const NONE: Self = Self(0);
 }
 
+/// What the driver alone knows, and tells whoever asks how the replica is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Driver {
+    /// What it has counted, to be told beside the core's own.
+    pub counters: Vec<(String, u64)>,
+    /// How its disk is.
+    pub disk: DiskHealth,
+    /// Whose keys it hears in two places at once.
+    pub doubled: Vec<Origin>,
+    /// Whom it does not speak to, for their settings.
+    pub disagreements: Vec<Disagreement>,
+}
+
 /// Everything that can happen to a replica.
 #[derive(Clone, Debug)]
 pub enum Event {
@@ -51,14 +64,8 @@ pub enum Event {
         client: ClientId,
         /// To be sent back.
         nonce: u64,
-        /// What the driver has counted, to be told beside the core's own.
-        counters: Vec<(String, u64)>,
-        /// How the driver's disk is.
-        disk: DiskHealth,
-        /// Whose keys it hears in two places at once.
-        doubled: Vec<Origin>,
-        /// Whom the driver does not speak to, for their settings.
-        disagreements: Vec<Disagreement>,
+        /// What the driver knows of it.
+        driver: Driver,
     },
     /// Every record up to this mark is on disk.
     Synced(Mark),

@@ -8,6 +8,7 @@ use crate::evidence::Evidence;
 use crate::history::History;
 use crate::id::{Digest, ReplicaId, RequestName, Slot, View};
 use crate::message::{CommitCertificate, Position, StableProof};
+use crate::tuning::Rules;
 
 /// Everything that decides what it does next: two that read the same behave the same. What never
 /// changes is left out, and what is only counted.
@@ -177,6 +178,12 @@ impl<A: Application> Replica<A> {
     #[must_use]
     pub fn evidence(&self) -> &[Evidence] {
         self.proofs.all()
+    }
+
+    /// The limits that all replicas share.
+    #[must_use]
+    pub fn rules(&self) -> &Rules {
+        &self.setup.tuning.rules
     }
 
     /// What was counted since the start.

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use crate::application::Application;
 use crate::id::{ClientId, ReplicaId, SessionId, Slot};
 use crate::message::{
-    CommitCertificate, Disagreement, DiskHealth, NodeStatus, Origin, Position, RefusalReason,
-    Reply, ReplyKind, SessionReport, SignedRequest, ToClient,
+    CommitCertificate, DiskHealth, NodeStatus, Position, RefusalReason, Reply, ReplyKind,
+    SessionReport, SignedRequest, ToClient,
 };
 use crate::replica::time::Peer;
-use crate::replica::{Known, Mark, Replica};
+use crate::replica::{Driver, Known, Mark, Replica};
 use crate::seal::sign_replies;
 
 impl<A: Application> Replica<A> {
@@ -163,13 +163,20 @@ impl<A: Application> Replica<A> {
         &mut self,
         client: ClientId,
         nonce: u64,
-        of_driver: Vec<(String, u64)>,
-        disk: DiskHealth,
-        doubled: Vec<Origin>,
-        disagreements: Vec<Disagreement>,
+        driver: Driver,
     ) {
         // On a full disk nothing gets durable any more, and whoever looks after it should hear that.
-        let after = if disk == DiskHealth::Full { Mark::NONE } else { self.outbox.appended() };
+        let is_full = driver.disk == DiskHealth::Full;
+        let after = if is_full { Mark::NONE } else { self.outbox.appended() };
+        let status = self.status(nonce, driver);
+        let signed = self.sign(status);
+        let message = ToClient::Status(Box::new(signed));
+        self.outbox.answer(client, None, message, after);
+    }
+
+    /// How it is. Nothing in it need be durable yet, so it is for its operator, who is at the same machine.
+    pub fn status(&mut self, nonce: u64, driver: Driver) -> NodeStatus {
+        let Driver { counters: of_driver, disk, doubled, disagreements } = driver;
         let refused = |(id, peer): (&ReplicaId, &Peer)| {
             (peer.pieces_refused() > 0).then_some((*id, peer.pieces_refused()))
         };
@@ -181,7 +188,7 @@ impl<A: Application> Replica<A> {
             .map(|(name, count)| (name.to_owned(), count))
             .chain(of_driver)
             .collect();
-        let body = NodeStatus {
+        NodeStatus {
             nonce,
             standing: self.standing(),
             quarantined: self.in_quarantine().is_some(),
@@ -207,9 +214,6 @@ impl<A: Application> Replica<A> {
             other_lists: self.other_lists(),
             pace: self.pace(),
             counters,
-        };
-        let signed = self.sign(body);
-        let message = ToClient::Status(Box::new(signed));
-        self.outbox.answer(client, None, message, after);
+        }
     }
 }
