@@ -14,8 +14,8 @@ use clap::{Parser, Subcommand};
 pub use self::access::Access;
 pub use self::data::{Asking, Cas, Incr, KeyValue, Member, OneKey, Scan, Txn};
 pub use self::files::{
-    Backup, ConfigAction, ConfigCheck, ConfigCommand, Init, ReceiptAction, ReceiptCommand, Restore,
-    Verify,
+    Backup, Completions, ConfigAction, ConfigCheck, ConfigCommand, Init, ReceiptAction,
+    ReceiptCommand, Restore, Verify,
 };
 pub use self::looking::{Bench, BenchLevel, Health, Status};
 pub use self::running::{Demo, Replica, Up};
@@ -160,6 +160,9 @@ pub enum Command {
     Receipt(ReceiptCommand),
     /// Check cluster files
     Config(ConfigCommand),
+    /// Print what completes these commands in a shell
+    #[command(after_help = "Example: elea completions bash > /etc/bash_completion.d/elea")]
+    Completions(Completions),
     /// List the proofs of misbehaviour that replicas hold; exit code 4 if there are any
     #[command(
         after_help = "Example: elea evidence || echo 'somebody lies'\nPrints one line for each \

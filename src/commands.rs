@@ -18,8 +18,9 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::Parser;
 use clap::error::ErrorKind;
+use clap::{CommandFactory as _, Parser};
+use clap_complete::Shell;
 use elea_client::Options;
 use elea_client::sessions::SessionFile;
 use elea_protocol::cluster_file::ClusterFile;
@@ -93,8 +94,17 @@ fn run(command: Command) -> Outcome {
         Command::Bench(args) => on_all_threads(bench::run(&args)),
         Command::Receipt(args) => receipt::run(&args),
         Command::Config(args) => config::run(&args),
+        Command::Completions(args) => completions(args.shell),
         _ => unreachable!("every other command is an operation on data"),
     }
+}
+
+/// Writes what completes the commands in a shell to stdout.
+fn completions(shell: Shell) -> Outcome {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "elea", &mut script);
+    crate::output::bytes(&script);
+    Ok(())
 }
 
 /// Runs a command that mostly waits. One-shot commands are to be cheap: a second thread would cost

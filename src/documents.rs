@@ -4,11 +4,14 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use clap::CommandFactory as _;
 use elea_kv::KeyValueStore;
 use elea_protocol::application::Application as _;
 use elea_protocol::replica::Counters;
 use elea_protocol::tuning::Tuning;
 use elea_replica::Counter;
+
+use crate::cli::Cli;
 
 /// Files with one of these endings, of the whole tree.
 fn files(endings: &[&str]) -> Vec<(PathBuf, String)> {
@@ -199,24 +202,6 @@ fn every_counter_that_is_explained_is_counted() {
     }
 }
 
-/// Every counter of a file, with what is said of it there.
-fn counters_of(path: &str) -> Vec<(String, String)> {
-    let source = document(path);
-    let (_, list) = source.split_once("\ncounters! {\n").expect("a list");
-    let (list, _) = list.split_once("\n}\n").expect("it ends");
-    let (mut all, mut words) = (Vec::new(), Vec::new());
-    for line in list.lines().map(str::trim) {
-        if let Some(more) = line.strip_prefix("///") {
-            words.push(more.trim());
-            continue;
-        }
-        // `name,` or `Name = "name",`
-        let name = line.rsplit(" = ").next().unwrap_or(line).trim_matches(['"', ',']);
-        all.push((name.to_owned(), std::mem::take(&mut words).join(" ")));
-    }
-    all
-}
-
 #[test]
 fn every_counter_is_on_its_page() {
     const PAGE: &str = "docs/internals/counters.md";
@@ -224,11 +209,11 @@ fn every_counter_is_on_its_page() {
         "# Counters\n\nAll that `elea status --json` counts, as the sources say it. What an operator should look at is in\n\
          [operations](../operations.md#what-to-look-at).\n",
     );
-    for (title, path) in
-        [("The core", "protocol/src/replica/counters.rs"), ("The shell", "replica/src/counters.rs")]
-    {
-        let all = counters_of(path);
-        assert!(all.len() > 40, "{path}");
+    let of_shell = Counter::ALL.iter().map(|counter| (counter.name(), counter.description()));
+    let lists: [(&str, Vec<(&str, &str)>); 2] =
+        [("The core", Counters::described().collect()), ("The shell", of_shell.collect())];
+    for (title, all) in lists {
+        assert!(all.len() > 40, "{title}");
         page += &format!("\n## {title}\n\n| counter | counts |\n|---|---|\n");
         for (name, words) in all {
             // A link of rustdoc leads nowhere here.
@@ -242,6 +227,33 @@ fn every_counter_is_on_its_page() {
         return;
     }
     assert!(document(PAGE) == page, "{PAGE} is old: run this with REWRITE=1");
+}
+
+/// Manual pages of all commands, as `man` shows them: what the command line says, generated with `REWRITE=1`.
+#[test]
+fn every_command_has_its_manual_page() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/man");
+    let made = tempfile::tempdir().expect("a folder");
+    clap_mangen::generate_to(Cli::command(), made.path()).expect("pages can be made");
+    let names = |folder: &Path| -> BTreeSet<_> {
+        let entries = fs::read_dir(folder).expect("a folder");
+        entries.map(|entry| entry.expect("an entry").file_name()).collect()
+    };
+    let pages = names(made.path());
+    assert!(pages.len() > 20, "{pages:?}");
+    if std::env::var_os("REWRITE").is_some() {
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder).expect("ours");
+        for page in &pages {
+            fs::copy(made.path().join(page), folder.join(page)).expect("ours");
+        }
+    }
+    assert_eq!(names(&folder), pages, "deploy/man is old: run this with REWRITE=1");
+    for page in &pages {
+        let text = |folder: &Path| fs::read(folder.join(page)).expect("it is there");
+        let is_so = text(&folder) == text(made.path());
+        assert!(is_so, "deploy/man/{} is old: run this with REWRITE=1", page.display());
+    }
 }
 
 #[test]

@@ -272,7 +272,7 @@ impl Store {
         self.tables.history()
     }
 
-    /// Writes a group of records, as [`Writer::write`], and takes it into the tables at once. Answers the rows of
+    /// Writes a group of records, all or nothing, and takes it into the tables at once. Answers the rows of
     /// states that records of the group complete, by the places of those records in the group.
     ///
     /// # Errors

@@ -206,6 +206,7 @@ pub fn operation(command: &cli::Command) -> Option<(Result<Operation, Failure>, 
         | Command::Bench(_)
         | Command::Receipt(_)
         | Command::Config(_)
+        | Command::Completions(_)
         | Command::Evidence(_) => return None,
     })
 }

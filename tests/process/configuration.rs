@@ -154,6 +154,10 @@ fn command_lines_that_cannot_work_are_refused() {
         assert_eq!(json.json()["error"]["kind"], "usage");
     }
     run(elea().args(["get", "--help"])).succeeds();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = run(elea().args(["completions", shell])).succeeds();
+        assert!(script.out.contains("elea") && script.out.contains("health"), "{shell}");
+    }
     run(elea().arg("--version")).succeeds();
 }
 
