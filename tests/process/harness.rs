@@ -22,6 +22,9 @@ use tempfile::TempDir;
 /// How long anything may take before a test gives it up. Machines that run tests are busy.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// So many lines of each log are shown where a test fails.
+const LAST_LINES: usize = 40;
+
 /// Where in a town's folder that is which makes its disks slow.
 const DISKS: &str = "slow-sync";
 
@@ -368,6 +371,20 @@ impl Town {
             let all = replicas.iter().all(|r| r["reachable"] == true && place(r) == first);
             all.then(|| replicas[0].clone())
         })
+    }
+}
+
+impl Drop for Town {
+    /// Of a test that fails, what its replicas logged last.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for (id, replica) in self.replicas.iter().enumerate() {
+                let log = replica.as_ref().map_or_else(String::new, Process::log);
+                let lines: Vec<_> = log.lines().collect();
+                let last = lines.len().saturating_sub(LAST_LINES);
+                eprintln!("-- r{id}\n{}", lines[last..].join("\n"));
+            }
+        }
     }
 }
 
