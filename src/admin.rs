@@ -1,12 +1,12 @@
 //! The admin listener: metrics, health and the log's level of one replica, for whoever runs it.
 //!
 //! It is HTTP without keys and TLS, so it belongs on the loopback address, or on a network that only operators reach.
-//! Whoever reaches it can read what is in here and set how much is logged, and nothing else.
+//! Whoever reaches it can read what is in here and set how much is logged, which may slow the replica down.
 //!
 //! | request | answer |
 //! |---|---|
-//! | `GET /metrics` | OpenMetrics text |
-//! | `GET /livez` | 200 where the core answered within [`PATIENCE`] |
+//! | `GET /metrics` | OpenMetrics text; without a core that answers, what needs none |
+//! | `GET /livez` | 200 where the core answered within [`PATIENCE`], or the replica still reads its disk |
 //! | `GET /readyz` | 200 where strong requests can be served as far as this replica sees; with `?weak`, where weak ones can |
 //! | `GET /status` | what `elea status --json` shows of this replica |
 //! | `GET /log`, `PUT /log` | what is logged: a list of `module=level` |

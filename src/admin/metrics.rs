@@ -4,9 +4,9 @@
 //! start. No label takes more values than there are replicas. Everything that a replica counts is here under its own
 //! name (`docs/internals/counters.md`), with `elea_` before and `_total` behind it.
 
-use std::fmt::Debug;
 use std::sync::atomic::AtomicU64;
 
+use elea_protocol::id::ReplicaId;
 use elea_protocol::message::{DiskHealth, NodeStatus, Standing, WIRE_VERSION};
 use elea_protocol::replica::Counters;
 use elea_replica::{Counter, Report, Watcher};
@@ -41,7 +41,7 @@ where
 }
 
 /// One of several words, which is 1 while the others are 0.
-fn word<T: Copy + PartialEq + Debug>(
+fn word<T: Copy + PartialEq>(
     label: &'static str,
     all: &[(T, &str)],
     now: T,
@@ -195,8 +195,7 @@ fn positions(registry: &mut Registry, report: &Report) {
 }
 
 fn others(registry: &mut Registry, status: &NodeStatus) {
-    let ahead =
-        |(id, ms): &(elea_protocol::id::ReplicaId, i64)| (id.0.to_string(), *ms as f64 / 1e3);
+    let ahead = |(id, ms): &(ReplicaId, i64)| (id.0.to_string(), *ms as f64 / 1e3);
     registry.register_with_unit(
         "clock_ahead",
         "How far a replica's clock is ahead of the one that replicas can agree on",
