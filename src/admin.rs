@@ -78,11 +78,16 @@ pub struct Admin {
     /// On whose disk there should be room.
     pub data: PathBuf,
     pub log: Log,
-    pub seen: Seen,
 }
 
-/// What was seen last, and when.
-pub type Seen = Mutex<Option<(Instant, Report)>>;
+/// The same while it is served.
+struct Served {
+    admin: Admin,
+    /// What was seen last, and when.
+    seen: Mutex<Option<(Instant, Report)>>,
+    /// One asks the disk at a time: one that does not answer keeps no more than one thread.
+    disk: Arc<Mutex<()>>,
+}
 
 /// Begins to listen.
 pub async fn listen(address: &str) -> io::Result<(TcpListener, SocketAddr)> {
@@ -100,7 +105,7 @@ pub async fn serve(listener: TcpListener, admin: Admin) -> Infallible {
         .route("/status", get(status))
         .route("/log", get(show_log).put(set_log))
         .layer(DefaultBodyLimit::max(LOG_BYTES))
-        .with_state(Arc::new(admin));
+        .with_state(Arc::new(Served { admin, seen: Mutex::default(), disk: Arc::default() }));
     let mut connections = VecDeque::<AbortHandle>::new();
     loop {
         match listener.accept().await {
@@ -126,9 +131,9 @@ async fn connection(stream: TcpStream, router: Router) -> hyper::Result<()> {
         .await
 }
 
-impl Admin {
+impl Served {
     fn watcher(&self) -> Option<Watcher> {
-        self.replica.borrow().clone()
+        self.admin.replica.borrow().clone()
     }
 
     /// The replica as it is now, or a moment ago, or why nothing can be said of it.
@@ -161,27 +166,34 @@ fn yes() -> Response {
     "ok\n".into_response()
 }
 
-async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
+async fn metrics(State(served): State<Arc<Served>>) -> Response {
     // What needs no core is told without one.
-    let (watcher, report) = (admin.watcher(), admin.look().await.ok().map(|(_, report)| report));
-    let asking = Arc::clone(&admin);
-    // The disk may take its time to say how much room it has.
-    let text = spawn_blocking(move || metrics::text(&asking, watcher.as_ref(), report.as_ref()));
+    let (watcher, report) = (served.watcher(), served.look().await.ok().map(|(_, report)| report));
+    let text = async {
+        let turn = Arc::clone(&served.disk).lock_owned().await;
+        let served = Arc::clone(&served);
+        // The disk may take its time to say how much room it has.
+        let text = spawn_blocking(move || {
+            let _turn = turn;
+            metrics::text(&served.admin, watcher.as_ref(), report.as_ref())
+        });
+        text.await.ok()
+    };
     match timeout(PATIENCE, text).await {
-        Ok(Ok(text)) => ([(CONTENT_TYPE, metrics::CONTENT)], text).into_response(),
-        Ok(Err(_)) | Err(_) => no("the system does not say how its disk is"),
+        Ok(Some(text)) => ([(CONTENT_TYPE, metrics::CONTENT)], text).into_response(),
+        Ok(None) | Err(_) => no("the system does not say how its disk is"),
     }
 }
 
-async fn livez(State(admin): State<Arc<Admin>>) -> Response {
-    match admin.watcher() {
+async fn livez(State(served): State<Arc<Served>>) -> Response {
+    match served.watcher() {
         // It may have much to read from its disk.
         None => yes(),
-        Some(_) => admin.look().await.map_or_else(|response| response, |_| yes()),
+        Some(_) => served.look().await.map_or_else(|response| response, |_| yes()),
     }
 }
 
-async fn readyz(State(admin): State<Arc<Admin>>, RawQuery(query): RawQuery) -> Response {
+async fn readyz(State(served): State<Arc<Served>>, RawQuery(query): RawQuery) -> Response {
     let strength = match query.as_deref() {
         None | Some("" | "strong") => Strength::Strong,
         Some("weak") => Strength::Weak,
@@ -190,7 +202,7 @@ async fn readyz(State(admin): State<Arc<Admin>>, RawQuery(query): RawQuery) -> R
             return (StatusCode::BAD_REQUEST, word).into_response();
         }
     };
-    let (watcher, report) = match admin.look().await {
+    let (watcher, report) = match served.look().await {
         Ok(seen) => seen,
         Err(response) => return response,
     };
@@ -199,27 +211,28 @@ async fn readyz(State(admin): State<Arc<Admin>>, RawQuery(query): RawQuery) -> R
     if hindrances.is_empty() { yes() } else { no(&hindrances.join("; ")) }
 }
 
-async fn status(State(admin): State<Arc<Admin>>) -> Response {
-    match admin.look().await {
+async fn status(State(served): State<Arc<Served>>) -> Response {
+    match served.look().await {
         Ok((_, report)) => {
-            let json = replica_json(admin.id, &admin.address, &report.status);
+            let Admin { id, address, .. } = &served.admin;
+            let json = replica_json(*id, address, &report.status);
             ([(CONTENT_TYPE, "application/json")], format!("{json}\n")).into_response()
         }
         Err(response) => response,
     }
 }
 
-async fn show_log(State(admin): State<Arc<Admin>>) -> String {
-    format!("{}\n", admin.log.levels())
+async fn show_log(State(served): State<Arc<Served>>) -> String {
+    format!("{}\n", served.admin.log.levels())
 }
 
-async fn set_log(State(admin): State<Arc<Admin>>, headers: HeaderMap, body: Bytes) -> Response {
+async fn set_log(State(served): State<Arc<Served>>, headers: HeaderMap, body: Bytes) -> Response {
     if headers.contains_key(ORIGIN) {
         let word = "no page of a browser sets what is logged\n";
         return (StatusCode::FORBIDDEN, word).into_response();
     }
     let levels = String::from_utf8_lossy(&body);
-    match admin.log.set_levels(levels.trim()) {
+    match served.admin.log.set_levels(levels.trim()) {
         Ok(()) => {
             tracing::info!(levels = levels.trim(), "what is logged was set");
             yes()

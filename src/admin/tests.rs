@@ -58,7 +58,6 @@ async fn metrics_of_one() -> String {
         genesis: membership.genesis().to_string(),
         data: data.path().into(),
         log: Log::start().expect("the environment says nothing else"),
-        seen: Seen::default(),
     };
     let text = metrics::text(&admin, Some(&watcher), Some(&report));
     let bare = metrics::text(&admin, None, None);

@@ -17,7 +17,7 @@ use futures::FutureExt as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::{oneshot, watch};
 
-use crate::admin::{self, Admin, Seen};
+use crate::admin::{self, Admin};
 use crate::cli::Replica;
 use crate::commands::up::Stopping;
 use crate::failure::{Failure, Outcome};
@@ -131,7 +131,6 @@ fn admin(config: &Config, replica: watch::Receiver<Option<Watcher>>, log: Log) -
         genesis: membership.genesis().to_string(),
         data: config.data.clone(),
         log,
-        seen: Seen::default(),
     }
 }
 
