@@ -32,6 +32,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use elea_protocol::id::ReplicaId;
+use elea_protocol::message::Transport;
 use elea_protocol::quorum::Strength;
 use elea_replica::{Report, Watcher};
 use hyper::server::conn::http1;
@@ -75,6 +76,8 @@ pub struct Admin {
     pub address: String,
     /// The cluster.
     pub genesis: String,
+    /// How its connections are protected.
+    pub transport: Transport,
     /// On whose disk there should be room.
     pub data: PathBuf,
     pub log: Log,

@@ -11,6 +11,7 @@ use std::time::Duration;
 use elea_processes::process::{Process, Said};
 use elea_processes::replica::{LISTENING, Place, READY, attach};
 use elea_protocol::id::ReplicaId;
+use elea_protocol::message::Transport;
 use tokio::time::timeout;
 
 use crate::failure::Failure;
@@ -35,7 +36,12 @@ pub struct Replica {
 
 impl Replica {
     /// Starts a replica without waiting for it.
-    pub fn spawn(id: ReplicaId, place: &Place, log: PathBuf) -> Result<Self, Failure> {
+    pub fn spawn(
+        id: ReplicaId,
+        place: &Place,
+        transport: Transport,
+        log: PathBuf,
+    ) -> Result<Self, Failure> {
         let failed = |what: &str, error: std::io::Error| {
             Failure::usage(format!("replica {} cannot be started: {what} ({error})", id.0))
         };
@@ -47,6 +53,7 @@ impl Replica {
             .map_err(|error| failed(&format!("its log {}", log.display()), error))?;
         let log_start = file.metadata().map(|metadata| metadata.len()).unwrap_or_default();
         let mut command = place.command(Command::new(program));
+        command.args(["--transport", transport.name()]);
         // Ctrl-C goes to the whole group of the terminal. The replicas must be stopped by
         // their parent, which waits for them, and not each on its own.
         attach(&mut command).stdout(Stdio::piped()).process_group(0);
@@ -165,7 +172,7 @@ pub async fn start_all(
 ) -> Result<Vec<Replica>, Failure> {
     let mut replicas = Vec::new();
     for (id, place, log) in places {
-        match Replica::spawn(id, &place, log) {
+        match Replica::spawn(id, &place, Transport::Encrypted, log) {
             Ok(replica) => replicas.push(replica),
             Err(failure) => {
                 stop_all(replicas).await;

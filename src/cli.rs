@@ -8,6 +8,7 @@ mod duration;
 mod files;
 mod looking;
 mod running;
+mod transport;
 
 use clap::{Parser, Subcommand};
 

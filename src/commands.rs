@@ -166,5 +166,7 @@ pub async fn connect_apart(
     };
     let sessions = sessions.transpose().map_err(|error| Failure::usage(error.to_string()))?;
     let sessions = sessions.map(Arc::new);
-    Cluster::open(file, key, Options { sessions, own_connections, ..Options::default() }).await
+    let transport = access.transport;
+    let options = Options { sessions, own_connections, transport, ..Options::default() };
+    Cluster::open(file, key, options).await
 }

@@ -10,21 +10,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use elea_net::{Patient, SILENCE, bear_a_slow_line, prepare};
+use elea_net::{Expecting, ReadHalf, SILENCE, SecureError, WriteHalf, bear_a_slow_line};
 use elea_protocol::codec::{self, FRAME_MAX};
 use elea_protocol::id::{ClientId, SessionId};
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{
-    Challenge, Farewell, HelloBody, KnockBody, Origin, ToClient, ToReplica, WIRE_VERSION,
+    Challenge, Farewell, HelloBody, KnockBody, Origin, ToClient, ToReplica, Transport, WIRE_VERSION,
 };
 use elea_protocol::seal::{Rejection, VerifiedRoots, sign_hello, sign_knock};
-use elea_protocol::signature::Signer;
+use elea_protocol::signature::{PublicKey, Signer};
 use futures::{SinkExt, StreamExt};
-use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
-use tokio_util::codec::{Framed, FramedRead, FramedWrite, LengthDelimitedCodec};
+use tokio_util::codec::{
+    Framed, FramedRead, FramedWrite, LengthDelimitedCodec, LengthDelimitedCodecError,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::audience::Audience;
@@ -46,6 +47,8 @@ pub(crate) struct Connection {
     pub link: Arc<Link>,
     pub membership: Arc<Membership>,
     pub signer: Arc<dyn Signer>,
+    /// `None` where connections are plain.
+    pub expecting: Option<Expecting>,
     /// The same for all who share the sessions of this key, and for nobody else.
     pub instance: u64,
     pub audience: Arc<Audience>,
@@ -75,6 +78,14 @@ enum Lost {
     NotReading,
     #[error("turned this client away: {0}")]
     Farewell(Farewell),
+    #[error("turned this client away, or somebody on the way did, without encryption: {0}")]
+    InClear(Farewell),
+    #[error(
+        "has another key than the cluster file says, {0:?}: check the address, and who is on the way"
+    )]
+    OtherKey(PublicKey),
+    #[error("cannot be spoken to in private: {0}")]
+    NotPrivate(String),
     #[error("belongs to another cluster: check the cluster file and the address")]
     OtherCluster,
     #[error("is another replica than the cluster file says ({0}): check the address")]
@@ -104,7 +115,16 @@ impl From<io::Error> for Lost {
     }
 }
 
-type Wire = Framed<TcpStream, LengthDelimitedCodec>;
+type Wire = Framed<elea_net::Connection, LengthDelimitedCodec>;
+
+/// A connection on which nothing was said yet but the knock.
+struct Opened {
+    wire: Wire,
+    /// What the hello has to sign.
+    nonce: [u8; 32],
+    /// Whether the challenge was read. Where the connection is encrypted, it is not waited for.
+    is_challenged: bool,
+}
 
 fn frames() -> LengthDelimitedCodec {
     LengthDelimitedCodec::builder().max_frame_length(FRAME_MAX).new_codec()
@@ -137,8 +157,7 @@ impl Connection {
     }
 
     async fn live(&self, permits: &Arc<Semaphore>) -> Result<std::convert::Infallible, Lost> {
-        let open = |stream| self.open_challenge(stream);
-        let greet = |(framed, challenge)| self.greet(framed, challenge);
+        let (open, greet) = (|socket| self.dial(socket), |opened| self.greet(opened));
         let framed = tokio::select! {
             dialled = self.link.dialler.dial(GREETING_TIMEOUT, open, greet) => {
                 dialled.map_err(|failed| Lost::NoWay(failed.to_string()))?
@@ -147,28 +166,66 @@ impl Connection {
         };
         self.link.set_note(ReplicaNote::Connected);
         let parts = framed.into_parts();
-        let (read, write) = parts.io.into_split();
+        let (read, write) = parts.io.split();
         let mut reader = FramedRead::new(read, frames());
         // What came behind the greeting in the same packet.
         *reader.read_buffer_mut() = parts.read_buf;
         tokio::select! {
             ended = self.read(reader, permits) => ended,
-            ended = self.write(FramedWrite::new(Patient::new(write, WRITE_TIMEOUT), frames())) => ended,
+            ended = self.write(FramedWrite::new(write, frames())) => ended,
             () = self.link.silent_for(SILENCE) => Err(Lost::Silent),
             () = self.end.cancelled() => Err(Lost::Over),
         }
     }
 
     /// Finds out who is there.
-    async fn open_challenge(&self, stream: TcpStream) -> Result<(Wire, Challenge), Lost> {
-        prepare(&stream, WRITE_TIMEOUT).map_err(Lost::Broken)?;
-        bear_a_slow_line(&stream);
-        let mut framed = Framed::new(stream, frames());
+    async fn dial(&self, socket: TcpStream) -> Result<Opened, Lost> {
+        let connection = elea_net::Connection::new(socket, WRITE_TIMEOUT).map_err(Lost::Broken)?;
+        bear_a_slow_line(connection.socket());
         // At once: a replica that is flooded with connections keeps this one.
-        let body = KnockBody { origin: self.origin(), to: self.link.id };
+        let transport = match self.expecting {
+            Some(_) => Transport::Encrypted,
+            None => Transport::Plain,
+        };
+        let body = KnockBody { origin: self.origin(), to: self.link.id, transport };
         let knock = sign_knock(&*self.signer, self.membership.genesis(), body);
-        framed.send(codec::encode(&ToReplica::Knock(knock))?).await.map_err(Lost::Broken)?;
-        let ToClient::Challenge(challenge) = next(&mut framed).await? else {
+        let mut wire = Framed::new(connection, frames());
+        wire.send(codec::encode(&ToReplica::Knock(knock))?).await.map_err(Lost::Broken)?;
+        let Some(expecting) = &self.expecting else {
+            let nonce = self.read_challenge(&mut wire).await?.nonce;
+            return Ok(Opened { wire, nonce, is_challenged: true });
+        };
+        let connection = match expecting.encrypt(wire.into_inner()).await {
+            Ok(connection) => connection,
+            Err(SecureError::NotTls(connection)) => return Err(self.in_clear(*connection).await),
+            Err(SecureError::OtherKey(key)) => {
+                let key = PublicKey(key);
+                let other = self.membership.replica_with_key(&key);
+                return Err(other.map_or(Lost::OtherKey(key), Lost::OtherReplica));
+            }
+            Err(SecureError::Io(error)) if is_end(&error) => return Err(Lost::Closed),
+            Err(SecureError::Io(error)) => return Err(error.into()),
+            Err(error) => return Err(Lost::NotPrivate(error.to_string())),
+        };
+        let nonce = connection.binding().map_err(Lost::Broken)?;
+        let nonce = nonce.ok_or_else(|| Lost::NotPrivate("it does not encrypt".to_owned()))?;
+        Ok(Opened { wire: Framed::new(connection, frames()), nonce, is_challenged: false })
+    }
+
+    /// Where it was to be encrypted and is not: what is said there, which anybody on the way may have said.
+    async fn in_clear(&self, connection: elea_net::Connection) -> Lost {
+        let mut wire = Framed::new(connection, frames());
+        if let Err(why) = self.read_challenge(&mut wire).await {
+            return why;
+        }
+        match next(&mut wire).await {
+            Err(Lost::Farewell(word)) => Lost::InClear(word),
+            _ => Lost::NotPrivate("it does not encrypt".to_owned()),
+        }
+    }
+
+    async fn read_challenge(&self, wire: &mut Wire) -> Result<Challenge, Lost> {
+        let ToClient::Challenge(challenge) = next(wire).await? else {
             return Err(Lost::Misbehaves("no challenge"));
         };
         if challenge.version != WIRE_VERSION {
@@ -180,7 +237,7 @@ impl Connection {
         if challenge.replica != self.link.id {
             return Err(Lost::OtherReplica(challenge.replica));
         }
-        Ok((framed, challenge))
+        Ok(challenge)
     }
 
     fn origin(&self) -> Origin {
@@ -188,23 +245,25 @@ impl Connection {
     }
 
     /// Says who we are.
-    async fn greet(&self, mut framed: Wire, challenge: Challenge) -> Result<Wire, Lost> {
-        let Challenge { replica, nonce, .. } = challenge;
-        let origin = self.origin();
-        let instance = self.instance;
-        let body = HelloBody { origin, to: replica, nonce, instance, own_nonce: [0; 32] };
+    async fn greet(&self, opened: Opened) -> Result<Wire, Lost> {
+        let Opened { mut wire, nonce, is_challenged } = opened;
+        let (origin, to, instance) = (self.origin(), self.link.id, self.instance);
+        let body = HelloBody { origin, to, nonce, instance, own_nonce: [0; 32] };
         let hello = sign_hello(&*self.signer, self.membership.genesis(), body);
         let frame = codec::encode(&ToReplica::Hello(hello))?;
-        framed.send(frame).await.map_err(Lost::Broken)?;
-        match next(&mut framed).await? {
-            ToClient::Welcome => Ok(framed),
+        wire.send(frame).await.map_err(Lost::Broken)?;
+        if !is_challenged {
+            self.read_challenge(&mut wire).await?;
+        }
+        match next(&mut wire).await? {
+            ToClient::Welcome => Ok(wire),
             _ => Err(Lost::Misbehaves("no welcome")),
         }
     }
 
-    async fn write<W: AsyncWrite + Unpin>(
+    async fn write(
         &self,
-        mut to: FramedWrite<W, LengthDelimitedCodec>,
+        mut to: FramedWrite<WriteHalf, LengthDelimitedCodec>,
     ) -> Result<std::convert::Infallible, Lost> {
         self.link.begin();
         let broken = |error: io::Error| match error.kind() {
@@ -227,9 +286,9 @@ impl Connection {
         }
     }
 
-    async fn read<R: tokio::io::AsyncRead + Unpin>(
+    async fn read(
         &self,
-        mut reader: FramedRead<R, LengthDelimitedCodec>,
+        mut reader: FramedRead<ReadHalf, LengthDelimitedCodec>,
         permits: &Arc<Semaphore>,
     ) -> Result<std::convert::Infallible, Lost> {
         let mut roots = VerifiedRoots::default();
@@ -351,16 +410,24 @@ impl Connection {
     }
 }
 
+/// Whether the other end has closed without a word, which in TLS is an error.
+fn is_end(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::UnexpectedEof
+}
+
 /// The next message. A farewell is one wherever it comes.
 async fn next<S>(stream: &mut S) -> Result<ToClient, Lost>
 where
     S: futures::Stream<Item = io::Result<bytes::BytesMut>> + Unpin,
 {
     let frame = stream.next().await.ok_or(Lost::Closed)?.map_err(|error| {
-        if error.kind() == io::ErrorKind::InvalidData {
-            Lost::Misbehaves("a frame too large")
-        } else {
-            Lost::Broken(error)
+        let is_of_frames = |why: &(dyn std::error::Error + Send + Sync + 'static)| {
+            why.is::<LengthDelimitedCodecError>()
+        };
+        match error.get_ref() {
+            Some(why) if is_of_frames(why) => Lost::Misbehaves("a frame too large"),
+            _ if is_end(&error) => Lost::Closed,
+            _ => Lost::Broken(error),
         }
     })?;
     match codec::decode(&frame)? {

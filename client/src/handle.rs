@@ -12,7 +12,7 @@ use elea_protocol::client::{
 };
 use elea_protocol::evidence::Evidence;
 use elea_protocol::id::{ClientId, ReplicaId, SessionId, Slot, View};
-use elea_protocol::message::{Level, NodeStatus};
+use elea_protocol::message::{Level, NodeStatus, Transport};
 use elea_protocol::receipt::Receipt;
 use elea_protocol::signature::{SecretKey, Signer};
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -49,6 +49,8 @@ pub struct Options {
     /// leaves together, and what a replica signs once for all of them is checked once. Of its own they cost each
     /// replica a file descriptor and a place among its connections, and use more than one of its threads.
     pub own_connections: bool,
+    /// How connections are protected: encrypted. It has to be what the replicas are set to.
+    pub transport: Transport,
 }
 
 impl Default for Options {
@@ -59,6 +61,7 @@ impl Default for Options {
             pipeline: 2,
             sessions: None,
             own_connections: false,
+            transport: Transport::Encrypted,
         }
     }
 }
@@ -279,7 +282,8 @@ impl Client {
         let instance =
             sessions.instance().map_err(|error| Error::Configuration(error.to_string()))?;
         let signer: Arc<dyn Signer> = Arc::new(key);
-        let ends = Ends { membership, addresses: &cluster.addresses, signer: &signer, instance };
+        let (addresses, transport) = (&cluster.addresses, options.transport);
+        let ends = Ends { membership, addresses, signer: &signer, transport, instance };
         let lines = if options.own_connections { Lines::new(&ends) } else { Lines::shared(&ends) };
         let (seat, from_replicas) = lines.join();
         let links = Arc::clone(&lines.links);

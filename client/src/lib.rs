@@ -52,7 +52,7 @@ pub use elea_protocol::id::{
 pub use elea_protocol::membership::Membership;
 pub use elea_protocol::message::{
     Disagreement, DiskHealth, Level, MismatchReport, NodeStatus, Origin, OtherList, Pace, Position,
-    RefusalReason, Reply, ReplyKind, ReplyVote, Standing, Transferring,
+    RefusalReason, Reply, ReplyKind, ReplyVote, Standing, Transferring, Transport,
 };
 pub use elea_protocol::quorum::ClusterSize;
 pub use elea_protocol::receipt::{BadReceipt, Proven, Receipt};

@@ -11,8 +11,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 
+use elea_net::Identity;
 use elea_protocol::id::{ClientId, Digest};
 use elea_protocol::membership::Membership;
+use elea_protocol::message::{Transport, application_protocol};
 use elea_protocol::signature::Signer;
 use tokio::runtime;
 use tokio::sync::mpsc;
@@ -40,6 +42,7 @@ struct Common {
     /// The same for all who share the sessions of the key.
     instance: u64,
     addresses: Vec<String>,
+    transport: Transport,
     runtime: runtime::Id,
 }
 
@@ -55,7 +58,19 @@ pub(crate) struct Ends<'a> {
     pub membership: &'a Arc<Membership>,
     pub addresses: &'a [String],
     pub signer: &'a Arc<dyn Signer>,
+    pub transport: Transport,
     pub instance: u64,
+}
+
+impl Ends<'_> {
+    /// The own key, where connections are encrypted.
+    fn identity(&self) -> Option<Identity> {
+        let (key, signer) = (self.signer.public_key().0, Arc::clone(self.signer));
+        let prove =
+            move |transcript: &[u8]| signer.sign_handshake(transcript).map(|signed| signed.0);
+        let is_encrypted = self.transport == Transport::Encrypted;
+        is_encrypted.then(|| Identity::new(key, prove, &application_protocol()))
+    }
 }
 
 impl Lines {
@@ -66,6 +81,7 @@ impl Lines {
             client: ends.signer.public_key().into(),
             instance: ends.instance,
             addresses: ends.addresses.to_vec(),
+            transport: ends.transport,
             runtime: runtime::Handle::current().id(),
         };
         let mut all = LINES.lock().unwrap_or_else(PoisonError::into_inner);
@@ -87,6 +103,11 @@ impl Lines {
             .zip(ends.addresses)
             .map(|(replica, address)| Arc::new(Link::new(replica, address.clone())))
             .collect();
+        let identity = ends.identity();
+        let expecting = |replica| {
+            let key = ends.membership.replica_key(replica)?;
+            identity.as_ref().map(|identity| identity.expecting(key.0))
+        };
         let audience = Arc::new(Audience::default());
         let end = CancellationToken::new();
         for link in links.iter() {
@@ -94,6 +115,7 @@ impl Lines {
                 link: Arc::clone(link),
                 membership: Arc::clone(ends.membership),
                 signer: Arc::clone(ends.signer),
+                expecting: expecting(link.id),
                 instance: ends.instance,
                 audience: Arc::clone(&audience),
                 end: end.clone(),

@@ -50,12 +50,24 @@ impl Command for Look {
     }
 }
 
+/// The replicas here hear everything that is said.
+fn plain() -> Options {
+    Options { transport: Transport::Plain, ..Options::default() }
+}
+
+/// A command with this key file.
+async fn open(world: &World, key_file: &Path) -> Client {
+    let sessions = SessionFile::beside(key_file, world.membership.genesis()).expect("opened");
+    let options = Options { sessions: Some(Arc::new(sessions)), ..plain() };
+    Client::with_options(&world.cluster(), client_key(), options).await.expect("opened")
+}
+
 async fn connect(world: &World) -> Client {
     let options = Options {
         // Long enough for a busy machine: only what is to fail waits so long.
         timeout: Duration::from_secs(20),
         timing: Timing { first_retry_ms: 200, max_retry_ms: 1000, stall_ms: 2000 },
-        ..Options::default()
+        ..plain()
     };
     Client::with_options(&world.cluster(), client_key(), options).await.expect("a sound cluster")
 }
@@ -283,7 +295,7 @@ async fn commands_with_one_key_file_one_after_another_share_a_session() {
     let folder = tempfile::tempdir().expect("a folder");
     let key_file = folder.path().join("client-0.key");
     for round in 0..6 {
-        let client = Client::open(&world.cluster(), client_key(), &key_file).await.expect("opened");
+        let client = open(&world, &key_file).await;
         client.weak(Say("once")).await.expect("answered");
         if round == 2 {
             // As if killed: the runtime ends without a word in a real process; here the lease is
@@ -313,7 +325,7 @@ async fn a_session_that_has_left_is_not_used_and_new_ones_lie_where_the_cluster_
                 history.left = history.sessions.clone();
             }
         }
-        let client = Client::open(&world.cluster(), client_key(), &key_file).await.expect("opened");
+        let client = open(&world, &key_file).await;
         client.strong(Say("it")).await.expect("answered");
         client.close().await;
     }
@@ -328,7 +340,7 @@ async fn a_copy_of_a_session_file_uses_no_number_twice() {
     let folder = tempfile::tempdir().expect("a folder");
     let key_file = folder.path().join("client-0.key");
     let once = async || {
-        let client = Client::open(&world.cluster(), client_key(), &key_file).await.expect("opened");
+        let client = open(&world, &key_file).await;
         client.strong(Say("it")).await.expect("answered");
         client.close().await;
     };
@@ -392,7 +404,7 @@ async fn clients_of_one_process_and_key_share_connections_and_each_hears_its_own
     assert_eq!(last.strong(Say("more")).await.expect("answered").result, "did more");
     assert!(connections() <= 4);
 
-    let options = Options { own_connections: true, ..Options::default() };
+    let options = Options { own_connections: true, ..plain() };
     let apart = Client::with_options(&world.cluster(), client_key(), options).await;
     let apart = apart.expect("a sound cluster");
     assert_eq!(apart.strong(Say("more")).await.expect("answered").result, "did more");

@@ -16,7 +16,7 @@ use elea_protocol::membership::Membership;
 use elea_protocol::replica::Setup;
 use elea_protocol::signature::{Ed25519, Signer as _};
 use elea_protocol::tuning::Tuning;
-use elea_replica::{Config, Limits, Node};
+use elea_replica::{Config, Limits, Node, Transport};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -71,6 +71,7 @@ fn cluster<A: Application + 'static>(application: impl Fn() -> A) -> Cluster {
             },
             addresses: addresses.clone(),
             listen: addresses[usize::from(id.0)].clone(),
+            transport: Transport::default(),
             data,
             mark: None,
             durability: Durability::Os,

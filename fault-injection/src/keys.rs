@@ -55,6 +55,10 @@ impl Signer for KeyedSigner {
     fn sign(&self, digest: &Digest) -> Signature {
         keyed_signature(&self.secret, digest)
     }
+
+    fn sign_handshake(&self, _: &[u8]) -> Option<Signature> {
+        None
+    }
 }
 
 /// All identities of a world and the scheme that knows them.

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use elea_protocol::codec::{decode, encode};
 use elea_protocol::id::{ClientId, ReplicaId, SessionId, Slot};
 use elea_protocol::membership::Membership;
-use elea_protocol::message::{DiskHealth, Message, ToClient, ToReplica};
+use elea_protocol::message::{DiskHealth, Message, ToClient, ToReplica, Transport};
 use elea_protocol::replica::{Driver, Event, Target};
 
 use crate::check::{Bounds, Checker, standing};
@@ -715,6 +715,7 @@ impl<S: Subject> World<S> {
                 nonce,
                 driver: Driver {
                     counters: Vec::new(),
+                    transport: Transport::default(),
                     disk: DiskHealth::Sound,
                     doubled: Vec::new(),
                     disagreements: Vec::new(),

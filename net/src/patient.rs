@@ -1,11 +1,13 @@
 //! Writing that gives up on who stands still, not on who is slow.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::{Sleep, sleep};
 
 /// A writer that fails when for so long not one byte could be written. How long it takes until all
@@ -48,6 +50,24 @@ impl<W> Patient<W> {
     }
 }
 
+impl Patient<TcpStream> {
+    /// The two ends of the socket; the one that is written is as patient.
+    pub(crate) fn split(self) -> (OwnedReadHalf, Patient<OwnedWriteHalf>) {
+        let (read, write) = self.inner.into_split();
+        (read, Patient::new(write, self.patience))
+    }
+}
+
+impl<W: AsyncRead + Unpin> AsyncRead for Patient<W> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_read(context, into)
+    }
+}
+
 impl<W: AsyncWrite + Unpin> AsyncWrite for Patient<W> {
     fn poll_write(
         mut self: Pin<&mut Self>,
@@ -56,6 +76,19 @@ impl<W: AsyncWrite + Unpin> AsyncWrite for Patient<W> {
     ) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.inner).poll_write(context, bytes);
         self.watch(context, outcome)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.inner).poll_write_vectored(context, bytes);
+        self.watch(context, outcome)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -14,6 +14,9 @@ pub const SESSIONS: &str = "ELEA_SESSIONS";
 /// Whether a key file may be one that a group reads.
 pub const GROUP_KEY: &str = "ELEA_GROUP_KEY";
 
+/// How connections are protected, where nothing else is said.
+pub const TRANSPORT: &str = "ELEA_TRANSPORT";
+
 /// How much a replica logs.
 pub const LOG: &str = "ELEA_LOG";
 
@@ -25,7 +28,7 @@ pub const ADMIN: &str = "ELEA_ADMIN";
 
 /// Keeps all of them from a command, so that what it does follows from its words alone.
 pub fn clear(command: &mut Command) -> &mut Command {
-    for name in [CLUSTER, KEY, SESSIONS, GROUP_KEY, LOG, LOG_FORMAT, ADMIN] {
+    for name in [CLUSTER, KEY, SESSIONS, GROUP_KEY, TRANSPORT, LOG, LOG_FORMAT, ADMIN] {
         command.env_remove(name);
     }
     command

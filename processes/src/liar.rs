@@ -1,18 +1,19 @@
 //! A replica that lies, for `elea demo` and the tests: whoever holds a replica's key file can play it.
 //!
-//! It speaks the ordinary protocol between replicas: it dials one, answers the challenge with the
+//! It speaks the ordinary protocol between replicas: it dials one, proves that it has the
 //! key, and says what it likes. Nothing in a correct replica can be talked into this.
 
 use std::io;
 
+use elea_net::Connection;
 use elea_protocol::id::{Digest, ReplicaId, Slot, View};
 use elea_protocol::membership::Membership;
-use elea_protocol::message::{Commit, HelloBody, Message, Origin, ToClient, ToReplica};
-use elea_protocol::seal::{sign, sign_hello};
+use elea_protocol::message::{Commit, Message, Origin, ToClient, ToReplica};
+use elea_protocol::seal::sign;
 use elea_protocol::signature::SecretKey;
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
 
+use crate::caller::call;
 use crate::frames::{frame, message};
 
 /// Whom it plays.
@@ -46,22 +47,19 @@ impl Liar<'_> {
         stream.shutdown().await
     }
 
-    async fn dial(&self, (to, address): (ReplicaId, &str)) -> io::Result<TcpStream> {
-        let mut stream = TcpStream::connect(address).await?;
-        let ToClient::Challenge(challenge) = message(&mut stream).await? else {
+    async fn dial(&self, to: (ReplicaId, &str)) -> io::Result<Connection> {
+        let origin = Origin::Replica(self.id);
+        let mut connection = call(self.membership, to, origin, self.key).await?;
+        let ToClient::Challenge(_) = message(&mut connection).await? else {
             return Err(io::Error::other("no challenge came"));
         };
-        let origin = Origin::Replica(self.id);
-        let nonce = challenge.nonce;
-        let body = HelloBody { origin, to, nonce, instance: 1, own_nonce: [0; 32] };
-        let hello = sign_hello(self.key, self.membership.genesis(), body);
-        stream.write_all(&frame(&ToReplica::Hello(hello))?).await?;
-        let ToClient::Terms(terms) = message(&mut stream).await? else {
+        let ToClient::Terms(terms) = message(&mut connection).await? else {
             return Err(io::Error::other("the hello was not welcome"));
         };
-        stream.write_all(&frame(&ToReplica::Terms(terms))?).await?;
-        match message(&mut stream).await? {
-            ToClient::Greeting(_) => Ok(stream),
+        connection.write_all(&frame(&ToReplica::Terms(terms))?).await?;
+        connection.flush().await?;
+        match message(&mut connection).await? {
+            ToClient::Greeting(_) => Ok(connection),
             _ => Err(io::Error::other("the hello was not welcome")),
         }
     }

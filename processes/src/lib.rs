@@ -5,12 +5,13 @@
 //! - A [process] is what was started. Tests that block start it by themselves.
 //! - A [proxy] is a way between two parties that can be cut. What [takes connections](acceptor) for it does so
 //!   for the ways of chaos, too, which can do much more.
-//! - A [liar] plays a replica whose key it has; it says its [frames] itself.
+//! - A [liar] plays a replica whose key it has: it [calls](caller) another, and says its [frames] itself.
 //!
 //! It is no part of the fault injection because `elea demo` is part of the program that users get, while the
 //! fault injection knows neither sockets nor clocks.
 
 pub mod acceptor;
+pub mod caller;
 pub mod environment;
 pub mod folder;
 pub mod frames;

@@ -66,8 +66,8 @@ pub use view_change::ViewChange;
 pub use waiting::{WAITING_MAX, Waiting, WaitingRequest};
 pub use wire::{
     Challenge, Disagreement, DiskHealth, Farewell, Greeting, Hello, HelloBody, Knock, KnockBody,
-    NodeStatus, Origin, OtherList, Pace, ToClient, ToReplica, Transferring, Turnaround,
-    WIRE_VERSION,
+    NodeStatus, Origin, OtherList, Pace, ToClient, ToReplica, Transferring, Transport, Turnaround,
+    WIRE_VERSION, application_protocol,
 };
 
 use crate::evidence::Evidence;

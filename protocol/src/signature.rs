@@ -90,7 +90,17 @@ pub trait Signer: Send + Sync {
 
     /// Signs a digest made by [`Canonical::signing_digest`](crate::codec::Canonical::signing_digest).
     fn sign(&self, digest: &Digest) -> Signature;
+
+    /// Signs what proves in a TLS handshake that one has the key (RFC 8446, section 4.4.3). `None` where that is
+    /// something else, or where the key does not do such things: its connections cannot be encrypted.
+    ///
+    /// One key has two uses. Neither can be made to serve the other: a digest has 32 bytes, and what is signed here
+    /// begins with 64 blanks.
+    fn sign_handshake(&self, transcript: &[u8]) -> Option<Signature>;
 }
+
+/// What every message begins with that a handshake has signed.
+const HANDSHAKE_PREFIX: [u8; 64] = [b' '; 64];
 
 /// That a key has signed a digest: what somebody says who shows a signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -247,6 +257,11 @@ impl Signer for SecretKey {
 
     fn sign(&self, digest: &Digest) -> Signature {
         Signature(self.0.sign(&digest.0).to_bytes())
+    }
+
+    fn sign_handshake(&self, transcript: &[u8]) -> Option<Signature> {
+        let is_one = transcript.starts_with(&HANDSHAKE_PREFIX);
+        is_one.then(|| Signature(self.0.sign(transcript).to_bytes()))
     }
 }
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 pub use elea_protocol::cluster_file::Durability;
+pub use elea_protocol::message::Transport;
 use elea_protocol::replica::Setup;
 
 use crate::limits::{BadLimit, Limits};
@@ -17,6 +18,8 @@ pub struct Config {
     pub addresses: Vec<String>,
     /// Where to listen; port 0 takes a free one.
     pub listen: String,
+    /// How its connections are protected, those that it dials and those that it accepts.
+    pub transport: Transport,
     /// The folder that holds its store.
     pub data: PathBuf,
     /// A small file that outlives the folder, best beside the key: by it a replica that has lost its

@@ -4,16 +4,14 @@ use std::io;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use elea_net::{Patient, prepare};
+use elea_net::{Connection, ReadHalf, WriteHalf};
 use elea_protocol::codec::{self, CodecError};
 use elea_protocol::message::{Farewell, ToClient, ToReplica};
 use futures::{SinkExt, StreamExt};
 use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::timeout;
-use tokio_util::codec::{FramedRead, FramedWrite, LengthDelimitedCodec};
+use tokio_util::codec::{FramedRead, FramedWrite, LengthDelimitedCodec, LengthDelimitedCodecError};
 
 /// So many bytes collect before they are handed to the system.
 const WRITE_BUFFER: usize = 64 << 10;
@@ -25,10 +23,10 @@ const LINGER: Duration = Duration::from_millis(500);
 const LINGER_BYTES: usize = 4 << 20;
 
 /// The end of a connection that frames come from.
-pub(crate) type Reader = FramedRead<OwnedReadHalf, LengthDelimitedCodec>;
+pub(crate) type Reader = FramedRead<ReadHalf, LengthDelimitedCodec>;
 
 /// The end that frames go to. It fails when for too long not one byte could be written.
-pub(crate) type Writer = FramedWrite<Patient<OwnedWriteHalf>, LengthDelimitedCodec>;
+pub(crate) type Writer = FramedWrite<WriteHalf, LengthDelimitedCodec>;
 
 /// Why there is no next message.
 #[derive(Debug, thiserror::Error)]
@@ -50,19 +48,39 @@ pub(crate) enum FrameError {
     Io(io::Error),
 }
 
-/// Frames of at most `frame_max` bytes on a socket. A write fails when for `patience` nothing moved; as
-/// long as something does, it may take its time.
-pub(crate) fn split(
-    stream: TcpStream,
+/// Reads the first message of a connection, of at most `frame_max` bytes, and not one byte behind it: what
+/// follows may be encrypted.
+pub(crate) async fn read_first(
+    connection: &mut Connection,
     frame_max: usize,
-    patience: Duration,
-) -> io::Result<(Reader, Writer)> {
-    prepare(&stream, patience)?;
-    let (read, write) = stream.into_split();
+) -> Result<ToReplica, FrameError> {
+    let ended = |error: io::Error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => FrameError::Closed,
+        _ => FrameError::Io(error),
+    };
+    let length = connection.read_u32().await.map_err(ended)?;
+    let length = usize::try_from(length).ok().filter(|length| *length <= frame_max);
+    let mut frame = vec![0; length.ok_or(FrameError::TooLarge)?];
+    connection.read_exact(&mut frame).await.map_err(ended)?;
+    Ok(codec::decode(&frame)?)
+}
+
+/// Writes the first message of a connection.
+pub(crate) async fn write_first(
+    connection: &mut Connection,
+    message: &ToReplica,
+) -> io::Result<()> {
+    let frame = codec::encode(message).map_err(io::Error::other)?;
+    FramedWrite::new(connection, LengthDelimitedCodec::new()).send(frame).await
+}
+
+/// Frames of at most `frame_max` bytes on a connection.
+pub(crate) fn split(connection: Connection, frame_max: usize) -> (Reader, Writer) {
+    let (read, write) = connection.split();
     let codec = |max| LengthDelimitedCodec::builder().max_frame_length(max).new_codec();
-    let mut writer = FramedWrite::new(Patient::new(write, patience), codec(codec::FRAME_MAX));
+    let mut writer = FramedWrite::new(write, codec(codec::FRAME_MAX));
     writer.set_backpressure_boundary(WRITE_BUFFER);
-    Ok((FramedRead::new(read, codec(frame_max)), writer))
+    (FramedRead::new(read, codec(frame_max)), writer)
 }
 
 /// Reads one message that a replica was sent, and the bytes of its frame. May be dropped and
@@ -90,7 +108,11 @@ async fn read(reader: &mut Reader) -> Result<BytesMut, FrameError> {
         Some(Ok(frame)) => Ok(frame),
         None => Err(FrameError::Closed),
         Some(Err(error)) => Err(match error.kind() {
-            io::ErrorKind::InvalidData => FrameError::TooLarge,
+            _ if error.get_ref().is_some_and(|why| why.is::<LengthDelimitedCodecError>()) => {
+                FrameError::TooLarge
+            }
+            // An encrypted connection whose other end was killed ends without a word, and this is TLS's for that.
+            io::ErrorKind::UnexpectedEof if reader.read_buffer().is_empty() => FrameError::Closed,
             // The codec's word for an end within a frame.
             io::ErrorKind::Other | io::ErrorKind::UnexpectedEof => FrameError::Truncated,
             _ => FrameError::Io(error),

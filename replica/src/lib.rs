@@ -54,7 +54,7 @@ mod waiting;
 mod watcher;
 mod weight;
 
-pub use config::{Config, Durability, RunError};
+pub use config::{Config, Durability, RunError, Transport};
 pub use counters::{Counter, Counters};
 pub use limits::{BadLimit, Limits};
 pub use measures::Measures;

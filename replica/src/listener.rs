@@ -4,16 +4,19 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use elea_net::Listening;
+use elea_net::{Connection, Listening};
 use elea_protocol::codec::FRAME_MAX;
-use elea_protocol::message::{Farewell, Greeting, Origin};
+use elea_protocol::message::{Farewell, Greeting, HelloBody, Origin};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::counters::Counter;
+use crate::frames::{Reader, Writer};
+use crate::handshake::Refused;
 use crate::limits::{CLIENT_FRAME_MAX, HELLO_FRAME_MAX};
 use crate::shell::Shell;
+use crate::waiting::Turn;
 use crate::{client_connection, frames, handshake, peer_connection};
 
 /// When the system has no more descriptors, it helps to wait until some are closed.
@@ -54,20 +57,65 @@ pub(crate) async fn listen(shell: Arc<Shell>, listener: Listening) {
     while connections.join_next().await.is_some() {}
 }
 
-async fn serve(shell: Arc<Shell>, stream: TcpStream, from: IpAddr) {
+/// A connection that was let in, or why not.
+type Answered = (Result<HelloBody, Refused>, Reader, Writer);
+
+/// Hears who it is; `None` where it has closed without a word.
+async fn answer(shell: &Shell, turn: &mut Turn, socket: TcpStream) -> Option<Answered> {
+    let late = (Counter::HandshakeTimeout, Some(Farewell::NotAdmitted));
+    let stopping = (Counter::HandshakeAborted, Some(Farewell::Stopping));
+    let until = Instant::now() + shell.handshake_timeout();
+    let mut connection = Connection::new(socket, shell.write_timeout()).ok()?;
+    let knocked = tokio::select! {
+        biased;
+        () = shell.stopping.cancelled() => Err(stopping),
+        knocked = timeout_at(until, handshake::knock(shell, turn, &mut connection)) => {
+            knocked.unwrap_or(Err(late))
+        }
+    };
+    let origin = match knocked {
+        Ok(origin) => origin,
+        Err(refused) => {
+            // Whoever could not be understood may understand this: which version is spoken here, and where it is.
+            let (reader, mut writer) = frames::split(connection, HELLO_FRAME_MAX);
+            let challenged = handshake::challenge(shell, rand::random(), &mut writer).await;
+            return Some((challenged.and(Err(refused)), reader, writer));
+        }
+    };
+    let secured = tokio::select! {
+        biased;
+        () = shell.stopping.cancelled() => return None,
+        secured = timeout_at(until, handshake::secure(shell, origin, connection)) => {
+            secured.unwrap_or(Err(Counter::HandshakeTimeout))
+        }
+    };
+    let (connection, known) = match secured {
+        Ok(secured) => secured,
+        Err(counter) => {
+            shell.counters.warn(counter, "a connection was not let in");
+            return None;
+        }
+    };
+    let (mut reader, mut writer) = frames::split(connection, HELLO_FRAME_MAX);
+    let answered = tokio::select! {
+        biased;
+        () = shell.stopping.cancelled() => Err(stopping),
+        answered = timeout_at(until, handshake::hello(shell, &known, &mut reader, &mut writer)) => {
+            answered.unwrap_or(Err(late))
+        }
+    };
+    Some((answered, reader, writer))
+}
+
+async fn serve(shell: Arc<Shell>, socket: TcpStream, from: IpAddr) {
     let mut turn = shell.waiting.enter(from);
-    let split = frames::split(stream, HELLO_FRAME_MAX, shell.write_timeout());
-    let Ok((mut reader, mut writer)) = split else { return };
     let evicted = turn.evicted.clone();
     let answered = tokio::select! {
         biased;
-        () = shell.stopping.cancelled() => Err((Counter::HandshakeAborted, Some(Farewell::Stopping))),
         () = evicted.cancelled() => return,
-        answered = timeout(
-            shell.handshake_timeout(),
-            handshake::challenge(&shell, &mut turn, &mut reader, &mut writer),
-        ) => answered.unwrap_or(Err((Counter::HandshakeTimeout, Some(Farewell::NotAdmitted)))),
+        answered = answer(&shell, &mut turn, socket) => answered,
     };
+    let Some((answered, mut reader, mut writer)) = answered else { return };
     match answered {
         Ok(hello) => {
             let voice = shell.doubles.voice(hello.origin, hello.instance);
@@ -80,7 +128,6 @@ async fn serve(shell: Arc<Shell>, stream: TcpStream, from: IpAddr) {
                 }
                 Origin::Client(client) => {
                     reader.decoder_mut().set_max_frame_length(CLIENT_FRAME_MAX);
-                    elea_net::bear_a_slow_line(writer.get_ref().get_ref().as_ref());
                     client_connection::serve(&shell, client, turn, &voice, reader, writer).await;
                 }
             }

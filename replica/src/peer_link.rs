@@ -18,7 +18,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use elea_net::{Dialler, Failed};
+use elea_net::{Connection, Dialler, Expecting, Failed, SecureError};
 use elea_protocol::codec::{self, CodecError, FRAME_MAX};
 use elea_protocol::id::ReplicaId;
 use elea_protocol::message::{
@@ -26,6 +26,7 @@ use elea_protocol::message::{
     ToClient, ToReplica, WIRE_VERSION,
 };
 use elea_protocol::seal::{sign_hello, sign_knock};
+use elea_protocol::signature::PublicKey;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
@@ -199,6 +200,18 @@ struct Dialling {
     shell: Arc<Shell>,
     peer: ReplicaId,
     dialler: Dialler,
+    /// `None` where connections are plain.
+    expecting: Option<Expecting>,
+}
+
+/// A connection to the peer that nothing was said on yet but the knock.
+struct Opened {
+    reader: Reader,
+    writer: Writer,
+    /// What the hello has to sign.
+    nonce: [u8; 32],
+    /// Whether the challenge was read. Where the connection is encrypted, it is not waited for.
+    is_challenged: bool,
 }
 
 /// Why a link is down.
@@ -214,6 +227,8 @@ enum Down {
     NotThePeer(String),
     #[error("the peer turned us away: {0}")]
     Farewell(Farewell),
+    #[error("it, or somebody on the way, turned us away without encryption: {0}")]
+    InClear(Farewell),
     #[error("its settings are not the ones here")]
     SettingsDiffer,
     #[error("the peer did not read in time")]
@@ -257,7 +272,9 @@ pub(crate) fn link(
         counters: Arc::clone(&shell.counters),
     };
     let (shell, dialler) = (Arc::clone(shell), Dialler::new(address));
-    let dialling = Arc::new(Dialling { shell: Arc::clone(&shell), peer, dialler });
+    let key = shell.membership.replica_key(peer).map(|key| key.0);
+    let expecting = shell.identity.as_ref().zip(key).map(|(identity, key)| identity.expecting(key));
+    let dialling = Arc::new(Dialling { shell: Arc::clone(&shell), peer, dialler, expecting });
     let (is_up, speed) = (false, Speed::default());
     let task =
         LinkTask { shell, peer, dialling, back, up, is_up, stopping, control, bulk, state, speed };
@@ -291,8 +308,9 @@ impl Dialling {
     fn cannot_link(&self, why: &Failed<Down>) {
         let (peer, address) = (self.peer, self.dialler.address());
         self.shell.counters.count(Counter::DialFailed);
-        let is_answered =
-            |(_, why): &(_, Down)| matches!(why, Down::NotThePeer(_) | Down::Farewell(_));
+        let is_answered = |(_, why): &(_, Down)| {
+            matches!(why, Down::NotThePeer(_) | Down::Farewell(_) | Down::InClear(_))
+        };
         // Somebody answers there, and not as it should be: that does not pass by itself.
         if why.0.iter().any(is_answered) {
             tracing::warn!(%peer, %address, %why, "cannot link");
@@ -307,22 +325,58 @@ impl Dialling {
     async fn dial(&self, attempt: u32) -> Result<(Reader, Writer), Failed<Down>> {
         let longest = self.shell.handshake_timeout();
         let patience = if attempt.is_multiple_of(3) { longest } else { longest / 4 };
-        let open = |stream| self.open_challenge(stream);
-        let greet = |(reader, writer, challenge)| self.greet(reader, writer, challenge);
-        self.dialler.dial(patience, open, greet).await
+        self.dialler.dial(patience, |socket| self.open(socket), |opened| self.greet(opened)).await
     }
 
     /// Finds out who is there.
-    async fn open_challenge(&self, stream: TcpStream) -> Result<(Reader, Writer, Challenge), Down> {
-        let (mut reader, mut writer) =
-            frames::split(stream, FRAME_MAX, self.shell.write_timeout())?;
+    async fn open(&self, socket: TcpStream) -> Result<Opened, Down> {
         let Shell { me, membership, signer, .. } = &*self.shell;
+        let mut connection = Connection::new(socket, self.shell.write_timeout())?;
         // At once: a peer that is flooded with connections keeps this one.
-        let body = KnockBody { origin: Origin::Replica(*me), to: self.peer };
+        let transport = self.shell.transport();
+        let body = KnockBody { origin: Origin::Replica(*me), to: self.peer, transport };
         let knock = sign_knock(&**signer, membership.genesis(), body);
-        frames::write(&mut writer, &ToReplica::Knock(knock)).await?;
+        frames::write_first(&mut connection, &ToReplica::Knock(knock)).await?;
+        let Some(expecting) = &self.expecting else {
+            let (mut reader, writer) = frames::split(connection, FRAME_MAX);
+            let nonce = self.read_challenge(&mut reader).await?.nonce;
+            return Ok(Opened { reader, writer, nonce, is_challenged: true });
+        };
+        let connection = match expecting.encrypt(connection).await {
+            Ok(connection) => connection,
+            Err(SecureError::NotTls(connection)) => return Err(self.in_clear(*connection).await),
+            Err(SecureError::OtherKey(key)) => {
+                return Err(Down::NotThePeer(match membership.replica_with_key(&PublicKey(key)) {
+                    Some(other) => format!("{other} listens there"),
+                    None => "whoever listens there has a key that no replica of this cluster has"
+                        .to_owned(),
+                }));
+            }
+            Err(SecureError::Io(error)) => return Err(error.into()),
+            Err(error) => return Err(Down::NotThePeer(error.to_string())),
+        };
+        let nonce = connection
+            .binding()?
+            .ok_or_else(|| Down::NotThePeer("it is not encrypted".to_owned()))?;
+        let (reader, writer) = frames::split(connection, FRAME_MAX);
+        Ok(Opened { reader, writer, nonce, is_challenged: false })
+    }
+
+    /// Where it was to be encrypted and is not: what is said there, which anybody on the way may have said.
+    async fn in_clear(&self, connection: Connection) -> Down {
+        let (mut reader, _writer) = frames::split(connection, FRAME_MAX);
+        if let Err(why) = self.read_challenge(&mut reader).await {
+            return why;
+        }
+        match frames::read_to_client(&mut reader).await {
+            Ok((ToClient::Farewell(word), _)) => Down::InClear(word),
+            _ => Down::NotThePeer("it does not encrypt".to_owned()),
+        }
+    }
+
+    async fn read_challenge(&self, reader: &mut Reader) -> Result<Challenge, Down> {
         let not_the_peer = |what: String| Err(Down::NotThePeer(what));
-        let challenge = match frames::read_to_client(&mut reader).await?.0 {
+        let challenge = match frames::read_to_client(reader).await?.0 {
             ToClient::Challenge(challenge) => challenge,
             ToClient::Farewell(word) => return Err(Down::Farewell(word)),
             _ => return not_the_peer("whoever listens there sent no challenge".to_owned()),
@@ -340,22 +394,20 @@ impl Dialling {
         if challenge.replica != self.peer {
             return not_the_peer(format!("{} listens there", challenge.replica));
         }
-        Ok((reader, writer, challenge))
+        Ok(challenge)
     }
 
     /// Says who we are, and has the peer prove who it is.
-    async fn greet(
-        &self,
-        mut reader: Reader,
-        mut writer: Writer,
-        challenge: Challenge,
-    ) -> Result<(Reader, Writer), Down> {
+    async fn greet(&self, opened: Opened) -> Result<(Reader, Writer), Down> {
+        let Opened { mut reader, mut writer, nonce, is_challenged } = opened;
         let Shell { me, instance, membership, signer, .. } = &*self.shell;
         let (origin, own_nonce) = (Origin::Replica(*me), rand::random());
-        let (nonce, instance) = (challenge.nonce, *instance);
-        let body = HelloBody { origin, to: self.peer, nonce, instance, own_nonce };
+        let body = HelloBody { origin, to: self.peer, nonce, instance: *instance, own_nonce };
         let hello = sign_hello(&**signer, membership.genesis(), body);
         frames::write(&mut writer, &ToReplica::Hello(hello)).await?;
+        if !is_challenged {
+            self.read_challenge(&mut reader).await?;
+        }
         let theirs = match frames::read_to_client(&mut reader).await?.0 {
             ToClient::Terms(theirs) if theirs.check().is_ok() => theirs,
             ToClient::Farewell(word) => return Err(Down::Farewell(word)),

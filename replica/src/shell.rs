@@ -4,8 +4,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use elea_net::Identity;
 use elea_protocol::id::ReplicaId;
 use elea_protocol::membership::Membership;
+use elea_protocol::message::{Transport, application_protocol};
 use elea_protocol::replica::{Driver, Setup};
 use elea_protocol::signature::Signer;
 use tokio::sync::watch;
@@ -35,6 +37,8 @@ pub(crate) struct Shell {
     pub(crate) clients: Arc<Clients>,
     /// Signs for this replica that it is the one that was reached.
     pub(crate) signer: Arc<dyn Signer>,
+    /// Proves in a handshake that it is; `None` where connections are plain.
+    pub(crate) identity: Option<Identity>,
     /// This process, among all that may ever have used the key.
     pub(crate) instance: u64,
     pub(crate) doubles: Arc<Doubles>,
@@ -52,6 +56,7 @@ pub(crate) struct Shell {
 impl Shell {
     pub(crate) fn new(
         setup: &Setup,
+        transport: Transport,
         limits: Limits,
         counters: &Arc<Counters>,
         agreement: Arc<Agreement>,
@@ -69,6 +74,7 @@ impl Shell {
             certified: Arc::default(),
             clients: Clients::new(limits, Arc::clone(counters)),
             signer: Arc::clone(&setup.signer),
+            identity: (transport == Transport::Encrypted).then(|| identity(&setup.signer)),
             instance: rand::random(),
             doubles: Doubles::new(Arc::clone(counters)),
             backs: (0..replicas).map(|_| watch::channel(None).0).collect(),
@@ -83,9 +89,18 @@ impl Shell {
     pub(crate) fn driver(&self) -> Driver {
         Driver {
             counters: self.counters.all(),
+            transport: self.transport(),
             disk: self.files.health(),
             doubled: self.doubles.told(),
             disagreements: self.agreement.disagreements(),
+        }
+    }
+
+    /// How connections are protected.
+    pub(crate) fn transport(&self) -> Transport {
+        match self.identity {
+            Some(_) => Transport::Encrypted,
+            None => Transport::Plain,
         }
     }
 
@@ -107,4 +122,10 @@ impl Shell {
     pub(crate) fn peers(&self) -> MutexGuard<'_, HashMap<ReplicaId, CancellationToken>> {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn identity(signer: &Arc<dyn Signer>) -> Identity {
+    let (key, signer) = (signer.public_key().0, Arc::clone(signer));
+    let prove = move |transcript: &[u8]| signer.sign_handshake(transcript).map(|signed| signed.0);
+    Identity::new(key, prove, &application_protocol())
 }

@@ -1,6 +1,6 @@
 //! Connections that have not yet proved who they are, and which of them make room.
 //!
-//! Whoever dials gets a challenge, and time for one or two small frames. The number of such connections
+//! Whoever dials has time for two small frames, and for a handshake where the first one is good. The number of such connections
 //! is bounded, and somebody without a key can fill any bound. So those without a key must not be able to
 //! cost those with one their place. Being quick does not help: whoever is far away needs a
 //! round trip to answer, and in that time a flood may bring any number of newer connections.

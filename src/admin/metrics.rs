@@ -102,8 +102,10 @@ fn about(registry: &mut Registry, admin: &Admin, watcher: Option<&Watcher>) {
         ("cluster", name),
         ("genesis", admin.genesis.clone()),
         ("replica", admin.id.0.to_string()),
+        ("transport", admin.transport.to_string()),
     ];
-    registry.register("cluster", "Which replica of which cluster", Info::new(cluster));
+    let help = "Which replica of which cluster, and how its connections are protected";
+    registry.register("cluster", help, Info::new(cluster));
 }
 
 fn standing(registry: &mut Registry, admin: &Admin, watcher: &Watcher, report: &Report) {

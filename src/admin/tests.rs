@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use elea_kv::KeyValueStore;
 use elea_protocol::membership::Membership;
-use elea_protocol::message::Turnaround;
+use elea_protocol::message::{Transport, Turnaround};
 use elea_protocol::replica::Setup;
 use elea_protocol::signature::{Ed25519, SecretKey, Signer as _};
 use elea_protocol::tuning::Tuning;
@@ -38,6 +38,7 @@ async fn metrics_of_one() -> String {
         // Nobody listens there.
         addresses: vec!["127.0.0.1:1".to_owned(); 4],
         listen: "127.0.0.1:0".to_owned(),
+        transport: Transport::default(),
         data: data.path().join("data"),
         mark: None,
         durability: Durability::Os,
@@ -56,6 +57,7 @@ async fn metrics_of_one() -> String {
         id: ReplicaId(0),
         address: String::new(),
         genesis: membership.genesis().to_string(),
+        transport: Transport::Plain,
         data: data.path().into(),
         log: Log::start().expect("the environment says nothing else"),
     };

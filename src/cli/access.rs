@@ -6,8 +6,10 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::FalseyValueParser;
 use elea_processes::environment;
+use elea_protocol::message::Transport;
 
 use super::duration::duration;
+use super::transport::transport;
 
 /// Which cluster, as whom, and for how long.
 #[derive(Clone, Debug, Args)]
@@ -26,6 +28,9 @@ pub struct Access {
     /// Accept a key file that a group of this user's may read, as mounted secrets have it
     #[arg(long, env = environment::GROUP_KEY, value_parser = FalseyValueParser::new())]
     pub group_key: bool,
+    /// How connections are protected; the replicas and all who speak to them have to say the same
+    #[arg(long, env = environment::TRANSPORT, value_parser = transport(), default_value = "encrypted")]
+    pub transport: Transport,
     /// How long to wait for enough replicas, for example 500ms, 5s or 1m
     #[arg(long, default_value = "5s", value_parser = duration)]
     pub timeout: Duration,

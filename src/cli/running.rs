@@ -7,8 +7,10 @@ use clap::Args;
 use clap::builder::FalseyValueParser;
 use elea_processes::environment;
 use elea_processes::replica::ADMIN_ADDRESS;
+use elea_protocol::message::Transport;
 
 use super::duration::duration;
+use super::transport::transport;
 
 /// `elea demo`
 #[derive(Debug, Args)]
@@ -19,6 +21,9 @@ pub struct Demo {}
 pub struct Up {
     /// A directory that `elea init` made
     pub dir: PathBuf,
+    /// How connections are protected; the replicas and all who speak to them have to say the same
+    #[arg(long, env = environment::TRANSPORT, value_parser = transport(), default_value = "encrypted")]
+    pub transport: Transport,
 }
 
 /// `elea replica`
@@ -39,6 +44,9 @@ pub struct Replica {
     /// Listen here instead of at the address in the cluster file
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Option<String>,
+    /// How connections are protected; the replicas and all who speak to them have to say the same
+    #[arg(long, env = environment::TRANSPORT, value_parser = transport(), default_value = "encrypted")]
+    pub transport: Transport,
     /// How long to wait between one look at everything on the disk and the next, for example 1h
     /// (the default)
     #[arg(long, value_name = "TIME", value_parser = duration)]

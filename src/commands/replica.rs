@@ -9,7 +9,7 @@ use elea_kv::{KeyValueStore, Limits as StoreLimits};
 use elea_processes::replica::{ADMIN, LISTENING, READY};
 use elea_protocol::cluster_file::ClusterFile;
 use elea_protocol::id::ReplicaId;
-use elea_protocol::message::Standing;
+use elea_protocol::message::{Standing, Transport};
 use elea_protocol::replica::Setup;
 use elea_protocol::signature::{SecretKey, Signer as _};
 use elea_replica::{Config, Limits, Node, RunError, StoreError, Watcher};
@@ -54,6 +54,11 @@ pub async fn run(args: &Replica) -> Outcome {
     let mut store = application(&file, &args.cluster)?;
     let log = Log::start()?;
     raise_open_files();
+    if args.transport == Transport::Plain {
+        tracing::warn!(
+            "connections are not encrypted: whoever is on the way reads everything that is said"
+        );
+    }
     let mut config = config(args, &file, key, id);
     let (watched, replica) = watch::channel(None);
     if let Some(address) = &args.admin {
@@ -129,6 +134,7 @@ fn admin(config: &Config, replica: watch::Receiver<Option<Watcher>>, log: Log) -
         id: *id,
         address: address.unwrap_or_default(),
         genesis: membership.genesis().to_string(),
+        transport: config.transport,
         data: config.data.clone(),
         log,
     }
@@ -172,6 +178,7 @@ fn config(args: &Replica, file: &ClusterFile, key: SecretKey, id: ReplicaId) -> 
         },
         addresses: file.addresses.clone(),
         listen: listen.unwrap_or_default(),
+        transport: args.transport,
         data: args.data.clone(),
         mark: Some(args.mark.clone().unwrap_or_else(|| mark_of(&args.key))),
         durability: file.durability,

@@ -9,7 +9,7 @@ use elea_protocol::cluster_file::ClusterFile;
 use elea_protocol::id::{ClientId, Digest, ReplicaId, hex};
 use elea_protocol::message::{
     Difference, Disagreement, DiskHealth, MismatchReport, NodeStatus, Origin, OtherList, Standing,
-    Transferring,
+    Transferring, Transport,
 };
 use elea_protocol::quorum::Strength;
 use serde_json::{Map, Value as Json, json};
@@ -122,6 +122,7 @@ pub fn replica_json(id: ReplicaId, address: &str, status: &NodeStatus) -> Json {
         "address": address,
         "reachable": true,
         "standing": standing(status),
+        "transport": status.transport.name(),
         "mismatches": status.mismatches.iter().map(mismatch_json).collect::<Vec<_>>(),
         "view": status.view.0,
         "primary": status.primary.0,
@@ -331,6 +332,19 @@ fn difference_remarks(rows: &[Row]) -> Vec<String> {
     remarks
 }
 
+/// Who can be listened to.
+fn transport_remark(rows: &[Row]) -> Option<String> {
+    let is_plain =
+        |row: &&Row| row.said.as_ref().is_ok_and(|status| status.transport == Transport::Plain);
+    let plain: Vec<String> = rows.iter().filter(is_plain).map(|row| row.id.to_string()).collect();
+    (!plain.is_empty()).then(|| {
+        format!(
+            "{} not encrypt connections: whoever is on the way reads everything that is said",
+            does(&plain)
+        )
+    })
+}
+
 fn does(names: &[String]) -> String {
     let verb = if names.len() == 1 { "does" } else { "do" };
     format!("{} {verb}", names.join(", "))
@@ -341,6 +355,7 @@ fn remarks(rows: &[Row]) -> Vec<String> {
     let mut remarks = doubled(rows);
     remarks.extend(clock_remarks(rows));
     remarks.extend(difference_remarks(rows));
+    remarks.extend(transport_remark(rows));
     for row in rows {
         let (id, Ok(status)) = (row.id, &row.said) else { continue };
         match status.standing {

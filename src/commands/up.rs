@@ -2,6 +2,7 @@
 
 use elea_processes::folder::Folder;
 use elea_protocol::cluster_file::ClusterFile;
+use elea_protocol::message::Transport;
 use elea_protocol::quorum::Strength;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
@@ -23,7 +24,7 @@ pub async fn run(args: &Up) -> Outcome {
     let started = tokio::select! {
         biased;
         () = stopping.wait() => return Ok(()),
-        started = start(&folder, &file) => started?,
+        started = start(&folder, &file, args.transport) => started?,
     };
     output::line(&started.describe(&file));
     let mut replicas = started.replicas;
@@ -53,11 +54,15 @@ struct Started {
 
 /// Starts whatever can be started, and says what cannot. It fails where too few are left for any
 /// request.
-async fn start(folder: &Folder, file: &ClusterFile) -> Result<Started, Failure> {
+async fn start(
+    folder: &Folder,
+    file: &ClusterFile,
+    transport: Transport,
+) -> Result<Started, Failure> {
     let size = file.membership.size();
     let (mut replicas, mut failures) = (Vec::new(), Vec::new());
     for id in size.members() {
-        match Replica::spawn(id, &folder.place(id), folder.log(id)) {
+        match Replica::spawn(id, &folder.place(id), transport, folder.log(id)) {
             Ok(replica) => replicas.push(replica),
             Err(failure) => failures.push(failure),
         }

@@ -210,6 +210,15 @@ impl Town {
         Self::founded(count, &[], words, None, |_| {})
     }
 
+    /// The same, with something done to the files before the start.
+    pub fn run_prepared(
+        count: u8,
+        words: &'static [&'static str],
+        prepare: impl FnMut(&Self),
+    ) -> Self {
+        Self::founded(count, &[], words, None, prepare)
+    }
+
     fn founded(
         count: u8,
         init: &[&str],

@@ -25,3 +25,4 @@ mod slow_disk;
 mod slow_line;
 mod standing;
 mod strangers;
+mod transport;

@@ -12,7 +12,8 @@ use elea_protocol::id::{Digest, ReplicaId, RequestNumber, SessionId, Slot, View}
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{
     Challenge, Commit, DiskHealth, Level, NodeStatus, Pace, Position, Query, QueryReply, Reply,
-    ReplyKind, Results, SessionReport, SignedRequest, Standing, ToClient, ToReplica, WIRE_VERSION,
+    ReplyKind, Results, SessionReport, SignedRequest, Standing, ToClient, ToReplica, Transport,
+    WIRE_VERSION,
 };
 use elea_protocol::seal::{sign, sign_replies};
 use elea_protocol::signature::{Ed25519, SecretKey, Signer};
@@ -151,10 +152,10 @@ impl Replica {
         }
         let nonce = [5; 32];
         let challenge = Challenge { version: WIRE_VERSION, genesis, replica: self.id, nonce };
-        send(&mut wire, &ToClient::Challenge(challenge)).await?;
         let ToReplica::Knock(knock) = codec::decode(&wire.next().await?.ok()?).ok()? else {
             return None;
         };
+        send(&mut wire, &ToClient::Challenge(challenge)).await?;
         self.membership.open_knock(knock, self.id).ok()?;
         let ToReplica::Hello(hello) = codec::decode(&wire.next().await?.ok()?).ok()? else {
             return None;
@@ -253,6 +254,7 @@ impl Replica {
             pending: 0,
             divergent: Vec::new(),
             evidence: 0,
+            transport: Transport::Plain,
             disk: DiskHealth::Sound,
             transfer: None,
             clocks: Vec::new(),

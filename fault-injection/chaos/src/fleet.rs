@@ -16,6 +16,7 @@ use elea_processes::process::{Process, Said};
 use elea_processes::replica::{LISTENING, Place, READY, attach};
 use elea_protocol::cluster_file::ClusterFile;
 use elea_protocol::id::ReplicaId;
+use elea_protocol::message::Transport;
 use elea_protocol::signature::SecretKey;
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -337,6 +338,8 @@ impl Fleet {
         let mut command = place.command(program);
         let listen = std::net::SocketAddr::from((cell.map_or(LOCAL, Cell::inside), 0));
         command.arg("--listen").arg(listen.to_string());
+        // The recorder has to hear what is said.
+        command.arg("--transport").arg(Transport::Plain.name());
         if !self.is_large {
             // Little is stored, and what is wrong with it should be found within a window.
             command.args(["--scrub-pause", "500ms"]);

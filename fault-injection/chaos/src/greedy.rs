@@ -12,18 +12,16 @@ use bytes::Bytes;
 use elea_client::{Client, Cluster, Command as _, Options};
 use elea_fault_injection::violation::Violation;
 use elea_kv::{Get, Put};
+use elea_net::Connection;
+use elea_processes::caller::call;
 use elea_protocol::cluster_file::ClusterFile;
 use elea_protocol::codec::{self, FRAME_MAX};
-use elea_protocol::id::{ClientId, RequestNumber, SessionId};
-use elea_protocol::message::{
-    HelloBody, KnockBody, Level, Origin, Request, SignedRequest, ToClient, ToReplica,
-};
-use elea_protocol::seal::{sign_hello, sign_knock};
+use elea_protocol::id::{ClientId, ReplicaId, RequestNumber, SessionId};
+use elea_protocol::message::{Level, Origin, Request, SignedRequest, ToClient, ToReplica};
 use elea_protocol::signature::{SecretKey, Signer as _};
 use futures::stream::SplitSink;
 use futures::{SinkExt as _, StreamExt as _};
 use serde_json::{Value as Json, json};
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
@@ -114,7 +112,7 @@ impl Shared {
     }
 }
 
-type Wire = Framed<TcpStream, LengthDelimitedCodec>;
+type Wire = Framed<Connection, LengthDelimitedCodec>;
 
 impl Greedy {
     /// Starts one, with a connection to every replica.
@@ -194,26 +192,12 @@ impl Shared {
     }
 
     async fn connect(&self, replica: usize) -> Option<Wire> {
-        let stream = TcpStream::connect(self.file.addresses.get(replica)?).await.ok()?;
+        let at =
+            (ReplicaId(u8::try_from(replica).ok()?), self.file.addresses.get(replica)?.as_str());
+        let origin = Origin::Client(self.client());
+        let connection = call(&self.file.membership, at, origin, &self.key).await.ok()?;
         let frames = LengthDelimitedCodec::builder().max_frame_length(FRAME_MAX).new_codec();
-        let mut wire = Framed::new(stream, frames);
-        let (genesis, origin) = (self.file.membership.genesis(), Origin::Client(self.client()));
-        let ToClient::Challenge(challenge) = codec::decode(&wire.next().await?.ok()?).ok()? else {
-            return None;
-        };
-        let to = challenge.replica;
-        let knock = sign_knock(&self.key, genesis, KnockBody { origin, to });
-        let body = HelloBody {
-            origin,
-            to,
-            nonce: challenge.nonce,
-            instance: 1,
-            own_nonce: rand::random(),
-        };
-        let hello = sign_hello(&self.key, genesis, body);
-        wire.send(codec::encode(&ToReplica::Knock(knock)).ok()?).await.ok()?;
-        wire.send(codec::encode(&ToReplica::Hello(hello)).ok()?).await.ok()?;
-        Some(wire)
+        Some(Framed::new(connection, frames))
     }
 
     async fn send(&self, mut sink: SplitSink<Wire, Bytes>) -> Option<()> {

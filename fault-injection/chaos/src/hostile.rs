@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use elea_client::{Client, Cluster, Options, SecretKey};
+use elea_client::{Client, Cluster, Options, SecretKey, Transport};
 use elea_fault_injection::rng::Rng;
 use elea_protocol::id::ReplicaId;
 use tokio::sync::oneshot;
@@ -126,7 +126,9 @@ impl Target {
     /// A client with the hostile key, without a session file.
     async fn client(&self, timeout: Duration, pipeline: usize) -> Option<Client> {
         // As if each was a process.
-        let options = Options { timeout, pipeline, own_connections: true, ..Options::default() };
+        let transport = Transport::Plain;
+        let options =
+            Options { timeout, pipeline, own_connections: true, transport, ..Options::default() };
         let key = SecretKey::from_bytes(&self.key.to_bytes());
         Client::with_options(&self.cluster, key, options).await.ok()
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use elea_fault_injection::violation::Violation;
 use elea_processes::frames::{frame, message};
-use elea_protocol::id::ReplicaId;
+use elea_protocol::id::{Digest, ReplicaId};
 use elea_protocol::message::{NodeStatus, ToClient, ToReplica};
 use elea_protocol::signature::SecretKey;
 use tokio::io::AsyncWriteExt as _;
@@ -47,6 +47,7 @@ pub fn begin(
     for id in fleet.ids() {
         let look = Look {
             id,
+            genesis: *fleet.file.membership.genesis(),
             at: Arc::clone(&at),
             key: Arc::clone(&key),
             shared: Arc::clone(shared),
@@ -59,6 +60,7 @@ pub fn begin(
 
 struct Look {
     id: ReplicaId,
+    genesis: Digest,
     at: Where,
     key: Arc<SecretKey>,
     shared: Arc<Shared>,
@@ -77,7 +79,7 @@ impl Look {
     }
 
     async fn ask(&self) -> io::Result<()> {
-        let mut stream = greeted(&self.at, &self.key, self.id).await?;
+        let mut stream = greeted(&self.at, &self.genesis, &self.key, self.id).await?;
         loop {
             let begin = Instant::now();
             let asked = async {

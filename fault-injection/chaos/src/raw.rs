@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use elea_processes::frames::{frame, message};
-use elea_protocol::id::{ClientId, ReplicaId};
-use elea_protocol::message::{HelloBody, Origin, ToClient, ToReplica};
-use elea_protocol::seal::sign_hello;
+use elea_protocol::id::{ClientId, Digest, ReplicaId};
+use elea_protocol::message::{HelloBody, KnockBody, Origin, ToClient, ToReplica, Transport};
+use elea_protocol::seal::{sign_hello, sign_knock};
 use elea_protocol::signature::{SecretKey, Signer as _};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
@@ -35,16 +35,23 @@ pub async fn dial(at: &Where, id: ReplicaId) -> io::Result<TcpStream> {
 ///
 /// # Errors
 /// It was turned away, or not answered in time.
-pub async fn greeted(at: &Where, key: &SecretKey, id: ReplicaId) -> io::Result<TcpStream> {
+pub async fn greeted(
+    at: &Where,
+    genesis: &Digest,
+    key: &SecretKey,
+    id: ReplicaId,
+) -> io::Result<TcpStream> {
     let mut stream = dial(at, id).await?;
     let greet = async {
+        let origin = Origin::Client(ClientId::from(key.public_key()));
+        let body = KnockBody { origin, to: id, transport: Transport::Plain };
+        stream.write_all(&frame(&ToReplica::Knock(sign_knock(key, genesis, body)))?).await?;
         let ToClient::Challenge(challenge) = message(&mut stream).await? else {
             return Err(io::Error::other("no challenge"));
         };
-        let origin = Origin::Client(ClientId::from(key.public_key()));
         let (to, nonce) = (id, challenge.nonce);
         let body = HelloBody { origin, to, nonce, instance: 1, own_nonce: [0; 32] };
-        let hello = sign_hello(key, &challenge.genesis, body);
+        let hello = sign_hello(key, genesis, body);
         stream.write_all(&frame(&ToReplica::Hello(hello))?).await?;
         match message(&mut stream).await? {
             ToClient::Welcome => Ok(()),

@@ -1,8 +1,8 @@
 //! Connections: how they open, and what goes each way.
 //!
-//! Whoever dials a replica is challenged and answers with a signature, so that a connection has an
-//! owner that limits can be held against and replies sent to. Nothing that is said on it is
-//! believed for the connection's sake alone.
+//! Whoever dials a replica knocks, and where the knock is good the connection is [encrypted](Transport). Then the
+//! dialler is challenged and answers with a signature, so that a connection has an owner that limits can be held
+//! against and replies sent to. Nothing that is said on it is believed for the connection's sake alone.
 
 use std::sync::Arc;
 
@@ -20,9 +20,53 @@ use crate::signature::{Signature, Signed};
 
 /// The version of the frames and of the rules of the state machine, since replicas with different rules
 /// would refuse each other's slots. Peers with another version are turned away with a clear word.
-pub const WIRE_VERSION: u32 = 11;
+pub const WIRE_VERSION: u32 = 12;
 
-/// Replica to whoever dialled it, first of all: "prove who you are".
+/// What is spoken on a connection, as TLS is told it (RFC 7301): with another version nothing is begun.
+#[must_use]
+pub fn application_protocol() -> String {
+    format!("elea/{WIRE_VERSION}")
+}
+
+/// How a connection is protected, of which each side has its own setting.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Transport {
+    /// By TLS 1.3, in which both ends prove their keys (RFC 8446, RFC 7250).
+    #[default]
+    Encrypted,
+    /// Not at all: whoever is on the path reads everything, and can break what comes in pieces. What counts is
+    /// signed and cannot be changed. For tests and for networks that encrypt by themselves.
+    Plain,
+}
+
+impl Transport {
+    /// As it is written in settings.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Encrypted => "encrypted",
+            Self::Plain => "plain",
+        }
+    }
+
+    fn write(self, to: &mut impl Sink) {
+        to.put_u8(match self {
+            Self::Encrypted => 0,
+            Self::Plain => 1,
+        });
+    }
+}
+
+impl std::fmt::Display for Transport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// Replica to whoever dialled it and knocked: "prove who you are".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Challenge {
     /// See [`WIRE_VERSION`].
@@ -31,7 +75,8 @@ pub struct Challenge {
     pub genesis: Digest,
     /// Who it is.
     pub replica: ReplicaId,
-    /// Random, fresh for each connection.
+    /// Random, fresh for each connection; where it is encrypted, drawn from its keys, so that both ends know it and
+    /// nobody in between can have them agree on it.
     pub nonce: [u8; 32],
 }
 
@@ -132,6 +177,8 @@ pub struct KnockBody {
     pub origin: Origin,
     /// Who is dialled.
     pub to: ReplicaId,
+    /// How the dialler wants to go on.
+    pub transport: Transport,
 }
 
 impl Canonical for KnockBody {
@@ -140,12 +187,14 @@ impl Canonical for KnockBody {
     fn write(&self, to: &mut impl Sink) {
         self.origin.write(to);
         to.put_u8(self.to.0);
+        self.transport.write(to);
     }
 }
 
-/// Whoever dials a replica, before its challenge has come: "it is I". It arrives with the connection
+/// Whoever dials a replica, first of all, and never encrypted: "it is I". It arrives with the connection
 /// itself, so that a replica that is being flooded with connections knows at once which of them to keep
-/// for a [`Hello`]. It lets nobody in: it could have been said before, by somebody else.
+/// for a [`Hello`], and spends no handshake on the others. It lets nobody in: it could have been said before, by
+/// somebody else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Knock {
     /// What is signed.
@@ -171,7 +220,7 @@ pub enum ToReplica {
     AskStatus(u64),
     /// From a client: which proofs of misbehaviour do you hold?
     AskEvidence,
-    /// Before the hello, from either; it may be left out.
+    /// The first frame, from either.
     Knock(Knock),
     /// From a replica: a piece of a message to a peer.
     Part(Part),
@@ -216,12 +265,15 @@ pub enum Farewell {
     /// Two processes use the key of the replica that is told this.
     #[error("another process uses this replica's key")]
     SecondProcess,
+    /// Its connections are protected in this way, and the knock asked for the other.
+    #[error("its transport is {0}, and this one's is not: set both to the same")]
+    OtherTransport(Transport),
 }
 
 /// What goes from a replica to whoever dialled it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToClient {
-    /// The first frame.
+    /// The first frame; it is not encrypted where the knock was not good, and a farewell follows.
     Challenge(Challenge),
     /// To a replica whose hello was good: on which terms it may come in.
     Terms(Terms),
@@ -417,6 +469,8 @@ pub struct NodeStatus {
     pub divergent: Vec<ReplicaId>,
     /// Proofs of misbehaviour held.
     pub evidence: u64,
+    /// How its connections are protected.
+    pub transport: Transport,
     /// How its disk is.
     pub disk: DiskHealth,
     /// How far the fetching of a state has come, while one is fetched.
@@ -465,6 +519,7 @@ impl Canonical for NodeStatus {
         to.put_len(self.divergent.len());
         self.divergent.iter().for_each(|id| to.put_u8(id.0));
         to.put_u64(self.evidence);
+        self.transport.write(to);
         self.disk.write(to);
         to.put_u8(u8::from(self.transfer.is_some()));
         if let Some(transfer) = &self.transfer {

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use super::Record;
 use crate::evidence::Evidence;
 use crate::id::{ClientId, ReplicaId, SessionId};
-use crate::message::{Disagreement, DiskHealth, Message, Origin, Query, SignedRequest, ToClient};
+use crate::message::{
+    Disagreement, DiskHealth, Message, Origin, Query, SignedRequest, ToClient, Transport,
+};
 use crate::rows::{RowsView, Unreadable};
 use crate::seal::Verified;
 
@@ -23,6 +25,8 @@ impl Mark {
 pub struct Driver {
     /// What it has counted, to be told beside the core's own.
     pub counters: Vec<(String, u64)>,
+    /// How its connections are protected.
+    pub transport: Transport,
     /// How its disk is.
     pub disk: DiskHealth,
     /// Whose keys it hears in two places at once.

@@ -19,7 +19,7 @@ use elea_protocol::message::{
     NewView, NewViewHeader, NodeStatus, NonDeterminism, OrderHeader, Origin, OtherList, Pace,
     Position, Pulse, Query, QueryReply, Refusal, RefusalReason, Reply, ReplyKind, Request, Results,
     SessionReport, SignedRequest, Standing, StateDigests, StatePart, Status, Suspect, Transferring,
-    Turnaround, ViewChange, Wanted, batch_digest, changes_digest,
+    Transport, Turnaround, ViewChange, Wanted, batch_digest, changes_digest,
 };
 use elea_protocol::seal::{sign, sign_replies};
 use elea_protocol::signature::{Ed25519, PublicKey, SecretKey, Signer};
@@ -173,7 +173,11 @@ fn what_is_signed_and_hashed_never_changes() {
         let hello = HelloBody { origin, to: ReplicaId(1), nonce, instance: 7, own_nonce };
         line(&mut text, "hello", &genesis, &hello);
     }
-    let knock = KnockBody { origin: Origin::Client(name.client), to: ReplicaId(1) };
+    let knock = KnockBody {
+        origin: Origin::Client(name.client),
+        to: ReplicaId(1),
+        transport: Transport::Plain,
+    };
     line(&mut text, "knock", &genesis, &knock);
     let greeting = Greeting { to: ReplicaId(3), nonce: [0xde; 32] };
     line(&mut text, "greeting", &genesis, &greeting);
@@ -199,6 +203,7 @@ fn what_is_signed_and_hashed_never_changes() {
         pending: 5,
         divergent: vec![ReplicaId(3)],
         evidence: 1,
+        transport: Transport::Plain,
         disk: DiskHealth::Damaged("a table".to_owned()),
         transfer: None,
         clocks: vec![(ReplicaId(0), -3_600_000), (ReplicaId(1), 12)],

@@ -40,7 +40,7 @@ async fn assert_closed(
 }
 
 #[test]
-fn a_hello_that_proves_nothing_is_turned_away() {
+fn a_knock_that_proves_nothing_is_turned_away() {
     test(async {
         let stranger = SecretKey::from_bytes(&[77; 32]);
         let other_cluster = Digest([5; 32]);
@@ -81,7 +81,7 @@ fn a_hello_that_proves_nothing_is_turned_away() {
         for (what, genesis, origin, key, counter) in cases {
             let (cluster, node) = alone(Limits::default()).await;
             let genesis = genesis.unwrap_or(*cluster.membership.genesis());
-            let mut wire = Wire::say_hello(cluster.address(0), &genesis, origin, &key).await;
+            let mut wire = Wire::say_hello((cluster.address(0), 0), &genesis, origin, &key).await;
             assert_closed(&cluster, &node, &mut wire, Farewell::NotAdmitted, counter).await;
             println!("{what}: turned away");
         }
@@ -93,7 +93,7 @@ fn a_hello_for_another_replica_or_an_older_connection_is_turned_away() {
     test(async {
         for (to, flip) in [(1, 0), (0, 1)] {
             let (cluster, node) = alone(Limits::default()).await;
-            let (mut wire, challenge) = Wire::connect(cluster.address(0)).await;
+            let (mut wire, challenge) = Wire::connect(&cluster, 0).await;
             let mut nonce = challenge.nonce;
             nonce[31] ^= flip;
             let origin = Origin::Client(client_id(0));
@@ -146,16 +146,50 @@ fn bytes_that_are_no_message_close_the_connection() {
 }
 
 #[test]
-fn before_its_hello_a_connection_may_send_one_small_frame_and_nothing_else() {
+fn before_it_is_let_in_a_connection_may_send_a_knock_and_a_hello_and_nothing_else() {
+    test(async {
+        let (word, genesis) =
+            (Farewell::Misbehaviour, |cluster: &Cluster| *cluster.membership.genesis());
+        for knocks in [false, true] {
+            let (cluster, node) = alone(Limits::default()).await;
+            let connected = async || {
+                let mut wire = Wire::silent(cluster.address(0)).await;
+                if knocks {
+                    wire.challenged(&cluster, 0).await;
+                }
+                wire
+            };
+            let mut wire = connected().await;
+            wire.send_raw(&1025u32.to_be_bytes()).await;
+            assert_closed(&cluster, &node, &mut wire, word, Counter::FrameTooLarge).await;
+            let mut wire = connected().await;
+            wire.send(&ToReplica::AskStatus(1)).await;
+            assert_closed(&cluster, &node, &mut wire, word, Counter::HelloMalformed).await;
+        }
+        // A knock of one and the hello of another.
+        let (cluster, node) = alone(Limits::default()).await;
+        let (mut wire, challenge) = Wire::connect(&cluster, 0).await;
+        let origin = Origin::Client(client_id(1));
+        let (to, nonce) = (ReplicaId(0), challenge.nonce);
+        let body = HelloBody { origin, to, nonce, instance: 1, own_nonce: [0; 32] };
+        let hello = sign_hello(&client_key(1), &genesis(&cluster), body);
+        wire.send(&ToReplica::Hello(hello)).await;
+        assert_closed(&cluster, &node, &mut wire, word, Counter::HelloMalformed).await;
+    });
+}
+
+#[test]
+fn a_hello_that_somebody_else_has_signed_is_turned_away() {
     test(async {
         let (cluster, node) = alone(Limits::default()).await;
-        let (mut wire, _) = Wire::connect(cluster.address(0)).await;
-        wire.send_raw(&1025u32.to_be_bytes()).await;
-        let (word, counter) = (Farewell::Misbehaviour, Counter::FrameTooLarge);
+        let (mut wire, challenge) = Wire::connect(&cluster, 0).await;
+        let origin = Origin::Client(client_id(0));
+        let (to, nonce) = (ReplicaId(0), challenge.nonce);
+        let body = HelloBody { origin, to, nonce, instance: 1, own_nonce: [0; 32] };
+        let hello = sign_hello(&client_key(1), cluster.membership.genesis(), body);
+        wire.send(&ToReplica::Hello(hello)).await;
+        let (word, counter) = (Farewell::NotAdmitted, Counter::HelloBadSignature);
         assert_closed(&cluster, &node, &mut wire, word, counter).await;
-        let (mut wire, _) = Wire::connect(cluster.address(0)).await;
-        wire.send(&ToReplica::AskStatus(1)).await;
-        assert_closed(&cluster, &node, &mut wire, word, Counter::HelloMalformed).await;
     });
 }
 
@@ -231,7 +265,7 @@ fn a_thousand_connections_of_one_client_are_a_few() {
         let mut open = Vec::new();
         let mut turned_away = 0;
         for _ in 0..1000 {
-            let mut wire = Wire::say_hello(cluster.address(0), &genesis, origin, &key).await;
+            let mut wire = Wire::say_hello((cluster.address(0), 0), &genesis, origin, &key).await;
             match wire.next().await {
                 Some(ToClient::Welcome) => open.push(wire),
                 Some(ToClient::Farewell(Farewell::TooManyConnections)) => turned_away += 1,
@@ -254,7 +288,7 @@ fn peers_get_in_where_clients_fill_all_places() {
         let _bob = Wire::client(&cluster, 0, 1).await;
         let (genesis, key) = (*cluster.membership.genesis(), client_key(2));
         let origin = Origin::Client(client_id(2));
-        let mut third = Wire::say_hello(cluster.address(0), &genesis, origin, &key).await;
+        let mut third = Wire::say_hello((cluster.address(0), 0), &genesis, origin, &key).await;
         assert_eq!(third.farewell().await, Some(Farewell::TooManyConnections));
         assert_eq!(node.counters().get(Counter::ConnectionsFull), 1);
         let _peer = Wire::peer(&cluster, 0, 3).await;
@@ -268,8 +302,8 @@ fn connections_that_never_say_who_they_are_keep_nobody_out() {
         let (cluster, node) = alone(limits).await;
         let mut slow = Vec::new();
         for _ in 0..4 {
-            let (mut wire, _) = Wire::connect(cluster.address(0)).await;
-            // The beginning of a hello, and no more.
+            let mut wire = Wire::silent(cluster.address(0)).await;
+            // The beginning of a knock, and no more.
             wire.send_raw(&[0, 0, 0, 150, 0, 0]).await;
             slow.push(wire);
         }
@@ -278,6 +312,8 @@ fn connections_that_never_say_who_they_are_keep_nobody_out() {
         for wire in &mut slow {
             words.push(wire.farewell().await);
         }
+        // Which of them was the oldest is for the system to say.
+        words.sort();
         let timed_out = Some(Farewell::NotAdmitted);
         assert_eq!(words, [None, timed_out, timed_out, timed_out]);
         assert_eq!(node.counters().get(Counter::HandshakeEvicted), 1);
@@ -300,7 +336,8 @@ fn a_client_that_never_reads_loses_its_connection_and_nobody_else_waits() {
         socket.set_recv_buffer_size(4096).expect("a socket");
         let address = cluster.address(0).parse().expect("an address");
         let stream = socket.connect(address).await.expect("somebody listens");
-        let (mut deaf, challenge) = Wire::over(stream).await;
+        let mut deaf = Wire::over(stream);
+        let challenge = deaf.challenged(&cluster, 0).await;
         let body = HelloBody {
             origin: Origin::Client(client_id(0)),
             to: ReplicaId(0),

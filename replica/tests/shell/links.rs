@@ -58,10 +58,10 @@ async fn play(cluster: &Cluster, listener: &TcpListener, by: u8) {
     let replica = ReplicaId(1);
     let challenge = Challenge { version: WIRE_VERSION, genesis, replica, nonce: [3; 32] };
     let words = |message: &ToClient| codec::encode(message).expect("small");
+    assert!(wire.next().await.is_some_and(|frame| frame.is_ok()), "it knocks");
     wire.send(words(&ToClient::Challenge(challenge))).await.expect("it listens");
     let hello = loop {
         let frame = wire.next().await.expect("an answer").expect("a frame");
-        // It knocks before.
         if let Ok(ToReplica::Hello(hello)) = codec::decode(&frame) {
             break hello;
         }
@@ -136,8 +136,8 @@ fn a_clients_key_on_two_hosts_is_noticed_and_nobody_is_turned_away() {
         let (origin, key) = (Origin::Client(client_id(1)), client_key(1));
         let mut hosts = Vec::new();
         for instance in [1, 2] {
-            let address = cluster.address(0);
-            let mut wire = Wire::say_hello_as(address, &genesis, origin, &key, instance).await;
+            let place = (cluster.address(0), 0);
+            let mut wire = Wire::say_hello_as(place, &genesis, origin, &key, instance).await;
             assert_eq!(wire.next().await, Some(ToClient::Welcome));
             hosts.push(wire);
         }

@@ -8,3 +8,4 @@ mod hostile;
 mod links;
 mod strangers;
 mod support;
+mod transport;

@@ -2,8 +2,8 @@
 //! let in beside them, however far away it is.
 
 use elea_protocol::id::ReplicaId;
-use elea_protocol::message::{HelloBody, KnockBody, Level, Origin, ReplyKind, ToClient, ToReplica};
-use elea_protocol::seal::{sign_hello, sign_knock};
+use elea_protocol::message::{HelloBody, Level, Origin, ReplyKind, ToClient, ToReplica};
+use elea_protocol::seal::sign_hello;
 use elea_protocol::signature::SecretKey;
 use elea_replica::{Counter, Limits};
 use tokio::net::TcpStream;
@@ -19,17 +19,17 @@ fn few() -> Limits {
 }
 
 /// Knocks, and answers the challenge only after so many strangers have come that were all taken in.
-async fn answers_late(cluster: &Cluster, knocks: bool, origin: Origin, key: &SecretKey) -> Wire {
+async fn answers_late(cluster: &Cluster, origin: Origin, key: &SecretKey) -> Wire {
     let genesis = cluster.membership.genesis();
-    let (mut wire, challenge) = Wire::connect(cluster.address(0)).await;
-    if knocks {
-        let body = KnockBody { origin, to: challenge.replica };
-        wire.send(&ToReplica::Knock(sign_knock(key, genesis, body))).await;
-    }
+    let mut wire = Wire::silent(cluster.address(0)).await;
+    wire.knock(0, genesis, origin, key).await;
+    let challenge = wire.challenge().await;
     let mut strangers = Vec::new();
     for number in 0..STRANGERS {
         // Every other one goes at once.
-        let (stranger, _) = Wire::connect(cluster.address(0)).await;
+        let mut stranger = Wire::silent(cluster.address(0)).await;
+        stranger.send(&ToReplica::AskStatus(1)).await;
+        stranger.challenge().await;
         if number % 2 == 0 {
             strangers.push(stranger);
         }
@@ -48,7 +48,7 @@ fn whoever_knocks_is_let_in_beside_any_number_of_strangers() {
         let client = (Origin::Client(client_id(1)), client_key(1));
         let peer = (Origin::Replica(ReplicaId(2)), SecretKey::from_bytes(&[3; 32]));
         for (origin, key) in [client, peer] {
-            let mut wire = answers_late(&cluster, true, origin, &key).await;
+            let mut wire = answers_late(&cluster, origin, &key).await;
             let word = wire.next().await;
             let is_in = matches!(word, Some(ToClient::Welcome | ToClient::Terms(_)));
             assert!(is_in, "{origin:?}: {word:?}");
@@ -56,10 +56,8 @@ fn whoever_knocks_is_let_in_beside_any_number_of_strangers() {
         assert!(node.counters().get(Counter::HandshakeEvicted) > 0);
         let (origin, key) = (Origin::Client(client_id(1)), client_key(1));
         let genesis = cluster.membership.genesis();
-        let (mut wire, challenge) = Wire::connect(cluster.address(0)).await;
-        let body = KnockBody { origin, to: ReplicaId(1) };
-        assert_ne!(challenge.replica, ReplicaId(1));
-        wire.send(&ToReplica::Knock(sign_knock(&key, genesis, body))).await;
+        let mut wire = Wire::silent(cluster.address(0)).await;
+        wire.knock(1, genesis, origin, &key).await;
         assert!(wire.farewell().await.is_some(), "a knock at another replica is none here");
     });
 }

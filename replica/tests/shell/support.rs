@@ -13,13 +13,13 @@ use elea_protocol::evidence::Evidence;
 use elea_protocol::id::{ClientId, Digest, ReplicaId, RequestNumber, SessionId, Slot};
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{
-    Challenge, Farewell, Greeting, HelloBody, Level, NodeStatus, Origin, Reply, ReplyKind, Request,
-    Results, SignedRequest, ToClient, ToReplica,
+    Challenge, Farewell, Greeting, HelloBody, KnockBody, Level, NodeStatus, Origin, Reply,
+    ReplyKind, Request, Results, SignedRequest, ToClient, ToReplica, Transport,
 };
 use elea_protocol::quorum::Strength;
 use elea_protocol::replica::Setup;
 use elea_protocol::rows::{RowsView, Unreadable};
-use elea_protocol::seal::sign_hello;
+use elea_protocol::seal::{sign_hello, sign_knock};
 use elea_protocol::signature::{Ed25519, SecretKey, Signer};
 use elea_protocol::tuning::Tuning;
 use elea_replica::{Config, Durability, Limits, Node, RunError};
@@ -146,6 +146,8 @@ pub struct Cluster {
     pub membership: Arc<Membership>,
     /// Of replicas that are started from then on.
     pub tuning: Tuning,
+    /// The same: plain, so that anything can be said.
+    pub transport: Transport,
     keys: Vec<Arc<SecretKey>>,
     addresses: Vec<String>,
     listeners: Vec<Option<std::net::TcpListener>>,
@@ -178,6 +180,7 @@ impl Cluster {
         Self {
             membership: Arc::new(membership.expect("sound")),
             tuning: Tuning::default(),
+            transport: Transport::Plain,
             keys,
             addresses: listeners.iter().map(address).collect(),
             listeners: listeners.into_iter().map(Some).collect(),
@@ -204,6 +207,7 @@ impl Cluster {
             },
             addresses: self.addresses.clone(),
             listen: self.address(id).to_owned(),
+            transport: self.transport,
             data: self.folder.path().join(id.to_string()),
             mark: None,
             durability: Durability::Sync,
@@ -244,41 +248,67 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Connects and takes the challenge.
-    pub async fn connect(address: &str) -> (Self, Challenge) {
-        Self::over(TcpStream::connect(address).await.expect("somebody listens")).await
+    /// Connects, and says nothing.
+    pub async fn silent(address: &str) -> Self {
+        Self::over(TcpStream::connect(address).await.expect("somebody listens"))
     }
 
-    /// Takes the challenge on a connection made elsewhere.
-    pub async fn over(stream: TcpStream) -> (Self, Challenge) {
+    /// The same on a connection made elsewhere.
+    pub fn over(stream: TcpStream) -> Self {
         stream.set_nodelay(true).expect("a socket");
         let codec = LengthDelimitedCodec::builder().max_frame_length(FRAME_MAX).new_codec();
-        let mut wire = Self { frames: Framed::new(stream, codec) };
-        match wire.next().await {
-            Some(ToClient::Challenge(challenge)) => (wire, challenge),
+        Self { frames: Framed::new(stream, codec) }
+    }
+
+    /// Knocks at replica `id`.
+    pub async fn knock(&mut self, id: u8, genesis: &Digest, origin: Origin, key: &SecretKey) {
+        let body = KnockBody { origin, to: ReplicaId(id), transport: Transport::Plain };
+        self.send(&ToReplica::Knock(sign_knock(key, genesis, body))).await;
+    }
+
+    /// Takes the challenge.
+    pub async fn challenge(&mut self) -> Challenge {
+        match self.next().await {
+            Some(ToClient::Challenge(challenge)) => challenge,
             other => panic!("no challenge but {other:?}"),
         }
     }
 
+    /// Connects, knocks as the first of the listed clients, and takes the challenge.
+    pub async fn connect(cluster: &Cluster, id: u8) -> (Self, Challenge) {
+        let mut wire = Self::silent(cluster.address(id)).await;
+        let challenge = wire.challenged(cluster, id).await;
+        (wire, challenge)
+    }
+
+    /// Knocks so on a connection on which nothing was said yet.
+    pub async fn challenged(&mut self, cluster: &Cluster, id: u8) -> Challenge {
+        let origin = Origin::Client(client_id(0));
+        self.knock(id, cluster.membership.genesis(), origin, &client_key(0)).await;
+        self.challenge().await
+    }
+
     /// Connects and says who it is; the answer has still to be read.
     pub async fn say_hello(
-        address: &str,
+        (address, id): (&str, u8),
         genesis: &Digest,
         origin: Origin,
         key: &SecretKey,
     ) -> Self {
-        Self::say_hello_as(address, genesis, origin, key, 1).await
+        Self::say_hello_as((address, id), genesis, origin, key, 1).await
     }
 
     /// The same of one of several processes that use a key.
     pub async fn say_hello_as(
-        address: &str,
+        (address, id): (&str, u8),
         genesis: &Digest,
         origin: Origin,
         key: &SecretKey,
         instance: u64,
     ) -> Self {
-        let (mut wire, challenge) = Self::connect(address).await;
+        let mut wire = Self::silent(address).await;
+        wire.knock(id, genesis, origin, key).await;
+        let challenge = wire.challenge().await;
         let (to, nonce) = (challenge.replica, challenge.nonce);
         let body = HelloBody { origin, to, nonce, instance, own_nonce: [7; 32] };
         wire.send(&ToReplica::Hello(sign_hello(key, genesis, body))).await;
@@ -289,7 +319,8 @@ impl Wire {
     pub async fn client(cluster: &Cluster, id: u8, number: u8) -> Self {
         let (genesis, key) = (cluster.membership.genesis(), client_key(number));
         let origin = Origin::Client(client_id(number));
-        let mut wire = Self::say_hello(cluster.address(id), genesis, origin, &key).await;
+        let place = (cluster.address(id), id);
+        let mut wire = Self::say_hello(place, genesis, origin, &key).await;
         assert_eq!(wire.next().await, Some(ToClient::Welcome));
         wire
     }
@@ -303,8 +334,8 @@ impl Wire {
     pub async fn peer_as(cluster: &Cluster, id: u8, from: u8, instance: u64) -> Self {
         let genesis = cluster.membership.genesis();
         let origin = Origin::Replica(ReplicaId(from));
-        let (address, key) = (cluster.address(id), cluster.key(from));
-        let mut wire = Self::say_hello_as(address, genesis, origin, key, instance).await;
+        let (place, key) = ((cluster.address(id), id), cluster.key(from));
+        let mut wire = Self::say_hello_as(place, genesis, origin, key, instance).await;
         let Some(ToClient::Terms(terms)) = wire.next().await else { panic!("no terms") };
         wire.send(&ToReplica::Terms(terms)).await;
         let Some(ToClient::Greeting(greeting)) = wire.next().await else {

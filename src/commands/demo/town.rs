@@ -10,7 +10,7 @@ use elea_processes::proxy::Proxy;
 use elea_processes::replica::Place;
 use elea_protocol::cluster_file::ClusterFile;
 use elea_protocol::id::ReplicaId;
-use elea_protocol::message::NodeStatus;
+use elea_protocol::message::{NodeStatus, Transport};
 use elea_protocol::signature::SecretKey;
 use tokio::time::sleep;
 
@@ -194,7 +194,8 @@ impl Town {
 
     /// Starts a replica again on its own disk.
     pub async fn restart(&mut self, id: ReplicaId) -> Outcome {
-        let mut replica = Replica::spawn(id, &self.place(id), self.folder.log(id))?;
+        let mut replica =
+            Replica::spawn(id, &self.place(id), Transport::Encrypted, self.folder.log(id))?;
         let ready = replica.ready().await;
         self.replicas.push(replica);
         ready

@@ -40,7 +40,9 @@ const LARGE: usize = 256 << 10;
 pub(super) async fn statuses(mut target: Target) {
     loop {
         let victim = target.somebody();
-        let Ok(stream) = greeted(&target.at, &target.key, victim).await else {
+        let Ok(stream) =
+            greeted(&target.at, target.cluster.membership.genesis(), &target.key, victim).await
+        else {
             target.tally.ended(false);
             sleep(PAUSE).await;
             continue;
@@ -77,7 +79,8 @@ pub(super) async fn churn(mut target: Target) {
     loop {
         let victim = target.somebody();
         target.tally.acts(1);
-        let done = greeted(&target.at, &target.key, victim).await;
+        let done =
+            greeted(&target.at, target.cluster.membership.genesis(), &target.key, victim).await;
         target.tally.ended(done.is_ok());
         sleep(if done.is_ok() { BETWEEN } else { PAUSE }).await;
     }
@@ -115,7 +118,9 @@ pub(super) async fn garbage(mut target: Target) {
         let (kind, bytes) = (target.rng.between(0, 5), target.rng.bytes::<256>());
         let stream = match kind {
             0..3 => dial(&target.at, victim).await,
-            _ => greeted(&target.at, &target.key, victim).await,
+            _ => {
+                greeted(&target.at, target.cluster.membership.genesis(), &target.key, victim).await
+            }
         };
         let Ok(mut stream) = stream else {
             target.tally.ended(false);
@@ -174,7 +179,7 @@ async fn ask_on(
     session: SessionId,
     number: &mut u64,
 ) -> io::Result<()> {
-    let mut stream = greeted(&target.at, &target.key, victim)
+    let mut stream = greeted(&target.at, target.cluster.membership.genesis(), &target.key, victim)
         .await
         .inspect_err(|_| target.tally.ended(false))?;
     loop {

@@ -51,10 +51,12 @@ impl Host {
         self.seen.send_modify(|(connections, _)| *connections += 1);
         let (genesis, replica, nonce) = (self.genesis, self.id, rand::random());
         let challenge = Challenge { version: WIRE_VERSION, genesis, replica, nonce };
-        say(&mut stream, &ToClient::Challenge(challenge)).await?;
         while let Ok(body) = frames::body(&mut stream).await {
             self.seen.send_modify(|(_, bytes)| *bytes += body.len() as u64);
             match codec::decode(&body) {
+                Ok(ToReplica::Knock(_)) => {
+                    say(&mut stream, &ToClient::Challenge(challenge)).await?
+                }
                 Ok(ToReplica::Hello(_)) => say(&mut stream, &ToClient::Welcome).await?,
                 Ok(ToReplica::AskSession(session)) => {
                     say(&mut stream, &self.report(session)).await?;

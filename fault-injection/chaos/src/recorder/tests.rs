@@ -14,7 +14,7 @@ use elea_protocol::membership::Membership;
 use elea_protocol::message::{
     Checkpoint, Commit, CommitCertificate, DiskHealth, Message, NodeStatus, Order, OrderHeader,
     Pace, Position, Reply, ReplyKind, Results, Standing, Status, Suspect, ToClient, ToReplica,
-    batch_digest,
+    Transport, batch_digest,
 };
 use elea_protocol::seal::{sign, sign_replies};
 use elea_protocol::signature::Signed;
@@ -226,6 +226,7 @@ fn an_accusation_is_a_violation() {
         pending: 0,
         divergent: Vec::new(),
         evidence: 0,
+        transport: Transport::Plain,
         disk: DiskHealth::Sound,
         transfer: None,
         clocks: Vec::new(),

@@ -176,7 +176,7 @@ impl<A: Application> Replica<A> {
 
     /// How it is. Nothing in it need be durable yet, so it is for its operator, who is at the same machine.
     pub fn status(&mut self, nonce: u64, driver: Driver) -> NodeStatus {
-        let Driver { counters: of_driver, disk, doubled, disagreements } = driver;
+        let Driver { counters: of_driver, transport, disk, doubled, disagreements } = driver;
         let refused = |(id, peer): (&ReplicaId, &Peer)| {
             (peer.pieces_refused() > 0).then_some((*id, peer.pieces_refused()))
         };
@@ -204,6 +204,7 @@ impl<A: Application> Replica<A> {
             pending: (self.pending.len() + self.pending.orphans().len()) as u64,
             divergent: self.divergent.to_vec(),
             evidence: self.proofs.len() as u64,
+            transport,
             disk,
             transfer: self.transferring(),
             refused: self.peers.iter().filter_map(refused).collect(),
