@@ -78,8 +78,8 @@ enum Lost {
     NotReading,
     #[error("turned this client away: {0}")]
     Farewell(Farewell),
-    #[error("turned this client away, or somebody on the way did, without encryption: {0}")]
-    InClear(Farewell),
+    #[error("{0} (said without encryption, by it or by somebody on the way)")]
+    InClear(Box<Lost>),
     #[error(
         "has another key than the cluster file says, {0:?}: check the address, and who is on the way"
     )]
@@ -187,7 +187,8 @@ impl Connection {
             Some(_) => Transport::Encrypted,
             None => Transport::Plain,
         };
-        let body = KnockBody { origin: self.origin(), to: self.link.id, transport };
+        let body =
+            KnockBody { version: WIRE_VERSION, origin: self.origin(), to: self.link.id, transport };
         let knock = sign_knock(&*self.signer, self.membership.genesis(), body);
         let mut wire = Framed::new(connection, frames());
         wire.send(codec::encode(&ToReplica::Knock(knock))?).await.map_err(Lost::Broken)?;
@@ -204,7 +205,10 @@ impl Connection {
                 return Err(other.map_or(Lost::OtherKey(key), Lost::OtherReplica));
             }
             Err(SecureError::Io(error)) if is_end(&error) => return Err(Lost::Closed),
-            Err(SecureError::Io(error)) => return Err(error.into()),
+            Err(SecureError::Io(error)) if error.kind() == io::ErrorKind::TimedOut => {
+                return Err(Lost::Silent);
+            }
+            Err(SecureError::Io(error)) => return Err(Lost::Broken(error)),
             Err(error) => return Err(Lost::NotPrivate(error.to_string())),
         };
         let nonce = connection.binding().map_err(Lost::Broken)?;
@@ -215,11 +219,17 @@ impl Connection {
     /// Where it was to be encrypted and is not: what is said there, which anybody on the way may have said.
     async fn in_clear(&self, connection: elea_net::Connection) -> Lost {
         let mut wire = Framed::new(connection, frames());
-        if let Err(why) = self.read_challenge(&mut wire).await {
-            return why;
-        }
-        match next(&mut wire).await {
-            Err(Lost::Farewell(word)) => Lost::InClear(word),
+        let said = match self.read_challenge(&mut wire).await {
+            Ok(_) => next(&mut wire).await.err(),
+            Err(why) => Some(why),
+        };
+        match said {
+            Some(
+                why @ (Lost::Farewell(_)
+                | Lost::OtherVersion(_)
+                | Lost::OtherCluster
+                | Lost::OtherReplica(_)),
+            ) => Lost::InClear(Box::new(why)),
             _ => Lost::NotPrivate("it does not encrypt".to_owned()),
         }
     }
@@ -386,6 +396,15 @@ impl Connection {
                 Vec::new()
             }
             ToClient::Evidence(_) if !self.link.expects(Question::Evidence) => Vec::new(),
+            ToClient::State(_) if !self.link.expects(Question::State) => Vec::new(),
+            ToClient::State(head) => {
+                let open = |head: Box<_>| self.membership.open_state_head(*head).map(Box::new);
+                vec![(Whom::All, Said::State(head.map(open).transpose()?))]
+            }
+            ToClient::Piece { .. } if !self.link.expects(Question::Piece) => Vec::new(),
+            ToClient::Piece { at, index, lent } => {
+                vec![(Whom::All, Said::Piece { at, index, lent })]
+            }
             ToClient::Session(report) if report.by != me => return Err(others),
             ToClient::Session(report) => {
                 let whom = Whom::Session(report.body.session);

@@ -12,7 +12,7 @@ use elea_protocol::client::{
 };
 use elea_protocol::evidence::Evidence;
 use elea_protocol::id::{ClientId, ReplicaId, SessionId, Slot, View};
-use elea_protocol::message::{Level, NodeStatus, Transport};
+use elea_protocol::message::{Lent, Level, NodeStatus, Position, StateHead, Transport};
 use elea_protocol::receipt::Receipt;
 use elea_protocol::signature::{SecretKey, Signer};
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -27,6 +27,15 @@ use crate::sessions::{SessionFile, Sessions};
 
 /// Submissions of one client that wait for an answer; more wait for their turn.
 const WAITING_MAX: usize = 1 << 14;
+
+/// Why nothing came from a replica.
+fn not_heard(link: &Link) -> String {
+    match link.note() {
+        ReplicaNote::Failed(reason) => reason,
+        ReplicaNote::Connecting => "not connected in time".into(),
+        ReplicaNote::Connected => "did not answer in time".into(),
+    }
+}
 
 /// After so long a replica that has not answered is asked again how it is.
 const ASKED_AGAIN: Duration = Duration::from_millis(500);
@@ -599,6 +608,43 @@ impl Client {
         self.ask_all(Command::Evidence).await
     }
 
+    /// Asks every replica which certified state it can give a copy of, for a backup: the newest stable one. What
+    /// comes was checked: a strong quorum certified it, so it holds what was final up to its slot, whoever shows it. `None`
+    /// where a replica has none yet, or does not trust its own.
+    ///
+    /// The pieces of it are [asked for](Self::piece) one by one.
+    pub async fn states(&self) -> Vec<(ReplicaId, Result<Option<StateHead>, String>)> {
+        self.ask_all(Command::State).await
+    }
+
+    /// Asks one replica for a piece of the application's state after a stable checkpoint. It is *not* checked: that
+    /// can only who knows the application, by [`Restore::accept`](elea_protocol::application::Restore::accept) with
+    /// the digest in the certified [`StateHead`]. A replica keeps a state for as long as somebody asks for its pieces at least
+    /// every 30 s, for one client at a time.
+    ///
+    /// # Errors
+    /// The replica has not answered within the [timeout](Options::timeout), with what is known of its connection.
+    pub async fn piece(&self, from: ReplicaId, at: Position, index: u32) -> Result<Lent, String> {
+        let (answers, mut from_replica) = mpsc::unbounded_channel();
+        let end = Instant::now() + self.timeout;
+        loop {
+            // A replica answers one such question of a connection at a time, and drops others.
+            let question = Command::Piece { from, at, index, answers: answers.clone() };
+            let gone = || "the client was closed".to_owned();
+            self.send(question).map_err(|_| gone())?;
+            let again = end.min(Instant::now() + ASKED_AGAIN);
+            match timeout_at(again, from_replica.recv()).await {
+                Ok(Some((_, lent))) => return Ok(lent),
+                Ok(None) => return Err(gone()),
+                Err(_) if Instant::now() >= end => {
+                    let link = self.shared.links.iter().find(|link| link.id == from);
+                    return Err(link.map_or_else(gone, |link| not_heard(link)));
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
     async fn ask_all<T>(
         &self,
         question: impl Fn(Answers<T>) -> Command,
@@ -634,11 +680,7 @@ impl Client {
         links
             .iter()
             .map(|link| {
-                let said = heard.remove(&link.id).ok_or_else(|| match link.note() {
-                    ReplicaNote::Failed(reason) => reason,
-                    ReplicaNote::Connecting => "not connected in time".into(),
-                    ReplicaNote::Connected => "did not answer in time".into(),
-                });
+                let said = heard.remove(&link.id).ok_or_else(|| not_heard(link));
                 (link.id, said)
             })
             .collect()

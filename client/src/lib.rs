@@ -51,8 +51,9 @@ pub use elea_protocol::id::{
 };
 pub use elea_protocol::membership::Membership;
 pub use elea_protocol::message::{
-    Disagreement, DiskHealth, Level, MismatchReport, NodeStatus, Origin, OtherList, Pace, Position,
-    RefusalReason, Reply, ReplyKind, ReplyVote, Standing, Transferring, Transport,
+    Disagreement, DiskHealth, Lent, Level, MismatchReport, NodeStatus, Origin, OtherList, Pace,
+    Position, RefusalReason, Reply, ReplyKind, ReplyVote, Standing, StateHead, Transferring,
+    Transport,
 };
 pub use elea_protocol::quorum::ClusterSize;
 pub use elea_protocol::receipt::{BadReceipt, Proven, Receipt};

@@ -105,8 +105,9 @@ impl Lines {
             .collect();
         let identity = ends.identity();
         let expecting = |replica| {
-            let key = ends.membership.replica_key(replica)?;
-            identity.as_ref().map(|identity| identity.expecting(key.0))
+            let identity = identity.as_ref()?;
+            let key = ends.membership.replica_key(replica).expect("a member has a key");
+            Some(identity.expecting(key.0))
         };
         let audience = Arc::new(Audience::default());
         let end = CancellationToken::new();

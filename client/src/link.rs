@@ -8,7 +8,9 @@ use bytes::Bytes;
 use elea_net::Dialler;
 use elea_protocol::evidence::Evidence;
 use elea_protocol::id::{Digest, ReplicaId, RequestName, SessionId};
-use elea_protocol::message::{NodeStatus, Refusal, SessionReport, SignedQueryReply, SignedReply};
+use elea_protocol::message::{
+    Lent, NodeStatus, Position, Refusal, SessionReport, SignedQueryReply, SignedReply, StateHead,
+};
 use elea_protocol::seal::Verified;
 use elea_protocol::signature::Signed;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
@@ -182,6 +184,10 @@ pub(crate) enum Question {
     Evidence,
     /// What operations come to.
     Query,
+    /// Which certified state it can give.
+    State,
+    /// A piece of one.
+    Piece,
 }
 
 /// Questions that are open, each kind by itself: what another process with this key asked is answered
@@ -191,6 +197,8 @@ struct Asked {
     sessions: usize,
     evidence: usize,
     queries: usize,
+    states: usize,
+    pieces: usize,
     /// The newest ones.
     statuses: VecDeque<u64>,
 }
@@ -201,6 +209,8 @@ impl Asked {
             Question::Session => self.sessions += 1,
             Question::Evidence => self.evidence += 1,
             Question::Query => self.queries += 1,
+            Question::State => self.states += 1,
+            Question::Piece => self.pieces += 1,
             Question::Status(nonce) => {
                 self.statuses.push_back(nonce);
                 if self.statuses.len() > STATUSES_MAX {
@@ -215,6 +225,8 @@ impl Asked {
             Question::Session => &mut self.sessions,
             Question::Evidence => &mut self.evidence,
             Question::Query => &mut self.queries,
+            Question::State => &mut self.states,
+            Question::Piece => &mut self.pieces,
             Question::Status(nonce) => {
                 let at = self.statuses.iter().position(|asked| *asked == nonce);
                 return at.and_then(|at| self.statuses.remove(at)).is_some();
@@ -237,6 +249,13 @@ pub(crate) enum Said {
     Session(Verified<Signed<SessionReport>>),
     Status(Box<Verified<Signed<NodeStatus>>>),
     Evidence(Vec<Verified<Evidence>>),
+    State(Option<Box<Verified<StateHead>>>),
+    /// It is checked by whoever puts the state together.
+    Piece {
+        at: Position,
+        index: u32,
+        lent: Lent,
+    },
 }
 
 /// One message for owners; the permit, which all who hear it share, is one of [`INBOUND_MAX`] of its replica.

@@ -17,7 +17,9 @@ use elea_protocol::id::{
     ClientId, Instant as CoreInstant, Now, ReplicaId, RequestNumber, SessionId, Slot, WallTime,
 };
 use elea_protocol::membership::Membership;
-use elea_protocol::message::{Level, NodeStatus, SignedRequest, ToReplica};
+use elea_protocol::message::{
+    Lent, Level, NodeStatus, Position, SignedRequest, StateHead, ToReplica,
+};
 use elea_protocol::quorum::Strength;
 use elea_protocol::seal::Verified;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
@@ -47,6 +49,8 @@ pub(crate) enum Command {
     Explain(Ticket, oneshot::Sender<Progress>),
     Status { nonce: u64, answers: Answers<NodeStatus> },
     Evidence(Answers<Vec<Evidence>>),
+    State(Answers<Option<StateHead>>),
+    Piece { from: ReplicaId, at: Position, index: u32, answers: Answers<Lent> },
     Close { deadline: Instant, done: oneshot::Sender<()> },
 }
 
@@ -120,6 +124,8 @@ pub(crate) struct Owner {
     pub(crate) opening: Option<Opening>,
     pub(crate) statuses: HashMap<u64, Answers<NodeStatus>>,
     pub(crate) proofs: Vec<Answers<Vec<Evidence>>>,
+    pub(crate) states: Vec<Answers<Option<StateHead>>>,
+    pub(crate) pieces: Vec<((Position, u32), Answers<Lent>)>,
     pub(crate) closing: Option<Closing>,
 }
 
@@ -144,6 +150,8 @@ impl Owner {
             opening: None,
             statuses: HashMap::new(),
             proofs: Vec::new(),
+            states: Vec::new(),
+            pieces: Vec::new(),
             closing: None,
         };
         owner.must_open().await?;
@@ -214,6 +222,8 @@ impl Owner {
             ToReplica::AskStatus(nonce) => Some(Question::Status(*nonce)),
             ToReplica::AskEvidence => Some(Question::Evidence),
             ToReplica::Query(_) => Some(Question::Query),
+            ToReplica::AskState => Some(Question::State),
+            ToReplica::AskPiece { .. } => Some(Question::Piece),
             _ => None,
         };
         // Encoded once for all. What the core makes is within bounds.
@@ -276,6 +286,16 @@ impl Owner {
                 self.proofs.retain(|answers| !answers.is_closed());
                 self.proofs.push(answers);
                 self.broadcast(None, &ToReplica::AskEvidence);
+            }
+            Command::State(answers) => {
+                self.states.retain(|answers| !answers.is_closed());
+                self.states.push(answers);
+                self.broadcast(None, &ToReplica::AskState);
+            }
+            Command::Piece { from, at, index, answers } => {
+                self.pieces.retain(|(_, answers)| !answers.is_closed());
+                self.pieces.push(((at, index), answers));
+                self.broadcast(Some(from), &ToReplica::AskPiece { at, index });
             }
             Command::Close { deadline, done } => self.close(deadline, Some(done)),
         }
@@ -450,6 +470,15 @@ impl Owner {
             Said::Status(status) => self.on_status(from, status.into_inner().body),
             Said::Evidence(proofs) => {
                 self.on_evidence(from, proofs.into_iter().map(Verified::into_inner).collect());
+            }
+            Said::State(head) => {
+                let head = head.map(|head| head.into_inner());
+                self.states.retain(|answers| answers.send((from, head.clone())).is_ok());
+            }
+            Said::Piece { at, index, lent } => {
+                self.pieces.retain(|(wanted, answers)| {
+                    *wanted != (at, index) || answers.send((from, lent.clone())).is_ok()
+                });
             }
         }
     }

@@ -152,6 +152,8 @@ const SAFETY: &[&str] = &[
     "state of the beginning settled",
     "state put in place that a crash interrupted",
     "stopped for good",
+    "stopped when it had left",
+    "told to leave",
     "stored state spoilt",
     "spoilt state found while running",
     "torn write",
@@ -202,6 +204,8 @@ const LIVENESS: &[&str] = &[
     "state of the beginning replaced by a fetched one",
     "state of the beginning settled",
     "stopped for good",
+    "stopped when it had left",
+    "told to leave",
 ];
 
 const PARTITION_MERGE: &[&str] = &[

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use elea_protocol::client::Timing;
 use elea_protocol::id::{ClientId, ReplicaId, SessionId};
 use elea_protocol::membership::Membership;
-use elea_protocol::message::ToClient;
+use elea_protocol::message::{Position, ToClient};
 
 use crate::coverage::Coverage;
 use crate::hostile::Hostile;
@@ -96,6 +96,14 @@ impl Clients {
         let party = Party::Client(u16::try_from(party).expect("few clients"));
         let shots = self.hostiles[usize::from(index)].act();
         shots.into_iter().map(|(to, bytes)| (party, to, bytes)).collect()
+    }
+
+    /// A hostile process learns which piece of a state it lacks of those that it copies from a replica.
+    pub fn note_lacking(&mut self, index: u16, replica: u8, piece: Option<(Position, u32)>) {
+        let index = usize::from(index).checked_sub(self.patrons.len());
+        if let Some(hostile) = index.and_then(|index| self.hostiles.get_mut(index)) {
+            hostile.note_lacking(replica, piece);
+        }
     }
 
     /// Words arrive at a process. Hostile ones do not listen.

@@ -15,10 +15,10 @@ use elea_protocol::evidence::Evidence;
 use elea_protocol::id::{Digest, Life, ReplicaId, Slot, View};
 use elea_protocol::message::{
     CommitCertificate, Linked, Mismatch, Position, SignedRequest, SlotEntry, StableProof, Standing,
-    StatePart,
+    StateHead, StatePart,
 };
 use elea_protocol::replica::{
-    Adopted, Aside, EnteredView, Ground, Mark, Record, Recovered, Settled, StateHead, StoredState,
+    Adopted, Aside, EnteredView, Ground, Mark, Record, Recovered, Settled, StoredState,
 };
 use elea_protocol::rows::{Changes, MemoryRows, RowsView};
 

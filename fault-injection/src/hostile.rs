@@ -1,12 +1,13 @@
 //! Byzantine clients: they hold a key of their own and send whatever bytes they like.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use elea_protocol::codec::encode;
 use elea_protocol::id::{ClientId, Digest, RequestNumber, SessionId, Slot};
 use elea_protocol::merkle::Path;
-use elea_protocol::message::{Level, Query, Request, SignedRequest, ToReplica};
+use elea_protocol::message::{Level, Position, Query, Request, SignedRequest, ToReplica};
 use elea_protocol::signature::{Signature, Signer};
 
 use crate::plan::Plan;
@@ -27,7 +28,7 @@ pub const KINDS: &[(&str, &str)] = &[
 /// Those who want more than their share, apart from the others so that old seeds keep theirs.
 pub const GREEDY: &[(&str, &str)] = &[
     ("hog", "large requests, as many as there is room for, some to one backup only"),
-    ("asker", "asks how everybody is, and for proofs and sessions, without end"),
+    ("asker", "asks how everybody is, for proofs, sessions and copies of states, without end"),
 ];
 
 /// What each request of a hog has, in bytes: several fill what may wait of all clients in a small world.
@@ -46,6 +47,8 @@ pub struct Hostile {
     number: u64,
     window: u64,
     sent: Vec<Arc<SignedRequest>>,
+    /// By replica: what it lacks of the state that it copies.
+    lacking: BTreeMap<u8, (Position, u32)>,
     rng: Rng,
 }
 
@@ -65,8 +68,20 @@ impl Hostile {
     ) -> Self {
         let session = SessionId((1 << 32) + rng.between(0, 1 << 20));
         let (replicas, window) = (plan.size.replicas(), plan.tuning.rules.session_window);
-        let (number, sent) = (0, Vec::new());
-        Self { kind, signer, genesis, replicas, victim, session, number, window, sent, rng }
+        let (number, sent, lacking) = (0, Vec::new(), BTreeMap::new());
+        Self {
+            kind,
+            signer,
+            genesis,
+            replicas,
+            victim,
+            session,
+            number,
+            window,
+            sent,
+            lacking,
+            rng,
+        }
     }
 
     /// Which client it is.
@@ -223,11 +238,36 @@ impl Hostile {
         self.number += 3;
     }
 
+    /// Which piece of a state it lacks of those that it copies from a replica.
+    pub fn note_lacking(&mut self, replica: u8, piece: Option<(Position, u32)>) {
+        match piece {
+            Some(piece) => drop(self.lacking.insert(replica, piece)),
+            None => drop(self.lacking.remove(&replica)),
+        }
+    }
+
+    /// Asks replicas for the pieces that it lacks, and for one that nobody has.
+    fn pieces(&mut self, shots: &mut Vec<Shot>) {
+        let nowhere = Position { slot: Slot(self.number), hash: Digest([9; 32]) };
+        let strange =
+            (u8::try_from(self.rng.index(usize::from(self.replicas))).expect("few"), (nowhere, 7));
+        let lacking = self.lacking.iter().map(|(to, piece)| (*to, *piece));
+        for (to, (at, index)) in lacking.chain([strange]) {
+            let question = encode(&ToReplica::AskPiece { at, index }).expect("a small question");
+            shots.push((to, question));
+        }
+    }
+
     fn question(&mut self, shots: &mut Vec<Shot>) {
         for _ in 0..self.rng.between(5, 30) {
-            let question = match self.rng.index(4) {
+            let question = match self.rng.index(6) {
                 0 => ToReplica::AskStatus(self.number),
                 1 => ToReplica::AskEvidence,
+                4 => ToReplica::AskState,
+                5 => {
+                    self.pieces(shots);
+                    continue;
+                }
                 2 => ToReplica::Query(Query {
                     session: self.session,
                     nonce: self.rng.bytes(),

@@ -115,11 +115,16 @@ impl Model for Cluster {
         actions.extend(state.flying.iter().cloned().map(Step::Deliver));
         let restarts: u32 = state.machines.iter().map(|machine| machine.restarts).sum();
         let may_restart = |id| restarts < self.bounds.restarts && !self.cast.liars.contains(&id);
+        let leaves: u32 = state.machines.iter().map(|machine| machine.leaves).sum();
+        let may_leave = leaves < self.bounds.leaves;
         let falls = state.flying.iter().filter(|letter| may_restart(letter.to.id));
         actions.extend(falls.cloned().map(Step::Fall));
         for place in &self.cast.places {
             if state.machines[place.index].ticks < self.bounds.ticks {
                 actions.push(Step::Tick(*place));
+            }
+            if may_leave && !self.cast.liars.contains(&place.id) {
+                actions.push(Step::Leave(*place));
             }
             if may_restart(place.id) {
                 actions.push(Step::Restart(*place));
@@ -169,6 +174,10 @@ impl Model for Cluster {
             Property::sometimes("a final answer", |_, at: &Situation| at.answers.finals() > 0),
             Property::sometimes("a restart", |_, at: &Situation| {
                 at.machines.iter().any(|machine| machine.restarts > 0)
+            }),
+            Property::sometimes("a view handed on", |me, at| {
+                me.counted(at, "resignations") > 0
+                    && at.machines.iter().any(|machine| machine.leaves > 0)
             }),
             Property::sometimes("something said and forgotten", |_, at: &Situation| {
                 at.machines.iter().any(|machine| machine.falls > 0)

@@ -636,7 +636,9 @@ impl Patron {
             | ToClient::Part(_)
             | ToClient::Farewell(_)
             | ToClient::Status(_)
-            | ToClient::Evidence(_) => {}
+            | ToClient::Evidence(_)
+            | ToClient::State(_)
+            | ToClient::Piece { .. } => {}
         }
         for (session, event) in events {
             if let Some(index) = self.sessions.iter().position(|core| core.session() == session) {

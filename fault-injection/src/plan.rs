@@ -32,6 +32,8 @@ use crate::villain::Script;
 pub enum Fault {
     /// The power of a machine goes.
     Crash(Machine),
+    /// It is told that it is going to be stopped.
+    Leave(Machine),
     /// It comes back.
     Restart(Machine),
     /// It goes for good.

@@ -26,6 +26,7 @@
 //! | ...`forever` | in a way that no healing ends |
 //! | `heal` | ends all cuts and drops |
 //! | `crash r=3`, `restart r=3` | as they say |
+//! | `leave r=3` | it is told that it is going to be stopped |
 //! | `lose r=3` | the power goes, and the disk is empty when it comes back |
 //! | `fill r=3`, `room r=3` | its disk is full, or has room again |
 //! | `scrub r=3` | finds, while it runs, that its stored state is damaged |
@@ -155,6 +156,7 @@ impl Script {
             }
             "crash" => page.inflict(given, Fault::Crash),
             "restart" => page.inflict(given, Fault::Restart),
+            "leave" => page.inflict(given, Fault::Leave),
             "fill" => page.inflict(given, Fault::FillDisk),
             "room" => page.inflict(given, Fault::MakeRoom),
             "lose" => page.lose(given),

@@ -4,6 +4,7 @@
 //! there. All randomness comes from the plan's seed. After every happening the checkers look at
 //! what it changed.
 
+mod copies;
 mod faults;
 
 use std::cmp::Reverse;
@@ -17,6 +18,7 @@ use elea_protocol::membership::Membership;
 use elea_protocol::message::{DiskHealth, Message, ToClient, ToReplica, Transport};
 use elea_protocol::replica::{Driver, Event, Target};
 
+use self::copies::Copied;
 use crate::check::{Bounds, Checker, standing};
 use crate::client_side::Clients;
 use crate::coverage::Coverage;
@@ -112,6 +114,8 @@ pub struct World<S: Subject> {
     unlisted: BTreeSet<(Machine, u16)>,
     /// Who is to crash while it fetches a state: when so many pieces are there, and for how long.
     ambushes: BTreeMap<Machine, (usize, u64)>,
+    /// What somebody makes a backup of, by the replica that it is copied from.
+    copies: BTreeMap<Machine, Copied<S::App>>,
     now: u64,
     steps: u64,
     sequence: u64,
@@ -190,6 +194,7 @@ impl<S: Subject> World<S> {
             clients,
             founding,
             ambushes: BTreeMap::new(),
+            copies: BTreeMap::new(),
             unlisted: BTreeSet::new(),
         };
         if world.plan.lists_clients {
@@ -632,6 +637,7 @@ impl<S: Subject> World<S> {
                 let Ok(words) = decode::<ToClient>(bytes) else {
                     return self.refused_from(from, "undecodable bytes");
                 };
+                self.copy(Machine(machine), index, &words)?;
                 let wants = self.clients.hear(index, self.now, id, words)?;
                 self.after_client(index, wants)
             }
@@ -721,6 +727,12 @@ impl<S: Subject> World<S> {
                     disagreements: Vec::new(),
                 },
             },
+            (Party::Client(index), ToReplica::AskState) => {
+                Event::AskState { client: self.clients.id_of(index) }
+            }
+            (Party::Client(index), ToReplica::AskPiece { at, index: piece }) => {
+                Event::AskPiece { client: self.clients.id_of(index), at, index: piece }
+            }
             (Party::Client(index), ToReplica::AskEvidence) => {
                 Event::AskEvidence { client: self.clients.id_of(index) }
             }

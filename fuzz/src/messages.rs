@@ -73,7 +73,13 @@ pub(crate) fn to_replica(bytes: &[u8]) {
         Some(ToReplica::Terms(terms)) => drop(terms.check()),
         Some(ToReplica::Part(part)) => drop(Parts::default().push(&part)),
         Some(ToReplica::Query(query)) => drop(query.check()),
-        Some(ToReplica::AskSession(_) | ToReplica::AskStatus(_) | ToReplica::AskEvidence)
+        Some(
+            ToReplica::AskSession(_)
+            | ToReplica::AskStatus(_)
+            | ToReplica::AskEvidence
+            | ToReplica::AskState
+            | ToReplica::AskPiece { .. },
+        )
         | None => {}
     }
 }
@@ -98,12 +104,15 @@ pub(crate) fn to_client(bytes: &[u8]) {
             all.into_iter().for_each(|evidence| drop(cluster.open_evidence(evidence)));
         }
         Some(ToClient::Part(part)) => drop(Parts::default().push(&part)),
+        Some(ToClient::State(Some(head))) => drop(cluster.open_state_head(*head)),
         Some(
             ToClient::Challenge(_)
             | ToClient::Welcome
             | ToClient::Farewell(_)
             | ToClient::Busy(_)
-            | ToClient::NoQueryReply(..),
+            | ToClient::NoQueryReply(..)
+            | ToClient::State(None)
+            | ToClient::Piece { .. },
         )
         | None => {}
     }

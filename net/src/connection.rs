@@ -2,6 +2,7 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -28,6 +29,9 @@ pub(crate) struct Wire {
     socket: Patient<TcpStream>,
     /// Nothing was read yet, and what comes has to be TLS.
     pub(crate) expects_tls: bool,
+    /// Whoever reads has it. TLS then writes no more than an alert: it may not wait for room, since it is the writer whom
+    /// the socket has to wake, and whose patience runs.
+    is_read: bool,
 }
 
 /// Whoever was dialled answered, and not in TLS.
@@ -46,7 +50,7 @@ impl Connection {
     pub fn new(socket: TcpStream, patience: Duration) -> io::Result<Self> {
         prepare(&socket, patience)?;
         let socket = Patient::new(socket, patience);
-        Ok(Self(Way::Plain(Wire { socket, expects_tls: false })))
+        Ok(Self(Way::Plain(Wire { socket, expects_tls: false, is_read: false })))
     }
 
     pub(crate) fn plain(wire: Wire) -> Self {
@@ -102,8 +106,8 @@ impl Connection {
                 (Reading::Plain(read), Writing::Plain(write))
             }
             Way::Encrypted(stream) => {
-                let (read, write) = tokio::io::split(stream);
-                (Reading::Encrypted(read), Writing::Encrypted(write))
+                let stream = Arc::new(Mutex::new(stream));
+                (Reading::Encrypted(Arc::clone(&stream)), Writing::Encrypted(stream))
             }
         };
         (ReadHalf(read), WriteHalf(write))
@@ -118,110 +122,97 @@ pub struct ReadHalf(Reading);
 #[derive(Debug)]
 pub struct WriteHalf(Writing);
 
-type Encrypted = Box<TlsStream<Wire>>;
+/// Both ends have to do with the whole of it: what is read may have to be answered.
+type Shared = Arc<Mutex<Box<TlsStream<Wire>>>>;
+
+fn lock(stream: &Shared) -> MutexGuard<'_, Box<TlsStream<Wire>>> {
+    stream.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 #[derive(Debug)]
 enum Reading {
     Plain(OwnedReadHalf),
-    Encrypted(tokio::io::ReadHalf<Encrypted>),
+    Encrypted(Shared),
 }
 
 #[derive(Debug)]
 enum Writing {
     Plain(Patient<OwnedWriteHalf>),
-    Encrypted(tokio::io::WriteHalf<Encrypted>),
+    Encrypted(Shared),
 }
 
-/// Something of several kinds that all can be read.
-trait Reads {
-    fn reads(&mut self) -> &mut (dyn AsyncRead + Unpin);
-}
-
-/// Something of several kinds that all can be written to.
-trait Writes {
-    fn writes(&mut self) -> &mut (dyn AsyncWrite + Unpin);
-}
-
-impl Reads for Connection {
-    fn reads(&mut self) -> &mut (dyn AsyncRead + Unpin) {
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         match &mut self.0 {
-            Way::Plain(wire) => wire,
-            Way::Encrypted(stream) => stream,
+            Way::Plain(wire) => Pin::new(wire).poll_read(context, into),
+            Way::Encrypted(stream) => Pin::new(stream).poll_read(context, into),
         }
     }
 }
 
-impl Reads for ReadHalf {
-    fn reads(&mut self) -> &mut (dyn AsyncRead + Unpin) {
+impl AsyncRead for ReadHalf {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         match &mut self.0 {
-            Reading::Plain(read) => read,
-            Reading::Encrypted(read) => read,
-        }
-    }
-}
-
-impl Writes for Connection {
-    fn writes(&mut self) -> &mut (dyn AsyncWrite + Unpin) {
-        match &mut self.0 {
-            Way::Plain(wire) => wire,
-            Way::Encrypted(stream) => stream,
-        }
-    }
-}
-
-impl Writes for WriteHalf {
-    fn writes(&mut self) -> &mut (dyn AsyncWrite + Unpin) {
-        match &mut self.0 {
-            Writing::Plain(write) => write,
-            Writing::Encrypted(write) => write,
-        }
-    }
-}
-
-macro_rules! reads {
-    ($($kind:ty),*) => {$(
-        impl AsyncRead for $kind {
-            fn poll_read(
-                mut self: Pin<&mut Self>,
-                context: &mut Context<'_>,
-                into: &mut ReadBuf<'_>,
-            ) -> Poll<io::Result<()>> {
-                Pin::new(self.reads()).poll_read(context, into)
+            Reading::Plain(read) => Pin::new(read).poll_read(context, into),
+            Reading::Encrypted(stream) => {
+                let mut stream = lock(stream);
+                stream.get_mut().0.is_read = true;
+                let read = Pin::new(&mut **stream).poll_read(context, into);
+                stream.get_mut().0.is_read = false;
+                read
             }
         }
-    )*};
+    }
 }
 
+/// What both a connection and its writing end are written to through.
 macro_rules! writes {
-    ($($kind:ty),*) => {$(
+    ($kind:ty, $plain:path, $encrypted:path, $lock:expr) => {
         impl AsyncWrite for $kind {
             fn poll_write(
                 mut self: Pin<&mut Self>,
                 context: &mut Context<'_>,
                 bytes: &[u8],
             ) -> Poll<io::Result<usize>> {
-                Pin::new(self.writes()).poll_write(context, bytes)
+                match &mut self.0 {
+                    $plain(to) => Pin::new(to).poll_write(context, bytes),
+                    $encrypted(to) => Pin::new(&mut **$lock(to)).poll_write(context, bytes),
+                }
             }
 
             fn poll_flush(
                 mut self: Pin<&mut Self>,
                 context: &mut Context<'_>,
             ) -> Poll<io::Result<()>> {
-                Pin::new(self.writes()).poll_flush(context)
+                match &mut self.0 {
+                    $plain(to) => Pin::new(to).poll_flush(context),
+                    $encrypted(to) => Pin::new(&mut **$lock(to)).poll_flush(context),
+                }
             }
 
             fn poll_shutdown(
                 mut self: Pin<&mut Self>,
                 context: &mut Context<'_>,
             ) -> Poll<io::Result<()>> {
-                Pin::new(self.writes()).poll_shutdown(context)
+                match &mut self.0 {
+                    $plain(to) => Pin::new(to).poll_shutdown(context),
+                    $encrypted(to) => Pin::new(&mut **$lock(to)).poll_shutdown(context),
+                }
             }
         }
-    )*};
+    };
 }
 
-reads!(Connection, ReadHalf);
-writes!(Connection, WriteHalf);
+writes!(Connection, Way::Plain, Way::Encrypted, std::convert::identity);
+writes!(WriteHalf, Writing::Plain, Writing::Encrypted, lock);
 
 impl AsyncRead for Wire {
     fn poll_read(
@@ -243,12 +234,23 @@ impl AsyncRead for Wire {
     }
 }
 
+/// What could be written without waiting for anything, and without being woken.
+fn at_once(written: io::Result<usize>) -> Poll<io::Result<usize>> {
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
+        written => Poll::Ready(written),
+    }
+}
+
 impl AsyncWrite for Wire {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.is_read {
+            return at_once(self.socket.get_ref().try_write(bytes));
+        }
         Pin::new(&mut self.socket).poll_write(context, bytes)
     }
 
@@ -258,6 +260,9 @@ impl AsyncWrite for Wire {
         context: &mut Context<'_>,
         bytes: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.is_read {
+            return at_once(self.socket.get_ref().try_write_vectored(bytes));
+        }
         Pin::new(&mut self.socket).poll_write_vectored(context, bytes)
     }
 

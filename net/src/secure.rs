@@ -42,14 +42,14 @@ const NAME: &str = "elea.invalid";
 /// Why a connection was not encrypted.
 #[derive(Debug, thiserror::Error)]
 pub enum SecureError {
-    /// Somebody else than was dialled has answered.
+    /// Somebody else than was dialled has answered, and has proved its key.
     #[error("whoever answers has another key")]
     OtherKey(Key),
     /// What came is not TLS: the connection as it was, with everything that came still to be read.
     #[error("what it says is not encrypted")]
     NotTls(Box<Connection>),
     /// It speaks TLS, but another version of what is spoken in it.
-    #[error("it speaks another version of the protocol")]
+    #[error("it, or somebody on the way, says that it speaks another version of the protocol")]
     OtherProtocol,
     /// It speaks another kind of TLS.
     #[error("its TLS is not Elea's ({0})")]
@@ -122,7 +122,15 @@ impl Identity {
         client.alpn_protocols = vec![self.protocol.clone()];
         client.resumption = Resumption::disabled();
         client.enable_sni = false;
-        Expecting(Arc::new(client))
+        Expecting { identity: self.clone(), client: Arc::new(client) }
+    }
+
+    /// TLS lets also those through that name no protocol.
+    fn check_protocol(&self, spoken: Option<&[u8]>) -> Result<(), SecureError> {
+        match spoken == Some(&self.protocol[..]) {
+            true => Ok(()),
+            false => Err(SecureError::OtherProtocol),
+        }
     }
 
     /// Encrypts a connection that was accepted, and says whose it is. May take as long as the other side likes.
@@ -133,6 +141,7 @@ impl Identity {
         let wire = connection.into_wire().ok_or_else(encrypted_already)?;
         let stream = TlsAcceptor::from(Arc::clone(&self.server)).accept(wire).await;
         let stream = stream.map_err(secure_error)?;
+        self.check_protocol(stream.get_ref().1.alpn_protocol())?;
         let proved = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
         let key = proved.and_then(|spki| key_of(spki.as_ref()));
         let key = key.ok_or_else(|| SecureError::Broken("no key was proved".to_owned()))?;
@@ -143,7 +152,10 @@ impl Identity {
 
 /// What it takes to dial the holder of one key.
 #[derive(Clone, Debug)]
-pub struct Expecting(Arc<ClientConfig>);
+pub struct Expecting {
+    identity: Identity,
+    client: Arc<ClientConfig>,
+}
 
 impl Expecting {
     /// Encrypts a connection that was dialled, if the holder of the key is at its other end. May take as long as that
@@ -155,9 +167,12 @@ impl Expecting {
         let mut wire = connection.into_wire().ok_or_else(encrypted_already)?;
         wire.expects_tls = true;
         let name = ServerName::try_from(NAME).map_err(io::Error::other)?;
-        let connector = TlsConnector::from(Arc::clone(&self.0));
+        let connector = TlsConnector::from(Arc::clone(&self.client));
         match connector.connect(name, wire).into_fallible().await {
-            Ok(stream) => Ok(Connection::encrypted(tokio_rustls::TlsStream::Client(stream))),
+            Ok(stream) => {
+                self.identity.check_protocol(stream.get_ref().1.alpn_protocol())?;
+                Ok(Connection::encrypted(tokio_rustls::TlsStream::Client(stream)))
+            }
             Err((error, mut wire)) if error.get_ref().is_some_and(|why| why.is::<NotTls>()) => {
                 wire.expects_tls = false;
                 Err(SecureError::NotTls(Box::new(Connection::plain(wire))))
@@ -269,14 +284,9 @@ impl Verifier {
         Self { expected: Some(key), ..Self::any() }
     }
 
-    fn check_key(&self, spki: &CertificateDer<'_>) -> Result<(), Error> {
-        let key = key_of(spki).ok_or(CertificateError::BadEncoding)?;
-        match self.expected {
-            Some(expected) if expected != key => {
-                Err(CertificateError::Other(OtherError(Arc::new(OtherKey(key)))).into())
-            }
-            _ => Ok(()),
-        }
+    /// Whether what stands in the place of a certificate is a key. Whose it is counts when it has signed.
+    fn check_key(spki: &CertificateDer<'_>) -> Result<Key, Error> {
+        key_of(spki.as_ref()).ok_or_else(|| CertificateError::BadEncoding.into())
     }
 
     fn check_signature(
@@ -285,8 +295,16 @@ impl Verifier {
         spki: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
+        let key = Self::check_key(spki)?;
         let spki = SubjectPublicKeyInfoDer::from(spki.as_ref());
-        verify_tls13_signature_with_raw_key(message, &spki, signature, &self.algorithms)
+        let valid =
+            verify_tls13_signature_with_raw_key(message, &spki, signature, &self.algorithms)?;
+        match self.expected {
+            Some(expected) if expected != key => {
+                Err(CertificateError::Other(OtherError(Arc::new(OtherKey(key)))).into())
+            }
+            _ => Ok(valid),
+        }
     }
 }
 
@@ -299,7 +317,7 @@ impl ServerCertVerifier for Verifier {
         _: &[u8],
         _: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.check_key(spki).map(|()| ServerCertVerified::assertion())
+        Self::check_key(spki).map(|_| ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -340,7 +358,7 @@ impl ClientCertVerifier for Verifier {
         _: &[CertificateDer<'_>],
         _: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        self.check_key(spki).map(|()| ClientCertVerified::assertion())
+        Self::check_key(spki).map(|_| ClientCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -505,35 +523,34 @@ mod tests {
     /// Who turns one bit of what passes, says nothing by it: an end hears that the connection broke.
     #[tokio::test]
     async fn a_turned_bit_is_noticed_wherever_it_is() {
-        for place in [3, 60, 90, 150, 250, 400, 600, 800] {
+        // The last one is beyond all that is said.
+        for place in [3, 60, 90, 150, 250, 400, 600, 800, 5000] {
             let (listener, at) = listener().await;
             let (middle, between) = self::listener().await;
             let pass = async {
-                let (mut near, _) = middle.accept().await.expect("somebody dials");
-                let mut far = TcpStream::connect(at).await.expect("it listens");
-                let turn = async {
-                    let (mut from, mut to) = far.split();
-                    let (mut near_from, mut near_to) = near.split();
-                    let mut passed = 0;
-                    let mut buffer = [0; 1 << 12];
-                    loop {
-                        let read = tokio::select! {
-                            read = from.read(&mut buffer) => read.unwrap_or(0),
-                            _ = tokio::io::copy(&mut near_from, &mut to) => 0,
-                        };
-                        if read == 0 {
-                            return passed;
-                        }
+                let (near, _) = middle.accept().await.expect("somebody dials");
+                let far = TcpStream::connect(at).await.expect("it listens");
+                let (mut near_read, mut near_write) = near.into_split();
+                let (mut far_read, mut far_write) = far.into_split();
+                let back = async {
+                    let (mut passed, mut buffer) = (0, [0; 1 << 12]);
+                    while let Ok(read @ 1..) = far_read.read(&mut buffer).await {
                         if (passed..passed + read).contains(&place) {
                             buffer[place - passed] ^= 1;
                         }
                         passed += read;
-                        if near_to.write_all(&buffer[..read]).await.is_err() {
-                            return passed;
+                        if near_write.write_all(&buffer[..read]).await.is_err() {
+                            break;
                         }
                     }
+                    drop(near_write);
+                    passed
                 };
-                turn.await
+                let there = async {
+                    let _ = tokio::io::copy(&mut near_read, &mut far_write).await;
+                    drop(far_write);
+                };
+                tokio::join!(back, there).0
             };
             let host = identity(2);
             let serve = async {
@@ -549,7 +566,7 @@ mod tests {
                 connection.read_to_end(&mut heard).await.ok().map(|_| heard)
             };
             let (passed, (), heard) = tokio::join!(pass, serve, dial);
-            assert!(passed > 0 && heard.is_none(), "byte {place} of {passed}");
+            assert_eq!(heard.is_some(), place > passed, "byte {place} of {passed}");
         }
     }
 }

@@ -8,7 +8,7 @@ use elea_net::{Connection, Identity};
 use elea_protocol::id::ReplicaId;
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{
-    HelloBody, KnockBody, Origin, ToReplica, Transport, application_protocol,
+    HelloBody, KnockBody, Origin, ToReplica, Transport, WIRE_VERSION, application_protocol,
 };
 use elea_protocol::seal::{sign_hello, sign_knock};
 use elea_protocol::signature::{SecretKey, Signer as _};
@@ -33,7 +33,7 @@ pub async fn call(
     let expected = membership.replica_key(to).ok_or(io::ErrorKind::NotFound)?.0;
     let genesis = membership.genesis();
     let mut connection = Connection::new(TcpStream::connect(address).await?, PATIENCE)?;
-    let body = KnockBody { origin, to, transport: Transport::Encrypted };
+    let body = KnockBody { version: WIRE_VERSION, origin, to, transport: Transport::Encrypted };
     let knock = sign_knock(key, genesis, body);
     connection.write_all(&frame(&ToReplica::Knock(knock))?).await?;
     let expecting = identity(key).expecting(expected);

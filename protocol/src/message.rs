@@ -36,8 +36,8 @@ pub use commit::{Commit, CommitCertificate};
 pub use enrol::{Enrol, Enrolled};
 pub use fetch::{
     ANSWER_BYTES_MAX, Branch, CLIENTS_MAX, Clients, FETCH_DIGESTS_MAX, Fetch, LOCATOR_MAX,
-    LastSlot, Linked, Requests, SLOTS_MAX, SlotEntry, Slots, StateChunk, StateDigests, StatePart,
-    Wanted,
+    LastSlot, Lent, Linked, Requests, SLOTS_MAX, SlotEntry, Slots, StateChunk, StateDigests,
+    StateHead, StatePart, Wanted,
 };
 pub use malformed::Malformed;
 pub use new_view::{NewView, NewViewHeader, changes_digest};

@@ -35,13 +35,13 @@ use std::sync::Arc;
 pub use self::counters::Counters;
 pub use self::disk::{
     Adopted, Aside, Doubt, EnteredView, Ground, Quarantine, Record, Recovered, Settled, StartError,
-    StateHead, StoredState,
+    StoredState,
 };
 use self::disk::{Office, Outbox};
 pub use self::event::{Action, Driver, Event, Mark, Target};
 pub use self::footprint::Footprint;
 use self::normal::{
-    Ballots, Fetching, Lock, OrdersAhead, Pending, Pipeline, Queries, Shares, Undone,
+    Ballots, Budget, Fetching, Lock, OrdersAhead, Pending, Pipeline, Queries, Shares, Undone,
 };
 pub use self::normal::{Execution, RESULT_BYTES_MAX, SLOT_RESULT_BYTES_MAX};
 pub use self::sessions::{Admission, Kept, Known, Sessions};
@@ -112,6 +112,8 @@ pub struct Replica<A: Application> {
     stamps: Stamps,
     due: Due,
     proofs: Proofs,
+    /// What all clients together may be given of states.
+    lending: Budget,
     counters: Counters,
 }
 
@@ -127,12 +129,15 @@ impl<A: Application> Replica<A> {
             | Event::Queries(_)
             | Event::AskSession { .. }
             | Event::AskStatus { .. }
-            | Event::AskEvidence { .. } => (0, true),
+            | Event::AskEvidence { .. }
+            | Event::AskState { .. }
+            | Event::AskPiece { .. } => (0, true),
             Event::Synced(_) => (0, false),
             Event::Peer { .. }
             | Event::Rows(..)
             | Event::Unreadable(_)
             | Event::DiskFull(_)
+            | Event::Leave
             | Event::Tick => (self.setup.tuning.turn_slots, false),
         };
         let was_at_work = self.turn.begin(steps);
@@ -167,6 +172,8 @@ impl<A: Application> Replica<A> {
                 self.answer_status(client, nonce, driver);
             }
             Event::AskEvidence { client } => self.answer_evidence(client),
+            Event::AskState { client } => self.answer_state(client),
+            Event::AskPiece { client, at, index } => self.answer_piece(client, at, index),
             Event::Synced(mark) => {
                 self.outbox.note_synced(mark);
                 self.waits.synced(mark, self.now.instant);
@@ -175,6 +182,7 @@ impl<A: Application> Replica<A> {
             Event::Rows(mark, rows) => self.on_rows(mark, rows),
             Event::Unreadable(why) => self.distrust(&why),
             Event::DiskFull(is_full) => self.on_disk_full(is_full),
+            Event::Leave => self.on_leave(),
             Event::Tick => self.on_tick(),
         }
     }

@@ -16,7 +16,7 @@ use crate::merkle::Tree;
 use crate::message::{
     Branch, Campaign, Certificate, CommitCertificate, Hello, HelloBody, InTree, Knock, KnockBody,
     Malformed, Message, NewView, Order, Origin, ReplyVote, SignedRequest, SlotEntry, Slots,
-    StableProof, ViewChange, Vote, Voted,
+    StableProof, StateHead, ViewChange, Vote, Voted,
 };
 use crate::signature::{Claim, PublicKey, Signature, Signed, Signer};
 
@@ -314,6 +314,18 @@ impl Membership {
     /// See [`Rejection`].
     pub fn open_stable(&self, proof: StableProof) -> Result<Verified<StableProof>, Rejection> {
         self.open_one(self.read(proof, |reading, proof| reading.stable(proof))?)
+    }
+
+    /// Checks what there is to know of a state before its pieces: that a strong quorum certified just this.
+    ///
+    /// # Errors
+    /// It did not.
+    pub fn open_state_head(&self, head: StateHead) -> Result<Verified<StateHead>, Rejection> {
+        let StateHead { stable, digests } = head;
+        let stable = self.open_stable(stable)?.into_inner();
+        let is_its_own = digests.digest() == stable.checkpoint.body.state;
+        Malformed::unless(is_its_own, "digests of another state")?;
+        Ok(Verified(StateHead { stable, digests }))
     }
 
     /// Checks a statement of a replica: its signature only, where its kind has no bounds.

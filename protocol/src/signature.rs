@@ -99,6 +99,12 @@ pub trait Signer: Send + Sync {
     fn sign_handshake(&self, transcript: &[u8]) -> Option<Signature>;
 }
 
+/// Whether connections can be encrypted with a key: not where it signs nothing for a handshake.
+#[must_use]
+pub fn can_prove_itself(signer: &dyn Signer) -> bool {
+    signer.sign_handshake(&[HANDSHAKE_PREFIX, HANDSHAKE_PREFIX].concat()).is_some()
+}
+
 /// What every message begins with that a handshake has signed.
 const HANDSHAKE_PREFIX: [u8; 64] = [b' '; 64];
 
@@ -274,4 +280,25 @@ pub struct Signed<T> {
     pub by: ReplicaId,
     /// Over [`Canonical::signing_digest`](crate::codec::Canonical::signing_digest) of the body.
     pub signature: Signature,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One key signs for the protocol and for TLS: no message of one may be a message of the other.
+    #[test]
+    fn what_a_handshake_has_signed_is_no_digest_and_no_digest_is_that() {
+        let key = SecretKey::from_bytes(&[7; 32]);
+        assert!(HANDSHAKE_PREFIX.len() > size_of::<Digest>());
+        assert_eq!(key.sign_handshake(&[b' '; 32]), None, "as long as a digest");
+        assert_eq!(key.sign_handshake(&[b' '; 63]), None);
+        assert_eq!(key.sign_handshake(&[&[b'x'][..], &[b' '; 97]].concat()), None);
+        let transcript =
+            [&HANDSHAKE_PREFIX[..], b"TLS 1.3, server CertificateVerify\0", &[9; 32]].concat();
+        let signed = key.sign_handshake(&transcript).expect("it is one");
+        let verifying = VerifyingKey::from_bytes(&key.public_key().0).expect("sound");
+        let signature = ed25519_dalek::Signature::from_bytes(&signed.0);
+        assert!(verifying.verify_strict(&transcript, &signature).is_ok());
+    }
 }

@@ -1,6 +1,7 @@
 //! Backups: the state of a stable checkpoint in one file, with what certifies it.
 //!
-//! A backup is made of the folder of a replica that is not running: the slots above the stored state
+//! A backup is made of what [running replicas give](Download), whom nobody has to trust, or of the folder of a replica that is
+//! not running: then the slots above the stored state
 //! are executed up to the newest stable checkpoint, as at any start. From a backup begins another
 //! cluster, whose genesis digest covers the state; see
 //! [`Membership::initial_state`](elea_protocol::membership::Membership::initial_state).
@@ -29,11 +30,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use elea_protocol::application::{Application, Restore, Snapshot};
 use elea_protocol::cluster_file::ClusterFile;
-use elea_protocol::codec::{self, Canonical, FRAME_MAX};
+use elea_protocol::codec::{self, FRAME_MAX};
 use elea_protocol::id::{Digest, ReplicaId, Slot};
 use elea_protocol::membership::Membership;
-use elea_protocol::message::Position;
-use elea_protocol::replica::{Replica, Setup, StartError, StateHead};
+use elea_protocol::message::{Position, StateHead};
+use elea_protocol::replica::{Replica, Setup, StartError};
 use elea_protocol::rows::Row;
 use elea_protocol::signature::SecretKey;
 use sha2::{Digest as _, Sha256};
@@ -190,9 +191,7 @@ pub fn write<A: Application>(
     let Some((head, snapshot)) = replica.stable_state() else {
         return Err(unsound("its state cannot be read".to_owned()));
     };
-    let mut name = out.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.part", std::process::id()));
-    let part = out.with_file_name(name);
+    let part = beside(out, &format!("{}.part", std::process::id()));
     let finish = || {
         write_part(&part, cluster, &head, snapshot).map_err(|trouble| match trouble {
             Trouble::System(error) => unwritable(&error),
@@ -203,10 +202,7 @@ pub fn write<A: Application>(
             BackupError::Invalid { what, .. } => unsound(what),
             other => other,
         })?;
-        let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty());
-        fs::rename(&part, out)
-            .and_then(|()| File::open(folder.unwrap_or(Path::new(".")))?.sync_all())
-            .map_err(|error| unwritable(&error))?;
+        put_in_place(&part, out).map_err(|error| unwritable(&error))?;
         let last = replica.lock().map_or(Slot::GENESIS, |lock| lock.body.slot);
         Ok(Backup { final_beyond: (last > backup.at.slot).then_some(last), ..backup })
     };
@@ -258,6 +254,20 @@ pub fn restore<A: Application>(
         }
     })?;
     Ok(backup)
+}
+
+/// The file beside another one, with this behind its name.
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{ending}"));
+    path.with_file_name(name)
+}
+
+/// Gives a whole file its name, for good.
+fn put_in_place(part: &Path, out: &Path) -> io::Result<()> {
+    let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty());
+    fs::rename(part, out)?;
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 /// What goes wrong with a file.
@@ -421,13 +431,13 @@ fn read_from<A: Application>(
 
 /// The head, if a strong quorum of these replicas signed it.
 fn check_head(membership: &Membership, head: StateHead) -> Result<StateHead, String> {
-    let StateHead { stable, digests } = head;
-    let stable = membership.open_stable(stable).map_err(|error| error.to_string())?.into_inner();
-    if digests.digest() != stable.checkpoint.body.state {
-        return Err("it is of another state".to_owned());
-    }
-    Ok(StateHead { stable, digests })
+    let opened = membership.open_state_head(head).map_err(|error| error.to_string())?;
+    Ok(opened.into_inner())
 }
+
+mod download;
+
+pub use self::download::{Download, Taken};
 
 #[cfg(test)]
 mod tests;

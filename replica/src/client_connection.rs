@@ -165,7 +165,9 @@ async fn receive(
             (
                 question @ (ToReplica::AskSession(_)
                 | ToReplica::AskStatus(_)
-                | ToReplica::AskEvidence),
+                | ToReplica::AskEvidence
+                | ToReplica::AskState
+                | ToReplica::AskPiece { .. }),
                 room,
             ) => take_question(shell, admission, question, room).await,
             (
@@ -262,7 +264,7 @@ impl Requests {
     }
 }
 
-/// Asks the core. There is one question at a time about the status or about proofs.
+/// Asks the core. There is one question at a time about the status, about proofs or about states.
 async fn take_question(
     shell: &Shell,
     admission: &Admission,
@@ -285,9 +287,13 @@ async fn take_question(
             }
         }
         (ToReplica::AskEvidence, Some(room)) if !admission.is_asking() => {
-            admission.turn_to_ask().await;
-            admission.asks();
-            shell.inbox.put_client(client, [(Event::AskEvidence { client }, room)]);
+            ask(shell, admission, Event::AskEvidence { client }, room).await;
+        }
+        (ToReplica::AskState, Some(room)) if !admission.is_asking() => {
+            ask(shell, admission, Event::AskState { client }, room).await;
+        }
+        (ToReplica::AskPiece { at, index }, Some(room)) if !admission.is_asking() => {
+            ask(shell, admission, Event::AskPiece { client, at, index }, room).await;
         }
         _ => {
             shell.counters.count(Counter::QuestionBusy);
@@ -295,6 +301,13 @@ async fn take_question(
             yield_now().await;
         }
     }
+}
+
+/// Asks what is answered to those connections that asked.
+async fn ask(shell: &Shell, admission: &Admission, question: Event, room: Room) {
+    admission.turn_to_ask().await;
+    admission.asks();
+    shell.inbox.put_client(admission.client, [(question, room)]);
 }
 
 /// Why a connection can no longer be written to.

@@ -107,7 +107,7 @@ struct Queue {
     common: Arc<Common>,
     /// The sessions it used last: those for which it is answered.
     sessions: Mutex<Recent>,
-    /// When it asked how the replica is or for proofs, as long as there was no answer.
+    /// When it asked how the replica is, for proofs or for a state, as long as there was no answer.
     asked: Mutex<Option<Instant>>,
 }
 
@@ -233,7 +233,13 @@ impl Clients {
         let receivers: Vec<Arc<Queue>> = {
             let open = self.open();
             let entry = open.clients.get(client);
-            let is_answer = matches!(message, ToClient::Status(_) | ToClient::Evidence(_));
+            let is_answer = matches!(
+                message,
+                ToClient::Status(_)
+                    | ToClient::Evidence(_)
+                    | ToClient::State(_)
+                    | ToClient::Piece { .. }
+            );
             match (entry, session) {
                 (None, _) => Vec::new(),
                 (Some(entry), Some(session)) => entry.answered_for(session).cloned().collect(),

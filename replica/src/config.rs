@@ -50,6 +50,11 @@ pub enum RunError {
         "the key is not that of {0} in the cluster file: use that replica's key file, or correct the cluster file"
     )]
     WrongKey(String),
+    /// The key signs digests alone.
+    #[error(
+        "the key cannot prove itself in a TLS handshake: use one that can, or set the transport to plain"
+    )]
+    KeyCannotEncrypt,
     /// A limit cannot work.
     #[error(transparent)]
     Limit(#[from] BadLimit),

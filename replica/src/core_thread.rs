@@ -36,6 +36,8 @@ pub(crate) struct Router {
     pub(crate) standing: watch::Sender<Standing>,
     /// Whether everything that it knows to be final is in a stable state.
     pub(crate) all_stable: watch::Sender<bool>,
+    /// Whether it was told to leave, and has.
+    pub(crate) has_left: watch::Sender<bool>,
 }
 
 impl Router {
@@ -272,6 +274,9 @@ impl<A: Application> AtWork<A> {
         });
         router.all_stable.send_if_modified(|known| {
             std::mem::replace(known, replica.is_all_stable()) != replica.is_all_stable()
+        });
+        router.has_left.send_if_modified(|known| {
+            std::mem::replace(known, replica.has_left()) != replica.has_left()
         });
         self.slow.look(replica.sync_time());
         if self.doubted != replica.in_quarantine().is_some() {

@@ -62,6 +62,8 @@ counters! {
     HelloBadSignature = "hello_bad_signature",
     /// The hello names nobody this cluster knows, or a weak key.
     HelloUnknownSigner = "hello_unknown_signer",
+    /// Whoever dialled speaks another version of the protocol.
+    OtherVersion = "other_version",
     /// Whoever dialled wanted the connection to be protected otherwise than it is here.
     OtherTransport = "other_transport",
     /// A connection could not be encrypted: the other end did not prove its key, or somebody in between was at it.

@@ -32,7 +32,11 @@ pub(crate) async fn knock(
     let ToReplica::Knock(knock) = said else {
         return Err((Counter::HelloMalformed, Some(Farewell::Misbehaviour)));
     };
-    let KnockBody { origin, transport, .. } = open_knock(shell, knock)?;
+    let KnockBody { version, origin, transport, .. } = open_knock(shell, knock)?;
+    if version != WIRE_VERSION {
+        // The challenge that it hears before says which one is spoken here.
+        return Err((Counter::OtherVersion, Some(Farewell::NotAdmitted)));
+    }
     if transport != shell.transport() {
         let word = Farewell::OtherTransport(shell.transport());
         return Err((Counter::OtherTransport, Some(word)));

@@ -223,6 +223,8 @@ struct Lanes {
     rows: Vec<(Mark, RowsView)>,
     unreadable: Option<Unreadable>,
     disk_full: Option<bool>,
+    /// The replica is going to be stopped.
+    leaves: bool,
     questions: VecDeque<Event>,
     control: PeerLanes,
     bulk: PeerLanes,
@@ -421,6 +423,12 @@ impl Inbox {
         self.look();
     }
 
+    /// Tells the core that the replica is going to be stopped.
+    pub(crate) fn leave(&self) {
+        self.put(|lanes| lanes.leaves = true);
+        self.look();
+    }
+
     /// Queues a question how the replica is. Answers whether there was room.
     pub(crate) fn put_question(&self, event: Event) -> bool {
         let mut is_taken = false;
@@ -485,6 +493,7 @@ impl Lanes {
             || !self.rows.is_empty()
             || self.unreadable.is_some()
             || self.disk_full.is_some()
+            || self.leaves
             || !self.questions.is_empty();
         let others =
             || !(self.control.is_empty() && self.bulk.is_empty() && self.clients.turns.is_empty());
@@ -499,7 +508,9 @@ impl Lanes {
         group.extend(rows.map(|event| Queued { event, room: None }));
         let disk_full = self.disk_full.take().map(Event::DiskFull);
         let unreadable = self.unreadable.take().map(Event::Unreadable);
-        let others = disk_full.into_iter().chain(unreadable).chain(self.questions.drain(..));
+        let leave = std::mem::take(&mut self.leaves).then_some(Event::Leave);
+        let others = disk_full.into_iter().chain(unreadable).chain(leave);
+        let others = others.chain(self.questions.drain(..));
         group.extend(others.map(|event| Queued { event, room: None }));
         if !appetite.intake {
             return;

@@ -17,6 +17,7 @@ use elea_protocol::membership::Membership;
 use elea_protocol::message::{Standing, Terms};
 use elea_protocol::quorum::Strength;
 use elea_protocol::replica::{Replica, Setup, StartError};
+use elea_protocol::signature::can_prove_itself;
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
@@ -24,7 +25,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::config::{Config, Durability, RunError};
+use crate::config::{Config, Durability, RunError, Transport};
 use crate::core_thread::{Core, Router};
 use crate::counters::{Counter, Counters};
 use crate::descriptors::Descriptors;
@@ -41,6 +42,9 @@ use crate::store_thread::{LogThenTables, StoreQueue, store_queue};
 use crate::terms::Agreement;
 use crate::verified_cache::VerifiedCache;
 use crate::watcher::{Look, Watcher};
+
+/// How long a stop waits for another replica to lead.
+const HAND_ON_WAIT: Duration = Duration::from_secs(2);
 
 /// How long a stop waits for the state of the head to be certified.
 const STABLE_WAIT: Duration = Duration::from_secs(1);
@@ -76,6 +80,7 @@ pub struct Node {
     links_up: watch::Receiver<usize>,
     standing: watch::Receiver<Standing>,
     all_stable: watch::Receiver<bool>,
+    has_left: watch::Receiver<bool>,
     look: Arc<Look>,
     measures: Arc<Measures>,
     turn: Arc<Mutex<()>>,
@@ -160,6 +165,7 @@ impl Node {
         let inbox = Arc::clone(&shell.inbox);
         let (tell, standing) = watch::channel(replica.standing());
         let (tell_stable, all_stable) = watch::channel(replica.is_all_stable());
+        let (tell_left, has_left) = watch::channel(false);
         let router = Router {
             store: queue,
             outbound,
@@ -168,6 +174,7 @@ impl Node {
             measures: Arc::clone(&measures),
             standing: tell,
             all_stable: tell_stable,
+            has_left: tell_left,
         };
         let raise = failed.raise.clone();
         let raised = raise.clone();
@@ -200,6 +207,7 @@ impl Node {
             links_up,
             standing,
             all_stable,
+            has_left,
             look,
             measures,
             turn: Arc::default(),
@@ -275,7 +283,7 @@ impl Node {
         error.unwrap_or_else(|| RunError::Panicked("unknown".to_owned()))
     }
 
-    /// Stops it: waits a moment for the state of a quiet head to be certified, so that a backup has
+    /// Stops it: hands on the view that it leads, waits a moment for the state of a quiet head to be certified, so that a backup has
     /// all that is final, takes nothing more in, writes what has been decided, sends what rests on it,
     /// says farewell.
     ///
@@ -285,6 +293,7 @@ impl Node {
         let step = Duration::from_millis(self.shell.limits.stop_timeout_ms);
         let me = self.shell.me;
         tracing::info!(replica = %me, "stopping");
+        self.hand_on().await;
         self.wait_until_stable().await;
         self.shell.no_more.cancel();
         self.shell.inbox.close();
@@ -330,6 +339,17 @@ impl Node {
         }
     }
 
+    /// Has another one lead, where this replica does and enough others are there for that. Otherwise all who use the
+    /// cluster would wait until its silence is noticed.
+    async fn hand_on(&self) {
+        let enough = self.shell.membership.size().suffices(*self.links_up.borrow(), Strength::Weak);
+        if enough && self.failure.borrow().is_none() {
+            self.shell.inbox.leave();
+            let mut has_left = self.has_left.clone();
+            let _ = timeout(HAND_ON_WAIT, has_left.wait_for(|has_left| *has_left)).await;
+        }
+    }
+
     /// Waits until all that is final is in a stable state, if that is to be expected.
     async fn wait_until_stable(&self) {
         let enough =
@@ -353,8 +373,11 @@ impl Drop for Node {
 }
 
 fn check(config: &Config) -> Result<(), RunError> {
-    let Config { setup, addresses, limits, .. } = config;
+    let Config { setup, addresses, transport, limits, .. } = config;
     limits.check()?;
+    if *transport == Transport::Encrypted && !can_prove_itself(&*setup.signer) {
+        return Err(RunError::KeyCannotEncrypt);
+    }
     let replicas = usize::from(setup.membership.size().replicas());
     if addresses.len() != replicas {
         return Err(RunError::Addresses { addresses: addresses.len(), replicas });

@@ -227,8 +227,8 @@ enum Down {
     NotThePeer(String),
     #[error("the peer turned us away: {0}")]
     Farewell(Farewell),
-    #[error("it, or somebody on the way, turned us away without encryption: {0}")]
-    InClear(Farewell),
+    #[error("{0} (said without encryption, by it or by somebody on the way)")]
+    InClear(Box<Down>),
     #[error("its settings are not the ones here")]
     SettingsDiffer,
     #[error("the peer did not read in time")]
@@ -272,8 +272,10 @@ pub(crate) fn link(
         counters: Arc::clone(&shell.counters),
     };
     let (shell, dialler) = (Arc::clone(shell), Dialler::new(address));
-    let key = shell.membership.replica_key(peer).map(|key| key.0);
-    let expecting = shell.identity.as_ref().zip(key).map(|(identity, key)| identity.expecting(key));
+    let expecting = shell.identity.as_ref().map(|identity| {
+        let key = shell.membership.replica_key(peer).expect("a peer is a member");
+        identity.expecting(key.0)
+    });
     let dialling = Arc::new(Dialling { shell: Arc::clone(&shell), peer, dialler, expecting });
     let (is_up, speed) = (false, Speed::default());
     let task =
@@ -334,7 +336,12 @@ impl Dialling {
         let mut connection = Connection::new(socket, self.shell.write_timeout())?;
         // At once: a peer that is flooded with connections keeps this one.
         let transport = self.shell.transport();
-        let body = KnockBody { origin: Origin::Replica(*me), to: self.peer, transport };
+        let body = KnockBody {
+            version: WIRE_VERSION,
+            origin: Origin::Replica(*me),
+            to: self.peer,
+            transport,
+        };
         let knock = sign_knock(&**signer, membership.genesis(), body);
         frames::write_first(&mut connection, &ToReplica::Knock(knock)).await?;
         let Some(expecting) = &self.expecting else {
@@ -366,10 +373,10 @@ impl Dialling {
     async fn in_clear(&self, connection: Connection) -> Down {
         let (mut reader, _writer) = frames::split(connection, FRAME_MAX);
         if let Err(why) = self.read_challenge(&mut reader).await {
-            return why;
+            return Down::InClear(Box::new(why));
         }
         match frames::read_to_client(&mut reader).await {
-            Ok((ToClient::Farewell(word), _)) => Down::InClear(word),
+            Ok((ToClient::Farewell(word), _)) => Down::InClear(Box::new(Down::Farewell(word))),
             _ => Down::NotThePeer("it does not encrypt".to_owned()),
         }
     }
@@ -677,9 +684,14 @@ impl LinkTask {
         self.state.bytes(Lane::Control).fetch_sub(taken, Ordering::Relaxed);
         let next = rest.next().map(|part| piece(part, over));
         let is_large = next.is_some();
-        for frame in group.drain(..).map(|parcel| parcel.frame(over)).chain(next) {
+        let small = group.drain(..).map(|parcel| (parcel.frame(over), false));
+        for (frame, is_piece) in small.chain(next.map(|frame| (frame, true))) {
             match frame {
                 Ok(frame) => {
+                    if is_piece {
+                        // What is encrypted together can be read together only: no vote waits for the piece behind it.
+                        frames::flush(writer).await.map_err(down)?;
+                    }
                     bytes += frame.len();
                     frames::feed(writer, frame).await.map_err(down)?;
                 }

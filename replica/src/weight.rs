@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use elea_protocol::evidence::Evidence;
 use elea_protocol::message::{
-    Branch, Campaign, CommitCertificate, Message, NewView, SignedQueryReply, SignedReply,
+    Branch, Campaign, CommitCertificate, Lent, Message, NewView, SignedQueryReply, SignedReply,
     SlotEntry, StableProof, ToClient, ViewChange,
 };
 use elea_protocol::replica::Record;
@@ -160,6 +160,7 @@ pub(crate) fn answer(answer: &ToClient) -> usize {
             OVERHEAD + replies.iter().map(query_reply).sum::<usize>()
         }
         ToClient::Evidence(evidence) => OVERHEAD + evidence.iter().map(proof).sum::<usize>(),
+        ToClient::Piece { lent: Lent::Piece(bytes), .. } => OVERHEAD + bytes.len(),
         _ => OVERHEAD,
     }
 }

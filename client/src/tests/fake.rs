@@ -11,9 +11,9 @@ use elea_protocol::evidence::Evidence;
 use elea_protocol::id::{Digest, ReplicaId, RequestNumber, SessionId, Slot, View};
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{
-    Challenge, Commit, DiskHealth, Level, NodeStatus, Pace, Position, Query, QueryReply, Reply,
-    ReplyKind, Results, SessionReport, SignedRequest, Standing, ToClient, ToReplica, Transport,
-    WIRE_VERSION,
+    Challenge, Commit, DiskHealth, Lent, Level, NodeStatus, Pace, Position, Query, QueryReply,
+    Reply, ReplyKind, Results, SessionReport, SignedRequest, Standing, ToClient, ToReplica,
+    Transport, WIRE_VERSION,
 };
 use elea_protocol::seal::{sign, sign_replies};
 use elea_protocol::signature::{Ed25519, SecretKey, Signer};
@@ -202,6 +202,10 @@ impl Replica {
             }
             ToReplica::AskStatus(nonce) => vec![ToClient::Status(Box::new(self.status(nonce)))],
             ToReplica::AskEvidence => vec![ToClient::Evidence(self.proofs())],
+            ToReplica::AskState => vec![ToClient::State(None)],
+            ToReplica::AskPiece { at, index } => {
+                vec![ToClient::Piece { at, index, lent: Lent::Gone }]
+            }
             ToReplica::AskSession(session) => {
                 let history = self.history.lock().expect("no panic");
                 let through = history.executed.keys().rfind(|(id, _)| *id == session);

@@ -252,6 +252,8 @@ impl Ear {
                 ToReplica::AskSession(_)
                 | ToReplica::AskStatus(_)
                 | ToReplica::AskEvidence
+                | ToReplica::AskState
+                | ToReplica::AskPiece { .. }
                 | ToReplica::Terms(_),
                 _,
             ) => Ok(()),
@@ -312,7 +314,15 @@ impl Ear {
             }
             ToClient::Peer(message) => self.peer(who, message, frame),
             ToClient::Part(part) => self.part(wire, false, who, &part),
-            ToClient::Terms(_) | ToClient::Welcome | ToClient::Busy(_) => Ok(()),
+            ToClient::State(head) => match head {
+                Some(head) => {
+                    self.membership.open_state_head(*head).map(drop).map_err(bad("a state"))
+                }
+                None => Ok(()),
+            },
+            ToClient::Terms(_) | ToClient::Welcome | ToClient::Busy(_) | ToClient::Piece { .. } => {
+                Ok(())
+            }
         }
     }
 

@@ -168,11 +168,11 @@ mod tests {
     use std::collections::BTreeMap;
 
     use elea_protocol::id::{Digest, View};
+    use elea_protocol::message::StateHead;
     use elea_protocol::message::{
         Checkpoint, CheckpointCertificate, Commit, CommitCertificate, Fetch, StableProof,
         StateDigests,
     };
-    use elea_protocol::replica::StateHead;
     use elea_protocol::signature::{Signature, Signed};
 
     use super::*;

@@ -1,10 +1,10 @@
 use elea_protocol::id::{RequestNumber, SessionId};
 use elea_protocol::merkle::Path;
+use elea_protocol::message::StateHead;
 use elea_protocol::message::{
     Checkpoint, CheckpointCertificate, Commit, Level, NewView, NewViewHeader, NonDeterminism,
     Request, StateDigests,
 };
-use elea_protocol::replica::StateHead;
 use elea_protocol::signature::{Signature, Signed};
 
 use super::*;

@@ -79,8 +79,8 @@ pub struct Task {
 /// Random paths go so much further than the search by breadth: a few views more, and time enough
 /// for them.
 fn widened(bounds: Limits) -> Limits {
-    let Limits { ticks, restarts, view } = bounds;
-    Limits { ticks: ticks + 12, restarts: restarts + 1, view: view + 2 }
+    let Limits { ticks, restarts, leaves, view } = bounds;
+    Limits { ticks: ticks + 12, restarts: restarts + 1, leaves, view: view + 2 }
 }
 
 /// Each scene, or this one, breadth first to so many states, and then at random for so many

@@ -196,6 +196,8 @@ pub enum Step {
     Deliver(Arc<Letter>),
     /// Time passes on a machine until its next deadline.
     Tick(Place),
+    /// A machine is told that it is going to be stopped.
+    Leave(Place),
     /// A machine loses its memory and starts again from its disk.
     Restart(Place),
     /// A letter arrives, and the same befalls the machine before anything that comes of it is on its disk. What
@@ -209,9 +211,9 @@ impl PartialEq for Step {
             (Self::Deliver(one), Self::Deliver(two)) | (Self::Fall(one), Self::Fall(two)) => {
                 one.print == two.print
             }
-            (Self::Tick(one), Self::Tick(two)) | (Self::Restart(one), Self::Restart(two)) => {
-                one == two
-            }
+            (Self::Tick(one), Self::Tick(two))
+            | (Self::Leave(one), Self::Leave(two))
+            | (Self::Restart(one), Self::Restart(two)) => one == two,
             _ => false,
         }
     }
@@ -222,6 +224,7 @@ impl fmt::Debug for Step {
         match self {
             Self::Deliver(letter) => fmt::Display::fmt(letter, f),
             Self::Tick(place) => write!(f, "{place} waits until its next deadline"),
+            Self::Leave(place) => write!(f, "{place} is told that it is going to be stopped"),
             Self::Restart(place) => write!(f, "{place} crashes and starts again"),
             Self::Fall(letter) => {
                 write!(f, "{letter}; it crashes before that is on its disk, and starts again")

@@ -25,6 +25,8 @@ pub struct Machine {
     pub ticks: u32,
     /// How often it was started again.
     pub restarts: u32,
+    /// How often it was told that it is going to be stopped.
+    pub leaves: u32,
     /// How often what it had just written was lost with that.
     pub falls: u32,
     /// Its own clock, in microseconds: those of different machines have nothing to do with each
@@ -54,6 +56,7 @@ impl Machine {
             disk,
             ticks: 0,
             restarts: 0,
+            leaves: 0,
             falls: 0,
             clock: 0,
             may_restart,
@@ -75,8 +78,8 @@ impl Machine {
             true => print_of(&(self.disk.recovered(), self.disk.slots())),
             false => 0,
         };
-        let counts = u64::from(self.ticks) << 32 | u64::from(self.restarts);
-        self.print = blend(&[print_of(&self.core), stored, counts]);
+        let counts = [self.ticks, self.restarts, self.leaves].map(u64::from);
+        self.print = blend(&[print_of(&self.core), stored, counts[0] << 32 | counts[1], counts[2]]);
     }
 
     /// Lets its clock go on to its next deadline. The event that follows is a tick.

@@ -30,6 +30,8 @@ pub struct Limits {
     pub ticks: u32,
     /// How often machines start again, all together.
     pub restarts: u32,
+    /// How many of them are told that they are going to be stopped.
+    pub leaves: u32,
     /// The highest view that correct replicas enter.
     pub view: u64,
 }
@@ -65,7 +67,7 @@ pub const SCENES: &[Scene] = &[
         liars: &[3],
         requests: &[(Strong, "incr a 1", &[0, 1, 2]), (Weak, "append a x", &[0, 1, 2])],
         opening: &[Move::Hear(&[0], &["request"], CLIENTS)],
-        bounds: Limits { ticks: 4, restarts: 0, view: 2 },
+        bounds: Limits { ticks: 4, restarts: 0, leaves: 0, view: 2 },
     },
     Scene {
         name: "forgotten",
@@ -74,7 +76,16 @@ pub const SCENES: &[Scene] = &[
         liars: &[3],
         requests: &[(Strong, "incr a 1", &[0, 1]), (Weak, "append a x", &[0, 2])],
         opening: &[Move::Hear(&[1, 2], &["request"], CLIENTS)],
-        bounds: Limits { ticks: 3, restarts: 1, view: 2 },
+        bounds: Limits { ticks: 3, restarts: 1, leaves: 0, view: 2 },
+    },
+    Scene {
+        name: "leaving",
+        about: "two orders are out and not committed; replicas are told that they are going to be stopped, and start again",
+        machines: &[0, 1, 2],
+        liars: &[3],
+        requests: &[(Strong, "incr a 1", &[0, 1, 2]), (Weak, "append a x", &[0, 1, 2])],
+        opening: &[Move::Hear(&[0], &["request"], CLIENTS)],
+        bounds: Limits { ticks: 3, restarts: 1, leaves: 2, view: 3 },
     },
     Scene {
         name: "equivocation",
@@ -83,7 +94,7 @@ pub const SCENES: &[Scene] = &[
         liars: &[0],
         requests: &[(Strong, "incr a 1", &[0, 2, 3]), (Strong, "append a x", &[1, 4])],
         opening: &[Move::Hear(&[0, 1], &["request"], CLIENTS)],
-        bounds: Limits { ticks: 4, restarts: 0, view: 2 },
+        bounds: Limits { ticks: 4, restarts: 0, leaves: 0, view: 2 },
     },
     Scene {
         name: "halves",
@@ -105,7 +116,7 @@ pub const SCENES: &[Scene] = &[
             Move::Until(1, "new_views_made"),
             Move::HearAll(&[1, 2], &[1, 2]),
         ],
-        bounds: Limits { ticks: 3, restarts: 1, view: 2 },
+        bounds: Limits { ticks: 3, restarts: 1, leaves: 0, view: 2 },
     },
     Scene {
         name: "bridge",
@@ -124,7 +135,7 @@ pub const SCENES: &[Scene] = &[
             Move::Until(1, "new_views_made"),
             Move::HearAll(&[1, 2], &[1, 2, 3]),
         ],
-        bounds: Limits { ticks: 4, restarts: 1, view: 2 },
+        bounds: Limits { ticks: 4, restarts: 1, leaves: 0, view: 2 },
     },
     Scene {
         name: "lock",
@@ -139,7 +150,7 @@ pub const SCENES: &[Scene] = &[
             Move::HearAll(&[2], &[]),
             Move::Until(2, "suspicions"),
         ],
-        bounds: Limits { ticks: 3, restarts: 1, view: 3 },
+        bounds: Limits { ticks: 3, restarts: 1, leaves: 0, view: 3 },
     },
     Scene {
         name: "lock-ignored",
@@ -159,7 +170,7 @@ pub const SCENES: &[Scene] = &[
             Move::Lose,
             Move::Until(2, "new_views_made"),
         ],
-        bounds: Limits { ticks: 3, restarts: 1, view: 3 },
+        bounds: Limits { ticks: 3, restarts: 1, leaves: 0, view: 3 },
     },
     Scene {
         name: "two-new-views",
@@ -181,7 +192,7 @@ pub const SCENES: &[Scene] = &[
             Move::Until(1, "new_views_made"),
             Move::Until(2, "new_views_made"),
         ],
-        bounds: Limits { ticks: 3, restarts: 0, view: 2 },
+        bounds: Limits { ticks: 3, restarts: 0, leaves: 0, view: 2 },
     },
 ];
 

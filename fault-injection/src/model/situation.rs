@@ -137,6 +137,11 @@ impl Situation {
                 self.hand(cast, *place, Event::Tick)?;
                 Ok(true)
             }
+            Step::Leave(place) => {
+                Arc::make_mut(&mut self.machines[place.index]).leaves += 1;
+                self.hand(cast, *place, Event::Leave)?;
+                Ok(true)
+            }
             Step::Restart(place) => {
                 self.start_again(cast, *place, Machine::restart)?;
                 Ok(true)
@@ -315,7 +320,7 @@ impl Situation {
     /// Opens a scene here: what was done to come here is not counted.
     pub fn reset_counts(&mut self) {
         for machine in self.machines.iter_mut().map(Arc::make_mut) {
-            (machine.ticks, machine.restarts) = (0, 0);
+            (machine.ticks, machine.restarts, machine.leaves) = (0, 0, 0);
             machine.imprint();
         }
         self.imprint();

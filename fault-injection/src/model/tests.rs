@@ -14,7 +14,7 @@ const TOO_MANY: Scene = Scene {
     liars: &[0, 1],
     requests: &[(Strong, "incr a 1", &[0, 2]), (Strong, "append a x", &[1, 3])],
     opening: &[Move::Hear(&[0, 1], &["request"], &[])],
-    bounds: Limits { ticks: 0, restarts: 0, view: 0 },
+    bounds: Limits { ticks: 0, restarts: 0, leaves: 0, view: 0 },
 };
 
 fn search(scene: &'static Scene, states: usize) -> Findings {

@@ -36,7 +36,7 @@ impl Temper {
                 !ticks && (heard || self.apart == 0)
             }
             Step::Tick(_) => ticks,
-            Step::Restart(_) | Step::Fall(_) => self.rng.one_in(16),
+            Step::Leave(_) | Step::Restart(_) | Step::Fall(_) => self.rng.one_in(16),
         }
     }
 }

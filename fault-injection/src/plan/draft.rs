@@ -26,6 +26,7 @@ const ONE_SHOTS: u64 = 0x0001_5407_0000;
 const LISTS: u64 = 0x0000_1157_0000;
 const CLOCKS: u64 = 0x0000_c10c_0000;
 const FULL_DISKS: u64 = 0x0000_f011_0000;
+const STOPS: u64 = 0x0000_5709_0000;
 
 /// In microseconds.
 const HOUR: u64 = 3_600_000_000;
@@ -322,6 +323,24 @@ impl Draft {
             let room = at + rng.between(1, 900) * MILLI;
             self.fault(at, Fault::FillDisk(machine));
             self.fault(room, Fault::MakeRoom(machine));
+        }
+    }
+
+    /// Now and then replicas are stopped as operators do it, one after the other: told before, and a little later gone.
+    /// Of its own randomness, so that worlds stay what they were.
+    pub fn planned_stops(&mut self) {
+        let mut rng = Rng::new(self.plan.seed ^ STOPS);
+        if !rng.one_in(5) {
+            return;
+        }
+        let mut at = rng.between(0, self.plan.heal_at / 2);
+        for machine in self.machines() {
+            let stop = at + rng.between(1, 200) * MILLI;
+            let back = stop + rng.between(1, 200) * MILLI;
+            self.fault(at, Fault::Leave(machine));
+            self.fault(stop, Fault::Crash(machine));
+            self.fault(back, Fault::Restart(machine));
+            at = back + rng.between(1, 100) * MILLI;
         }
     }
 

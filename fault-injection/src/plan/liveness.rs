@@ -50,6 +50,7 @@ pub fn plan(seed: u64) -> Plan {
         draft.short_suffix();
     }
     draft.full_disks();
+    draft.planned_stops();
     draft.clocks();
     draft.client_rolled_out();
     draft.passes_on();

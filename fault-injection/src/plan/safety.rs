@@ -39,6 +39,7 @@ pub fn plan(seed: u64) -> Plan {
     }
     draft.rot();
     draft.full_disks();
+    draft.planned_stops();
     draft.crashes_while_fetching();
     draft.clocks();
     draft.client_rolled_out();

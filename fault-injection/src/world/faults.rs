@@ -21,6 +21,7 @@ impl<S: Subject> World<S> {
         self.trace.note(self.now, words.as_bytes(), format_args!("{words}"));
         match fault {
             Fault::Crash(machine) => self.crash(*machine)?,
+            Fault::Leave(machine) => self.leave(*machine)?,
             Fault::Stop(machine) => {
                 self.stopped[machine.index()] = true;
                 self.coverage.mark("stopped for good");
@@ -106,6 +107,9 @@ impl<S: Subject> World<S> {
         if node.core.is_none() {
             return Ok(());
         }
+        if node.core.as_ref().is_some_and(Replica::has_left) {
+            self.coverage.mark("stopped when it had left");
+        }
         let loss = node.crash()?;
         if node.is_correct() {
             self.checker.crashed(node.id, &node.disk)?;
@@ -122,6 +126,15 @@ impl<S: Subject> World<S> {
             self.coverage.mark("torn write");
         }
         Ok(())
+    }
+
+    /// Whoever runs a replica is going to stop it.
+    fn leave(&mut self, machine: Machine) -> Result<(), Violation> {
+        if self.nodes[machine.index()].core.is_none() {
+            return Ok(());
+        }
+        self.coverage.mark("told to leave");
+        self.hand(machine, Event::Leave)
     }
 
     fn lose_disk(&mut self, machine: Machine) -> Result<(), Violation> {

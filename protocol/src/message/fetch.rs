@@ -297,6 +297,26 @@ impl Canonical for StateDigests {
     }
 }
 
+/// What there is to know of a state before its pieces: with them, enough to start from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateHead {
+    /// Certifies it. It is the stable checkpoint from then on.
+    pub stable: StableProof,
+    /// What its digest is made of.
+    pub digests: StateDigests,
+}
+
+/// What becomes of a client's question for a piece of the application's state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Lent {
+    /// It is this. Only the certified digest says whether it is.
+    Piece(Bytes),
+    /// Not now: all clients together were given as much as they may be for the moment.
+    Later,
+    /// That state, or that piece, is not at hand, or not any more.
+    Gone,
+}
+
 /// Replica to the one that asked: a piece of a state. It is checked against the certified digest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateChunk {

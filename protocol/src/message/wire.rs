@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::position::write_lock;
 use super::{
-    Difference, Message, MismatchReport, Part, Position, Query, Refusal, SessionReport,
-    SignedQueryReply, SignedReply, SignedRequest, Standing, Terms,
+    Difference, Lent, Message, MismatchReport, Part, Position, Query, Refusal, SessionReport,
+    SignedQueryReply, SignedReply, SignedRequest, Standing, StateHead, Terms,
 };
 use crate::codec::{Canonical, Sink};
 use crate::evidence::Evidence;
@@ -120,7 +120,8 @@ pub struct HelloBody {
     pub origin: Origin,
     /// Who was dialled.
     pub to: ReplicaId,
-    /// From the challenge.
+    /// From the challenge; where the connection is encrypted, drawn from its keys, and said before the challenge is
+    /// there.
     pub nonce: [u8; 32],
     /// Which process dials, or which host: drawn by a replica at each start, and the same for all
     /// processes that share the sessions of a client's key. Two at one time are one key in two places.
@@ -141,8 +142,8 @@ impl Canonical for HelloBody {
     }
 }
 
-/// Replica to a replica that dialled it: "you are let in, and it is me that you have reached". Without
-/// that nothing could be believed to come from there: whoever dials knows an address, and an address may
+/// Replica to a replica that dialled it: "you are let in, and it is me that you have reached". Where connections are
+/// plain, nothing could be believed to come from there without that: whoever dials knows an address, and an address may
 /// have become somebody else's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Greeting {
@@ -161,7 +162,7 @@ impl Canonical for Greeting {
     }
 }
 
-/// The answer to a [`Challenge`].
+/// Who dials, for this connection: the answer to a [`Challenge`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     /// What is signed.
@@ -173,6 +174,8 @@ pub struct Hello {
 /// What a [`Knock`] signs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KnockBody {
+    /// The dialler's [`WIRE_VERSION`].
+    pub version: u32,
     /// Who dials.
     pub origin: Origin,
     /// Who is dialled.
@@ -185,6 +188,7 @@ impl Canonical for KnockBody {
     const TAG: &'static str = "knock";
 
     fn write(&self, to: &mut impl Sink) {
+        to.put_u64(u64::from(self.version));
         self.origin.write(to);
         to.put_u8(self.to.0);
         self.transport.write(to);
@@ -226,6 +230,15 @@ pub enum ToReplica {
     Part(Part),
     /// From a client: what would operations come to now?
     Query(Query),
+    /// From a client: which certified state can you give me, for a backup?
+    AskState,
+    /// From a client: this piece of the application's state after this checkpoint.
+    AskPiece {
+        /// The checkpoint.
+        at: Position,
+        /// Which piece.
+        index: u32,
+    },
 }
 
 /// Why a replica closes a connection.
@@ -303,6 +316,17 @@ pub enum ToClient {
     QueryReplies(Vec<SignedQueryReply>),
     /// The query of this session with this digest is not answered. Not signed: it promises nothing.
     NoQueryReply(SessionId, Digest),
+    /// The answer to [`ToReplica::AskState`]: the newest one, if there is any. It proves itself.
+    State(Option<Box<StateHead>>),
+    /// The answer to [`ToReplica::AskPiece`].
+    Piece {
+        /// The checkpoint that was asked for.
+        at: Position,
+        /// Which piece.
+        index: u32,
+        /// What becomes of the question.
+        lent: Lent,
+    },
 }
 
 /// How the disk of a replica is.

@@ -170,6 +170,8 @@ counters! {
     turn_steps,
     /// Pieces of a state served.
     chunks_served,
+    /// Pieces of a state given to clients, for backups.
+    pieces_lent,
     /// Pieces of a state accepted.
     chunks_accepted,
     /// Pieces of a state that do not belong to it.

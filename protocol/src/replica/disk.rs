@@ -18,6 +18,6 @@ pub(super) use self::office::Office;
 pub use self::office::{Doubt, Quarantine};
 pub(super) use self::outbox::Outbox;
 pub use self::record::{
-    Adopted, Aside, EnteredView, Ground, Record, Recovered, Settled, StateHead, StoredState,
+    Adopted, Aside, EnteredView, Ground, Record, Recovered, Settled, StoredState,
 };
 pub use self::start::StartError;

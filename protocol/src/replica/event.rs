@@ -6,7 +6,7 @@ use super::Record;
 use crate::evidence::Evidence;
 use crate::id::{ClientId, ReplicaId, SessionId};
 use crate::message::{
-    Disagreement, DiskHealth, Message, Origin, Query, SignedRequest, ToClient, Transport,
+    Disagreement, DiskHealth, Message, Origin, Position, Query, SignedRequest, ToClient, Transport,
 };
 use crate::rows::{RowsView, Unreadable};
 use crate::seal::Verified;
@@ -62,6 +62,20 @@ pub enum Event {
         /// Who asks.
         client: ClientId,
     },
+    /// A client asks which certified state it could be given.
+    AskState {
+        /// Who asks.
+        client: ClientId,
+    },
+    /// A client asks for a piece of one.
+    AskPiece {
+        /// Who asks.
+        client: ClientId,
+        /// After which checkpoint.
+        at: Position,
+        /// Which piece of the application's state.
+        index: u32,
+    },
     /// A client or operator asks how the replica is.
     AskStatus {
         /// Who asks.
@@ -80,6 +94,9 @@ pub enum Event {
     Unreadable(Unreadable),
     /// Whether the disk is full, so that nothing more gets durable until it has room.
     DiskFull(bool),
+    /// The driver is going to stop the replica: it leads no view from now on, so that nobody has to find out that
+    /// it is gone. It [has left](super::Replica::has_left) when another one leads.
+    Leave,
     /// The [deadline](super::Replica::deadline) has come, or some other time.
     Tick,
 }

@@ -53,6 +53,7 @@ where
             stamps,
             due,
             proofs,
+            lending: _,
             counters: _,
         } = self;
         f.debug_struct("Replica")

@@ -174,6 +174,7 @@ fn what_is_signed_and_hashed_never_changes() {
         line(&mut text, "hello", &genesis, &hello);
     }
     let knock = KnockBody {
+        version: 12,
         origin: Origin::Client(name.client),
         to: ReplicaId(1),
         transport: Transport::Plain,

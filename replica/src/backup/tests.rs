@@ -17,6 +17,8 @@ use elea_protocol::rows::{RowsView, Unreadable};
 use elea_protocol::signature::{Ed25519, Signature, Signer};
 use elea_protocol::tuning::Tuning;
 
+use elea_protocol::codec::Canonical as _;
+
 use super::*;
 use crate::dice::Dice;
 

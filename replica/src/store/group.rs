@@ -7,8 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use elea_protocol::codec::{self, Canonical as _};
 use elea_protocol::id::{Digest, Slot};
-use elea_protocol::message::{Position, SlotEntry, StatePart};
-use elea_protocol::replica::{Adopted, Aside, Ground, Record, Settled, StateHead};
+use elea_protocol::message::{Position, SlotEntry, StateHead, StatePart};
+use elea_protocol::replica::{Adopted, Aside, Ground, Record, Settled};
 use elea_protocol::rows::Changes;
 use serde::Serialize;
 

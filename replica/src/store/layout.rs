@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use elea_protocol::codec::{self, Canonical, Sink};
 use elea_protocol::id::{Digest, ReplicaId, Slot};
+use elea_protocol::message::StateHead;
 use elea_protocol::message::{Position, StatePart};
-use elea_protocol::replica::StateHead;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 

@@ -15,11 +15,9 @@ use elea_protocol::id::{ClientId, Life, RequestNumber, SessionId, Slot, View};
 use elea_protocol::message::{
     Checkpoint, CheckpointCertificate, Commit, CommitCertificate, Level, Linked, Mismatch, NewView,
     NewViewHeader, NonDeterminism, OrderHeader, Position, Request, SignedRequest, StableProof,
-    Standing, StateDigests, StatePart,
+    Standing, StateDigests, StateHead, StatePart,
 };
-use elea_protocol::replica::{
-    Adopted, Aside, EnteredView, Ground, Mark, Settled, StateHead, StoredState,
-};
+use elea_protocol::replica::{Adopted, Aside, EnteredView, Ground, Mark, Settled, StoredState};
 use elea_protocol::signature::{SecretKey, Signature, Signed, Signer};
 use fjall::{Keyspace, KeyspaceCreateOptions};
 use tempfile::TempDir;

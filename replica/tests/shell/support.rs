@@ -14,7 +14,7 @@ use elea_protocol::id::{ClientId, Digest, ReplicaId, RequestNumber, SessionId, S
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{
     Challenge, Farewell, Greeting, HelloBody, KnockBody, Level, NodeStatus, Origin, Reply,
-    ReplyKind, Request, Results, SignedRequest, ToClient, ToReplica, Transport,
+    ReplyKind, Request, Results, SignedRequest, ToClient, ToReplica, Transport, WIRE_VERSION,
 };
 use elea_protocol::quorum::Strength;
 use elea_protocol::replica::Setup;
@@ -262,7 +262,12 @@ impl Wire {
 
     /// Knocks at replica `id`.
     pub async fn knock(&mut self, id: u8, genesis: &Digest, origin: Origin, key: &SecretKey) {
-        let body = KnockBody { origin, to: ReplicaId(id), transport: Transport::Plain };
+        let body = KnockBody {
+            version: WIRE_VERSION,
+            origin,
+            to: ReplicaId(id),
+            transport: Transport::Plain,
+        };
         self.send(&ToReplica::Knock(sign_knock(key, genesis, body))).await;
     }
 

@@ -11,10 +11,10 @@ use elea_protocol::message::{
 };
 use elea_protocol::seal::{sign_hello, sign_knock};
 use elea_protocol::signature::{SecretKey, Signer as _};
-use elea_replica::{Counter, Node};
+use elea_replica::{Counter, Limits, Node};
 use futures::{SinkExt as _, StreamExt as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
 
 use crate::support::{Cluster, Wire, client_id, client_key, test};
@@ -30,7 +30,9 @@ fn identity(key: &SecretKey) -> Identity {
 }
 
 fn encrypted_cluster() -> Cluster {
-    Cluster { transport: Transport::Encrypted, ..Cluster::new() }
+    let mut cluster = Cluster::new();
+    cluster.transport = Transport::Encrypted;
+    cluster
 }
 
 fn framed(connection: Connection) -> Encrypted {
@@ -50,9 +52,23 @@ async fn hear(wire: &mut Encrypted) -> Option<ToClient> {
 /// Knocks as the first client and encrypts as the holder of `key`.
 async fn knock(cluster: &Cluster, key: &SecretKey) -> Result<Encrypted, SecureError> {
     let socket = TcpStream::connect(cluster.address(0)).await.expect("it listens");
+    knock_on(socket, cluster, key).await
+}
+
+/// The same on a socket that was connected.
+async fn knock_on(
+    socket: TcpStream,
+    cluster: &Cluster,
+    key: &SecretKey,
+) -> Result<Encrypted, SecureError> {
     let mut wire = framed(Connection::new(socket, PATIENCE).expect("a socket"));
     let origin = Origin::Client(client_id(0));
-    let body = KnockBody { origin, to: ReplicaId(0), transport: Transport::Encrypted };
+    let body = KnockBody {
+        version: WIRE_VERSION,
+        origin,
+        to: ReplicaId(0),
+        transport: Transport::Encrypted,
+    };
     let knock = sign_knock(&client_key(0), cluster.membership.genesis(), body);
     say(&mut wire, &ToReplica::Knock(knock)).await;
     let expected = cluster.key(0).public_key().0;
@@ -144,6 +160,7 @@ fn who_is_not_known_or_does_not_encrypt_is_told_so_and_costs_no_handshake() {
         // Behind a good knock comes what is not TLS.
         let mut wire = Wire::silent(cluster.address(0)).await;
         let body = KnockBody {
+            version: WIRE_VERSION,
             origin: Origin::Client(client_id(0)),
             to: ReplicaId(0),
             transport: Transport::Encrypted,
@@ -216,6 +233,45 @@ fn what_an_older_version_says_in_clear_is_understood() {
         let differs = |other: &Disagreement| other.replica == ReplicaId(1);
         wait_for(&node, |status| status.disagreements.iter().any(differs)).await;
         playing.abort();
+        node.stop().await.expect("a clean stop");
+    });
+}
+
+#[test]
+fn a_client_that_neither_reads_nor_keeps_to_tls_loses_its_connection() {
+    test(async {
+        let limits =
+            Limits { answers_queued: 64, questions_per_second: 1 << 20, ..Limits::default() };
+        let mut cluster = encrypted_cluster();
+        let node = cluster.start_with(0, limits).await.expect("it starts");
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(4096).expect("a socket");
+        let socket = socket.connect(cluster.address(0).parse().expect("an address")).await;
+        let mut wire = knock_on(socket.expect("it listens"), &cluster, &client_key(0))
+            .await
+            .expect("it is the replica");
+        hello(&cluster, &mut wire, 0, None).await;
+        // Until nothing more can be written to it.
+        let mut nonce = 0;
+        while node.counters().get(Counter::AnswerDropped) == 0 {
+            nonce += 1;
+            say(&mut wire, &ToReplica::AskStatus(nonce)).await;
+        }
+        // Whoever reads finds that, while whoever writes waits for room.
+        let socket = wire.get_ref().socket();
+        let record = [&[23, 3, 3, 0, 64][..], &[0xa5; 64]].concat();
+        socket.writable().await.expect("a socket");
+        assert_eq!(socket.try_write(&record).expect("a little"), record.len());
+        let mut buffer = vec![0; 1 << 16];
+        loop {
+            socket.readable().await.expect("a socket");
+            match socket.try_read(&mut buffer) {
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                // Its end, however it says so.
+                Ok(0) | Err(_) => break,
+                Ok(_) => {}
+            }
+        }
         node.stop().await.expect("a clean stop");
     });
 }

@@ -10,7 +10,7 @@ use crate::evidence::Evidence;
 use crate::id::{Digest, Life, ReplicaId, Slot, View};
 use crate::message::{
     CommitCertificate, Linked, Mismatch, NewView, Position, SignedRequest, SlotEntry, StableProof,
-    Standing, StateDigests, StatePart,
+    Standing, StateHead, StatePart,
 };
 use crate::rows::{Changes, Row, RowsView};
 use crate::signature::Signed;
@@ -143,15 +143,6 @@ pub enum Ground {
     Common(Slot),
     /// The state that was fetched. What the history and the state were before is gone.
     State(Box<StateHead>),
-}
-
-/// A state that is stored: with its pieces, enough to start from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StateHead {
-    /// Certifies it. It is the stable checkpoint from then on.
-    pub stable: StableProof,
-    /// What its digest is made of.
-    pub digests: StateDigests,
 }
 
 /// How the stored state becomes that of a later checkpoint.

@@ -9,18 +9,16 @@ use crate::application::Application;
 use crate::codec::Canonical;
 use crate::history::{Entry, History, extend};
 use crate::id::{Digest, Now, Slot};
-use crate::message::{Batch, Position, SlotEntry, StableProof};
+use crate::message::{Batch, Position, SlotEntry, StableProof, StateHead};
 use crate::replica::normal::{
-    Ballots, Fetching, Lock, OrdersAhead, Pending, Pipeline, Queries, Shares, Undone,
+    Ballots, Budget, Fetching, Lock, OrdersAhead, Pending, Pipeline, Queries, Shares, Undone,
 };
 use crate::replica::state::{Arriving, Settling, Stable, States, Taken, Transfer};
 use crate::replica::time::{Due, Stamps, Turn, Waits};
 use crate::replica::views::{
     Adopting, Branches, Changing, Divergent, Entered, Preparation, Proofs,
 };
-use crate::replica::{
-    Counters, Execution, Known, Mark, Recovered, Replica, Setup, StateHead, StoredState,
-};
+use crate::replica::{Counters, Execution, Known, Mark, Recovered, Replica, Setup, StoredState};
 use crate::rows::RowsView;
 
 /// Why a replica cannot start from its disk.
@@ -141,6 +139,7 @@ impl<A: Application> Replica<A> {
             stamps: Stamps::default(),
             due: Due::new(now.instant),
             proofs,
+            lending: Budget::default(),
             counters: Counters::default(),
             setup,
         }

@@ -26,7 +26,7 @@ impl Default for Budget {
 
 impl Budget {
     /// Whether there is enough by now.
-    pub(super) fn refill(&mut self, now: Instant) -> bool {
+    pub(in crate::replica) fn refill(&mut self, now: Instant) -> bool {
         let grown = now.micros_since(self.since).saturating_mul(BUDGET_PER_MICRO);
         self.bytes = self.bytes.saturating_add(grown).min(BUDGET_MAX);
         self.since = now;
@@ -42,7 +42,7 @@ impl Budget {
         may
     }
 
-    pub(super) fn spend(&mut self, bytes: usize) {
+    pub(in crate::replica) fn spend(&mut self, bytes: usize) {
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX).max(BUDGET_LEAST);
         self.bytes = self.bytes.saturating_sub(bytes);
     }

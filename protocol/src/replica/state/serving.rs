@@ -2,11 +2,13 @@
 //! those who fetch one.
 
 use super::states::Taken;
-use crate::application::Application;
-use crate::id::{ReplicaId, Slot};
-use crate::message::{Branch, LastSlot, Message, Position, StateChunk, StatePart};
+use crate::application::{Application, Snapshot as _};
+use crate::id::{ClientId, ReplicaId, Slot};
+use crate::message::{
+    Branch, LastSlot, Lent, Message, Position, StateChunk, StateHead, StatePart, ToClient,
+};
 use crate::replica::normal::BUDGET_LEAST;
-use crate::replica::{Replica, StateHead, Target};
+use crate::replica::{Mark, Replica, Target};
 use crate::rows::Unreadable;
 use crate::tuning::Rules;
 
@@ -45,6 +47,38 @@ impl<A: Application> Replica<A> {
         let stable = self.stable.proof().filter(|_| !self.is_distrusted())?.clone();
         let taken = self.states.served(stable.position())?;
         Some((StateHead { stable, digests: taken.digests }, &taken.snapshot))
+    }
+
+    /// Says which certified state a client could be given.
+    pub(in crate::replica) fn answer_state(&mut self, client: ClientId) {
+        let head = self.stable_state().map(|(head, _)| Box::new(head));
+        // It proves itself, and rests on nothing of this replica's own.
+        self.outbox.answer(client, None, ToClient::State(head), Mark::NONE);
+    }
+
+    /// Gives a client a piece of a state. All clients together have a budget as each peer has one.
+    pub(in crate::replica) fn answer_piece(&mut self, client: ClientId, at: Position, index: u32) {
+        let lent = self.lend(at, index);
+        self.outbox.answer(client, None, ToClient::Piece { at, index, lent }, Mark::NONE);
+    }
+
+    fn lend(&mut self, at: Position, index: u32) -> Lent {
+        let now = self.now.instant;
+        if !self.lending.refill(now) {
+            return Lent::Later;
+        }
+        let taken = if self.is_distrusted() { None } else { self.states.lend(at, now) };
+        let is_there = taken.is_some_and(|taken| index < taken.snapshot.chunks());
+        let Some(bytes) = taken.and_then(|taken| taken.snapshot.chunk(index)) else {
+            self.lending.spend(0);
+            if is_there {
+                self.distrust(&Unreadable(format!("piece {index} of the state cannot be read")));
+            }
+            return Lent::Gone;
+        };
+        self.lending.spend(bytes.len());
+        self.counters.pieces_lent += 1;
+        Lent::Piece(bytes)
     }
 
     fn drop_old_states(&mut self) {

@@ -18,8 +18,8 @@
 use super::states::Taken;
 use crate::application::{Application, Snapshot};
 use crate::id::Slot;
-use crate::message::{Position, SlotEntry, StableProof, StatePart};
-use crate::replica::{Mark, Record, Replica, Settled, StateHead};
+use crate::message::{Position, SlotEntry, StableProof, StateHead, StatePart};
+use crate::replica::{Mark, Record, Replica, Settled};
 use crate::rows::{Changes, RowsView};
 
 /// About what a slot takes beside its requests, and a request beside its operations.

@@ -60,11 +60,14 @@ pub(in crate::replica) struct States<S> {
     taken: BTreeMap<Slot, Taken<S>>,
     /// Stable ones, oldest first.
     served: VecDeque<Served<S>>,
+    /// The one of these that a client is making a backup of, and when it asked for a piece last. It is one at a time:
+    /// clients are many, and peers need theirs.
+    lent: Option<(Position, Instant)>,
 }
 
 impl<S> Default for States<S> {
     fn default() -> Self {
-        Self { taken: BTreeMap::new(), served: VecDeque::new() }
+        Self { taken: BTreeMap::new(), served: VecDeque::new(), lent: None }
     }
 }
 
@@ -133,18 +136,36 @@ impl<S: Snapshot> States<S> {
         kept.chain(self.taken.values()).find(|taken| taken.at == at)
     }
 
+    /// What a client asks for. It is kept for it, unless another one is kept for another client.
+    pub(super) fn lend(&mut self, at: Position, now: Instant) -> Option<&Taken<S>> {
+        if self.lent_at(now).is_none_or(|lent| lent == at) && self.served(at).is_some() {
+            self.lent = Some((at, now));
+        }
+        self.served(at)
+    }
+
+    /// The state that some client is making a backup of.
+    fn lent_at(&self, now: Instant) -> Option<Position> {
+        let (at, asked) = self.lent?;
+        (asked.after_ms(SERVED_MS) > now).then_some(at)
+    }
+
     /// Keeps the newest ones, what somebody fetches, and what is being `settled`.
     pub(super) fn drop_old(&mut self, now: Instant, settled: Option<Position>) {
         let newest = self.served.len().saturating_sub(2);
+        let lent = self.lent_at(now);
         let mut index = 0;
         self.served.retain(|served| {
             index += 1;
             index > newest
                 || Some(served.taken.at) == settled
+                || Some(served.taken.at) == lent
                 || served.asked.is_some_and(|asked| asked.after_ms(SERVED_MS) > now)
         });
-        while self.served.len() > SERVED_MAX {
-            let oldest = self.served.iter().position(|served| Some(served.taken.at) != settled);
+        let most = SERVED_MAX + usize::from(lent.is_some());
+        while self.served.len() > most {
+            let may_go = |at: Option<Position>| at != settled && at != lent;
+            let oldest = self.served.iter().position(|served| may_go(Some(served.taken.at)));
             self.served.remove(oldest.unwrap_or_default());
         }
     }
@@ -223,6 +244,29 @@ mod tests {
         assert!(states.served_len() == 3 && states.served(at(8)).is_none());
         states.drop_old(now(SERVED_MS), None);
         assert!(states.served_len() == 2 && states.served(at(4)).is_none());
+    }
+
+    #[test]
+    fn what_a_client_makes_a_backup_of_is_kept_one_at_a_time_and_beside_those_of_peers() {
+        let mut states = States::default();
+        [4, 8, 12, 16].into_iter().for_each(|slot| states.keep(taken(slot)));
+        assert!(states.lend(at(4), now(0)).is_some());
+        // Another client gets what is there, and it is not kept for it.
+        assert!(states.lend(at(8), now(1)).is_some());
+        states.drop_old(now(2), None);
+        assert!(states.served(at(4)).is_some() && states.served(at(8)).is_none());
+        for slot in 20..40 {
+            states.keep(taken(slot));
+            assert!(states.give(at(slot), now(3)).is_some());
+            states.drop_old(now(3), None);
+            assert!(states.served_len() <= SERVED_MAX + 1 && states.served(at(4)).is_some());
+        }
+        // It asks no more.
+        states.drop_old(now(SERVED_MS), None);
+        assert!(states.served(at(4)).is_none());
+        assert!(states.lend(at(4), now(SERVED_MS)).is_none());
+        assert!(states.lend(at(39), now(SERVED_MS)).is_some());
+        assert_eq!(states.lent_at(now(SERVED_MS)), Some(at(39)));
     }
 
     #[test]

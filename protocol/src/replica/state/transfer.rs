@@ -19,11 +19,11 @@ use super::sources::{Choice, Sources};
 use crate::application::Restore;
 use crate::id::{Digest, Instant, ReplicaId, Slot};
 use crate::message::{
-    LastSlot, Position, StableProof, StateChunk, StateDigests, StatePart, Transferring,
+    LastSlot, Position, StableProof, StateChunk, StateDigests, StateHead, StatePart, Transferring,
 };
 use crate::replica::sessions::Sessions;
 use crate::replica::time::{Pace, Question};
-use crate::replica::{Mark, StateHead, StoredState};
+use crate::replica::{Mark, StoredState};
 use crate::rows::{Row, RowsView, Unreadable};
 use crate::tuning::Rules;
 

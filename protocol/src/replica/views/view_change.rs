@@ -60,6 +60,8 @@ pub(in crate::replica) struct Changing {
     kept_out: KeptOut,
     /// What came for views that are not entered yet.
     early: Early,
+    /// The view asked for, or gone on with, when this replica was told that it would be stopped.
+    leaving: Option<View>,
 }
 
 impl Changing {

@@ -16,11 +16,14 @@ impl<A: Application> Replica<A> {
             Event::Tick => self.send_status_when_due(),
             Event::AskStatus { .. }
             | Event::AskEvidence { .. }
+            | Event::AskState { .. }
+            | Event::AskPiece { .. }
             | Event::Queries(_)
             | Event::Synced(_)
             | Event::Rows(..)
             | Event::Unreadable(_) => self.take_up(event),
             Event::DiskFull(is_full) => self.outbox.note_disk_full(is_full),
+            Event::Leave => self.note_leaving(),
         }
     }
 

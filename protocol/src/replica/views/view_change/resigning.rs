@@ -1,7 +1,8 @@
 //! A primary that cannot do its work says so.
 //!
-//! On a full disk no slot becomes durable, so none is ordered; and who was primary before it started anew may have
-//! ordered what it does not know, so it orders nothing more in that view. The others would find that out by waiting as
+//! On a full disk no slot becomes durable, so none is ordered; who was primary before it started anew may have
+//! ordered what it does not know, so it orders nothing more in that view; and who is going to be stopped will
+//! order nothing more at all. The others would find that out by waiting as
 //! long as they wait for any primary, which is long where disks have been slow. So such a primary
 //! resigns, and that word alone is a reason to leave its view: nobody but the primary can say it,
 //! and a liar that does gains no more than by silence. To suspect the own view is less than that: a primary
@@ -18,6 +19,35 @@ impl<A: Application> Replica<A> {
         self.resign();
     }
 
+    pub(in crate::replica) fn on_leave(&mut self) {
+        self.note_leaving();
+        self.resign();
+    }
+
+    /// The driver is going to stop this replica.
+    pub(in crate::replica) fn note_leaving(&mut self) {
+        self.changing.leaving = self.changing.leaving.or(Some(self.asks_above()));
+    }
+
+    /// Whether this replica was told that it is going to be stopped, and nobody waits for it any more: another one
+    /// leads, and no view change is under way that its word may be needed for. A replica that cannot hand over, since all
+    /// others leave, too, or too few are there, has not left, and may be stopped all the same.
+    #[must_use]
+    pub fn has_left(&self) -> bool {
+        let leads = |view: View| view.primary(self.size.replicas()) == self.setup.id;
+        let may_vote = self.may_vote();
+        self.changing.leaving.is_some()
+            && !(may_vote && (leads(self.entered()) || self.changing.campaign().is_some()))
+    }
+
+    /// Whether this replica is about to be stopped. All of them may be: then each view is given up until each has had its
+    /// turn, and the last one stays.
+    fn leaves(&self, view: View) -> bool {
+        self.changing
+            .leaving
+            .is_some_and(|since| view.0.saturating_sub(since.0) < u64::from(self.size.replicas()))
+    }
+
     /// Gives up the view that goes on, or is asked for, where it would be this replica's and it could order nothing
     /// in it.
     pub(super) fn resign(&mut self) {
@@ -32,7 +62,7 @@ impl<A: Application> Replica<A> {
         let view = self.may_be_given_up()?;
         let is_own = view.primary(self.size.replicas()) == self.setup.id;
         let is_forgotten = view == self.entered() && self.view.is_from_disk();
-        let cannot = self.outbox.is_disk_full() || is_forgotten;
+        let cannot = self.outbox.is_disk_full() || is_forgotten || self.leaves(view);
         let word = Suspect::resign(view);
         (cannot && is_own && self.may_vote() && !self.has_said(word)).then_some(word)
     }
