@@ -66,12 +66,12 @@ pub enum Command {
         has reached enough others\nfor strong requests, `ready`. SIGTERM stops it cleanly; kill -9 \
         loses nothing.\nLogs go to stderr; ELEA_LOG chooses how much, as in ELEA_LOG=debug.")]
     Replica(Replica),
-    /// Write the certified state of a stopped replica to a file
+    /// Write the certified state of the cluster to a file
     #[command(
-        after_help = "Example: elea backup --cluster town/cluster.toml --data town/replica-3.data \
-        --out town.backup\nThe others go on meanwhile, and the replica catches up when it is started \
-        again. What it\nheard of after the last checkpoint is not in the file; the line says up to \
-        which slot it goes."
+        after_help = "Example: elea backup --out town.backup\nIt asks the running replicas, and believes none of them: \
+        everything that they give is checked\nagainst what a strong quorum certified. Whatever was final when it began is in \
+        the file.\n\nWith --data town/replica-3.data it reads the folder of a replica that was stopped, and asks \
+        nobody.\nWhat that one heard of after the last checkpoint is not in the file; the line says up to which\nslot it goes."
     )]
     Backup(Backup),
     /// Make the data folder of a replica of a new cluster that begins with a backup

@@ -12,7 +12,7 @@ use elea_kv::{Answer, Operation};
 use elea_protocol::cluster_file::ClusterFile;
 use elea_protocol::evidence::Evidence;
 use elea_protocol::id::{Digest, ReplicaId, Slot, View};
-use elea_protocol::message::{Level, NodeStatus};
+use elea_protocol::message::{Lent, Level, NodeStatus, Position, StateHead};
 use elea_protocol::receipt::{Proven, Receipt};
 use elea_protocol::signature::SecretKey;
 
@@ -206,6 +206,25 @@ impl Cluster {
     pub async fn evidence(&self, timeout: Duration) -> Vec<Result<Vec<Evidence>, String>> {
         let all = self.client.with_timeout(timeout).evidence().await;
         all.into_iter().map(|(_, said)| said.map_err(|reason| plain(&reason))).collect()
+    }
+
+    /// Asks every replica, in the order of their ids, which certified state it can give. All of them have been
+    /// checked.
+    pub async fn states(&self, timeout: Duration) -> Vec<Result<Option<StateHead>, String>> {
+        let all = self.client.with_timeout(timeout).states().await;
+        all.into_iter().map(|(_, said)| said.map_err(|reason| plain(&reason))).collect()
+    }
+
+    /// Asks one replica for a piece of a state, which is not checked.
+    pub async fn piece(
+        &self,
+        from: ReplicaId,
+        at: Position,
+        index: u32,
+        timeout: Duration,
+    ) -> Result<Lent, String> {
+        let client = self.client.with_timeout(timeout);
+        client.piece(from, at, index).await.map_err(|reason| plain(&reason))
     }
 
     /// Gives the session back.

@@ -28,7 +28,7 @@ use elea_protocol::cluster_file::ClusterFile;
 use crate::cli::{Access, Cli, Command};
 use crate::cluster::Cluster;
 use crate::failure::{Failure, Kind, Outcome};
-use crate::files::{self, Readers};
+use crate::files;
 
 /// Reads the command line, runs the command, and tells how it went.
 pub fn main() -> ExitCode {
@@ -85,7 +85,7 @@ fn run(command: Command) -> Outcome {
         Command::Init(args) => init::run(&args),
         Command::Up(args) => on_one_thread(up::run(&args)),
         Command::Replica(args) => on_all_threads(replica::run(&args)),
-        Command::Backup(args) => backup::backup(&args),
+        Command::Backup(args) => on_one_thread(backup::backup(&args)),
         Command::Restore(args) => backup::restore(&args),
         Command::Scan(args) => on_one_thread(data::scan(&args)),
         Command::Status(args) => on_one_thread(status::run(&args)),
@@ -153,8 +153,7 @@ pub async fn connect_apart(
         .key_file
         .as_deref()
         .ok_or_else(|| Failure::usage("which key? Name its file with --key FILE or ELEA_KEY"))?;
-    let readers = if access.group_key { Readers::Group } else { Readers::Owner };
-    let key = files::load_key(path, readers)?;
+    let key = files::load_key(path, files::readers(path, access.group_key))?;
     let genesis = file.membership.genesis();
     let sessions = match access.sessions.as_deref() {
         Some(none) if none == Path::new("none") => None,

@@ -28,6 +28,16 @@ pub fn load_cluster(path: &Path) -> Result<ClusterFile, Failure> {
     })
 }
 
+/// Who may read this key. Of what systemd hands over as a credential nobody else can, whatever its mode says.
+pub fn readers(key: &Path, group_key: bool) -> Readers {
+    let folder = std::env::var_os("CREDENTIALS_DIRECTORY").filter(|folder| !folder.is_empty());
+    match folder {
+        Some(folder) if key.starts_with(&folder) => Readers::System,
+        _ if group_key => Readers::Group,
+        _ => Readers::Owner,
+    }
+}
+
 /// Reads a key file. One that others may read is refused: its owner would not notice the theft.
 pub fn load_key(path: &Path, readers: Readers) -> Result<SecretKey, Failure> {
     let shown = path.display();

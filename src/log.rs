@@ -13,6 +13,13 @@ use crate::failure::Failure;
 /// What is logged where `ELEA_LOG` says nothing: of the store's own workings only what went wrong.
 const LEVELS: &str = "info,fjall=warn,lsm_tree=warn,value_log=warn";
 
+/// What is to be logged: as the environment says, which is closest to whoever starts the replica, or as its file does.
+fn wanted(of_file: Option<&str>) -> String {
+    let of_environment = std::env::var(environment::LOG).ok();
+    let is_sound = |levels: &String| !levels.is_empty() && EnvFilter::try_new(levels).is_ok();
+    of_environment.filter(is_sound).unwrap_or_else(|| of_file.unwrap_or(LEVELS).to_owned())
+}
+
 /// Sets what is logged while the replica runs.
 #[derive(Clone)]
 pub struct Log {
@@ -28,13 +35,15 @@ pub struct BadLevels {
 }
 
 impl Log {
-    /// Begins to log, as the environment says.
+    /// Begins to log, as the environment says, or these levels where it says nothing.
     ///
     /// # Errors
-    /// `ELEA_LOG_FORMAT` names no format.
-    pub fn start() -> Result<Self, Failure> {
-        let levels =
-            EnvFilter::try_from_env(environment::LOG).unwrap_or_else(|_| EnvFilter::new(LEVELS));
+    /// `ELEA_LOG_FORMAT` names no format, or the levels are none.
+    pub fn start(levels: Option<&str>) -> Result<Self, Failure> {
+        let levels = EnvFilter::try_new(wanted(levels));
+        let levels = levels.map_err(|error| {
+            Failure::usage(format!("what is to be logged is no list of `module=level`: {error}"))
+        })?;
         let (filter, handle) = reload::Layer::new(levels);
         let plain = lines::layer().with_writer(std::io::stderr).with_ansi(false);
         let lines = match std::env::var(environment::LOG_FORMAT).as_deref() {
@@ -50,6 +59,14 @@ impl Log {
         // It fails only where there is a subscriber already, and this process has one main function.
         let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
         Ok(Self { filter: Arc::new(handle) })
+    }
+
+    /// Sets what is logged as at a start with these levels.
+    ///
+    /// # Errors
+    /// They are none.
+    pub fn use_levels(&self, levels: Option<&str>) -> Result<(), BadLevels> {
+        self.set_levels(&wanted(levels))
     }
 
     /// What is logged.

@@ -12,6 +12,7 @@ mod files;
 mod log;
 mod notify;
 mod output;
+mod settings;
 #[cfg(test)]
 mod structure;
 mod txn_syntax;

@@ -59,7 +59,7 @@ async fn metrics_of_one() -> String {
         genesis: membership.genesis().to_string(),
         transport: Transport::Plain,
         data: data.path().into(),
-        log: Log::start().expect("the environment says nothing else"),
+        log: Log::start(None).expect("the environment says nothing else"),
     };
     let text = metrics::text(&admin, Some(&watcher), Some(&report));
     let bare = metrics::text(&admin, None, None);

@@ -6,6 +6,8 @@ use clap::{Args, Subcommand};
 use clap_complete::Shell;
 use elea_processes::environment;
 
+use super::access::Access;
+
 /// `elea init`
 #[derive(Debug, Args)]
 pub struct Init {
@@ -37,18 +39,20 @@ pub struct Init {
 /// `elea backup`
 #[derive(Debug, Args)]
 pub struct Backup {
-    /// The cluster file
-    #[arg(long, env = environment::CLUSTER, value_name = "FILE")]
-    pub cluster: PathBuf,
-    /// The data folder of a replica that is not running
+    /// The data folder of a replica that is not running, to back up from there; without it the running replicas are
+    /// asked
     #[arg(long, value_name = "DIR")]
-    pub data: PathBuf,
-    /// Where to write the backup; not overwritten if it is there
+    pub data: Option<PathBuf>,
+    /// Where to write the backup; not overwritten if it is there. What came when it is interrupted lies beside it, in
+    /// FILE.part, and the same command goes on with that
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
+    /// How much to fetch from running replicas in a second, at most, in MiB
+    #[arg(long, value_name = "MIB", default_value = "16", conflicts_with = "data",
+        value_parser = clap::value_parser!(u32).range(1..=1 << 10))]
+    pub rate: u32,
+    #[command(flatten)]
+    pub access: Access,
 }
 
 /// `elea restore`
@@ -100,7 +104,7 @@ pub enum ConfigAction {
 /// `elea config check`
 #[derive(Debug, Args)]
 pub struct ConfigCheck {
-    /// The cluster file
+    /// The cluster file, or a replica's own file
     pub file: PathBuf,
     /// Another operator's
     pub other: Option<PathBuf>,

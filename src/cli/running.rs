@@ -29,24 +29,27 @@ pub struct Up {
 /// `elea replica`
 #[derive(Debug, Args)]
 pub struct Replica {
+    /// A file that says what this command line does not, of this replica alone; see docs/operations.md
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// The cluster file
     #[arg(long, env = environment::CLUSTER, value_name = "FILE")]
-    pub cluster: PathBuf,
+    pub cluster: Option<PathBuf>,
     /// The replica's key file; it says which replica this is
     #[arg(long, value_name = "FILE")]
-    pub key: PathBuf,
+    pub key: Option<PathBuf>,
     /// Accept a key file that its group may read, if this user is in the group
     #[arg(long, env = environment::GROUP_KEY, value_parser = FalseyValueParser::new())]
     pub group_key: bool,
     /// Where the replica keeps its data; made if it is not there
     #[arg(long, value_name = "DIR")]
-    pub data: PathBuf,
+    pub data: Option<PathBuf>,
     /// Listen here instead of at the address in the cluster file
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Option<String>,
     /// How connections are protected; the replicas and all who speak to them have to say the same
-    #[arg(long, env = environment::TRANSPORT, value_parser = transport(), default_value = "encrypted")]
-    pub transport: Transport,
+    #[arg(long, env = environment::TRANSPORT, value_parser = transport())]
+    pub transport: Option<Transport>,
     /// How long to wait between one look at everything on the disk and the next, for example 1h
     /// (the default)
     #[arg(long, value_name = "TIME", value_parser = duration)]

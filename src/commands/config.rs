@@ -12,10 +12,11 @@ use elea_protocol::quorum::Strength;
 use serde_json::{Value as Json, json};
 
 use crate::cli::{ConfigAction, ConfigCheck, ConfigCommand};
-use crate::commands::replica::application;
+use crate::commands::replica::{application, owner};
 use crate::failure::{Failure, Outcome};
-use crate::files::load_cluster;
+use crate::files::{self, load_cluster};
 use crate::output;
+use crate::settings::Local;
 
 /// What it takes for two replicas to work with different files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +62,10 @@ pub fn run(command: &ConfigCommand) -> Outcome {
 }
 
 fn check(args: &ConfigCheck) -> Outcome {
+    let text = std::fs::read_to_string(&args.file).unwrap_or_default();
+    if args.other.is_none() && Local::is_meant(&text) {
+        return check_local(args);
+    }
     let first = load(&args.file)?;
     let second = args.other.as_deref().map(load).transpose()?;
     let found = second.as_ref().map_or_else(Vec::new, |second| differences(&first, second));
@@ -87,6 +92,31 @@ fn check(args: &ConfigCheck) -> Outcome {
             Err(Failure::refused(word))
         }
     }
+}
+
+/// Checks a replica's own file, with the files that it names.
+fn check_local(args: &ConfigCheck) -> Outcome {
+    let local = Local::load(&args.file)?;
+    let (cluster, key) = local.files();
+    let file = cluster.map(load).transpose()?;
+    let key = key.map(|(key, group)| Ok((key, files::load_key(key, files::readers(key, group))?)));
+    let key = key.transpose()?;
+    let id = match (&file, cluster, &key) {
+        (Some(checked), Some(path), Some((of, key))) => Some(owner(&checked.file, path, key, of)?),
+        _ => None,
+    };
+    if args.json {
+        let name = file.as_ref().map(|checked| checked.file.membership.name());
+        output::line(&json!({ "replica": id.map(|id| id.0), "cluster": name }).to_string());
+        return Ok(());
+    }
+    let of = file.as_ref().map_or_else(
+        || "a cluster that the command line names".to_owned(),
+        |checked| format!("`{}`", checked.file.membership.name()),
+    );
+    let who = id.map_or_else(|| "a replica".to_owned(), |id| id.to_string());
+    output::line(&format!("{}: {who} of {of}", args.file.display()));
+    Ok(())
 }
 
 /// A file of which everything has been checked that a replica checks at its start.

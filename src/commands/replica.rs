@@ -12,19 +12,21 @@ use elea_protocol::id::ReplicaId;
 use elea_protocol::message::{Standing, Transport};
 use elea_protocol::replica::Setup;
 use elea_protocol::signature::{SecretKey, Signer as _};
-use elea_replica::{Config, Limits, Node, RunError, StoreError, Watcher};
+use elea_replica::{Config, Node, RunError, StoreError, Watcher};
 use futures::FutureExt as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 
 use crate::admin::{self, Admin};
 use crate::cli::Replica;
 use crate::commands::up::Stopping;
 use crate::failure::{Failure, Outcome};
-use crate::files::{self, Readers};
+use crate::files;
 use crate::log::Log;
 use crate::notify::Notify;
 use crate::output;
+use crate::settings::{Local, Settings};
 
 /// The line on stdout by which a replica says that it may not vote.
 const OBSERVER: &str = "observer: this replica took part before and its data folder was lost; it \
@@ -48,20 +50,23 @@ const GOOD_WHILE: Duration = Duration::from_secs(60);
 /// Runs until SIGTERM, Ctrl-C, or something that it cannot go on with.
 pub async fn run(args: &Replica) -> Outcome {
     let stopping = Stopping::listen()?;
-    let file = files::load_cluster(&args.cluster)?;
-    let key = files::load_key(&args.key, readers(args))?;
-    let id = owner(&file, &args.cluster, &key, &args.key)?;
-    let mut store = application(&file, &args.cluster)?;
-    let log = Log::start()?;
+    let local = args.config.as_deref().map(Local::load).transpose()?.unwrap_or_default();
+    let log = Log::start(local.log())?;
+    let settings = Settings::of(args, local.clone())?;
+    let file = files::load_cluster(&settings.cluster)?;
+    let key = files::load_key(&settings.key, files::readers(&settings.key, settings.group_key))?;
+    let id = owner(&file, &settings.cluster, &key, &settings.key)?;
+    let mut store = application(&file, &settings.cluster)?;
     raise_open_files();
-    if args.transport == Transport::Plain {
+    tokio::spawn(read_again(args.config.clone(), local, log.clone(), signal(SignalKind::hangup())));
+    if settings.transport == Transport::Plain {
         tracing::warn!(
             "connections are not encrypted: whoever is on the way reads everything that is said"
         );
     }
-    let mut config = config(args, &file, key, id);
+    let mut config = config(&settings, &file, key, id);
     let (watched, replica) = watch::channel(None);
-    if let Some(address) = &args.admin {
+    if let Some(address) = &settings.admin {
         administer(address, admin(&config, replica, log)).await?;
     }
     let notify = Arc::new(Notify::from_environment());
@@ -104,7 +109,41 @@ pub async fn run(args: &Replica) -> Outcome {
             served => return served.map_err(failure),
         }
         config.setup.seed = rand::random();
-        store = application(&file, &args.cluster)?;
+        store = application(&file, &settings.cluster)?;
+    }
+}
+
+/// Reads the replica's own file again whenever it is told to by SIGHUP, and makes use of what can change while it runs.
+async fn read_again(
+    path: Option<PathBuf>,
+    started_with: Local,
+    log: Log,
+    hangups: std::io::Result<Signal>,
+) {
+    // Without the signal nothing is read again.
+    let Ok(mut hangups) = hangups else { return };
+    while hangups.recv().await.is_some() {
+        let Some(path) = &path else {
+            tracing::info!(
+                "SIGHUP: there is no file to read again, since none was named with --config"
+            );
+            continue;
+        };
+        match Local::load(path) {
+            Ok(local) => {
+                if let Err(error) = log.use_levels(local.log()) {
+                    tracing::warn!(%error, "SIGHUP: what is logged stays as it is");
+                }
+                let fixed = local.fixed_differences(&started_with).join(", ");
+                match fixed.is_empty() {
+                    true => tracing::info!("SIGHUP: the file was read again"),
+                    false => tracing::warn!(
+                        "SIGHUP: the file was read again; what it says of {fixed} counts from the next start on"
+                    ),
+                }
+            }
+            Err(failure) => tracing::warn!("SIGHUP: nothing was changed: {failure}"),
+        }
     }
 }
 
@@ -140,16 +179,6 @@ fn admin(config: &Config, replica: watch::Receiver<Option<Watcher>>, log: Log) -
     }
 }
 
-/// Who may read the key: of what systemd hands over as a credential nobody else can, whatever its mode says.
-fn readers(args: &Replica) -> Readers {
-    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").filter(|folder| !folder.is_empty());
-    match credentials {
-        Some(folder) if args.key.starts_with(&folder) => Readers::System,
-        _ if args.group_key => Readers::Group,
-        _ => Readers::Owner,
-    }
-}
-
 /// Waits until it is told to stop or, where it is attached, whoever started it is gone.
 async fn told_to_stop(mut stopping: Stopping, attached: Option<oneshot::Receiver<()>>) {
     let orphaned = async {
@@ -166,8 +195,8 @@ async fn told_to_stop(mut stopping: Stopping, attached: Option<oneshot::Receiver
 }
 
 /// What it runs with.
-fn config(args: &Replica, file: &ClusterFile, key: SecretKey, id: ReplicaId) -> Config {
-    let listen = args.listen.clone().or_else(|| file.addresses.get(usize::from(id.0)).cloned());
+fn config(settings: &Settings, file: &ClusterFile, key: SecretKey, id: ReplicaId) -> Config {
+    let listen = settings.listen.clone().or_else(|| file.addresses.get(usize::from(id.0)).cloned());
     Config {
         setup: Setup {
             id,
@@ -178,11 +207,11 @@ fn config(args: &Replica, file: &ClusterFile, key: SecretKey, id: ReplicaId) -> 
         },
         addresses: file.addresses.clone(),
         listen: listen.unwrap_or_default(),
-        transport: args.transport,
-        data: args.data.clone(),
-        mark: Some(args.mark.clone().unwrap_or_else(|| mark_of(&args.key))),
+        transport: settings.transport,
+        data: settings.data.clone(),
+        mark: Some(settings.mark.clone().unwrap_or_else(|| mark_of(&settings.key))),
         durability: file.durability,
-        limits: limits(args),
+        limits: settings.limits,
     }
 }
 
@@ -213,21 +242,6 @@ async fn serve(
         () = serving => {}
     }
     node.stop().await
-}
-
-fn limits(args: &Replica) -> Limits {
-    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-    let mut limits = Limits::default();
-    if let Some(pause) = args.scrub_pause {
-        limits.scrub_pause_ms = millis(pause);
-    }
-    if let Some(mebibytes) = args.scrub_rate {
-        limits.scrub_bytes_per_second = mebibytes << 20;
-    }
-    if let Some(mebibytes) = args.disk_reserve {
-        limits.disk_reserve_bytes = mebibytes << 20;
-    }
-    limits
 }
 
 /// Lets the process have as many files open as it may: by default it is hardly more than the

@@ -1,15 +1,32 @@
 //! A new cluster from a backup of an old one.
 
 use std::fs;
+use std::io;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
+use elea_client::load_key;
+use elea_net::{Connection, Identity};
+use elea_processes::caller::call;
 use elea_processes::folder::Folder;
+use elea_processes::frames;
 use elea_processes::replica::Place;
+use elea_protocol::cluster_file::ClusterFile;
+use elea_protocol::codec;
 use elea_protocol::id::ReplicaId;
+use elea_protocol::message::{
+    Challenge, Lent, Origin, ToClient, ToReplica, WIRE_VERSION, application_protocol,
+};
+use elea_protocol::signature::{SecretKey, Signer as _};
 use rustix::process::Signal;
 use serde_json::Value as Json;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Runtime;
 
-use crate::harness::{Answer, Town, elea, run, until};
+use crate::harness::{Answer, Process, Town, elea, run, until};
 
 const KEYS: usize = 2000;
 
@@ -193,6 +210,174 @@ fn spoiled_copies_are_refused(dir: &Path, out: &Path) {
     // A part that would be larger than memory is not asked for.
     refused(&[b"elea-backup-1\n", &[255; 64][..]].concat(), "an absurd length");
     fs::remove_file(&spoiled).expect("ours");
+}
+
+/// A backup of what runs.
+fn live(town: &Town, out: &Path, more: &[&str]) -> Answer {
+    let words = [&["backup", "--json", "--out", text(out)][..], more].concat();
+    town.patient(&words)
+}
+
+/// Holds the key of a replica that is down, and answers in its place: it shows whatever is certified, and every piece of it
+/// that it gives has a bit turned.
+struct Forger {
+    /// Its answers are spoilt ones of this replica.
+    honest: (ReplicaId, String),
+    id: ReplicaId,
+    key: SecretKey,
+    client: SecretKey,
+    file: ClusterFile,
+}
+
+impl Forger {
+    async fn serve(self, listener: TcpListener, forged: Arc<AtomicUsize>) {
+        let this = Arc::new(self);
+        while let Ok((socket, _)) = listener.accept().await {
+            let (this, forged) = (Arc::clone(&this), Arc::clone(&forged));
+            tokio::spawn(async move { this.answer(socket, &forged).await });
+        }
+    }
+
+    async fn answer(&self, socket: TcpStream, forged: &AtomicUsize) -> io::Result<()> {
+        let membership = &self.file.membership;
+        let mut near = Connection::new(socket, Duration::from_secs(60))?;
+        frames::body(&mut near).await?;
+        let key = SecretKey::from_bytes(&self.key.to_bytes());
+        let public = key.public_key().0;
+        let prove = move |asked: &[u8]| key.sign_handshake(asked).map(|signed| signed.0);
+        let identity = Identity::new(public, prove, &application_protocol());
+        let (mut near, proved) = identity.accept(near).await.map_err(io::Error::other)?;
+        if proved != self.client.public_key().0 {
+            // Peers find that it is down.
+            return Ok(());
+        }
+        let nonce = near.binding()?.ok_or(io::ErrorKind::Unsupported)?;
+        let (genesis, version) = (*membership.genesis(), WIRE_VERSION);
+        say(
+            &mut near,
+            &ToClient::Challenge(Challenge { version, genesis, replica: self.id, nonce }),
+        )
+        .await?;
+        frames::body(&mut near).await?;
+        say(&mut near, &ToClient::Welcome).await?;
+        let origin = Origin::Client(self.client.public_key().into());
+        let (honest, at) = &self.honest;
+        let mut far = call(membership, (*honest, at.as_str()), origin, &self.client).await?;
+        while !matches!(frames::message(&mut far).await?, ToClient::Welcome) {}
+        loop {
+            let question = frames::body(&mut near).await?;
+            let asked = codec::decode::<ToReplica>(&question).map_err(io::Error::other)?;
+            if !matches!(asked, ToReplica::AskState | ToReplica::AskPiece { .. }) {
+                continue;
+            }
+            far.write_all(&frames::frame(&asked)?).await?;
+            far.flush().await?;
+            let mut answer = frames::message(&mut far).await?;
+            while !matches!(answer, ToClient::State(_) | ToClient::Piece { .. }) {
+                answer = frames::message(&mut far).await?;
+            }
+            if let ToClient::Piece { lent: Lent::Piece(piece), .. } = &mut answer {
+                let mut spoilt = piece.to_vec();
+                let middle = spoilt.len() / 2;
+                spoilt[middle] ^= 1;
+                *piece = spoilt.into();
+                forged.fetch_add(1, Ordering::SeqCst);
+            }
+            say(&mut near, &answer).await?;
+        }
+    }
+}
+
+async fn say(to: &mut Connection, word: &ToClient) -> io::Result<()> {
+    let body = codec::encode(word).map_err(io::Error::other)?;
+    let length = u32::try_from(body.len()).map_err(io::Error::other)?;
+    to.write_all(&[&length.to_be_bytes()[..], &body].concat()).await?;
+    to.flush().await
+}
+
+#[test]
+fn a_running_cluster_is_backed_up_beside_a_liar_with_all_that_was_final() {
+    let mut old = Town::prepared(4, often(true));
+    fill(&old);
+    // One replica lies, and there are three others.
+    old.kill(3);
+    let runtime = Runtime::new().expect("threads");
+    let file = old.file();
+    let forged = Arc::new(AtomicUsize::new(0));
+    let forger = Forger {
+        honest: (ReplicaId(1), file.addresses[1].clone()),
+        id: ReplicaId(3),
+        key: load_key(old.folder().replica_key(ReplicaId(3))).expect("ours"),
+        client: load_key(old.folder().client_key(0)).expect("ours"),
+        file: file.clone(),
+    };
+    let at = file.addresses[3].clone();
+    let listener = runtime.block_on(TcpListener::bind(at)).expect("it was its own");
+    runtime.spawn(forger.serve(listener, Arc::clone(&forged)));
+
+    let last = old.patient(&["incr", "number", "--json"]).succeeds().json();
+    let (before, out) = (contents(&old), old.path("live.backup"));
+    // It goes on meanwhile.
+    let writing = Process::start(
+        old.command(&["bench", "--clients", "1", "--pipeline", "1", "--seconds", "3"])
+            .args(["--timeout", "60s"]),
+        &old.path("bench.log"),
+    );
+    let made = live(&old, &out, &["--sessions", "none"]);
+    assert_eq!(made.code, 0, "{made:?}");
+    assert!(made.err.contains("r3 gave a piece that is not of the certified state"), "{made:?}");
+    drop(writing);
+    let made = made.json();
+    assert!(made["slot"].as_u64() >= last["slot"].as_u64(), "{made} {last}");
+    assert!(made["chunks"].as_u64() > Some(1) && forged.load(Ordering::SeqCst) > 0, "{made}");
+    live(&old, &out, &[]).fails(2, &["not overwritten"]);
+    assert!(!old.path("live.backup.part").exists());
+
+    let new = Town::made(4, &["--from", text(&out)], |new| {
+        let dir = new.folder().path().to_owned();
+        (0..4).for_each(|id| drop(restore(&dir, id, &out).succeeds()));
+    });
+    assert_eq!(contents(&new), before);
+    assert_eq!(new.patient(&["incr", "number"]).succeeds().out, "9\n");
+}
+
+#[test]
+fn a_backup_that_was_interrupted_goes_on_and_one_of_nobody_says_so() {
+    let mut town = Town::prepared(4, often(true));
+    fill(&town);
+    becomes_stable(&town);
+    let (out, part) = (town.path("live.backup"), town.path("live.backup.part"));
+    // Slow enough to be stopped in the middle: what is there then was written piece by piece.
+    let slow = ["backup", "--out", text(&out), "--rate", "1", "--timeout", "60s"];
+    let size = || fs::metadata(&part).map_or(0, |data| data.len());
+    let mut process = Process::start(&mut town.command(&slow), &town.path("backup.log"));
+    until("some of it is there", || (size() > 100_000).then_some(()));
+    process.signal(Signal::KILL);
+    process.ended();
+    let there = size();
+    // It goes on meanwhile, and the state that was begun with is still given.
+    let meanwhile = town.patient(&["incr", "number", "--json"]).succeeds().json();
+    // What was cut off in the middle of a piece is fetched again.
+    let bytes = fs::read(&part).expect("there");
+    fs::write(&part, &bytes[..bytes.len() - 7]).expect("ours");
+    let made = live(&town, &out, &[]).succeeds().json();
+    assert!(made["bytes"].as_u64() > Some(there), "{made}");
+    assert!(made["slot"].as_u64() < meanwhile["slot"].as_u64(), "it was begun anew: {made}");
+    let examined = Town::made(4, &["--from", text(&out)], |new| {
+        let dir = new.folder().path().to_owned();
+        (0..4).for_each(|id| drop(restore(&dir, id, &out).succeeds()));
+    });
+    assert_eq!(contents(&examined), contents(&town));
+
+    // Nothing of use was there: another cluster's, or nothing sound.
+    fs::write(&part, &bytes[..20]).expect("ours");
+    fs::remove_file(&out).expect("ours");
+    live(&town, &out, &[]).succeeds();
+    (1..4).for_each(|id| town.kill(id));
+    let out = town.path("late.backup");
+    let words = ["backup", "--out", text(&out), "--timeout", "1s"];
+    town.elea(&words).fails(3, &["a strong request needs 3"]);
+    assert!(!out.exists());
 }
 
 #[test]

@@ -135,6 +135,55 @@ fn files_of_two_operators_are_compared_and_what_matters_decides_the_exit_code() 
 }
 
 #[test]
+fn a_replica_runs_with_a_file_of_its_own_which_is_checked_and_read_again() {
+    let dir = init(4);
+    let path = |name: &str| dir.path().join(name);
+    let own = path("replica.toml");
+    let write = |more: &str| {
+        let text = format!("cluster = \"cluster.toml\"\nkey = \"replica-0.key\"\n{more}");
+        fs::write(&own, text).expect("ours");
+    };
+    let check = || run(elea().args(["config", "check"]).arg(&own));
+    write("data = \"here\"\nadmin = \"127.0.0.1:0\"\nlog = \"warn\"\n[limits]\nconnections = 77\n");
+    let sound = check().succeeds();
+    assert!(sound.out.contains("r0 of"), "{sound:?}");
+    for (more, says) in [
+        ("dta = \"here\"\n", &["replica.toml, line 3", "dta"][..]),
+        ("transport = \"none\"\n", &["replica.toml, line 3", "none"]),
+        ("[limits]\nconnections = 0\n", &["replica.toml", "[limits]", "connections"]),
+        ("\nlisten = 7\n", &["replica.toml, line 4"]),
+    ] {
+        write(more);
+        check().fails(2, says);
+        run(elea().args(["replica", "--config"]).arg(&own)).fails(2, says);
+    }
+    write("");
+    run(elea().args(["replica", "--config"]).arg(&own)).fails(2, &["needs its data", "--data"]);
+
+    // Where it keeps its data, and what is logged, come from there; SIGHUP changes the latter.
+    let with =
+        |log: &str| write(&format!("data = \"here\"\nlisten = \"127.0.0.1:0\"\nlog = \"{log}\"\n"));
+    with("warn");
+    let log = path("replica.log");
+    let mut process = Process::start(elea().args(["replica", "--config"]).arg(&own), &log);
+    process.says("listening").expect("it starts");
+    assert!(path("here").exists());
+    assert!(!process.log().contains("replica started"), "{}", process.log());
+    let hang_up = |process: &Process, says: &str| {
+        process.signal(Signal::HUP);
+        until(says, || process.log().contains(says).then_some(()));
+    };
+    with("info");
+    hang_up(&process, "the file was read again");
+    write("data = \"there\"\nlog = \"info\"\n");
+    hang_up(&process, "what it says of data, listen counts from the next start on");
+    fs::write(&own, "nonsense").expect("ours");
+    hang_up(&process, "nothing was changed");
+    process.signal(Signal::TERM);
+    assert_eq!(process.ended(), Some(0));
+}
+
+#[test]
 fn command_lines_that_cannot_work_are_refused() {
     for (words, says) in [
         (&["get"][..], "KEY"),

@@ -20,6 +20,7 @@ mod memoryless;
 mod one_shot;
 mod partition;
 mod receipts;
+mod restarts;
 mod settings;
 mod slow_disk;
 mod slow_line;

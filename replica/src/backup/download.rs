@@ -10,6 +10,7 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bytes::Bytes;
 use elea_protocol::application::{Application, Restore};
@@ -44,6 +45,8 @@ pub struct Download<A: Application> {
     written: u32,
     /// Those that came before their turn.
     early: BTreeMap<u32, Bytes>,
+    /// How long nothing had come when it was gone on with.
+    rested: Duration,
 }
 
 impl<A: Application> Download<A> {
@@ -57,13 +60,15 @@ impl<A: Application> Download<A> {
         out: &Path,
     ) -> Result<Option<Self>, BackupError> {
         let part = new_part(out)?;
+        let rested = fs::metadata(&part).and_then(|data| data.modified());
+        let rested = rested.ok().and_then(|last| last.elapsed().ok()).unwrap_or_default();
         let opened = match File::options().read(true).write(true).open(&part) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(unwritable(out, &error)),
         };
         match Self::read(cluster, application, out, opened) {
-            Ok(found) => Ok(Some(found)),
+            Ok(found) => Ok(Some(Self { rested, ..found })),
             Err(Trouble::System(error)) => Err(unwritable(out, &error)),
             // It was cut off within its beginning, or is of another cluster: of no use to anybody.
             Err(Trouble::Wrong(_)) => Ok(None),
@@ -107,6 +112,7 @@ impl<A: Application> Download<A> {
             restore,
             written,
             early: BTreeMap::new(),
+            rested: Duration::ZERO,
         })
     }
 
@@ -138,13 +144,29 @@ impl<A: Application> Download<A> {
         let file = write().map_err(|trouble| told(out, trouble))?;
         let restore = application.restore(head.digests.application);
         let (cluster, out) = (cluster.clone(), out.to_path_buf());
-        Ok(Self { cluster, head, out, part, file, restore, written: 0, early: BTreeMap::new() })
+        Ok(Self {
+            cluster,
+            head,
+            out,
+            part,
+            file,
+            restore,
+            written: 0,
+            early: BTreeMap::new(),
+            rested: Duration::ZERO,
+        })
     }
 
     /// After which checkpoint the state is.
     #[must_use]
     pub fn at(&self) -> Position {
         self.head.stable.position()
+    }
+
+    /// How long nothing had come when it was gone on with; nothing where it was begun.
+    #[must_use]
+    pub fn rested(&self) -> Duration {
+        self.rested
     }
 
     /// Pieces that are here, and how many there are, once that is known.
