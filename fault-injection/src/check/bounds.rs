@@ -66,7 +66,8 @@ impl Bounds {
             .chain([
                 // Each was executed within a suffix; what waits of an older one comes first.
                 ("orphans", speculative.saturating_mul(tuning.batch_requests).saturating_mul(4)),
-                ("states", 4),
+                // One of them for clients.
+                ("states", 5),
             ])
             .collect();
         Self { limits, peaks: Vec::new() }
