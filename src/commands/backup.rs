@@ -173,7 +173,14 @@ impl Fetching<'_> {
                     && let Some(id) = free.pop_front()
                 {
                     let lent = self.cluster.piece(id, at, index, self.args.access.timeout);
-                    asked.push(async move { (id, index, lent.await) });
+                    asked.push(async move {
+                        let lent = lent.await;
+                        if matches!(lent, Ok(Lent::Later)) {
+                            // It alone rests: the others may have more to give.
+                            sleep(PAUSE).await;
+                        }
+                        (id, index, lent)
+                    });
                 }
                 next = download.lacks(index + 1);
             }
@@ -192,9 +199,9 @@ impl Fetching<'_> {
                         ),
                     }
                 }
+                Ok(Lent::Later) if heard.elapsed() < PATIENCE => free.push_back(id),
                 Ok(Lent::Later) => {
-                    sleep(PAUSE).await;
-                    free.push_back(id);
+                    drop(silent.insert(id, "gives to others all that it may give".to_owned()));
                 }
                 Ok(Lent::Gone) => {}
                 Err(why) => drop(silent.insert(id, why)),
