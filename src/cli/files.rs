@@ -19,10 +19,10 @@ pub struct Init {
     /// How many client keys
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub clients: u16,
-    /// The host in the replicas' addresses
+    /// The host in the replicas' addresses; `{n}` in it stands for the replica's number, and then all have one port
     #[arg(long, default_value = "127.0.0.1")]
     pub host: String,
-    /// The port of replica 0; the others follow
+    /// The port of replica 0; the others follow, but for those with hosts of their own
     #[arg(long, default_value_t = 7100, value_parser = clap::value_parser!(u16).range(1..))]
     pub base_port: u16,
     /// The cluster's name [default: the directory's name]

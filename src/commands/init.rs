@@ -35,23 +35,14 @@ pub struct Plan {
 
 /// Writes the files and says what to do next.
 pub fn run(args: &Init) -> Outcome {
-    let last = u32::from(args.base_port) + u32::from(args.replicas) - 1;
-    let Ok(last) = u16::try_from(last) else {
-        return Err(Failure::usage(format!(
-            "replica {} would listen at port {last}: choose a --base-port of at most {}",
-            args.replicas - 1,
-            u32::from(u16::MAX) + 1 - u32::from(args.replicas)
-        )));
-    };
-    let host = address::host(&args.host)
-        .map_err(|bad| Failure::usage(format!("--host cannot be used: {bad}")))?;
+    let addresses = addresses(args)?;
     let origin = match &args.from {
         Some(path) => Some(origin(path, args.from_cluster.as_deref())?),
         None => None,
     };
     let plan = Plan {
         name: args.name.clone().unwrap_or_else(|| name_of(&args.dir)),
-        addresses: (args.base_port..=last).map(|port| format!("{host}:{port}")).collect(),
+        addresses,
         clients: args.clients,
         origin,
     };
@@ -82,6 +73,30 @@ pub fn run(args: &Init) -> Outcome {
         size.quorum(Strength::Strong),
     ));
     Ok(())
+}
+
+/// What stands in a `--host` for the replica's number.
+const NUMBER: &str = "{n}";
+
+/// Where the replicas listen: at ports of one host, or each on a host of its own.
+fn addresses(args: &Init) -> Result<Vec<String>, Failure> {
+    let host = |text: &str| {
+        address::host(text).map_err(|bad| Failure::usage(format!("--host cannot be used: {bad}")))
+    };
+    if args.host.contains(NUMBER) {
+        let own = |n: u8| host(&args.host.replace(NUMBER, &n.to_string()));
+        return (0..args.replicas).map(|n| Ok(format!("{}:{}", own(n)?, args.base_port))).collect();
+    }
+    let last = u32::from(args.base_port) + u32::from(args.replicas) - 1;
+    let Ok(last) = u16::try_from(last) else {
+        return Err(Failure::usage(format!(
+            "replica {} would listen at port {last}: choose a --base-port of at most {}",
+            args.replicas - 1,
+            u32::from(u16::MAX) + 1 - u32::from(args.replicas)
+        )));
+    };
+    let host = host(&args.host)?;
+    Ok((args.base_port..=last).map(|port| format!("{host}:{port}")).collect())
 }
 
 /// Makes keys and writes all files. Nothing that is there is touched.

@@ -1,5 +1,6 @@
 //! Where replicas are: forms of addresses, and what of them cannot work.
 
+use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
 
@@ -25,12 +26,26 @@ fn hosts_that_nobody_could_dial_are_refused_and_nothing_is_written() {
         ("::", "elea replica --listen"),
         ("ff02::1", "many machines"),
         ("fe80::1%lo", "zone"),
+        ("{n}", "no host"),
+        ("r{m}", "no host"),
     ] {
         refused(&["--host", host], says);
     }
     refused(&["--base-port", "65533"], "--base-port of at most 65532");
     refused(&["--base-port", "0"], "--base-port");
     refused(&["--base-port", "70000"], "--base-port");
+}
+
+#[test]
+fn replicas_with_hosts_of_their_own_have_one_port() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let dir = folder.path().join("town");
+    run(elea().arg("init").arg(&dir).args(["--host", "r{n}.town", "--base-port", "7300"]))
+        .succeeds();
+    let cluster = fs::read_to_string(dir.join("cluster.toml")).expect("the cluster file");
+    for n in 0..4 {
+        assert!(cluster.contains(&format!("\"r{n}.town:7300\"")), "{cluster}");
+    }
 }
 
 #[test]
