@@ -17,6 +17,7 @@ use std::num::NonZero;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser};
@@ -24,6 +25,7 @@ use clap_complete::Shell;
 use elea_client::Options;
 use elea_client::sessions::SessionFile;
 use elea_protocol::cluster_file::ClusterFile;
+use tokio::runtime::Runtime;
 
 use crate::cli::{Access, Cli, Command};
 use crate::cluster::Cluster;
@@ -110,11 +112,10 @@ fn completions(shell: Shell) -> Outcome {
 /// Runs a command that mostly waits. One-shot commands are to be cheap: a second thread would cost
 /// more than it does.
 fn on_one_thread(command: impl Future<Output = Outcome>) -> Outcome {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::usage(format!("the system gives no event loop ({error})")))?
-        .block_on(command)
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime
+        .map_err(|error| Failure::usage(format!("the system gives no event loop ({error})")))?;
+    finish(runtime, command)
 }
 
 /// Runs a command that has work for every core. One core is left to threads that it has beside these: with as many
@@ -122,12 +123,24 @@ fn on_one_thread(command: impl Future<Output = Outcome>) -> Outcome {
 /// shared, one client waited a fifth longer for each answer.
 fn on_all_threads(command: impl Future<Output = Outcome>) -> Outcome {
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(cores.saturating_sub(1).max(1))
         .enable_all()
-        .build()
-        .map_err(|error| Failure::usage(format!("the system gives no threads ({error})")))?
-        .block_on(command)
+        .build();
+    let runtime = runtime
+        .map_err(|error| Failure::usage(format!("the system gives no threads ({error})")))?;
+    finish(runtime, command)
+}
+
+/// What a command has begun and nobody waits for may take so long to end.
+const AFTERWARDS: Duration = Duration::from_millis(250);
+
+/// A question to a name service that does not answer cannot be interrupted: without a bound the program would end many
+/// seconds after its command.
+fn finish(runtime: Runtime, command: impl Future<Output = Outcome>) -> Outcome {
+    let outcome = runtime.block_on(command);
+    runtime.shutdown_timeout(AFTERWARDS);
+    outcome
 }
 
 /// The cluster file that was named, or a word on how to name one.
