@@ -9,4 +9,5 @@ mkdir -p target/completions
 for shell in bash zsh fish; do
     target/release/elea completions "$shell" >"target/completions/elea.$shell"
 done
+rm -f target/debian/elea_*.deb
 cargo deb --no-build --locked --strip --output target/debian/
