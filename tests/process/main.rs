@@ -26,4 +26,5 @@ mod slow_disk;
 mod slow_line;
 mod standing;
 mod strangers;
+mod transcripts;
 mod transport;
