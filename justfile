@@ -65,3 +65,8 @@ deny:
 # The documentation, with private items
 doc:
     RUSTDOCFLAGS='-D warnings' cargo doc --release --workspace --no-deps --locked --document-private-items
+
+# Four operators in network namespaces (takes root); `just operators --write` writes docs/operators.md anew
+operators *arguments:
+    cargo build --release -p elea --bin elea
+    PATH="$PWD/target/release:$PATH" tests/operators.sh {{arguments}}
