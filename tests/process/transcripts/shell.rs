@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 
@@ -55,7 +55,7 @@ impl Shell {
     }
 
     /// Where commands are run.
-    pub fn folder(&self) -> std::path::PathBuf {
+    pub fn folder(&self) -> PathBuf {
         self.dir.path().join("here")
     }
 
