@@ -1,6 +1,5 @@
 //! A connection, encrypted or plain, to whoever reads and writes it.
 
-use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,37 +32,6 @@ pub(crate) struct Wire {
     /// Whoever reads has it. TLS then writes no more than an alert: it may not wait for room, since it is the writer whom
     /// the socket has to wake, and whose patience runs.
     is_read: bool,
-    /// What was read from the socket and not asked for yet; `None` where as much is read as is asked for.
-    ahead: Option<Ahead>,
-}
-
-/// What was read from a socket in one go: TLS asks for 4 KiB at a time.
-#[derive(Debug, Default)]
-struct Ahead {
-    bytes: Vec<u8>,
-    given: usize,
-}
-
-/// How much is read from the socket of an encrypted connection in one go.
-const READ_AHEAD: usize = 32 << 10;
-
-thread_local! {
-    /// Where a thread reads to: most connections are idle, and hold no room of their own.
-    static ROOM: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_AHEAD]);
-}
-
-impl Ahead {
-    /// Gives what there is. Says whether there was any.
-    fn give(&mut self, into: &mut ReadBuf<'_>) -> bool {
-        let left = self.bytes.get(self.given..).unwrap_or_default();
-        let now = left.len().min(into.remaining());
-        into.put_slice(&left[..now]);
-        self.given += now;
-        if self.given == self.bytes.len() {
-            *self = Self::default();
-        }
-        now > 0
-    }
 }
 
 /// Whoever was dialled answered, and not in TLS.
@@ -82,7 +50,7 @@ impl Connection {
     pub fn new(socket: TcpStream, patience: Duration) -> io::Result<Self> {
         prepare(&socket, patience)?;
         let socket = Patient::new(socket, patience);
-        Ok(Self(Way::Plain(Wire::new(socket))))
+        Ok(Self(Way::Plain(Wire { socket, expects_tls: false, is_read: false })))
     }
 
     pub(crate) fn plain(wire: Wire) -> Self {
@@ -96,7 +64,7 @@ impl Connection {
     /// The plain connection, to be encrypted; `None` where it is already.
     pub(crate) fn into_wire(self) -> Option<Wire> {
         match self.0 {
-            Way::Plain(wire) => Some(Wire { ahead: Some(Ahead::default()), ..wire }),
+            Way::Plain(wire) => Some(wire),
             Way::Encrypted(_) => None,
         }
     }
@@ -246,37 +214,6 @@ macro_rules! writes {
 writes!(Connection, Way::Plain, Way::Encrypted, std::convert::identity);
 writes!(WriteHalf, Writing::Plain, Writing::Encrypted, lock);
 
-impl Wire {
-    fn new(socket: Patient<TcpStream>) -> Self {
-        Self { socket, expects_tls: false, is_read: false, ahead: None }
-    }
-
-    /// It is not TLS that comes: from here on nothing is read before it is asked for.
-    pub(crate) fn stays_plain(self) -> Self {
-        Self::new(self.socket)
-    }
-
-    /// Reads what the socket has, gives what is asked for and keeps the rest.
-    fn read_ahead(
-        socket: &mut Patient<TcpStream>,
-        ahead: &mut Ahead,
-        context: &mut Context<'_>,
-        into: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if into.remaining() == 0 || ahead.give(into) {
-            return Poll::Ready(Ok(()));
-        }
-        ROOM.with_borrow_mut(|room| {
-            let mut read = ReadBuf::new(room);
-            ready!(Pin::new(socket).poll_read(context, &mut read))?;
-            let (now, later) = read.filled().split_at(read.filled().len().min(into.remaining()));
-            into.put_slice(now);
-            ahead.bytes.extend_from_slice(later);
-            Poll::Ready(Ok(()))
-        })
-    }
-}
-
 impl AsyncRead for Wire {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -293,11 +230,7 @@ impl AsyncRead for Wire {
             }
             self.expects_tls = false;
         }
-        let Self { socket, ahead, .. } = &mut *self;
-        match ahead {
-            Some(ahead) => Self::read_ahead(socket, ahead, context, into),
-            None => Pin::new(socket).poll_read(context, into),
-        }
+        Pin::new(&mut self.socket).poll_read(context, into)
     }
 }
 

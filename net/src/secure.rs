@@ -173,8 +173,9 @@ impl Expecting {
                 self.identity.check_protocol(stream.get_ref().1.alpn_protocol())?;
                 Ok(Connection::encrypted(tokio_rustls::TlsStream::Client(stream)))
             }
-            Err((error, wire)) if error.get_ref().is_some_and(|why| why.is::<NotTls>()) => {
-                Err(SecureError::NotTls(Box::new(Connection::plain(wire.stays_plain()))))
+            Err((error, mut wire)) if error.get_ref().is_some_and(|why| why.is::<NotTls>()) => {
+                wire.expects_tls = false;
+                Err(SecureError::NotTls(Box::new(Connection::plain(wire))))
             }
             Err((error, _)) => Err(secure_error(error)),
         }
