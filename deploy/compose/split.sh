@@ -23,7 +23,7 @@ compose() {
 }
 
 clean_up() {
-    for each in $north $south; do docker rm --force "$each" >/dev/null; done
+    for each in $north $south; do docker rm --force --volumes "$each" >/dev/null; done
     compose down --volumes >/dev/null || true
     rm -r "$folder"
 }
