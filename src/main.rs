@@ -13,6 +13,7 @@ mod log;
 mod notify;
 mod output;
 mod settings;
+mod stopping;
 #[cfg(test)]
 mod structure;
 mod txn_syntax;

@@ -20,9 +20,9 @@ use elea_protocol::quorum::Strength;
 use self::town::{Town, agreed, furthest, until};
 use crate::cluster::{Cluster, Reply, Wait};
 use crate::commands::evidence;
-use crate::commands::up::Stopping;
 use crate::failure::{Failure, Outcome};
 use crate::output::line;
+use crate::stopping::Stopping;
 
 /// Generous for a busy machine; answers mostly come within milliseconds.
 const PATIENCE: Duration = Duration::from_secs(20);

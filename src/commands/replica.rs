@@ -20,13 +20,13 @@ use tokio::sync::{oneshot, watch};
 
 use crate::admin::{self, Admin};
 use crate::cli::Replica;
-use crate::commands::up::Stopping;
 use crate::failure::{Failure, Outcome};
 use crate::files;
 use crate::log::Log;
 use crate::notify::Notify;
 use crate::output;
 use crate::settings::{Local, Settings};
+use crate::stopping::Stopping;
 
 /// The line on stdout by which a replica says that it may not vote.
 const OBSERVER: &str = "observer: this replica took part before and its data folder was lost; it \

@@ -6,13 +6,13 @@ use elea_protocol::message::Transport;
 use elea_protocol::quorum::Strength;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::children::{Replica, stop_all};
 use crate::cli::Up;
 use crate::failure::{Failure, Kind, Outcome};
 use crate::files;
 use crate::output;
+use crate::stopping::Stopping;
 
 /// Runs until Ctrl-C or SIGTERM. A replica that does not start, or dies meanwhile, is told of and not
 /// started again; the others serve without it, as they would in any other place.
@@ -168,31 +168,4 @@ async fn first_death(replicas: &mut [Replica]) -> (usize, Failure) {
     let deaths = replicas.iter_mut().map(|replica| replica.died().boxed());
     let (failure, index, _) = futures::future::select_all(deaths).await;
     (index, failure)
-}
-
-/// Ctrl-C and SIGTERM.
-pub struct Stopping {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-}
-
-impl Stopping {
-    /// From now on the signals no longer end this process by themselves.
-    pub fn listen() -> Result<Self, Failure> {
-        let listen = |kind| {
-            signal(kind).map_err(|e| Failure::usage(format!("signals cannot be caught ({e})")))
-        };
-        Ok(Self {
-            interrupt: listen(SignalKind::interrupt())?,
-            terminate: listen(SignalKind::terminate())?,
-        })
-    }
-
-    /// The next of them.
-    pub async fn wait(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
 }
