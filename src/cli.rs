@@ -18,7 +18,7 @@ pub use self::files::{
     Backup, Completions, ConfigAction, ConfigCheck, ConfigCommand, Init, ReceiptAction,
     ReceiptCommand, Restore, Verify,
 };
-pub use self::looking::{Bench, BenchLevel, Health, Status};
+pub use self::looking::{Bench, BenchLevel, Health, Status, Top};
 pub use self::running::{Demo, Replica, Up};
 
 /// Shared state for clusters whose members do not trust each other and whose network splits.
@@ -145,6 +145,13 @@ pub enum Command {
     /// Show how the replicas are, one row each
     #[command(after_help = "Example: elea status --json | jq .replicas")]
     Status(Status),
+    /// Watch the replicas: their histories, and what happens to them
+    #[command(
+        after_help = "Examples: elea top\n          elea top --web\n          elea top --once --width 120\nWhat it shows \
+        is what the replicas say, signed, to this machine; proofs are checked here. q quits. With --json it\nprints an object \
+        for each look. With --web it prints the page's address, and asks the replicas while somebody looks."
+    )]
+    Top(Top),
     /// Ask one replica's admin listener whether the replica is well
     #[command(
         after_help = "Example: elea health --ready\nPrints nothing and exits with 0 if it is well; says why not, and \

@@ -11,6 +11,7 @@ pub mod init;
 pub mod receipt;
 pub mod replica;
 pub mod status;
+pub mod top;
 pub mod up;
 
 use std::num::NonZero;
@@ -83,7 +84,7 @@ fn run(command: Command) -> Outcome {
         return on_one_thread(data::run(operation, asking));
     }
     match command {
-        Command::Demo(_) => on_one_thread(demo::run()),
+        Command::Demo(args) => on_one_thread(demo::run(&args)),
         Command::Init(args) => init::run(&args),
         Command::Up(args) => on_one_thread(up::run(&args)),
         Command::Replica(args) => on_all_threads(replica::run(&args)),
@@ -91,6 +92,7 @@ fn run(command: Command) -> Outcome {
         Command::Restore(args) => backup::restore(&args),
         Command::Scan(args) => on_one_thread(data::scan(&args)),
         Command::Status(args) => on_one_thread(status::run(&args)),
+        Command::Top(args) => on_one_thread(top::run(&args)),
         Command::Health(args) => on_one_thread(health::run(&args)),
         Command::Evidence(args) => on_one_thread(evidence::run(&args)),
         Command::Bench(args) => on_all_threads(bench::run(&args)),

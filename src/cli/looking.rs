@@ -1,14 +1,39 @@
 //! How a cluster is, and how fast.
 
+use std::time::Duration;
+
 use clap::{Args, ValueEnum};
 use elea_processes::environment;
 use elea_processes::replica::ADMIN_ADDRESS;
 
 use super::access::Access;
+use super::duration::duration;
+
+/// Where the page for browsers is, if no address is given.
+pub const PAGE_ADDRESS: &str = "127.0.0.1:7181";
 
 /// `elea status`, `elea evidence`
 #[derive(Debug, Args)]
 pub struct Status {
+    #[command(flatten)]
+    pub access: Access,
+}
+
+/// `elea top`
+#[derive(Debug, Args)]
+pub struct Top {
+    /// Serve the same as a page for browsers, here; it has no keys, so it belongs on the loopback address
+    #[arg(long, value_name = "ADDRESS", num_args = 0..=1, default_missing_value = PAGE_ADDRESS, conflicts_with = "once")]
+    pub web: Option<String>,
+    /// Print one frame as text, and end
+    #[arg(long)]
+    pub once: bool,
+    /// How wide that is
+    #[arg(long, value_name = "COLUMNS", default_value_t = 100, value_parser = clap::value_parser!(u16).range(40..=1000), requires = "once")]
+    pub width: u16,
+    /// How long to wait between two looks
+    #[arg(long, default_value = "500ms", value_parser = duration)]
+    pub every: Duration,
     #[command(flatten)]
     pub access: Access,
 }

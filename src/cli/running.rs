@@ -10,17 +10,25 @@ use elea_processes::replica::ADMIN_ADDRESS;
 use elea_protocol::message::Transport;
 
 use super::duration::duration;
+use super::looking::PAGE_ADDRESS;
 use super::transport::transport;
 
 /// `elea demo`
 #[derive(Debug, Args)]
-pub struct Demo {}
+pub struct Demo {
+    /// Serve a page for browsers beside it, here, and give time to look: it begins when the page is opened
+    #[arg(long, value_name = "ADDRESS", num_args = 0..=1, default_missing_value = PAGE_ADDRESS)]
+    pub web: Option<String>,
+}
 
 /// `elea up`
 #[derive(Debug, Args)]
 pub struct Up {
     /// A directory that `elea init` made
     pub dir: PathBuf,
+    /// Serve a page for browsers beside them, here, that shows how they are: as `elea top --web` does
+    #[arg(long, value_name = "ADDRESS", num_args = 0..=1, default_missing_value = PAGE_ADDRESS)]
+    pub web: Option<String>,
     /// How connections are protected; the replicas and all who speak to them have to say the same
     #[arg(long, env = environment::TRANSPORT, value_parser = transport(), default_value = "encrypted")]
     pub transport: Transport,

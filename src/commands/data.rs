@@ -202,6 +202,7 @@ pub fn operation(command: &cli::Command) -> Option<(Result<Operation, Failure>, 
         | Command::Backup(_)
         | Command::Restore(_)
         | Command::Status(_)
+        | Command::Top(_)
         | Command::Health(_)
         | Command::Bench(_)
         | Command::Receipt(_)

@@ -9,6 +9,7 @@
 mod market;
 mod town;
 
+use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
 use elea_kv::{Answer, Counted, Get, Incr, Operation, Outcome as Step, Put};
@@ -16,10 +17,15 @@ use elea_processes::liar::Liar;
 use elea_protocol::evidence::Evidence;
 use elea_protocol::id::{ReplicaId, Slot};
 use elea_protocol::quorum::Strength;
+use futures::FutureExt as _;
+use futures::future::pending;
+use tokio::time::sleep;
 
 use self::town::{Town, agreed, furthest, until};
+use crate::cli;
 use crate::cluster::{Cluster, Reply, Wait};
 use crate::commands::evidence;
+use crate::commands::top::{self, Page};
 use crate::failure::{Failure, Outcome};
 use crate::output::line;
 use crate::stopping::Stopping;
@@ -30,20 +36,23 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// How long is waited for replicas of which some are known not to answer.
 const SHORT: Duration = Duration::from_millis(1500);
 
+/// How long each part can be looked at, where there is a page.
+const PAUSE: Duration = Duration::from_secs(4);
+
 /// The liar votes for a slot so far above the head: one that is not decided before it is heard.
 const FAR: u64 = 64;
 
 /// Shows everything, or stops at Ctrl-C. The processes end with this one in any case.
-pub async fn run() -> Outcome {
+pub async fn run(args: &cli::Demo) -> Outcome {
     let mut stopping = Stopping::listen()?;
     tokio::select! {
         biased;
         () = stopping.wait() => Err(Failure::unavailable("the demo was stopped")),
-        outcome = tour() => outcome,
+        outcome = tour(args.web.as_deref()) => outcome,
     }
 }
 
-async fn tour() -> Outcome {
+async fn tour(web: Option<&str>) -> Outcome {
     let begin = Instant::now();
     let folder = tempfile::Builder::new()
         .prefix("elea-demo-")
@@ -53,8 +62,15 @@ async fn tour() -> Outcome {
     title(1, "Four replicas, each a process with a disk of its own");
     let town = Town::start(folder.path()).await?;
     let cluster = town.client().await?;
-    let mut demo = Demo { town, cluster };
-    let outcome = demo.show().await;
+    let (page, pause) = match web {
+        Some(address) => (page(&town, address).await?.left_future(), PAUSE),
+        None => (pending().right_future(), Duration::ZERO),
+    };
+    let mut demo = Demo { town, cluster, pause };
+    let outcome = tokio::select! {
+        outcome = demo.show() => outcome,
+        never = page => match never {},
+    };
     let failures = demo.town.end().await;
     outcome?;
     failures.into_iter().next().map_or(Ok(()), Err)?;
@@ -66,6 +82,17 @@ async fn tour() -> Outcome {
         begin.elapsed().as_secs_f64()
     ));
     Ok(())
+}
+
+/// Opens a page of it, and waits until somebody looks.
+async fn page(
+    town: &Town,
+    address: &str,
+) -> Result<impl Future<Output = Infallible> + use<>, Failure> {
+    let page = Page::open(address).await?;
+    say(&format!("It begins when this page is opened: {}", page.url()));
+    page.wait_for_viewer().await;
+    Ok(top::beside(page, town.client().await?, town.file.clone()))
 }
 
 fn title(number: u8, text: &str) {
@@ -84,6 +111,8 @@ fn tell(what: &str, came: &str) {
 struct Demo {
     town: Town,
     cluster: Cluster,
+    /// Between the parts, so that what happens can be seen on a page.
+    pause: Duration,
 }
 
 impl Demo {
@@ -99,9 +128,14 @@ impl Demo {
             size.quorum(Strength::Strong)
         ));
         self.requests().await?;
+        sleep(self.pause).await;
         self.crash().await?;
+        sleep(self.pause).await;
         self.lie().await?;
-        market::show(&mut self.town, &self.cluster).await
+        sleep(self.pause).await;
+        market::show(&mut self.town, &self.cluster, self.pause).await?;
+        sleep(self.pause).await;
+        Ok(())
     }
 
     async fn requests(&self) -> Outcome {

@@ -38,9 +38,14 @@ pub async fn ask(file: &ClusterFile, access: &cli::Access) -> Result<Vec<Row>, F
     let cluster = commands::connect(file, access).await?;
     let said = cluster.statuses(access.timeout).await;
     cluster.close().await;
+    Ok(rows(file, said))
+}
+
+/// Who was asked, with what came of it.
+pub fn rows(file: &ClusterFile, said: Vec<Result<NodeStatus, String>>) -> Vec<Row> {
     let members = file.membership.size().members();
     let rows = members.zip(&file.addresses).zip(said);
-    Ok(rows.map(|((id, address), said)| Row { id, address: address.clone(), said }).collect())
+    rows.map(|((id, address), said)| Row { id, address: address.clone(), said }).collect()
 }
 
 /// `elea status`
@@ -203,7 +208,7 @@ fn millis(micros: u64) -> f64 {
 }
 
 /// Whether it votes, in a word.
-fn standing(status: &NodeStatus) -> &'static str {
+pub fn standing(status: &NodeStatus) -> &'static str {
     match status.standing {
         Standing::Voter if status.quarantined => "quarantined",
         standing => standing.word(),

@@ -1,5 +1,9 @@
 //! `elea up`: all replicas of a directory as processes of this machine.
 
+use std::convert::Infallible;
+use std::pin::pin;
+
+use elea_client::Options;
 use elea_processes::folder::Folder;
 use elea_protocol::cluster_file::ClusterFile;
 use elea_protocol::message::Transport;
@@ -9,8 +13,10 @@ use futures::{FutureExt, StreamExt};
 
 use crate::children::{Replica, stop_all};
 use crate::cli::Up;
+use crate::cluster::Cluster;
+use crate::commands::top;
 use crate::failure::{Failure, Kind, Outcome};
-use crate::files;
+use crate::files::{self, Readers};
 use crate::output;
 use crate::stopping::Stopping;
 
@@ -28,11 +34,13 @@ pub async fn run(args: &Up) -> Outcome {
     };
     output::line(&started.describe(&file));
     let mut replicas = started.replicas;
+    let mut page = pin!(page(args, folder, file));
     loop {
         let death = tokio::select! {
             biased;
             () = stopping.wait() => None,
             death = first_death(&mut replicas) => Some(death),
+            never = &mut page => match never {},
         };
         let Some((index, failure)) = death else { break };
         eprintln!("elea: {failure}");
@@ -43,6 +51,30 @@ pub async fn run(args: &Up) -> Outcome {
     }
     let failures = stop_all(replicas).await;
     failures.into_iter().next().map_or(Ok(()), Err)
+}
+
+/// Serves the page, if one is wanted. Where that cannot be, the replicas run all the same.
+async fn page(args: &Up, folder: Folder, file: ClusterFile) -> Infallible {
+    if let Some(address) = &args.web
+        && let Err(failure) = show(address, &folder, file, args.transport).await
+    {
+        eprintln!("elea: {failure}");
+    }
+    std::future::pending().await
+}
+
+async fn show(
+    address: &str,
+    folder: &Folder,
+    file: ClusterFile,
+    transport: Transport,
+) -> Result<Infallible, Failure> {
+    let key = files::load_key(&folder.client_key(0), Readers::Owner)?;
+    let options = Options { transport, ..Options::default() };
+    let cluster = Cluster::open(&file, key, options).await?;
+    let page = top::Page::open(address).await?;
+    output::line(&format!("page {}", page.url()));
+    Ok(top::beside(page, cluster, file).await)
 }
 
 /// What could be started.

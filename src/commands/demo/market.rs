@@ -1,7 +1,10 @@
 //! Two clinics sell from one stock while the network between them is down.
 
+use std::time::Duration;
+
 use elea_kv::{Answer, Append, Compare, Counted, Get, Incr, Outcome as Step, Put, Relation, Txn};
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 use super::town::{Side, Town, agreed, furthest};
 use super::{PATIENCE, SHORT, broken, read, say, tell, title, took};
@@ -29,7 +32,7 @@ struct Sale {
 }
 
 /// Shows the split, the merge and the receipts.
-pub async fn show(town: &mut Town, cluster: &Cluster) -> Outcome {
+pub async fn show(town: &mut Town, cluster: &Cluster, pause: Duration) -> Outcome {
     title(5, &format!("The network splits, and {STOCK} vaccines are in stock"));
     let north = town.client_in(Side::North).await?;
     let south = town.client_in(Side::South).await?;
@@ -72,6 +75,7 @@ pub async fn show(town: &mut Town, cluster: &Cluster) -> Outcome {
         PATIENTS.len()
     ));
 
+    sleep(pause).await;
     title(6, "The network heals: two histories become one");
     town.heal();
     let head = agreed(cluster).await?;
