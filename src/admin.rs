@@ -35,15 +35,13 @@ use elea_protocol::id::ReplicaId;
 use elea_protocol::message::Transport;
 use elea_protocol::quorum::Strength;
 use elea_replica::{Report, Watcher};
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{Mutex, watch};
 use tokio::task::{AbortHandle, spawn_blocking};
 use tokio::time::{sleep, timeout};
 
 use crate::commands::status::replica_json;
+use crate::http::{self, ACCEPT_PAUSE};
 use crate::log::Log;
 
 /// How long the core may take to answer.
@@ -55,17 +53,11 @@ const CONNECTIONS: usize = 64;
 /// A connection is closed after this, whatever it is at.
 const CONNECTION_TIME: Duration = Duration::from_secs(15);
 
-/// A request's head must be here after this.
-const HEAD_TIME: Duration = Duration::from_secs(5);
-
 /// What was seen so lately is told again: looking costs the core something, and anybody may ask.
 const FRESH: Duration = Duration::from_millis(250);
 
 /// The longest list of levels.
 const LOG_BYTES: usize = 4096;
-
-/// When no connection can be accepted, it helps to wait until some are closed.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What is told of.
 pub struct Admin {
@@ -113,7 +105,7 @@ pub async fn serve(listener: TcpListener, admin: Admin) -> Infallible {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let connection = timeout(CONNECTION_TIME, connection(stream, router.clone()));
+                let connection = timeout(CONNECTION_TIME, http::answer(stream, router.clone()));
                 connections.retain(|connection| !connection.is_finished());
                 connections.push_back(tokio::spawn(connection).abort_handle());
                 if connections.len() > CONNECTIONS {
@@ -123,15 +115,6 @@ pub async fn serve(listener: TcpListener, admin: Admin) -> Infallible {
             Err(_) => sleep(ACCEPT_PAUSE).await,
         }
     }
-}
-
-async fn connection(stream: TcpStream, router: Router) -> hyper::Result<()> {
-    http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIME)
-        .keep_alive(false)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
-        .await
 }
 
 impl Served {

@@ -9,6 +9,7 @@ mod commands;
 mod documents;
 mod failure;
 mod files;
+mod http;
 mod log;
 mod notify;
 mod output;

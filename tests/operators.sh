@@ -100,6 +100,15 @@ sends() {
     for to in "${@:3}"; do cp "$here/$1/$2" "$here/$to/"; done
 }
 
+# Each sends the file of the own name to all others: PREFIX of the name.
+exchange() {
+    local who others
+    for who in "${operators[@]}"; do
+        mapfile -t others < <(printf '%s\n' "${operators[@]}" | grep -v "$who")
+        sends "$who" "$1$who.toml" "${others[@]}"
+    done
+}
+
 chapter() { printf '\n## %s\n' "$1"; }
 
 story() {
@@ -110,10 +119,7 @@ story() {
         does "$who" "sed -n '/^\\[\\[/,/^\$/p' cluster.toml | sed 's/^id = 0/id = $n/; s/client-0/$who/' | tee $who.toml"
     done
     chapter "Everybody puts the file together, and compares"
-    for who in "${operators[@]}"; do
-        mapfile -t others < <(printf '%s\n' "${operators[@]}" | grep -v "$who")
-        sends "$who" "$who.toml" "${others[@]}"
-    done
+    exchange ""
     for who in "${operators[@]}"; do
         does "$who" "(echo 'name = \"town\"'; echo 'f = 1'; cat anna.toml bert.toml cleo.toml dora.toml) > cluster.toml"
         does "$who" "elea config check cluster.toml"
@@ -171,10 +177,7 @@ story() {
         does "$who" "elea init new --replicas 1 --host 10.77.0.$((n + 1)) --base-port 7200 --name new --from town.backup --from-cluster cluster.toml | head -2"
         does "$who" "sed -n '/^\\[\\[/,/^\$/p' new/cluster.toml | sed 's/^id = 0/id = $n/; s/client-0/$who/' > new-$who.toml"
     done
-    for who in "${operators[@]}"; do
-        mapfile -t others < <(printf '%s\n' "${operators[@]}" | grep -v "$who")
-        sends "$who" "new-$who.toml" "${others[@]}"
-    done
+    exchange new-
     for who in "${operators[@]}"; do
         does "$who" "(echo 'name = \"new\"'; echo 'f = 1'; grep ^initial_state new/cluster.toml; cat new-anna.toml new-bert.toml new-cleo.toml new-dora.toml) > new/town.toml"
         does "$who" "elea config check new/town.toml"

@@ -93,13 +93,18 @@ pub fn run(command: &mut Command) -> Answer {
 
 /// Waits until something that can be seen is so.
 #[track_caller]
-pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub fn until<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    in_time(look).unwrap_or_else(|| panic!("never came to pass: {what}"))
+}
+
+/// The same; `None` where it does not come to pass.
+pub fn in_time<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        if let Some(found) = look() {
+        let found = look();
+        if found.is_some() || Instant::now() >= deadline {
             return found;
         }
-        assert!(Instant::now() < deadline, "never came to pass: {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }

@@ -10,7 +10,6 @@ mod shell;
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 use elea_client::files::load_cluster;
 use elea_client::load_key;
@@ -22,7 +21,7 @@ use tokio::runtime::Runtime;
 
 use self::page::{Page, Step, Transcript};
 use self::shell::Shell;
-use crate::harness::PATIENCE;
+use crate::harness::in_time;
 
 /// The pages that are replayed, each by a test of its own.
 const PAGES: [&str; 2] = ["docs/consistency.md", "docs/procedures.md"];
@@ -32,9 +31,6 @@ const ATTEMPTS: usize = 5;
 
 /// A slot that no transcript gets to.
 const FAR: u64 = 500;
-
-/// How long to wait before a command that is to say something in the end is repeated.
-const GLANCE: Duration = Duration::from_millis(100);
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -121,15 +117,13 @@ fn done(shell: &mut Shell, step: &Step) -> Vec<String> {
         lie(shell, words);
         return Vec::new();
     }
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let lines = shell.run(&step.command);
-        let repeats = step.command.contains("# until") && Instant::now() < deadline;
-        if !repeats || pattern::holds(&step.said, &lines) {
-            return lines;
-        }
-        std::thread::sleep(GLANCE);
-    }
+    let mut lines = Vec::new();
+    in_time(|| {
+        lines = shell.run(&step.command);
+        let is_done = !step.command.contains("# until") || pattern::holds(&step.said, &lines);
+        is_done.then_some(())
+    });
+    lines
 }
 
 /// `CLUSTER KEY TO`: whoever has that replica's key votes twice for one slot, before the replica `TO`.

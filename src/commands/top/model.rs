@@ -17,7 +17,7 @@ use super::trail::Trail;
 use crate::commands::evidence::{Charge, names};
 use crate::commands::status::{Row, standing};
 
-/// So much of what happened is remembered.
+/// So much of what happened is remembered, of all kinds together.
 const LINES_MAX: usize = 200;
 
 /// So many rates are.
@@ -128,8 +128,21 @@ impl Model {
 
     fn tell(&mut self, kind: Kind, text: String) {
         self.log.push_back(Line { at: self.wall(), kind, text });
-        while self.log.len() > LINES_MAX {
-            self.log.pop_front();
+        if self.log.len() > LINES_MAX {
+            self.forget();
+        }
+    }
+
+    /// Forgets the oldest line of the kind that there is most of: a replica that changes all the time shows that, and
+    /// hides nothing else.
+    fn forget(&mut self) {
+        let mut kinds = BTreeMap::<Kind, usize>::new();
+        for line in &self.log {
+            *kinds.entry(line.kind).or_default() += 1;
+        }
+        let most = kinds.into_iter().max_by_key(|(_, lines)| *lines).map(|(kind, _)| kind);
+        if let Some(at) = self.log.iter().position(|line| Some(line.kind) == most) {
+            self.log.remove(at);
         }
     }
 
@@ -317,12 +330,21 @@ impl Model {
         most as i64 - strong as i64
     }
 
-    /// From where the one that is furthest behind is certain of its history, with a margin, to the furthest head.
+    /// From where who is furthest behind is certain of its history, with a margin, to the furthest head; as far as `f + 1`
+    /// are there or beyond, so that no liar makes everybody else's lane a point. What is beyond is cut off.
     fn axis(&self) -> (u64, u64) {
-        let heads = || self.here().map(|(_, known)| known.said.head.slot.0);
-        let (low, high) = (heads().min().unwrap_or_default(), heads().max().unwrap_or_default());
-        let settled = self.here().map(|(_, known)| known.said.stable.0).min().unwrap_or_default();
-        let low = low.min(settled);
+        let sorted = |slot: fn(&NodeStatus) -> u64| {
+            let mut slots: Vec<u64> = self.here().map(|(_, known)| slot(&known.said)).collect();
+            slots.sort_unstable();
+            slots
+        };
+        let weak = self.size.quorum(Strength::Weak);
+        let lowest = |slots: &[u64]| slots.iter().take(weak).next_back().copied().unwrap_or(0);
+        let heads = sorted(|said| said.head.slot.0);
+        let highest = heads.iter().rev().take(weak).next_back().copied().unwrap_or(0);
+        // Where few answer, what is the lowest by this may be above the highest.
+        let (low, high) = (lowest(&heads).min(highest), lowest(&heads).max(highest));
+        let low = low.min(lowest(&sorted(|said| said.stable.0)));
         let margin = ((high - low) / 8).max(8);
         (low.saturating_sub(margin), high.max(1))
     }

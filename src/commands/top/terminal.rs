@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyModifiers};
-use tokio::sync::mpsc::{self, UnboundedReceiver};
+use tokio::sync::mpsc::{self, Receiver};
 use tokio::time::sleep;
 
 use super::picture::Picture;
@@ -20,6 +20,9 @@ pub use self::frame::{draw, text};
 
 /// How soon the thread that reads keys notices that nobody wants them any more.
 const KEYS_POLL: Duration = Duration::from_millis(200);
+
+/// So many keys wait; more stay in the terminal.
+const KEYS: usize = 64;
 
 /// A terminal that is drawn on. Whatever ends that, it is as it was before.
 struct Screen(DefaultTerminal);
@@ -86,8 +89,8 @@ async fn turn(mut watch: Watch, after: Duration) -> (Watch, Picture) {
 }
 
 /// Keys, and other sizes, by a thread: reading a terminal blocks.
-fn events() -> UnboundedReceiver<Event> {
-    let (send, events) = mpsc::unbounded_channel();
+fn events() -> Receiver<Event> {
+    let (send, events) = mpsc::channel(KEYS);
     thread::spawn(move || {
         while !send.is_closed() {
             let event = match event::poll(KEYS_POLL) {
@@ -95,7 +98,7 @@ fn events() -> UnboundedReceiver<Event> {
                 Ok(true) => event::read(),
                 Err(error) => Err(error),
             };
-            let is_sent = event.is_ok_and(|event| send.send(event).is_ok());
+            let is_sent = event.is_ok_and(|event| send.blocking_send(event).is_ok());
             if !is_sent {
                 return;
             }

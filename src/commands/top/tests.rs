@@ -55,7 +55,7 @@ fn said(view: u64, head: (u8, u64), lock: u64) -> NodeStatus {
         disagreements: Vec::new(),
         other_lists: Vec::new(),
         pace: Pace::default(),
-        counters: vec![("executed_requests".to_owned(), head.1 * 10)],
+        counters: vec![("executed_requests".to_owned(), head.1.saturating_mul(10))],
     }
 }
 
@@ -310,4 +310,23 @@ fn a_terminal_of_any_size_is_drawn_on() {
             }
         }
     }
+}
+
+#[test]
+fn a_replica_that_makes_things_up_moves_no_lane_but_its_own_and_hides_nothing() {
+    let mut told = Told::new();
+    let before = told.split();
+    assert_eq!(lines(&before, Kind::Split).len(), 1);
+    let mut picture = before.clone();
+    for look in 0..1000 {
+        let mut liar = said(3 + look, (3, u64::MAX - look), 0);
+        liar.quarantined = look % 2 == 0;
+        let honest = [said(0, (1, 25), 18), said(0, (1, 24), 18), said(2, (2, 28), 18)];
+        let [a, b, c] = honest.map(Ok);
+        picture = told.look([a, b, c, Ok(liar)]);
+    }
+    assert_eq!(picture.axis, (1, 28), "the others are there to be seen");
+    let first = lines(&before, Kind::Split)[0];
+    assert!(lines(&picture, Kind::Split).contains(&first), "{:?}", picture.log);
+    assert!(picture.log.len() <= 200);
 }

@@ -25,32 +25,21 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use futures::stream::{self, Stream, StreamExt as _};
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::sleep;
 
 use self::guard::Hosts;
 use super::picture::Picture;
 use super::watch::Watch;
 use crate::failure::Failure;
+use crate::http::{self, ACCEPT_PAUSE};
 
 /// So many look at a time.
 const VIEWERS: usize = 16;
 
 /// So many connections are open; more wait.
 const CONNECTIONS: usize = 64;
-
-/// A request's head must be here after this.
-const HEAD_TIME: Duration = Duration::from_secs(5);
-
-/// The longest head of a request.
-const HEAD_BYTES: usize = 16 << 10;
-
-/// When no connection can be accepted, it helps to wait until some are closed.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 const INDEX: &[u8] = include_bytes!("web/index.html");
 const STYLE: &[u8] = include_bytes!("web/top.css");
@@ -80,6 +69,8 @@ struct Served {
     hosts: Hosts,
     /// How the cluster is; nothing at first.
     picture: watch::Sender<Option<Arc<str>>>,
+    /// A viewer has come.
+    viewer: Notify,
     /// For viewers.
     places: Arc<Semaphore>,
     /// For connections.
@@ -99,6 +90,7 @@ impl Page {
         let served = Arc::new(Served {
             hosts: Hosts::of(address, at),
             picture: watch::Sender::new(None),
+            viewer: Notify::new(),
             places: Arc::new(Semaphore::new(VIEWERS)),
             room: Arc::new(Semaphore::new(CONNECTIONS)),
         });
@@ -130,10 +122,8 @@ impl Page {
 
 impl Served {
     async fn somebody_looks(&self) {
-        // A viewer comes rarely, and a moment later does not matter.
-        const GLANCE: Duration = Duration::from_millis(50);
         while self.picture.receiver_count() == 0 {
-            sleep(GLANCE).await;
+            self.viewer.notified().await;
         }
     }
 }
@@ -158,22 +148,12 @@ async fn accept(listener: &TcpListener, served: &Arc<Served>) -> Infallible {
                 let router = router.clone();
                 tokio::spawn(async move {
                     let _place = place;
-                    let _ = connection(stream, router).await;
+                    let _ = http::answer(stream, router).await;
                 });
             }
             Err(_) => sleep(ACCEPT_PAUSE).await,
         }
     }
-}
-
-async fn connection(stream: TcpStream, router: Router) -> hyper::Result<()> {
-    http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIME)
-        .max_buf_size(HEAD_BYTES)
-        .keep_alive(false)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
-        .await
 }
 
 fn router(served: &Arc<Served>) -> Router {
@@ -214,9 +194,9 @@ async fn events(State(served): State<Arc<Served>>) -> Response {
         let why = format!("{VIEWERS} look already: close a page first\n");
         return (StatusCode::SERVICE_UNAVAILABLE, why).into_response();
     };
-    Sse::new(pictures(served.picture.subscribe(), place))
-        .keep_alive(KeepAlive::default())
-        .into_response()
+    let pictures = pictures(served.picture.subscribe(), place);
+    served.viewer.notify_one();
+    Sse::new(pictures).keep_alive(KeepAlive::default()).into_response()
 }
 
 /// Each picture, or only the newest for who is slow.

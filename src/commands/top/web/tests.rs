@@ -1,9 +1,11 @@
 //! The page, to its browser and to whoever is not meant.
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::*;
+use crate::http::HEAD_BYTES;
 
 /// Machines that run tests are busy.
 const PATIENCE: Duration = Duration::from_secs(60);
