@@ -33,6 +33,12 @@ pub const READ_WITHIN: Duration = Duration::from_secs(2);
 /// default.
 const AGREE_WITHIN: u64 = 5;
 
+/// Where libfaketime is, to be loaded by processes; `None` where it is not installed.
+#[must_use]
+pub fn library() -> Option<PathBuf> {
+    PLACES.iter().map(PathBuf::from).find(|place| place.exists())
+}
+
 /// The clocks of all replicas of a cluster.
 #[derive(Clone, Debug)]
 pub struct Clocks {
@@ -56,8 +62,7 @@ impl Clocks {
     /// Those that are kept in this folder already.
     #[must_use]
     pub fn kept_in(folder: &Path) -> Option<Self> {
-        let library = PLACES.iter().map(PathBuf::from).find(|place| place.exists())?;
-        Some(Self { library, folder: folder.to_owned() })
+        Some(Self { library: library()?, folder: folder.to_owned() })
     }
 
     /// Where a replica's clock is kept.

@@ -22,7 +22,8 @@ const AHEAD_OF_DISK: u64 = 2 << 20;
 /// The weight of slots that are not certified; the last one may go beyond.
 const AHEAD_OF_OTHERS: u64 = 8 << 20;
 
-/// So many requests at most are passed over for one slot, since their clients rest.
+/// So many requests at most are passed over for one slot, since their clients rest, or may yet turn out to be
+/// listed by enough.
 const PASSED_OVER: usize = 1024;
 
 impl<A: Application> Replica<A> {
@@ -148,9 +149,14 @@ impl<A: Application> Replica<A> {
                 passed_over += 1;
                 continue;
             }
-            let listed = match self.may_be_ordered(&client) {
-                true => Ok(()),
-                false => Err(RefusalReason::UnknownClient),
+            let listed = if self.may_be_ordered(&client) {
+                Ok(())
+            } else if self.is_stranger(request) {
+                Err(RefusalReason::UnknownClient)
+            } else {
+                resting.insert(client);
+                passed_over += 1;
+                continue;
             };
             match listed.and_then(|()| admission.admit(request.body())) {
                 Ok(()) => {

@@ -30,14 +30,15 @@ impl<A: Application> Replica<A> {
     }
 
     /// Whether this replica was told that it is going to be stopped, and nobody waits for it any more: another one
-    /// leads, and no view change is under way that its word may be needed for. A replica that cannot hand over, since all
-    /// others leave, too, or too few are there, has not left, and may be stopped all the same.
+    /// leads, and no view change is under way that its word may be needed for; or it leads after all have had their
+    /// turn, since they leave, too, and hands over no more. A replica that cannot hand over, since too few are there,
+    /// has not left, and may be stopped all the same.
     #[must_use]
     pub fn has_left(&self) -> bool {
         let leads = |view: View| view.primary(self.size.replicas()) == self.setup.id;
-        let may_vote = self.may_vote();
-        self.changing.leaving.is_some()
-            && !(may_vote && (leads(self.entered()) || self.changing.campaign().is_some()))
+        let hands_over = leads(self.entered()) && self.leaves(self.entered());
+        let is_awaited = hands_over || self.changing.campaign().is_some();
+        self.changing.leaving.is_some() && !(self.may_vote() && is_awaited)
     }
 
     /// Whether this replica is about to be stopped. All of them may be: then each view is given up until each has had its
