@@ -48,7 +48,7 @@
 //! # use elea_protocol::message::Level;
 //! # let context = |index| Context { slot: Slot(1), index, client: ClientId([0; 32]),
 //! #     session: SessionId(1), number: RequestNumber(1), time: WallTime(0), seed: [0; 16],
-//! #     level: Level::Weak };
+//! #     level: Level::Weak, edition: 1 };
 //! let mut store = KeyValueStore::new();
 //! store.execute(&context(0), &Put::new("stock", "8").encode());
 //!
@@ -114,5 +114,5 @@ pub use self::outcome::{
 };
 pub use self::snapshot::{StateRestore, StateSnapshot};
 pub use self::step::{Add, Append, Cas, Delete, Get, Incr, Members, Put, Remove, Scan, Step};
-pub use self::store::KeyValueStore;
+pub use self::store::{EDITIONS, KeyValueStore};
 pub use self::txn::{Compare, Relation, Test, Txn};

@@ -1,6 +1,7 @@
 //! The application: execution, undo and permanence around the state.
 
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 
 use bytes::Bytes;
 use elea_protocol::application::{Application, Command as _, Context, Queried};
@@ -18,7 +19,11 @@ use crate::snapshot::{StateRestore, StateSnapshot};
 use crate::state::{self, Base, Desk, Log, Since, State, Writing};
 
 /// The version of what operations come to and of how the state is kept: it changes with either.
-const STATE_VERSION: &str = "elea-kv 1";
+const NAME: &str = "elea-kv";
+
+/// The versions of its operations and of its state that it executes: see
+/// [`Application::editions`](elea_protocol::application::Application::editions).
+pub const EDITIONS: RangeInclusive<u16> = 1..=1;
 
 /// The replicated key-value store.
 ///
@@ -122,8 +127,12 @@ impl Application for KeyValueStore {
     type Restore = StateRestore;
 
     fn settings(&self) -> Vec<(String, String)> {
-        let version = (String::from("application"), String::from(STATE_VERSION));
-        std::iter::once(version).chain(self.limits.settings()).collect()
+        let name = (String::from("application"), String::from(NAME));
+        std::iter::once(name).chain(self.limits.settings()).collect()
+    }
+
+    fn editions(&self) -> RangeInclusive<u16> {
+        EDITIONS
     }
 
     fn execute(&mut self, context: &Context, operation: &Bytes) -> Bytes {

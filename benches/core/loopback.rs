@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use elea_kv::{Command, KeyValueStore, Put};
+use elea_protocol::edition::Editions;
 use elea_protocol::id::{
     ClientId, Digest, Instant, Now, ReplicaId, RequestNumber, SessionId, WallTime,
 };
@@ -80,6 +81,7 @@ impl Loopback {
                     membership: membership.clone(),
                     signer: signer(key),
                     tuning,
+                    editions: Editions::with(1..=1),
                     seed: [id; 32],
                 };
                 let none = std::iter::empty::<Result<_, std::convert::Infallible>>();

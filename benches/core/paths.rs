@@ -8,6 +8,7 @@ use bytes::Bytes;
 use elea_kv::{Command as _, KeyValueStore, Put};
 use elea_protocol::application::{Application as _, Context};
 use elea_protocol::codec;
+use elea_protocol::edition::Editions;
 use elea_protocol::history;
 use elea_protocol::id::{
     ClientId, Digest, ReplicaId, RequestNumber, SessionId, Slot, View, WallTime,
@@ -119,7 +120,8 @@ fn sign() -> Box<dyn FnMut()> {
 }
 
 /// What a primary chooses for a slot.
-const CHOICES: NonDeterminism = NonDeterminism { time: WallTime(1), seed: [1; 16] };
+const CHOICES: NonDeterminism =
+    NonDeterminism { time: WallTime(1), seed: [1; 16], edition: Editions::with(1..=1).newest };
 
 fn hash() -> Box<dyn FnMut()> {
     let (_, requests) = requests(1..SLOT + 1);
@@ -161,6 +163,7 @@ impl Puts {
                 time: WallTime(1),
                 seed: [0; 16],
                 level: Level::Weak,
+                edition: 1,
             };
             let put = Put::new(format!("key{key}"), [b'v'; 100].to_vec()).encode();
             black_box(self.kv.execute(&context, &put));

@@ -15,7 +15,7 @@ use elea_protocol::codec::{self, FRAME_MAX};
 use elea_protocol::id::{ClientId, SessionId};
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{
-    Challenge, Farewell, HelloBody, KnockBody, Origin, ToClient, ToReplica, Transport, WIRE_VERSION,
+    Challenge, Farewell, HelloBody, KnockBody, Origin, ToClient, ToReplica, Transport, WireVersions,
 };
 use elea_protocol::seal::{Rejection, VerifiedRoots, sign_hello, sign_knock};
 use elea_protocol::signature::{PublicKey, Signer};
@@ -90,8 +90,8 @@ enum Lost {
     OtherCluster,
     #[error("is another replica than the cluster file says ({0}): check the address")]
     OtherReplica(elea_protocol::id::ReplicaId),
-    #[error("speaks version {0} of the protocol, this client {WIRE_VERSION}")]
-    OtherVersion(u32),
+    #[error("speaks version {0} of the protocol, this client {own}", own = WireVersions::OWN)]
+    OtherVersion(WireVersions),
     #[error("misbehaves: {0}")]
     Misbehaves(&'static str),
     #[error("misbehaves: {0}")]
@@ -187,8 +187,12 @@ impl Connection {
             Some(_) => Transport::Encrypted,
             None => Transport::Plain,
         };
-        let body =
-            KnockBody { version: WIRE_VERSION, origin: self.origin(), to: self.link.id, transport };
+        let body = KnockBody {
+            versions: WireVersions::OWN,
+            origin: self.origin(),
+            to: self.link.id,
+            transport,
+        };
         let knock = sign_knock(&*self.signer, self.membership.genesis(), body);
         let mut wire = Framed::new(connection, frames());
         wire.send(codec::encode(&ToReplica::Knock(knock))?).await.map_err(Lost::Broken)?;
@@ -238,8 +242,8 @@ impl Connection {
         let ToClient::Challenge(challenge) = next(wire).await? else {
             return Err(Lost::Misbehaves("no challenge"));
         };
-        if challenge.version != WIRE_VERSION {
-            return Err(Lost::OtherVersion(challenge.version));
+        if WireVersions::OWN.common(challenge.versions).is_none() {
+            return Err(Lost::OtherVersion(challenge.versions));
         }
         if challenge.genesis != *self.membership.genesis() {
             return Err(Lost::OtherCluster);

@@ -14,7 +14,7 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 use elea_net::Identity;
 use elea_protocol::id::{ClientId, Digest};
 use elea_protocol::membership::Membership;
-use elea_protocol::message::{Transport, application_protocol};
+use elea_protocol::message::{Transport, WireVersions};
 use elea_protocol::signature::Signer;
 use tokio::runtime;
 use tokio::sync::mpsc;
@@ -69,7 +69,7 @@ impl Ends<'_> {
         let prove =
             move |transcript: &[u8]| signer.sign_handshake(transcript).map(|signed| signed.0);
         let is_encrypted = self.transport == Transport::Encrypted;
-        is_encrypted.then(|| Identity::new(key, prove, &application_protocol()))
+        is_encrypted.then(|| Identity::new(key, prove, &WireVersions::OWN.application_protocols()))
     }
 }
 

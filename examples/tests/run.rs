@@ -12,7 +12,9 @@ use elea_examples::counter::Counter;
 use elea_kv::KeyValueStore;
 use elea_protocol::application::Application;
 use elea_protocol::cluster_file::{Durability, ListedClient};
+use elea_protocol::edition::Editions;
 use elea_protocol::membership::Membership;
+use elea_protocol::message::WireVersions;
 use elea_protocol::replica::Setup;
 use elea_protocol::signature::{Ed25519, Signer as _};
 use elea_protocol::tuning::Tuning;
@@ -67,6 +69,7 @@ fn cluster<A: Application + 'static>(application: impl Fn() -> A) -> Cluster {
                 membership: Arc::clone(&membership),
                 signer: keys[usize::from(id.0)].clone(),
                 tuning: Tuning::default(),
+                editions: Editions::with(1..=1),
                 seed: [id.0; 32],
             },
             addresses: addresses.clone(),
@@ -76,6 +79,7 @@ fn cluster<A: Application + 'static>(application: impl Fn() -> A) -> Cluster {
             mark: None,
             durability: Durability::Os,
             limits: Limits::default(),
+            wire: WireVersions::OWN,
         };
         let node = Node::start_on(config, application(), listener);
         runtime.block_on(node).expect("it starts")

@@ -46,6 +46,7 @@ impl Founding {
                     time: WallTime(0),
                     seed,
                     level: Level::Strong,
+                    edition: 1,
                 };
                 application.execute(&context, operation)
             })

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use elea_protocol::application::Application;
+use elea_protocol::edition::Editions;
 use elea_protocol::id::{Digest, RequestName, Slot, View};
 use elea_protocol::message::{Batch, Commit, Order, Position};
 use elea_protocol::replica::Replica;
@@ -33,6 +34,8 @@ pub trait Look {
     fn hash_at(&self, slot: Slot) -> Option<Digest>;
     /// A slot in memory.
     fn slot(&self, slot: Slot) -> Option<Seen>;
+    /// What its program executes.
+    fn editions(&self) -> Editions;
     /// What its lock certifies.
     fn lock(&self) -> Option<Commit>;
     /// What it holds in memory.
@@ -66,6 +69,10 @@ impl<A: Application> Look for Lens<'_, A> {
     fn slot(&self, slot: Slot) -> Option<Seen> {
         let entry = self.0.history().entry(slot)?;
         Some(Seen { hash: entry.hash, batch: entry.batch.clone(), order: entry.order.clone() })
+    }
+
+    fn editions(&self) -> Editions {
+        self.0.editions()
     }
 
     fn lock(&self) -> Option<Commit> {

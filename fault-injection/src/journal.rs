@@ -319,6 +319,7 @@ mod tests {
             time: WallTime(0),
             seed: [3; 16],
             level: Level::Weak,
+            edition: 1,
         };
         let result = journal.execute(&context, &Bytes::from_static(operation.as_bytes()));
         journal.end_slot(Slot(slot));

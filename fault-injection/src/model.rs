@@ -35,6 +35,7 @@ mod wanderer;
 
 use std::sync::Arc;
 
+use elea_protocol::edition::Edition;
 use elea_protocol::replica::Replica;
 use stateright::{Model, Property};
 
@@ -174,6 +175,10 @@ impl Model for Cluster {
             Property::sometimes("a final answer", |_, at: &Situation| at.answers.finals() > 0),
             Property::sometimes("a restart", |_, at: &Situation| {
                 at.machines.iter().any(|machine| machine.restarts > 0)
+            }),
+            Property::sometimes("a newer edition", |_, at: &Situation| {
+                let newer = |edition: Edition| edition.application > 1;
+                at.machines.iter().any(|machine| newer(machine.core.history().choices().edition))
             }),
             Property::sometimes("a view handed on", |me, at| {
                 me.counted(at, "resignations") > 0

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use elea_protocol::edition::Editions;
 use elea_protocol::evidence::Evidence;
 use elea_protocol::id::{
     ClientId, Digest, Instant, Life, Now, ReplicaId, SessionId, Slot, WallTime,
@@ -163,6 +164,8 @@ pub struct Node<S: Subject> {
     membership: Arc<Membership>,
     signer: Arc<dyn Signer>,
     tuning: Tuning,
+    /// What its program executes, from the next start on.
+    pub editions: Editions,
     villain: Option<Box<dyn Villain>>,
     is_twin: bool,
     is_careless: bool,
@@ -214,6 +217,7 @@ impl<S: Subject> Node<S> {
             membership,
             signer,
             tuning,
+            editions: Editions::with(1..=1),
             villain,
             is_twin,
             is_careless,
@@ -288,6 +292,7 @@ impl<S: Subject> Node<S> {
             membership: self.membership.clone(),
             signer: self.signer.clone(),
             tuning: self.tuning,
+            editions: self.editions,
             seed: self.rng.bytes(),
         };
         let slots = self.disk.slots().into_iter().map(Ok::<_, std::convert::Infallible>);

@@ -19,6 +19,7 @@ pub mod twins;
 pub mod villains;
 pub mod waits;
 
+use elea_protocol::edition::Editions;
 use elea_protocol::id::ReplicaId;
 use elea_protocol::message::Level;
 use elea_protocol::quorum::ClusterSize;
@@ -70,6 +71,13 @@ pub enum Fault {
         machine: Machine,
         /// The clients that are not on it.
         without: Vec<u16>,
+    },
+    /// A replica is started anew with another program.
+    Update {
+        /// Which machine.
+        machine: Machine,
+        /// What that one executes.
+        editions: Editions,
     },
     /// The wall clock of a machine is set.
     SetClock {

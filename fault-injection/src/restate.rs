@@ -41,6 +41,8 @@ pub fn choices_and_requests(choices: &NonDeterminism, requests: &[Digest]) -> Di
     let mut hash = tagged("batch");
     hash.update(choices.time.0.to_le_bytes());
     hash.update(choices.seed);
+    hash.update(choices.edition.protocol.to_le_bytes());
+    hash.update(choices.edition.application.to_le_bytes());
     hash.update((requests.len() as u64).to_le_bytes());
     for request in requests {
         hash.update(request.0);

@@ -32,8 +32,10 @@
 //! | `scrub r=3` | finds, while it runs, that its stored state is damaged |
 //! | `list r=(2,3) without=c1` | starts replicas anew, one at a time, with a list of all clients but these |
 //! | `clock r=(0,1) ms=3600000 rate=500` | sets wall clocks so many ms off, which run at half speed then; of all replicas if none is named |
+//! | `update r=3 newest=2` | starts replicas anew, one at a time, with a program that executes editions up to 1.2 |
 //! | `clocks` | how far clocks are ahead of the one agreed on, in ms, as each replica sees it |
 //! | `status`, `state`, `disk`, `evidence` | prints a line for all replicas of which the same is true |
+//! | `editions` | the same of the edition of the last slot, and of what programs execute |
 //! | `mismatches` | the same of certified states that were not the own ones |
 //! | `counters of=(merges,orphans) r=2` | the same of what cores count; of all replicas if none is named |
 //!
@@ -64,6 +66,7 @@ use std::path::Path;
 use bytes::Bytes;
 use elea_protocol::client::{Follow, Ticket};
 use elea_protocol::codec::Canonical as _;
+use elea_protocol::edition::Editions;
 use elea_protocol::id::{Digest, ReplicaId, Slot, View, hex};
 use elea_protocol::message::{Level, Standing};
 use elea_protocol::tuning::Tuning;
@@ -162,8 +165,10 @@ impl Script {
             "lose" => page.lose(given),
             "scrub" => page.scrub(given),
             "clock" => page.set_clocks(given),
+            "update" => page.update(given),
             "list" => page.list(given),
             "clocks" => Ok(page.lines(clocks)),
+            "editions" => Ok(page.lines(editions)),
             "status" => Ok(page.status()),
             "state" => Ok(page.lines(|node| Some(node.core.as_ref()?.application().describe()))),
             "disk" => Ok(page.lines(|node| Some(on_disk(&node.disk)))),
@@ -173,6 +178,13 @@ impl Script {
             other => Err(format!("no such directive: {other}")),
         }
     }
+}
+
+/// By which rules its last slot was executed, and what its program executes.
+fn editions(node: &Node<JournalWorld>) -> Option<String> {
+    let core = node.core.as_ref()?;
+    let (edition, own) = (core.history().choices().edition, core.editions());
+    Some(format!("edition={edition} of {own}"))
 }
 
 /// From which state on and how many slots.
@@ -412,6 +424,19 @@ impl Page {
         for machine in self.world.plan.machines() {
             if named.contains(&machine.party()) {
                 let fault = Fault::Lists { machine, without: without.clone() };
+                self.world.inflict(&fault).map_err(spoken)?;
+            }
+        }
+        Ok(String::new())
+    }
+
+    fn update(&mut self, given: &mut Given) -> Result<String, String> {
+        let newest = given.number("newest")?.ok_or("`newest` is missing")?;
+        let lowest = given.number("lowest")?.unwrap_or(1);
+        let named = self.parties(given, "r")?;
+        for machine in self.world.plan.machines() {
+            if named.contains(&machine.party()) {
+                let fault = Fault::Update { machine, editions: Editions::with(lowest..=newest) };
                 self.world.inflict(&fault).map_err(spoken)?;
             }
         }

@@ -27,6 +27,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use elea_protocol::codec::{Canonical, encode};
+use elea_protocol::edition::{Edition, Editions};
 use elea_protocol::id::{Digest, Instant, Now, ReplicaId, View};
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{Message, ToReplica};
@@ -55,6 +56,9 @@ use self::slot_shifter::SlotShifter;
 use self::year_9000::Year9000;
 use crate::network::Party;
 use crate::rng::Rng;
+
+/// By which rules slots are executed, as long as no program is updated.
+const EDITION: Edition = Editions::with(1..=1).newest;
 
 /// What a villain has to work with.
 pub struct Lair {

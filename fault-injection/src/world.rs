@@ -497,6 +497,9 @@ impl<S: Subject> World<S> {
         }
         self.checker.histories.passed(passing);
         if self.checker.look(id, &Lens(core))? {
+            if core.history().choices().edition.application > 1 {
+                self.coverage.mark("edition raised");
+            }
             let state = core.state_digest();
             if core.in_quarantine().is_none() {
                 self.checker.histories.state(id, head.hash, state)?;

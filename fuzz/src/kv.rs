@@ -73,6 +73,7 @@ fn context(slot: Slot, index: u32) -> Context {
         time: WallTime(slot.0 * 1000),
         seed: [7; 16],
         level: Level::Strong,
+        edition: 1,
     }
 }
 

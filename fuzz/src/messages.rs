@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use elea_fault_injection::rng::Rng;
 use elea_protocol::codec::{self, Canonical, encode};
+use elea_protocol::edition::Editions;
 use elea_protocol::evidence::Evidence;
 use elea_protocol::id::{
     ClientId, Digest, ReplicaId, RequestName, RequestNumber, SessionId, Slot, View, WallTime,
@@ -191,7 +192,8 @@ impl Speaker {
     fn messages(&mut self) -> Vec<Message> {
         let (view, slot, hash) = (View(1), Slot(9), self.hash());
         let head = Position { slot, hash };
-        let choices = NonDeterminism { time: WallTime(7), seed: [3; 16] };
+        let choices =
+            NonDeterminism { time: WallTime(7), seed: [3; 16], ..NonDeterminism::default() };
         let request = self.request();
         let batch = self.hash();
         let header = OrderHeader { view, slot, hash, batch };
@@ -220,6 +222,7 @@ impl Speaker {
             stable: Slot(8),
             convicted: 0,
             clients: self.hash(),
+            newest_edition: Editions::with(1..=1).newest,
             wall: WallTime(9),
             stamp: 5,
         };
@@ -325,7 +328,7 @@ pub(crate) fn of_disks() -> Vec<Vec<u8>> {
     let mut speaker = Speaker::new();
     let proof = speaker.proof();
     let entry = SlotEntry {
-        choices: NonDeterminism { time: WallTime(7), seed: [3; 16] },
+        choices: NonDeterminism { time: WallTime(7), seed: [3; 16], ..NonDeterminism::default() },
         requests: vec![speaker.request()],
         order: None,
     };

@@ -97,6 +97,16 @@ impl Connection {
         exported.map(Some).map_err(io::Error::other)
     }
 
+    /// The name of what is spoken on it, as both ends have agreed. `None` where it is plain.
+    #[must_use]
+    pub fn protocol(&self) -> Option<&[u8]> {
+        let Way::Encrypted(stream) = &self.0 else { return None };
+        match &**stream {
+            TlsStream::Client(stream) => stream.get_ref().1.alpn_protocol(),
+            TlsStream::Server(stream) => stream.get_ref().1.alpn_protocol(),
+        }
+    }
+
     /// Its two ends.
     #[must_use]
     pub fn split(self) -> (ReadHalf, WriteHalf) {

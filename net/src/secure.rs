@@ -72,13 +72,14 @@ fn provider() -> Arc<CryptoProvider> {
 #[derive(Clone, Debug)]
 pub struct Identity {
     certified: Arc<CertifiedKey>,
-    protocol: Vec<u8>,
+    protocols: Vec<Vec<u8>>,
     server: Arc<ServerConfig>,
 }
 
 impl Identity {
     /// The identity of this key. `prove` signs with it what a handshake asks for; it answers `None` where that is
-    /// something else, or the key cannot. Both ends have to call what they speak by the same name.
+    /// something else, or the key cannot. `protocols` are the names of what this end speaks, best first; of those
+    /// that both ends have, the one is spoken that the end likes best that was dialled.
     ///
     /// # Panics
     /// The library has no TLS 1.3, which it has.
@@ -86,12 +87,12 @@ impl Identity {
     pub fn new(
         key: Key,
         prove: impl Fn(&[u8]) -> Option<[u8; 64]> + Send + Sync + 'static,
-        protocol: &str,
+        protocols: &[String],
     ) -> Self {
         let held = Arc::new(Held { spki: spki_of(&key), prove: Arc::new(prove) });
         let spki = CertificateDer::from(held.spki.clone());
         let certified = Arc::new(CertifiedKey::new(vec![spki], held));
-        let protocol = protocol.as_bytes().to_vec();
+        let protocols: Vec<_> = protocols.iter().map(|one| one.as_bytes().to_vec()).collect();
         let mut server = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&version::TLS13])
             .expect("the provider has TLS 1.3")
@@ -99,11 +100,11 @@ impl Identity {
             .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(Arc::clone(
                 &certified,
             ))));
-        server.alpn_protocols = vec![protocol.clone()];
+        server.alpn_protocols.clone_from(&protocols);
         // A resumed connection would be the identity of the one before, unproved.
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
-        Self { certified, protocol, server: Arc::new(server) }
+        Self { certified, protocols, server: Arc::new(server) }
     }
 
     /// What it takes to dial the holder of this key.
@@ -119,7 +120,7 @@ impl Identity {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(Verifier::only(key)))
             .with_client_cert_resolver(own);
-        client.alpn_protocols = vec![self.protocol.clone()];
+        client.alpn_protocols.clone_from(&self.protocols);
         client.resumption = Resumption::disabled();
         client.enable_sni = false;
         Expecting { identity: self.clone(), client: Arc::new(client) }
@@ -127,7 +128,7 @@ impl Identity {
 
     /// TLS lets also those through that name no protocol.
     fn check_protocol(&self, spoken: Option<&[u8]>) -> Result<(), SecureError> {
-        match spoken == Some(&self.protocol[..]) {
+        match spoken.is_some_and(|spoken| self.protocols.iter().any(|one| one == spoken)) {
             true => Ok(()),
             false => Err(SecureError::OtherProtocol),
         }
@@ -408,13 +409,13 @@ mod tests {
         pair(number).verifying_key().to_bytes()
     }
 
-    fn speaking(number: u8, protocol: &str) -> Identity {
+    fn speaking<const N: usize>(number: u8, protocols: [&str; N]) -> Identity {
         let prove = move |transcript: &[u8]| Some(pair(number).sign(transcript).to_bytes());
-        Identity::new(key(number), prove, protocol)
+        Identity::new(key(number), prove, &protocols.map(str::to_owned))
     }
 
     fn identity(number: u8) -> Identity {
-        speaking(number, "elea/test")
+        speaking(number, ["elea/test"])
     }
 
     async fn listener() -> (TcpListener, std::net::SocketAddr) {
@@ -482,12 +483,22 @@ mod tests {
         assert!(accepted.is_err(), "it was not told that all is well");
         // Who shows a key and cannot sign with it.
         let prove = |transcript: &[u8]| Some(pair(2).sign(transcript).to_bytes());
-        let (dialled, _) = meet(&Identity::new(key(3), prove, "elea/test"), 3).await;
+        let (dialled, _) = meet(&Identity::new(key(3), prove, &["elea/test".to_owned()]), 3).await;
         assert!(matches!(dialled, Err(SecureError::Broken(_))), "{dialled:?}");
-        let (dialled, _) = meet(&Identity::new(key(3), |_| None, "elea/test"), 3).await;
+        let (dialled, _) =
+            meet(&Identity::new(key(3), |_| None, &["elea/test".to_owned()]), 3).await;
         assert!(dialled.is_err());
-        let (dialled, _) = meet(&speaking(2, "elea/other"), 2).await;
+        let (dialled, _) = meet(&speaking(2, ["elea/other"]), 2).await;
         assert!(matches!(dialled, Err(SecureError::OtherProtocol)), "{dialled:?}");
+    }
+
+    #[tokio::test]
+    async fn the_best_is_spoken_that_both_know() {
+        let host = speaking(2, ["elea/3", "elea/test", "elea/1"]);
+        let (dialled, accepted) = meet(&host, 2).await;
+        let (dialled, (accepted, _)) = (dialled.expect("it is met"), accepted.expect("likewise"));
+        assert_eq!(dialled.protocol(), Some(&b"elea/test"[..]));
+        assert_eq!(dialled.protocol(), accepted.protocol());
     }
 
     #[tokio::test]
@@ -495,7 +506,7 @@ mod tests {
         let (listener, at) = listener().await;
         let host = identity(2);
         let prove = |transcript: &[u8]| Some(pair(9).sign(transcript).to_bytes());
-        let liar = Identity::new(key(1), prove, "elea/test");
+        let liar = Identity::new(key(1), prove, &["elea/test".to_owned()]);
         let accept = async { host.accept(accepted(&listener).await).await };
         let dial = async { liar.expecting(key(2)).encrypt(dialled(at).await).await };
         let (_dialled, accepted) = tokio::join!(dial, accept);

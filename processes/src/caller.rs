@@ -7,9 +7,7 @@ use std::time::Duration;
 use elea_net::{Connection, Identity};
 use elea_protocol::id::ReplicaId;
 use elea_protocol::membership::Membership;
-use elea_protocol::message::{
-    HelloBody, KnockBody, Origin, ToReplica, Transport, WIRE_VERSION, application_protocol,
-};
+use elea_protocol::message::{HelloBody, KnockBody, Origin, ToReplica, Transport, WireVersions};
 use elea_protocol::seal::{sign_hello, sign_knock};
 use elea_protocol::signature::{SecretKey, Signer as _};
 use tokio::io::AsyncWriteExt as _;
@@ -33,7 +31,8 @@ pub async fn call(
     let expected = membership.replica_key(to).ok_or(io::ErrorKind::NotFound)?.0;
     let genesis = membership.genesis();
     let mut connection = Connection::new(TcpStream::connect(address).await?, PATIENCE)?;
-    let body = KnockBody { version: WIRE_VERSION, origin, to, transport: Transport::Encrypted };
+    let body =
+        KnockBody { versions: WireVersions::OWN, origin, to, transport: Transport::Encrypted };
     let knock = sign_knock(key, genesis, body);
     connection.write_all(&frame(&ToReplica::Knock(knock))?).await?;
     let expecting = identity(key).expecting(expected);
@@ -49,5 +48,5 @@ pub async fn call(
 fn identity(key: &SecretKey) -> Identity {
     let (public, key) = (key.public_key().0, SecretKey::from_bytes(&key.to_bytes()));
     let prove = move |transcript: &[u8]| key.sign_handshake(transcript).map(|signed| signed.0);
-    Identity::new(public, prove, &application_protocol())
+    Identity::new(public, prove, &WireVersions::OWN.application_protocols())
 }

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant as Clock};
 
 use bytes::Bytes;
 use elea_protocol::application::{Application, BadChunk, Context, Restore, Snapshot};
+use elea_protocol::edition::Editions;
 use elea_protocol::history::extend;
 use elea_protocol::id::{
     Digest, Instant, Now, ReplicaId, RequestNumber, SessionId, Slot, View, WallTime,
@@ -119,6 +120,7 @@ impl Cluster {
             membership: membership.clone(),
             signer,
             tuning,
+            editions: Editions::with(1..=1),
             seed: [0; 32],
         };
         let none = std::iter::empty::<Result<_, Infallible>>();
@@ -167,7 +169,11 @@ impl Cluster {
         let first = self.replica.head().slot.0 + 1;
         for number in first..first + count {
             let request = self.request(7, number);
-            let choices = NonDeterminism { time: WallTime(1_000_000), seed: [0; 16] };
+            let choices = NonDeterminism {
+                time: WallTime(1_000_000),
+                seed: [0; 16],
+                ..NonDeterminism::default()
+            };
             let requests = vec![request.digest()];
             let batch = batch_digest(&choices, &requests);
             let head = self.replica.head();
@@ -209,7 +215,11 @@ impl Chain {
         let mut slots = BTreeMap::new();
         let mut head = cluster.replica.head();
         for number in 1..=count {
-            let choices = NonDeterminism { time: WallTime(1_000_000), seed: [1; 16] };
+            let choices = NonDeterminism {
+                time: WallTime(1_000_000),
+                seed: [1; 16],
+                ..NonDeterminism::default()
+            };
             let requests = vec![cluster.request(8, number)];
             let digests: Vec<Digest> = requests.iter().map(|request| request.digest()).collect();
             let previous = head.hash;

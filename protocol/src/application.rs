@@ -13,6 +13,8 @@
 
 mod whole;
 
+use std::ops::RangeInclusive;
+
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
@@ -43,6 +45,9 @@ pub struct Context {
     pub seed: [u8; 16],
     /// What the client asked for.
     pub level: Level,
+    /// By which of its [editions](Application::editions) the application executes the slot. It never falls along a
+    /// history.
+    pub edition: u16,
 }
 
 impl Context {
@@ -203,6 +208,14 @@ pub trait Application: Send {
     /// [`Terms`](crate::message::Terms) for the bounds.
     fn settings(&self) -> Vec<(String, String)> {
         Vec::new()
+    }
+
+    /// The versions of its operations and of its state that it can execute, of which each slot
+    /// [names one](Context::edition). Whatever changes the result of an operation, or the digest of a state, is a new one;
+    /// replicas go over to it when all of them can execute it, so the one before has to stay for as long as there are
+    /// programs that know no other.
+    fn editions(&self) -> RangeInclusive<u16> {
+        1..=1
     }
 
     /// An operation was executed anew after a merge and its result changed.

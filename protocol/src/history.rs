@@ -7,8 +7,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::codec::{Canonical, FRAME_MAX, Sink};
-use crate::id::{Digest, Slot, WallTime};
-use crate::message::{Batch, LOCATOR_MAX, Order, Position, Results, SlotEntry};
+use crate::id::{Digest, Slot};
+use crate::message::{Batch, LOCATOR_MAX, NonDeterminism, Order, Position, Results, SlotEntry};
 use crate::signature::Signed;
 
 struct Link<'a> {
@@ -72,7 +72,8 @@ fn size(results: &[Results]) -> usize {
 #[derive(Clone, Debug)]
 pub struct History {
     base: Position,
-    base_time: WallTime,
+    /// Those of the slot at the base.
+    base_choices: NonDeterminism,
     base_through: Sums,
     entries: VecDeque<Weighed>,
     /// The bytes of all results that are kept, and the slot below which there are none.
@@ -99,7 +100,7 @@ impl History {
     pub fn new(genesis: Digest) -> Self {
         Self {
             base: Position { slot: Slot::GENESIS, hash: genesis },
-            base_time: WallTime::default(),
+            base_choices: NonDeterminism::default(),
             base_through: Sums::default(),
             entries: VecDeque::new(),
             result_bytes: 0,
@@ -108,8 +109,8 @@ impl History {
     }
 
     /// A history that begins after a state that was transferred.
-    pub(crate) fn after(base: Position, base_time: WallTime) -> Self {
-        Self { base, base_time, results_from: base.slot, ..Self::new(base.hash) }
+    pub(crate) fn after(base: Position, base_choices: NonDeterminism) -> Self {
+        Self { base, base_choices, results_from: base.slot, ..Self::new(base.hash) }
     }
 
     /// The end of what was given up: the slot before the first one kept.
@@ -130,19 +131,19 @@ impl History {
         }
     }
 
-    /// The time of the last slot; later ones are not earlier.
+    /// What the primary chose for the last slot. Those of later ones are of no earlier time and of no lower edition.
     #[must_use]
-    pub fn time(&self) -> WallTime {
-        self.entries.back().map_or(self.base_time, |last| last.entry.batch.choices.time)
+    pub fn choices(&self) -> NonDeterminism {
+        self.entries.back().map_or(self.base_choices, |last| last.entry.batch.choices)
     }
 
-    /// The time of a slot that is kept, or of the base.
+    /// What was chosen for a slot that is kept, or for the base.
     #[must_use]
-    pub fn time_at(&self, slot: Slot) -> Option<WallTime> {
+    pub fn choices_at(&self, slot: Slot) -> Option<NonDeterminism> {
         if slot == self.base.slot {
-            Some(self.base_time)
+            Some(self.base_choices)
         } else {
-            self.entry(slot).map(|entry| entry.batch.choices.time)
+            self.entry(slot).map(|entry| entry.batch.choices)
         }
     }
 
@@ -302,7 +303,7 @@ impl History {
             self.base_through = through;
             self.result_bytes -= size(&entry.results);
             self.base = Position { slot: self.base.slot.next(), hash: entry.hash };
-            self.base_time = entry.batch.choices.time;
+            self.base_choices = entry.batch.choices;
         }
     }
 }

@@ -17,6 +17,7 @@ pub mod application;
 pub mod client;
 pub mod cluster_file;
 pub mod codec;
+pub mod edition;
 pub(crate) mod estimate;
 pub mod evidence;
 pub mod history;

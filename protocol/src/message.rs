@@ -67,7 +67,7 @@ pub use waiting::{WAITING_MAX, Waiting, WaitingRequest};
 pub use wire::{
     Challenge, Disagreement, DiskHealth, Farewell, Greeting, Hello, HelloBody, Knock, KnockBody,
     NodeStatus, Origin, OtherList, Pace, ToClient, ToReplica, Transferring, Transport, Turnaround,
-    WIRE_VERSION, application_protocol,
+    WireVersions,
 };
 
 use crate::evidence::Evidence;

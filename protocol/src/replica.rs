@@ -49,6 +49,7 @@ use self::state::{Arriving, Settling, Stable, States};
 use self::time::{Due, Peer, Stamps, Turn, Waits};
 use self::views::{Adopting, Branches, Changing, Divergent, Entered, Preparation, Proofs};
 use crate::application::Application;
+use crate::edition::Editions;
 use crate::evidence::Evidence;
 use crate::history::History;
 use crate::id::{Instant, Now, ReplicaId};
@@ -69,6 +70,8 @@ pub struct Setup {
     pub signer: Arc<dyn Signer>,
     /// Checked by the maker.
     pub tuning: Tuning,
+    /// What its program can execute: [`Editions::with`] those of the application.
+    pub editions: Editions,
     /// For the seeds it chooses as primary; from a good source, new at each start.
     pub seed: [u8; 32],
 }

@@ -31,6 +31,7 @@ use bytes::Bytes;
 use elea_protocol::application::{Application, Restore, Snapshot};
 use elea_protocol::cluster_file::ClusterFile;
 use elea_protocol::codec::{self, FRAME_MAX};
+use elea_protocol::edition::Editions;
 use elea_protocol::id::{Digest, ReplicaId, Slot};
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{Position, StateHead};
@@ -180,6 +181,7 @@ pub fn write<A: Application>(
         // It says nothing to anybody, so it need not be able to sign.
         signer: Arc::new(SecretKey::from_bytes(&rand::random())),
         tuning: cluster.tuning,
+        editions: Editions::with(application.editions()),
         seed: rand::random(),
     };
     let replica =

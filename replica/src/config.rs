@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 pub use elea_protocol::cluster_file::Durability;
-pub use elea_protocol::message::Transport;
+pub use elea_protocol::message::{Transport, WireVersions};
 use elea_protocol::replica::Setup;
 
 use crate::limits::{BadLimit, Limits};
@@ -29,6 +29,8 @@ pub struct Config {
     pub durability: Durability,
     /// How much it takes.
     pub limits: Limits,
+    /// Which versions of frames it speaks: [`WireVersions::OWN`], unless an update is rehearsed.
+    pub wire: WireVersions,
 }
 
 /// Why a replica could not start, or stopped without being told to. Each says what to do.
@@ -87,6 +89,14 @@ pub enum RunError {
         /// The data folder.
         data: PathBuf,
         /// What was found.
+        what: String,
+    },
+    /// The data folder holds what another version of the program has to execute.
+    #[error("{data}: {what}", data = data.display())]
+    Edition {
+        /// The data folder.
+        data: PathBuf,
+        /// Which slot, and of which edition.
         what: String,
     },
     /// The cluster begins with a backup's state, and the folder does not have it.

@@ -7,7 +7,7 @@
 use elea_net::{Connection, Key, SecureError};
 use elea_protocol::id::ReplicaId;
 use elea_protocol::message::{
-    Challenge, Farewell, HelloBody, Knock, KnockBody, Origin, ToClient, ToReplica, WIRE_VERSION,
+    Challenge, Farewell, HelloBody, Knock, KnockBody, Origin, ToClient, ToReplica,
 };
 use elea_protocol::seal::Rejection;
 
@@ -27,16 +27,16 @@ pub(crate) async fn knock(
     shell: &Shell,
     turn: &mut Turn,
     connection: &mut Connection,
-) -> Result<Origin, Refused> {
+) -> Result<Knocked, Refused> {
     let said = frames::read_first(connection, HELLO_FRAME_MAX).await.map_err(unreadable)?;
     let ToReplica::Knock(knock) = said else {
         return Err((Counter::HelloMalformed, Some(Farewell::Misbehaviour)));
     };
-    let KnockBody { version, origin, transport, .. } = open_knock(shell, knock)?;
-    if version != WIRE_VERSION {
-        // The challenge that it hears before says which one is spoken here.
+    let KnockBody { versions, origin, transport, .. } = open_knock(shell, knock)?;
+    let Some(version) = shell.wire.common(versions) else {
+        // The challenge that it hears before says which ones are spoken here.
         return Err((Counter::OtherVersion, Some(Farewell::NotAdmitted)));
-    }
+    };
     if transport != shell.transport() {
         let word = Farewell::OtherTransport(shell.transport());
         return Err((Counter::OtherTransport, Some(word)));
@@ -47,13 +47,21 @@ pub(crate) async fn knock(
     if matches!(origin, Origin::Client(_)) {
         elea_net::bear_a_slow_line(connection.socket());
     }
-    Ok(origin)
+    Ok(Knocked { origin, version })
+}
+
+/// Who has knocked, and which version of frames can be spoken with it.
+pub(crate) struct Knocked {
+    pub(crate) origin: Origin,
+    version: u32,
 }
 
 /// Who a connection is of, as far as that is known before the hello.
 pub(crate) struct Known {
     /// Who has knocked.
     pub(crate) knocked: Origin,
+    /// Which version of frames is spoken.
+    pub(crate) version: u32,
     /// The key that was proved, where the connection is encrypted.
     pub(crate) proved: Option<Key>,
     /// What the hello has to sign.
@@ -63,11 +71,12 @@ pub(crate) struct Known {
 /// Encrypts the connection, where that is the way here.
 pub(crate) async fn secure(
     shell: &Shell,
-    knocked: Origin,
+    knocked: Knocked,
     connection: Connection,
 ) -> Result<(Connection, Known), Counter> {
+    let Knocked { origin: knocked, version } = knocked;
     let Some(identity) = &shell.identity else {
-        return Ok((connection, Known { knocked, proved: None, nonce: rand::random() }));
+        return Ok((connection, Known { knocked, version, proved: None, nonce: rand::random() }));
     };
     let failed = |error: SecureError| {
         tracing::debug!(%knocked, %error, "cannot encrypt");
@@ -78,7 +87,10 @@ pub(crate) async fn secure(
     };
     let (connection, key) = identity.accept(connection).await.map_err(failed)?;
     let nonce = connection.binding().ok().flatten().ok_or(Counter::TlsFailed)?;
-    Ok((connection, Known { knocked, proved: Some(key), nonce }))
+    // The knock may be one that somebody has heard and says again.
+    let version = connection.protocol().and_then(|protocol| shell.wire.named(protocol));
+    let version = version.ok_or(Counter::TlsFailed)?;
+    Ok((connection, Known { knocked, version, proved: Some(key), nonce }))
 }
 
 /// Says where whoever dials has come.
@@ -88,7 +100,7 @@ pub(crate) async fn challenge(
     writer: &mut Writer,
 ) -> Result<(), Refused> {
     let (genesis, replica) = (*shell.membership.genesis(), shell.me);
-    let challenge = Challenge { version: WIRE_VERSION, genesis, replica, nonce };
+    let challenge = Challenge { versions: shell.wire, genesis, replica, nonce };
     frames::write(writer, &ToClient::Challenge(challenge)).await.map_err(|_| GONE)
 }
 
@@ -115,6 +127,7 @@ pub(crate) async fn hello(
     if let Origin::Replica(peer) = origin {
         compare_terms(shell, peer, reader, writer).await?;
     }
+    tracing::debug!(%origin, version = known.version, "let in");
     Ok(hello.body)
 }
 

@@ -138,7 +138,9 @@ impl Node {
             listener.local_addr().map_err(|error| cannot_listen(config.listen.clone(), &error))?;
         let counters = Arc::<Counters>::default();
         config.setup.membership = Arc::new(with_memory(&config, &counters));
-        let Config { setup, addresses, transport, data, mark, durability, mut limits, .. } = config;
+        let Config {
+            setup, addresses, transport, data, mark, durability, wire, mut limits, ..
+        } = config;
         let descriptors = Descriptors::of_process(addresses.len() - 1, &limits);
         limits.connections = descriptors.clients;
         limits.handshakes = descriptors.handshakes;
@@ -150,8 +152,14 @@ impl Node {
         let at = Where { data, mark, durability, reserve: limits.disk_reserve_bytes };
         let (store, replica) = recover(setup.clone(), application, at, clock).await?;
 
-        let shell =
-            Arc::new(Shell::new(&setup, transport, limits, &counters, agreement, store.files()));
+        let shell = Arc::new(Shell::new(
+            &setup,
+            (transport, wire),
+            limits,
+            &counters,
+            agreement,
+            store.files(),
+        ));
         let (links_end, (up, links_up)) = (CancellationToken::new(), watch::channel(0));
         let (links, tasks) = ways(&shell, &setup, addresses, &up, &links_end);
         let measures = Arc::<Measures>::default();
@@ -423,6 +431,9 @@ async fn recover<A: Application + 'static>(
         match Replica::start(setup, application, recovered, slots, clock.now()) {
             Ok(replica) => Ok((store, replica)),
             Err(StartError::Unreadable(error)) => Err(RunError::Store(error)),
+            Err(error @ StartError::Edition { .. }) => {
+                Err(RunError::Edition { data, what: error.to_string() })
+            }
             Err(StartError::NoInitialState) => Err(RunError::NotRestored(data)),
             Err(error @ StartError::Damaged(..)) => {
                 Err(RunError::Contradiction { data, what: error.to_string() })

@@ -23,7 +23,7 @@ use elea_protocol::codec::{self, CodecError, FRAME_MAX};
 use elea_protocol::id::ReplicaId;
 use elea_protocol::message::{
     Challenge, Farewell, Greeting, HelloBody, KnockBody, Message, Origin, Part, Parts, Pieces,
-    ToClient, ToReplica, WIRE_VERSION,
+    ToClient, ToReplica,
 };
 use elea_protocol::seal::{sign_hello, sign_knock};
 use elea_protocol::signature::PublicKey;
@@ -337,7 +337,7 @@ impl Dialling {
         // At once: a peer that is flooded with connections keeps this one.
         let transport = self.shell.transport();
         let body = KnockBody {
-            version: WIRE_VERSION,
+            versions: self.shell.wire,
             origin: Origin::Replica(*me),
             to: self.peer,
             transport,
@@ -365,6 +365,8 @@ impl Dialling {
         let nonce = connection
             .binding()?
             .ok_or_else(|| Down::NotThePeer("it is not encrypted".to_owned()))?;
+        let version = connection.protocol().and_then(|protocol| self.shell.wire.named(protocol));
+        tracing::debug!(peer = %self.peer, ?version, "encrypted");
         let (reader, writer) = frames::split(connection, FRAME_MAX);
         Ok(Opened { reader, writer, nonce, is_challenged: false })
     }
@@ -388,11 +390,11 @@ impl Dialling {
             ToClient::Farewell(word) => return Err(Down::Farewell(word)),
             _ => return not_the_peer("whoever listens there sent no challenge".to_owned()),
         };
-        if challenge.version != WIRE_VERSION {
-            self.shell.agreement.note_version(self.peer, challenge.version);
+        let (own, theirs) = (self.shell.wire, challenge.versions);
+        if own.common(theirs).is_none() {
+            self.shell.agreement.note_versions(self.peer, own, theirs);
             return not_the_peer(format!(
-                "it speaks version {} of the protocol, this replica {WIRE_VERSION}",
-                challenge.version
+                "it speaks version {theirs} of the protocol, this replica {own}"
             ));
         }
         if challenge.genesis != *self.shell.membership.genesis() {

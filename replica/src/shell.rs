@@ -7,7 +7,7 @@ use std::time::Duration;
 use elea_net::Identity;
 use elea_protocol::id::ReplicaId;
 use elea_protocol::membership::Membership;
-use elea_protocol::message::{Transport, application_protocol};
+use elea_protocol::message::{Transport, WireVersions};
 use elea_protocol::replica::{Driver, Setup};
 use elea_protocol::signature::Signer;
 use tokio::sync::watch;
@@ -31,6 +31,8 @@ pub(crate) struct Shell {
     pub(crate) limits: Limits,
     pub(crate) counters: Arc<Counters>,
     pub(crate) agreement: Arc<Agreement>,
+    /// Which versions of frames it speaks.
+    pub(crate) wire: WireVersions,
     pub(crate) files: Files,
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) certified: Arc<Certified>,
@@ -56,7 +58,7 @@ pub(crate) struct Shell {
 impl Shell {
     pub(crate) fn new(
         setup: &Setup,
-        transport: Transport,
+        (transport, wire): (Transport, WireVersions),
         limits: Limits,
         counters: &Arc<Counters>,
         agreement: Arc<Agreement>,
@@ -69,12 +71,13 @@ impl Shell {
             limits,
             counters: Arc::clone(counters),
             agreement,
+            wire,
             files,
             inbox: Arc::new(Inbox::new(replicas, &limits)),
             certified: Arc::default(),
             clients: Clients::new(limits, Arc::clone(counters)),
             signer: Arc::clone(&setup.signer),
-            identity: (transport == Transport::Encrypted).then(|| identity(&setup.signer)),
+            identity: (transport == Transport::Encrypted).then(|| identity(&setup.signer, wire)),
             instance: rand::random(),
             doubles: Doubles::new(Arc::clone(counters)),
             backs: (0..replicas).map(|_| watch::channel(None).0).collect(),
@@ -124,8 +127,8 @@ impl Shell {
     }
 }
 
-fn identity(signer: &Arc<dyn Signer>) -> Identity {
+fn identity(signer: &Arc<dyn Signer>, wire: WireVersions) -> Identity {
     let (key, signer) = (signer.public_key().0, Arc::clone(signer));
     let prove = move |transcript: &[u8]| signer.sign_handshake(transcript).map(|signed| signed.0);
-    Identity::new(key, prove, &application_protocol())
+    Identity::new(key, prove, &wire.application_protocols())
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use elea_protocol::id::ReplicaId;
-use elea_protocol::message::{Difference, Disagreement, Terms, WIRE_VERSION};
+use elea_protocol::message::{Difference, Disagreement, Terms, WireVersions};
 
 /// The own terms, and who has others.
 pub(crate) struct Agreement {
@@ -30,12 +30,12 @@ impl Agreement {
         self.note(peer, self.own.differences(theirs))
     }
 
-    /// Takes note that a peer's program speaks another version of the protocol.
-    pub(crate) fn note_version(&self, peer: ReplicaId, version: u32) {
+    /// Takes note that a peer's program speaks no version of frames that is spoken here.
+    pub(crate) fn note_versions(&self, peer: ReplicaId, here: WireVersions, there: WireVersions) {
         let settings = vec![Difference {
             name: String::from("wire_version"),
-            here: Some(WIRE_VERSION.to_string()),
-            there: Some(version.to_string()),
+            here: Some(here.to_string()),
+            there: Some(there.to_string()),
         }];
         self.note(peer, settings);
     }

@@ -7,7 +7,7 @@
 use std::sync::atomic::AtomicU64;
 
 use elea_protocol::id::ReplicaId;
-use elea_protocol::message::{DiskHealth, NodeStatus, Standing, WIRE_VERSION};
+use elea_protocol::message::{DiskHealth, NodeStatus, Standing, WireVersions};
 use elea_protocol::replica::Counters;
 use elea_replica::{Counter, Report, Watcher};
 use prometheus_client::encoding::text::encode;
@@ -90,8 +90,10 @@ fn gauge(registry: &mut Registry, name: &str, help: &str, value: u64) {
 }
 
 fn about(registry: &mut Registry, admin: &Admin, watcher: Option<&Watcher>) {
-    let program =
-        [("version", env!("CARGO_PKG_VERSION").to_owned()), ("wire", WIRE_VERSION.to_string())];
+    let program = [
+        ("version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("wire", WireVersions::OWN.to_string()),
+    ];
     registry.register(
         "build",
         "The program, and the version of the protocol it speaks",

@@ -6,8 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use elea_kv::KeyValueStore;
+use elea_protocol::edition::Editions;
 use elea_protocol::membership::Membership;
-use elea_protocol::message::{Transport, Turnaround};
+use elea_protocol::message::{Transport, Turnaround, WireVersions};
 use elea_protocol::replica::Setup;
 use elea_protocol::signature::{Ed25519, SecretKey, Signer as _};
 use elea_protocol::tuning::Tuning;
@@ -33,6 +34,7 @@ async fn metrics_of_one() -> String {
             membership: Arc::clone(&membership),
             signer: Arc::new(key),
             tuning: Tuning::default(),
+            editions: Editions::with(1..=1),
             seed: [0; 32],
         },
         // Nobody listens there.
@@ -43,6 +45,7 @@ async fn metrics_of_one() -> String {
         mark: None,
         durability: Durability::Os,
         limits: Limits::default(),
+        wire: WireVersions::OWN,
     };
     let node = Node::start(config, KeyValueStore::new()).await.expect("it starts");
     let watcher = node.watcher();

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use elea_kv::{KeyValueStore, Limits as StoreLimits};
 use elea_processes::replica::{ADMIN, LISTENING, READY};
 use elea_protocol::cluster_file::ClusterFile;
+use elea_protocol::edition::Editions;
 use elea_protocol::id::ReplicaId;
-use elea_protocol::message::{Standing, Transport};
+use elea_protocol::message::{Standing, Transport, WireVersions};
 use elea_protocol::replica::Setup;
 use elea_protocol::signature::{SecretKey, Signer as _};
 use elea_replica::{Config, Node, RunError, StoreError, Watcher};
@@ -203,6 +204,7 @@ fn config(settings: &Settings, file: &ClusterFile, key: SecretKey, id: ReplicaId
             membership: Arc::new(file.membership.clone()),
             signer: Arc::new(key),
             tuning: file.tuning,
+            editions: Editions::with(elea_kv::EDITIONS),
             seed: rand::random(),
         },
         addresses: file.addresses.clone(),
@@ -212,6 +214,7 @@ fn config(settings: &Settings, file: &ClusterFile, key: SecretKey, id: ReplicaId
         mark: Some(settings.mark.clone().unwrap_or_else(|| mark_of(&settings.key))),
         durability: file.durability,
         limits: settings.limits,
+        wire: WireVersions::OWN,
     }
 }
 

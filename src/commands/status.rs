@@ -6,6 +6,7 @@ use std::time::Duration;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{ContentArrangement, Table};
 use elea_protocol::cluster_file::ClusterFile;
+use elea_protocol::edition::Edition;
 use elea_protocol::id::{ClientId, Digest, ReplicaId, hex};
 use elea_protocol::message::{
     Difference, Disagreement, DiskHealth, MismatchReport, NodeStatus, Origin, OtherList, Standing,
@@ -148,6 +149,11 @@ pub fn replica_json(id: ReplicaId, address: &str, status: &NodeStatus) -> Json {
         "clocks_ahead_ms": clocks,
         "settings_differ": settings,
         "client_lists_differ": lists,
+        "edition": status.edition.to_string(),
+        "editions": {
+            "lowest": status.editions.lowest.to_string(),
+            "newest": status.editions.newest.to_string(),
+        },
         "sync_ms": status.pace.sync.map(millis),
         "patience_ms": status.pace.patience,
         "round_trips_ms": round_trips,
@@ -337,6 +343,21 @@ fn difference_remarks(rows: &[Row]) -> Vec<String> {
     remarks
 }
 
+/// Whose programs are older than those of the others, so that none of these goes over to what is newer.
+fn edition_remark(rows: &[Row]) -> Option<String> {
+    let executes = |row: &Row| Some((row.id, row.said.as_ref().ok()?.editions.newest));
+    let all: Vec<_> = rows.iter().filter_map(executes).collect();
+    let newest = all.iter().map(|(_, newest)| *newest).reduce(Edition::max)?;
+    let old = all.iter().filter(|(_, own)| !own.may_follow(newest));
+    let old: Vec<String> = old.map(|(id, _)| id.to_string()).collect();
+    (!old.is_empty()).then(|| {
+        format!(
+            "{} not execute edition {newest}, to which all go over once all do: update its program",
+            does(&old)
+        )
+    })
+}
+
 /// Who can be listened to.
 fn transport_remark(rows: &[Row]) -> Option<String> {
     let is_plain =
@@ -360,6 +381,7 @@ fn remarks(rows: &[Row]) -> Vec<String> {
     let mut remarks = doubled(rows);
     remarks.extend(clock_remarks(rows));
     remarks.extend(difference_remarks(rows));
+    remarks.extend(edition_remark(rows));
     remarks.extend(transport_remark(rows));
     for row in rows {
         let (id, Ok(status)) = (row.id, &row.said) else { continue };

@@ -16,9 +16,7 @@ use elea_processes::replica::Place;
 use elea_protocol::cluster_file::ClusterFile;
 use elea_protocol::codec;
 use elea_protocol::id::ReplicaId;
-use elea_protocol::message::{
-    Challenge, Lent, Origin, ToClient, ToReplica, WIRE_VERSION, application_protocol,
-};
+use elea_protocol::message::{Challenge, Lent, Origin, ToClient, ToReplica, WireVersions};
 use elea_protocol::signature::{SecretKey, Signer as _};
 use rustix::process::Signal;
 use serde_json::Value as Json;
@@ -245,17 +243,17 @@ impl Forger {
         let key = SecretKey::from_bytes(&self.key.to_bytes());
         let public = key.public_key().0;
         let prove = move |asked: &[u8]| key.sign_handshake(asked).map(|signed| signed.0);
-        let identity = Identity::new(public, prove, &application_protocol());
+        let identity = Identity::new(public, prove, &WireVersions::OWN.application_protocols());
         let (mut near, proved) = identity.accept(near).await.map_err(io::Error::other)?;
         if proved != self.client.public_key().0 {
             // Peers find that it is down.
             return Ok(());
         }
         let nonce = near.binding()?.ok_or(io::ErrorKind::Unsupported)?;
-        let (genesis, version) = (*membership.genesis(), WIRE_VERSION);
+        let (genesis, versions) = (*membership.genesis(), WireVersions::OWN);
         say(
             &mut near,
-            &ToClient::Challenge(Challenge { version, genesis, replica: self.id, nonce }),
+            &ToClient::Challenge(Challenge { versions, genesis, replica: self.id, nonce }),
         )
         .await?;
         frames::body(&mut near).await?;

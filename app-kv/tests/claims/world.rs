@@ -27,6 +27,7 @@ pub fn within(version: Version, number: u64) -> Context {
         time: WallTime(0),
         seed: [0; 16],
         level: Level::Weak,
+        edition: 1,
     }
 }
 

@@ -7,13 +7,14 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use elea_protocol::codec::{self, Canonical as _, FRAME_MAX};
+use elea_protocol::edition::Editions;
 use elea_protocol::evidence::Evidence;
 use elea_protocol::id::{Digest, ReplicaId, RequestNumber, SessionId, Slot, View};
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{
     Challenge, Commit, DiskHealth, Lent, Level, NodeStatus, Pace, Position, Query, QueryReply,
     Reply, ReplyKind, Results, SessionReport, SignedRequest, Standing, ToClient, ToReplica,
-    Transport, WIRE_VERSION,
+    Transport, WireVersions,
 };
 use elea_protocol::seal::{sign, sign_replies};
 use elea_protocol::signature::{Ed25519, SecretKey, Signer};
@@ -151,7 +152,7 @@ impl Replica {
             genesis.0[0] ^= 1;
         }
         let nonce = [5; 32];
-        let challenge = Challenge { version: WIRE_VERSION, genesis, replica: self.id, nonce };
+        let challenge = Challenge { versions: WireVersions::OWN, genesis, replica: self.id, nonce };
         let ToReplica::Knock(knock) = codec::decode(&wire.next().await?.ok()?).ok()? else {
             return None;
         };
@@ -265,6 +266,8 @@ impl Replica {
             clock_tolerance_ms: 5000,
             disagreements: Vec::new(),
             other_lists: Vec::new(),
+            edition: Editions::with(1..=1).newest,
+            editions: Editions::with(1..=1),
             refused: Vec::new(),
             doubled: Vec::new(),
             pace: Pace::default(),

@@ -17,6 +17,7 @@ fn context(slot: u64) -> Context {
         time: WallTime(0),
         seed: [0; 16],
         level: Level::Weak,
+        edition: 1,
     }
 }
 

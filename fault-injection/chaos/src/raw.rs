@@ -8,7 +8,7 @@ use std::time::Duration;
 use elea_processes::frames::{frame, message};
 use elea_protocol::id::{ClientId, Digest, ReplicaId};
 use elea_protocol::message::{
-    HelloBody, KnockBody, Origin, ToClient, ToReplica, Transport, WIRE_VERSION,
+    HelloBody, KnockBody, Origin, ToClient, ToReplica, Transport, WireVersions,
 };
 use elea_protocol::seal::{sign_hello, sign_knock};
 use elea_protocol::signature::{SecretKey, Signer as _};
@@ -46,7 +46,8 @@ pub async fn greeted(
     let mut stream = dial(at, id).await?;
     let greet = async {
         let origin = Origin::Client(ClientId::from(key.public_key()));
-        let body = KnockBody { version: WIRE_VERSION, origin, to: id, transport: Transport::Plain };
+        let body =
+            KnockBody { versions: WireVersions::OWN, origin, to: id, transport: Transport::Plain };
         stream.write_all(&frame(&ToReplica::Knock(sign_knock(key, genesis, body)))?).await?;
         let ToClient::Challenge(challenge) = message(&mut stream).await? else {
             return Err(io::Error::other("no challenge"));

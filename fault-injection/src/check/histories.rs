@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use elea_protocol::edition::{Edition, Editions};
 use elea_protocol::id::{ClientId, Digest, ReplicaId, RequestName, Slot};
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{Batch, Position, SlotEntry};
@@ -163,7 +164,7 @@ impl Histories {
         let base = core.base();
         let below = usize::try_from(base.slot.0).unwrap_or(usize::MAX);
         if mirror.hashes.len() < below || self.hash_of(mirror, below) != base.hash {
-            self.jump(who, base, membership)?;
+            self.jump(who, base, membership, core.editions())?;
         }
         let mirror = &self.mirrors[usize::from(who.0)];
         let stable = mirror.base;
@@ -188,7 +189,7 @@ impl Histories {
                     format!("{who} has its head at {} and no slot {slot}", head.slot),
                 )
             })?;
-            self.append(who, slot, seen, membership)?;
+            self.append(who, slot, seen, membership, core.editions())?;
         }
         let mirror = &self.mirrors[usize::from(who.0)];
         demand(self.hash_of(mirror, length) == head.hash, "I6", || {
@@ -205,6 +206,7 @@ impl Histories {
         who: ReplicaId,
         base: Position,
         membership: &Membership,
+        own: Editions,
     ) -> Result<(), Violation> {
         let mirror = &self.mirrors[usize::from(who.0)];
         let mut above = Vec::new();
@@ -230,7 +232,7 @@ impl Histories {
         self.jumps += 1;
         self.cut(who, slot, true);
         for (slot, seen) in above.into_iter().rev() {
-            self.append(who, slot, seen, membership)?;
+            self.append(who, slot, seen, membership, own)?;
         }
         Ok(())
     }
@@ -294,6 +296,7 @@ impl Histories {
         slot: Slot,
         seen: Seen,
         membership: &Membership,
+        own: Editions,
     ) -> Result<(), Violation> {
         let mirror = &self.mirrors[usize::from(who.0)];
         let previous = self.hash_of(mirror, mirror.hashes.len());
@@ -312,9 +315,22 @@ impl Histories {
                 format!("{who} keeps an order for slot {slot} that is about something else")
             })?;
         }
-        let before = self.links.get(&previous).map(|link| link.batch.choices.time);
-        demand(before.is_none_or(|time| time <= seen.batch.choices.time), "time", || {
+        let (choices, before) = (seen.batch.choices, self.links.get(&previous));
+        let before = before.map(|link| link.batch.choices).unwrap_or_default();
+        demand(before.time <= choices.time, "time", || {
             format!("{who}: slot {slot} is older than the slot before")
+        })?;
+        let Edition { protocol, application } = before.edition;
+        let falls =
+            choices.edition.protocol < protocol || choices.edition.application < application;
+        demand(!falls, "editions", || {
+            format!(
+                "{who}: slot {slot} is of edition {}, after {}",
+                choices.edition, before.edition
+            )
+        })?;
+        demand(own.include(choices.edition), "editions", || {
+            format!("{who} executes slot {slot} of edition {}, and knows {own}", choices.edition)
         })?;
         if !self.knows(&seen.hash) {
             demand(!seen.batch.requests.is_empty(), "requests", || {
@@ -440,6 +456,9 @@ pub(super) mod tests {
             let index = usize::try_from(slot.0).ok()?.checked_sub(1)?;
             self.slots.get(index).cloned()
         }
+        fn editions(&self) -> Editions {
+            Editions::with(1..=1)
+        }
         fn lock(&self) -> Option<Commit> {
             None
         }
@@ -479,7 +498,11 @@ pub(super) mod tests {
             let mut slots = Vec::new();
             for (index, numbers) in batches.iter().enumerate() {
                 let requests: Vec<_> = numbers.iter().map(|n| self.request(*n)).collect();
-                let choices = NonDeterminism { time: WallTime(5), seed: [0; 16] };
+                let choices = NonDeterminism {
+                    time: WallTime(5),
+                    seed: [0; 16],
+                    ..NonDeterminism::default()
+                };
                 let batch = Batch { choices, requests };
                 let digest = restate::batch(&batch);
                 let hash = restate::link(&previous, &digest);

@@ -85,6 +85,7 @@ pub fn reexecute<A: Application>(
                     time: batch.choices.time,
                     seed: batch.choices.seed,
                     level: request.level,
+                    edition: batch.choices.edition.application,
                 };
                 results.push(application.execute(&context, operation));
                 index += 1;

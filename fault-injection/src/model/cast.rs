@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use elea_protocol::id::{ClientId, ReplicaId, RequestNumber, SessionId};
+use elea_protocol::edition::Editions;
+use elea_protocol::id::{ClientId, Digest, ReplicaId, RequestNumber, SessionId};
 use elea_protocol::membership::Membership;
-use elea_protocol::message::{Message, Request, SignedRequest};
+use elea_protocol::message::{Message, Request, SignedRequest, SlotEntry};
 use elea_protocol::quorum::ClusterSize;
 use elea_protocol::replica::{Event, Setup};
 use elea_protocol::tuning::{Rules, Tuning};
@@ -16,6 +17,7 @@ use super::liars;
 use super::machine::Machine;
 use super::scene::Scene;
 use crate::check::{Bounds, Checker};
+use crate::disk::Disk;
 use crate::keys::Keyring;
 use crate::plan::NEVER_MS;
 use crate::rng::Rng;
@@ -37,6 +39,7 @@ pub struct Cast {
     keys: Keyring,
     tuning: Tuning,
     size: ClusterSize,
+    put_back: &'static [usize],
     may_restart: bool,
 }
 
@@ -101,6 +104,7 @@ impl Cast {
         Self {
             requests: requests.collect(),
             liars: scene.liars.iter().map(|id| ReplicaId(*id)).collect(),
+            put_back: scene.put_back,
             may_restart: scene.bounds.restarts > 0,
             membership,
             places,
@@ -117,15 +121,23 @@ impl Cast {
         usize::from((replicas + faulty) / 2 + 1)
     }
 
-    /// What a machine is made of, in its so-many-th life.
+    /// What a machine is made of, in its so-many-th life, with what is on its disk.
     #[must_use]
-    pub fn setup(&self, place: Place, life: u32) -> Setup {
+    pub fn setup(&self, place: Place, life: u32, disk: &Disk) -> Setup {
+        let is_new = |(_, entry): &(Digest, SlotEntry)| entry.choices.edition.application > 1;
+        let may_be_old = life > 0 && self.put_back.contains(&place.index);
+        let newest =
+            match self.put_back.is_empty() || (may_be_old && !disk.slots().iter().any(is_new)) {
+                true => 1,
+                false => 2,
+            };
         let seed = (place.index as u64) << 32 | u64::from(life);
         Setup {
             id: place.id,
             membership: self.membership.clone(),
             signer: self.keys.replicas[usize::from(place.id.0)].clone(),
             tuning: self.tuning,
+            editions: Editions::with(1..=newest),
             seed: Rng::new(seed).bytes(),
         }
     }
@@ -135,7 +147,7 @@ impl Cast {
     /// # Errors
     /// It does not start.
     pub fn machine(&self, place: Place) -> Result<Arc<Machine>, Violation> {
-        Machine::new(self.setup(place, 0), self.may_restart).map(Arc::new)
+        Machine::new(self.setup(place, 0, &Disk::default()), self.may_restart).map(Arc::new)
     }
 
     /// The checkers of this cluster. Its only client is honest.

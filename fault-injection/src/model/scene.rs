@@ -47,6 +47,9 @@ pub struct Scene {
     pub machines: &'static [u8],
     /// Who lies.
     pub liars: &'static [u8],
+    /// Which machines are put back to an older program when they start again, unless what is on their disk takes the newer one.
+    /// Where none is, there is one program.
+    pub put_back: &'static [usize],
     /// What clients ask for, and which machines hear of it.
     pub requests: &'static [(Level, &'static str, &'static [usize])],
     /// How to come to where the exploration begins.
@@ -65,6 +68,7 @@ pub const SCENES: &[Scene] = &[
         about: "two orders are out and not committed; r3 votes for everything and every side",
         machines: &[0, 1, 2],
         liars: &[3],
+        put_back: &[],
         requests: &[(Strong, "incr a 1", &[0, 1, 2]), (Weak, "append a x", &[0, 1, 2])],
         opening: &[Move::Hear(&[0], &["request"], CLIENTS)],
         bounds: Limits { ticks: 4, restarts: 0, leaves: 0, view: 2 },
@@ -74,6 +78,7 @@ pub const SCENES: &[Scene] = &[
         about: "nothing is ordered yet, and a primary may crash and forget what it has just ordered",
         machines: &[0, 1, 2],
         liars: &[3],
+        put_back: &[],
         requests: &[(Strong, "incr a 1", &[0, 1]), (Weak, "append a x", &[0, 2])],
         opening: &[Move::Hear(&[1, 2], &["request"], CLIENTS)],
         bounds: Limits { ticks: 3, restarts: 1, leaves: 0, view: 2 },
@@ -83,15 +88,35 @@ pub const SCENES: &[Scene] = &[
         about: "two orders are out and not committed; replicas are told that they are going to be stopped, and start again",
         machines: &[0, 1, 2],
         liars: &[3],
+        put_back: &[],
         requests: &[(Strong, "incr a 1", &[0, 1, 2]), (Weak, "append a x", &[0, 1, 2])],
         opening: &[Move::Hear(&[0], &["request"], CLIENTS)],
         bounds: Limits { ticks: 3, restarts: 1, leaves: 2, view: 3 },
+    },
+    Scene {
+        name: "put-back",
+        about: "all are known to execute a newer edition, and nothing of it is ordered; r3 may be put back to a program that \
+                does not",
+        machines: ALL,
+        liars: &[],
+        put_back: &[3],
+        requests: &[(Strong, "incr a 1", &[0, 3]), (Weak, "append a x", &[0, 1])],
+        opening: &[
+            Move::Wait(0, 1),
+            Move::Wait(1, 1),
+            Move::Wait(2, 1),
+            Move::Wait(3, 1),
+            Move::Hear(&[0, 1, 2, 3], &["status"], ALL),
+            Move::Lose,
+        ],
+        bounds: Limits { ticks: 3, restarts: 1, leaves: 0, view: 2 },
     },
     Scene {
         name: "equivocation",
         about: "r0 and its twin have ordered different requests for slot 1",
         machines: &[0, 0, 1, 2, 3],
         liars: &[0],
+        put_back: &[],
         requests: &[(Strong, "incr a 1", &[0, 2, 3]), (Strong, "append a x", &[1, 4])],
         opening: &[Move::Hear(&[0, 1], &["request"], CLIENTS)],
         bounds: Limits { ticks: 4, restarts: 0, leaves: 0, view: 2 },
@@ -101,6 +126,7 @@ pub const SCENES: &[Scene] = &[
         about: "r0 and r3 went on in view 0, r1 and r2 in a weak view 1; the network heals",
         machines: ALL,
         liars: &[],
+        put_back: &[],
         requests: &[
             (Weak, "incr a 1", &[0, 3]),
             (Weak, "append a x", &[1, 2]),
@@ -124,6 +150,7 @@ pub const SCENES: &[Scene] = &[
                 a weak view 1",
         machines: &[0, 1, 2],
         liars: &[3],
+        put_back: &[],
         requests: &[(Weak, "incr a 1", &[0]), (Strong, "append a x", &[1, 2])],
         opening: &[
             Move::HearAll(&[0], &[]),
@@ -143,6 +170,7 @@ pub const SCENES: &[Scene] = &[
                 another view",
         machines: &[0, 1, 2],
         liars: &[3],
+        put_back: &[],
         requests: &[(Strong, "incr a 1", &[0, 1]), (Strong, "append a x", &[2])],
         opening: &[
             Move::HearAll(&[0, 1], &[0, 1, 3]),
@@ -158,6 +186,7 @@ pub const SCENES: &[Scene] = &[
                 slot",
         machines: &[0, 1, 2],
         liars: &[3],
+        put_back: &[],
         requests: &[(Strong, "incr a 1", &[0, 1]), (Strong, "append a x", &[2])],
         opening: &[
             Move::HearAll(&[0, 1], &[0, 1, 3]),
@@ -177,6 +206,7 @@ pub const SCENES: &[Scene] = &[
         about: "r1 and its twin each begin view 1, with different histories",
         machines: &[0, 1, 1, 2, 3],
         liars: &[1],
+        put_back: &[],
         requests: &[(Strong, "incr a 1", &[0, 1, 3]), (Weak, "append a x", &[2, 3, 4])],
         opening: &[
             Move::HearAll(&[0, 1, 3], &[]),

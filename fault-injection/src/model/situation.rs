@@ -161,7 +161,8 @@ impl Situation {
         start: impl FnOnce(&mut Machine, Setup) -> Result<(), Violation>,
     ) -> Result<(), Violation> {
         let machine = Arc::make_mut(&mut self.machines[place.index]);
-        start(machine, cast.setup(place, machine.restarts + 1))?;
+        let setup = cast.setup(place, machine.restarts + 1, &machine.disk);
+        start(machine, setup)?;
         machine.imprint();
         if !cast.liars.contains(&place.id) {
             Arc::make_mut(&mut self.checker).crashed(place.id, &machine.disk)?;

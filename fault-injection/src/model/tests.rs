@@ -12,6 +12,7 @@ const TOO_MANY: Scene = Scene {
     about: "r0 and its twin have ordered different requests for slot 1, and r1 votes for both",
     machines: &[0, 0, 2, 3],
     liars: &[0, 1],
+    put_back: &[],
     requests: &[(Strong, "incr a 1", &[0, 2]), (Strong, "append a x", &[1, 3])],
     opening: &[Move::Hear(&[0, 1], &["request"], &[])],
     bounds: Limits { ticks: 0, restarts: 0, leaves: 0, view: 0 },

@@ -1,5 +1,6 @@
 //! What the generators of all campaigns share: a plan being made, and the trouble to put into it.
 
+use elea_protocol::edition::Editions;
 use elea_protocol::id::ReplicaId;
 use elea_protocol::message::Level;
 use elea_protocol::quorum::{ClusterSize, Strength};
@@ -27,6 +28,7 @@ const LISTS: u64 = 0x0000_1157_0000;
 const CLOCKS: u64 = 0x0000_c10c_0000;
 const FULL_DISKS: u64 = 0x0000_f011_0000;
 const STOPS: u64 = 0x0000_5709_0000;
+const UPDATES: u64 = 0x0009_da7e_5000;
 
 /// In microseconds.
 const HOUR: u64 = 3_600_000_000;
@@ -417,6 +419,19 @@ impl Draft {
                 let listed_at = rng.between(0, self.plan.heal_at);
                 self.fault(listed_at, Fault::Lists { machine, without: Vec::new() });
             }
+        }
+    }
+
+    /// In a sixth of the worlds programs are updated, one after the other. Of its own randomness.
+    pub fn programs_updated(&mut self) {
+        let mut rng = Rng::new(self.plan.seed ^ UPDATES);
+        if !rng.one_in(6) {
+            return;
+        }
+        self.plan.shapes.push("programs updated");
+        for machine in self.machines() {
+            let at = rng.between(0, self.plan.heal_at);
+            self.fault(at, Fault::Update { machine, editions: Editions::with(1..=2) });
         }
     }
 

@@ -53,6 +53,7 @@ pub fn plan(seed: u64) -> Plan {
     draft.planned_stops();
     draft.clocks();
     draft.client_rolled_out();
+    draft.programs_updated();
     draft.passes_on();
     draft.done()
 }

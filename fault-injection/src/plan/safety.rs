@@ -43,6 +43,7 @@ pub fn plan(seed: u64) -> Plan {
     draft.crashes_while_fetching();
     draft.clocks();
     draft.client_rolled_out();
+    draft.programs_updated();
     draft.passes_on();
     draft.done()
 }

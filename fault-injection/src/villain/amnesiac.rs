@@ -9,7 +9,7 @@ use elea_protocol::message::{
 use elea_protocol::replica::{Action, Event};
 
 use super::notes::{Notes, Overheard, Stamps};
-use super::{Deed, Lair, Villain, tell};
+use super::{Deed, EDITION, Lair, Villain, tell};
 use crate::restate;
 
 /// Votes remembered, to be contradicted.
@@ -72,7 +72,8 @@ impl Amnesiac {
 
     fn first_order(&self, lair: &mut Lair) -> Option<Order> {
         let request = self.overheard.all().last()?.digest();
-        let choices = NonDeterminism { time: lair.now.wall, seed: lair.rng.bytes() };
+        let choices =
+            NonDeterminism { time: lair.now.wall, seed: lair.rng.bytes(), edition: EDITION };
         let requests = vec![request];
         let batch = restate::choices_and_requests(&choices, &requests);
         let hash = restate::link(lair.membership.genesis(), &batch);

@@ -16,7 +16,7 @@ use elea_protocol::replica::{Action, Event, Mark, Target};
 use elea_protocol::signature::Signed;
 
 use super::notes::{Notes, Pace};
-use super::{Deed, Lair, Villain, tell};
+use super::{Deed, EDITION, Lair, Villain, tell};
 use crate::network::Party;
 use crate::restate;
 
@@ -44,7 +44,7 @@ impl Fork {
         seed: [u8; 16],
     ) -> Signed<Order> {
         self.time = self.time.max(time);
-        let choices = NonDeterminism { time: self.time, seed };
+        let choices = NonDeterminism { time: self.time, seed, edition: EDITION };
         let batch = restate::choices_and_requests(&choices, &requests);
         let hash = restate::link(&self.tip.hash, &batch);
         let slot = self.tip.slot.next();

@@ -13,7 +13,7 @@ use elea_protocol::message::{
 use elea_protocol::replica::{Action, Event, Target};
 
 use super::notes::{Overheard, Pace, Stamps};
-use super::{Deed, Lair, Villain, tell};
+use super::{Deed, EDITION, Lair, Villain, tell};
 use crate::network::Party;
 
 /// Signs votes, heads, states, suspicions and view changes for slots and views that do not exist
@@ -53,6 +53,7 @@ impl FutureFlooder {
                     stable: slot,
                     convicted: 0,
                     clients,
+                    newest_edition: EDITION,
                     wall: lair.now.wall,
                     stamp,
                 }))
@@ -73,7 +74,11 @@ impl FutureFlooder {
             }
             _ => {
                 let request = self.overheard.all().next()?.clone();
-                let choices = NonDeterminism { time: lair.now.wall, seed: lair.rng.bytes() };
+                let choices = NonDeterminism {
+                    time: lair.now.wall,
+                    seed: lair.rng.bytes(),
+                    edition: EDITION,
+                };
                 let entry = SlotEntry { choices, requests: vec![request], order: None };
                 let previous = lair.invented();
                 Message::Branch(Branch {
@@ -137,7 +142,11 @@ impl FalseHistorian {
             .all()
             .take(8)
             .map(|request| SlotEntry {
-                choices: NonDeterminism { time: lair.now.wall, seed: lair.rng.bytes() },
+                choices: NonDeterminism {
+                    time: lair.now.wall,
+                    seed: lair.rng.bytes(),
+                    edition: EDITION,
+                },
                 requests: vec![request.clone()],
                 order: None,
             })

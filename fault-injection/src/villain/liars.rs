@@ -14,7 +14,7 @@ use elea_protocol::replica::{Action, Event, Mark};
 use elea_protocol::seal::sign_replies;
 use elea_protocol::signature::Signed;
 
-use super::{Deed, Lair, Villain, tell};
+use super::{Deed, EDITION, Lair, Villain, tell};
 use crate::restate;
 
 /// A backup that signs orders, as if it were the primary: for the slot after the last order it
@@ -37,7 +37,7 @@ impl Pretender {
             None => return,
         };
         self.genesis_done = true;
-        let choices = NonDeterminism { time, seed: lair.rng.bytes() };
+        let choices = NonDeterminism { time, seed: lair.rng.bytes(), edition: EDITION };
         let requests = vec![request];
         let batch = restate::choices_and_requests(&choices, &requests);
         let hash = restate::link(&before, &batch);

@@ -9,7 +9,8 @@ use super::{Deed, Lair, Villain};
 use crate::restate;
 
 /// To some replicas it sends, instead of its core's order, one that breaks a rule for a slot: a
-/// request twice, a request of an earlier slot again, time that runs backwards, or years ahead.
+/// request twice, a request of an earlier slot again, time that runs backwards, or years ahead, an edition that was left
+/// behind, or one that no program, or not everybody's, executes.
 #[derive(Default)]
 pub struct RuleBreaker {
     /// The head that its core's last order made, and that order.
@@ -22,12 +23,14 @@ impl RuleBreaker {
         let before = self.before.as_ref().map(|before| &before.body);
         let mut choices = order.body.choices;
         let mut requests: Vec<Digest> = order.body.requests.clone();
-        match (lair.rng.between(0, 3), before) {
+        match (lair.rng.between(0, 5), before) {
             (0, Some(earlier)) => requests.extend(&earlier.requests),
             (1, Some(earlier)) => {
                 choices.time = WallTime(earlier.choices.time.0.saturating_sub(1));
             }
             (2, _) => choices.time = WallTime(u64::MAX),
+            (3, _) => choices.edition.application += u16::from(lair.rng.bytes::<1>()[0] % 3),
+            (4, _) => choices.edition.protocol = 0,
             _ => requests.extend_from_within(..1),
         }
         let batch = restate::choices_and_requests(&choices, &requests);

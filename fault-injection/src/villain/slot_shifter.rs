@@ -7,7 +7,7 @@ use elea_protocol::message::{Branch, Linked, Message, Position, Status, Wanted};
 use elea_protocol::replica::{Action, Event};
 
 use super::notes::{Notes, Pace, Stamps};
-use super::{Deed, Lair, Villain, tell};
+use super::{Deed, EDITION, Lair, Villain, tell};
 use crate::network::Party;
 
 /// Slots in one of its answers.
@@ -58,8 +58,19 @@ impl SlotShifter {
         let stamp = self.stamps.next(lair);
         let (lock, stable, convicted) = (None, Slot::GENESIS, 0);
         let (clients, wall) = (*lair.membership.client_list(), lair.now.wall);
-        let campaign = None;
-        Some(Status { entered, campaign, head, lock, stable, convicted, clients, wall, stamp })
+        let (campaign, newest_edition) = (None, EDITION);
+        Some(Status {
+            entered,
+            campaign,
+            head,
+            lock,
+            stable,
+            convicted,
+            clients,
+            newest_edition,
+            wall,
+            stamp,
+        })
     }
 
     fn link(&self, lair: &Lair, at: Position) -> Option<Linked> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use elea_protocol::codec::decode;
+use elea_protocol::edition::Editions;
 use elea_protocol::id::{Instant, RequestNumber, SessionId, WallTime};
 use elea_protocol::message::{Level, Request, SignedRequest};
 use elea_protocol::quorum::ClusterSize;
@@ -102,6 +103,7 @@ impl Mob {
                     membership: membership.clone(),
                     signer: keys.replicas[usize::from(id.0)].clone(),
                     tuning,
+                    editions: Editions::with(1..=1),
                     seed: rng.bytes(),
                 };
                 let slots = std::iter::empty::<Result<_, std::convert::Infallible>>();

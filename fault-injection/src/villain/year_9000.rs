@@ -13,7 +13,7 @@ use elea_protocol::signature::Signed;
 
 use super::equivocator::Fork;
 use super::notes::{Notes, Overheard};
-use super::{Deed, Lair, Villain, tell};
+use super::{Deed, EDITION, Lair, Villain, tell};
 use crate::network::Party;
 use crate::restate;
 
@@ -66,7 +66,8 @@ impl Year9000 {
 
     fn invent(&mut self, lair: &mut Lair, own: &NewView) -> Option<Signed<NewView>> {
         let request: Arc<SignedRequest> = self.overheard.waiting(&self.notes)?;
-        let choices = NonDeterminism { time: Self::time(lair), seed: lair.rng.bytes() };
+        let choices =
+            NonDeterminism { time: Self::time(lair), seed: lair.rng.bytes(), edition: EDITION };
         let batch = restate::choices_and_requests(&choices, &[request.digest()]);
         let NewViewHeader { view, head: below, .. } = own.header;
         let hash = restate::link(&below.hash, &batch);

@@ -66,6 +66,12 @@ impl<S: Subject> World<S> {
                 self.nodes[machine.index()].list_clients(membership);
                 self.restart(*machine)?;
             }
+            Fault::Update { machine, editions } => {
+                self.coverage.mark("program updated");
+                self.crash(*machine)?;
+                self.nodes[machine.index()].editions = *editions;
+                self.restart(*machine)?;
+            }
             Fault::SetClock { machine, skew, rate } => {
                 self.coverage.mark("clock set");
                 if *rate != 1000 {

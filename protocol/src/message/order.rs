@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Malformed, SignedRequest};
 use crate::codec::{Canonical, Sink};
+use crate::edition::Edition;
 use crate::id::{Digest, Slot, View, WallTime};
 
 /// The most requests one slot may hold.
@@ -28,6 +29,8 @@ pub struct NonDeterminism {
     pub time: WallTime,
     /// Random bytes.
     pub seed: [u8; 16],
+    /// By which rules the slot is executed; never falls along a history.
+    pub edition: Edition,
 }
 
 struct BatchContent<'a> {
@@ -41,6 +44,7 @@ impl Canonical for BatchContent<'_> {
     fn write(&self, to: &mut impl Sink) {
         to.put_u64(self.choices.time.0);
         to.put(&self.choices.seed);
+        self.choices.edition.write(to);
         to.put_len(self.requests.len());
         self.requests.iter().for_each(|digest| to.put_digest(digest));
     }

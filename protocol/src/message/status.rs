@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::position::{check_view, write_lock};
 use super::{Malformed, Position};
 use crate::codec::{Canonical, Sink};
+use crate::edition::Edition;
 use crate::id::{Digest, Slot, View, WallTime};
 
 /// Replica to all, every `status_interval`: "this is where I stand".
@@ -28,6 +29,8 @@ pub struct Status {
     pub convicted: u32,
     /// Who may use the cluster, by the sender's [list](crate::membership::Membership::client_list).
     pub clients: Digest,
+    /// The newest edition that the sender's program executes.
+    pub newest_edition: Edition,
     /// What the sender's wall clock shows.
     pub wall: WallTime,
     /// Wall time of the sender in microseconds, pushed up to grow always.
@@ -61,6 +64,7 @@ impl Canonical for Status {
         to.put_u64(self.stable.0);
         to.put_u64(u64::from(self.convicted));
         to.put_digest(&self.clients);
+        self.newest_edition.write(to);
         to.put_u64(self.wall.0);
         to.put_u64(self.stamp);
     }

@@ -14,18 +14,66 @@ use super::{
     SignedQueryReply, SignedReply, SignedRequest, Standing, StateHead, Terms,
 };
 use crate::codec::{Canonical, Sink};
+use crate::edition::{Edition, Editions};
 use crate::evidence::Evidence;
 use crate::id::{ClientId, Digest, ReplicaId, RequestName, SessionId, Slot, View};
 use crate::signature::{Signature, Signed};
 
-/// The version of the frames and of the rules of the state machine, since replicas with different rules
-/// would refuse each other's slots. Peers with another version are turned away with a clear word.
-pub const WIRE_VERSION: u32 = 12;
+/// The versions of frames that a program speaks: both ends of a connection speak the newest that they have in common,
+/// so that replicas can be updated one after the other. By which rules slots are executed is another matter: see
+/// [`edition`](crate::edition).
+///
+/// What comes before that is known has one form in all versions, or nobody could be turned away with a clear word:
+/// [`Knock`], [`Challenge`] and [`Farewell`], the numbers of their kinds, and the length before each frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WireVersions {
+    /// The oldest.
+    pub lowest: u32,
+    /// The newest.
+    pub newest: u32,
+}
 
-/// What is spoken on a connection, as TLS is told it (RFC 7301): with another version nothing is begun.
-#[must_use]
-pub fn application_protocol() -> String {
-    format!("elea/{WIRE_VERSION}")
+impl WireVersions {
+    /// Those that this crate speaks.
+    pub const OWN: Self = Self { lowest: 13, newest: 13 };
+
+    /// The newest that both have.
+    #[must_use]
+    pub fn common(self, other: Self) -> Option<u32> {
+        let newest = self.newest.min(other.newest);
+        (newest >= self.lowest.max(other.lowest)).then_some(newest)
+    }
+
+    /// What is spoken on a connection, as TLS is told it (RFC 7301), the newest first: where nothing is in common nothing
+    /// is begun.
+    #[must_use]
+    pub fn application_protocols(self) -> Vec<String> {
+        (self.lowest..=self.newest).rev().map(application_protocol).collect()
+    }
+
+    /// Which of these TLS has agreed on.
+    #[must_use]
+    pub fn named(self, protocol: &[u8]) -> Option<u32> {
+        (self.lowest..=self.newest).find(|one| application_protocol(*one).as_bytes() == protocol)
+    }
+
+    fn write(self, to: &mut impl Sink) {
+        to.put_u64(u64::from(self.lowest));
+        to.put_u64(u64::from(self.newest));
+    }
+}
+
+impl std::fmt::Display for WireVersions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.lowest == self.newest {
+            true => write!(f, "{}", self.newest),
+            false => write!(f, "{} to {}", self.lowest, self.newest),
+        }
+    }
+}
+
+fn application_protocol(version: u32) -> String {
+    format!("elea/{version}")
 }
 
 /// How a connection is protected, of which each side has its own setting.
@@ -69,8 +117,8 @@ impl std::fmt::Display for Transport {
 /// Replica to whoever dialled it and knocked: "prove who you are".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Challenge {
-    /// See [`WIRE_VERSION`].
-    pub version: u32,
+    /// What the replica speaks.
+    pub versions: WireVersions,
     /// The cluster it belongs to.
     pub genesis: Digest,
     /// Who it is.
@@ -174,8 +222,8 @@ pub struct Hello {
 /// What a [`Knock`] signs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KnockBody {
-    /// The dialler's [`WIRE_VERSION`].
-    pub version: u32,
+    /// What the dialler speaks.
+    pub versions: WireVersions,
     /// Who dials.
     pub origin: Origin,
     /// Who is dialled.
@@ -188,7 +236,7 @@ impl Canonical for KnockBody {
     const TAG: &'static str = "knock";
 
     fn write(&self, to: &mut impl Sink) {
-        to.put_u64(u64::from(self.version));
+        self.versions.write(to);
         self.origin.write(to);
         to.put_u8(self.to.0);
         self.transport.write(to);
@@ -512,6 +560,10 @@ pub struct NodeStatus {
     pub disagreements: Vec<Disagreement>,
     /// Whose lists of clients are other ones.
     pub other_lists: Vec<OtherList>,
+    /// By which rules the slot at the head is executed.
+    pub edition: Edition,
+    /// What its program can execute.
+    pub editions: Editions,
     /// How long things take.
     pub pace: Pace,
     /// What was dropped or refused since the start, by reason.
@@ -566,6 +618,8 @@ impl Canonical for NodeStatus {
         self.disagreements.iter().for_each(|other| other.write(to));
         to.put_len(self.other_lists.len());
         self.other_lists.iter().for_each(|other| other.write(to));
+        self.edition.write(to);
+        self.editions.write(to);
         self.pace.write(to);
         to.put_len(self.counters.len());
         for (name, count) in &self.counters {

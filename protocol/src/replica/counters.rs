@@ -98,8 +98,10 @@ counters! {
     order_off_chain,
     /// Orders that break a rule for a slot.
     order_breaks_rules,
-    /// Orders that waited for the own clock.
+    /// Orders that waited for the own clock, or until all replicas execute their edition.
     order_ahead_of_clock,
+    /// Orders, slots and histories of an edition that this program does not execute.
+    order_of_unknown_edition,
     /// Orders that waited until enough replicas are known to list a client.
     order_of_stranger,
     /// Requests passed on of clients that too few replicas list.

@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::{Counters, Replica, Sessions};
 use crate::application::Application;
+use crate::edition::Editions;
 use crate::evidence::Evidence;
 use crate::history::History;
 use crate::id::{Digest, ReplicaId, RequestName, Slot, View};
@@ -132,6 +133,12 @@ impl<A: Application> Replica<A> {
     #[must_use]
     pub fn stable_proof(&self) -> Option<&StableProof> {
         self.stable.proof()
+    }
+
+    /// What its program executes.
+    #[must_use]
+    pub fn editions(&self) -> Editions {
+        self.setup.editions
     }
 
     /// The end of its history.

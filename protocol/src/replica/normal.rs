@@ -25,6 +25,7 @@ mod ballots;
 mod budget;
 mod client_lists;
 mod commit;
+mod editions;
 mod execution;
 mod fetch;
 mod fetching;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use elea_protocol::edition::Editions;
 use elea_protocol::id::{ClientId, ReplicaId, Slot, View, WallTime};
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{Clients, Message, Position, RefusalReason, Requests, Status};
@@ -25,6 +26,7 @@ fn status(bench: &Bench, by: u8, list: &Membership, wall: u64, stamp: u64) -> Me
         stable: Slot(0),
         convicted: 0,
         clients: *list.client_list(),
+        newest_edition: Editions::with(1..=1).newest,
         wall: WallTime(wall),
         stamp,
     };

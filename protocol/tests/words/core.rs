@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use elea_protocol::application::{Application, BadChunk, Context, Restore, Snapshot};
+use elea_protocol::edition::Editions;
 use elea_protocol::history::extend;
 use elea_protocol::id::{
     ClientId, Digest, Instant, Now, ReplicaId, RequestNumber, SessionId, Slot, View, WallTime,
@@ -84,6 +85,8 @@ impl Restore for Nothing {
 
 pub(crate) const WALL: u64 = 1_000_000;
 
+const ONE: Editions = Editions::with(1..=1);
+
 /// One replica of four, and everybody else's keys.
 pub(crate) struct Bench {
     pub(crate) membership: Arc<Membership>,
@@ -102,14 +105,19 @@ impl Bench {
 
     /// One that lists these clients.
     pub(crate) fn listing(id: ReplicaId, clients: BTreeSet<ClientId>) -> Self {
-        Self::made(id, Tuning::default(), cluster("bench").listing(clients))
+        Self::made(id, Tuning::default(), cluster("bench").listing(clients), ONE)
     }
 
     pub(crate) fn tuned(id: ReplicaId, tuning: Tuning) -> Self {
-        Self::made(id, tuning, cluster("bench"))
+        Self::made(id, tuning, cluster("bench"), ONE)
     }
 
-    fn made(id: ReplicaId, tuning: Tuning, membership: Membership) -> Self {
+    /// One whose program executes these editions.
+    pub(crate) fn executing(id: ReplicaId, editions: Editions) -> Self {
+        Self::made(id, Tuning::default(), cluster("bench"), editions)
+    }
+
+    fn made(id: ReplicaId, tuning: Tuning, membership: Membership, editions: Editions) -> Self {
         let membership = Arc::new(membership);
         let now = Now { instant: Instant(1), wall: WallTime(WALL) };
         let setup = Setup {
@@ -117,6 +125,7 @@ impl Bench {
             membership: membership.clone(),
             signer: Arc::new(key(id.0 + 1)),
             tuning,
+            editions,
             seed: [0; 32],
         };
         let none = std::iter::empty::<Result<_, Infallible>>();
@@ -167,7 +176,18 @@ impl Bench {
         time: u64,
         requests: &[&Arc<SignedRequest>],
     ) -> (Message, Position) {
-        let choices = NonDeterminism { time: WallTime(time), seed: [0; 16] };
+        let choices = NonDeterminism { time: WallTime(time), ..NonDeterminism::default() };
+        self.order_with(by, before, choices, requests)
+    }
+
+    /// The same with other choices.
+    pub(crate) fn order_with(
+        &self,
+        by: u8,
+        before: Position,
+        choices: NonDeterminism,
+        requests: &[&Arc<SignedRequest>],
+    ) -> (Message, Position) {
         let requests: Vec<Digest> = requests.iter().map(|request| request.digest()).collect();
         let batch = batch_digest(&choices, &requests);
         let slot = before.slot.next();
@@ -395,7 +415,8 @@ fn of_two_contents_under_one_name_the_one_that_is_ordered_stays() {
 fn a_history_that_no_order_covers_is_not_believed_and_leaves_nothing_behind() {
     let mut bench = Bench::new();
     let request = bench.request(1, b"a");
-    let choices = NonDeterminism { time: WallTime(WALL), seed: [0; 16] };
+    let choices =
+        NonDeterminism { time: WallTime(WALL), seed: [0; 16], ..NonDeterminism::default() };
     let entry = SlotEntry { choices, requests: vec![request], order: None };
     bench.hear(Message::Slots(Slots { from: Slot(1), entries: vec![entry], certificate: None }));
     assert_eq!((bench.head().slot, bench.counters().useless_answers), (Slot(0), 1));
@@ -431,6 +452,7 @@ fn standing_at(entered: View, head: Position, stable: Slot, stamp: u64) -> Statu
         stable,
         convicted: 0,
         clients: Digest::default(),
+        newest_edition: Editions::with(1..=1).newest,
         wall: WallTime(0),
         stamp,
     }

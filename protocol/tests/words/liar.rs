@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use elea_protocol::edition::Editions;
 use elea_protocol::history::extend;
 use elea_protocol::id::{Digest, ReplicaId, RequestNumber, SessionId, Slot, View, WallTime};
 use elea_protocol::message::{
@@ -44,7 +45,8 @@ impl Chain {
         for n in 1..=count {
             let mut seed = [0; 16];
             seed[..8].copy_from_slice(&n.to_le_bytes());
-            let choices = NonDeterminism { time: WallTime(WALL), seed };
+            let choices =
+                NonDeterminism { time: WallTime(WALL), seed, ..NonDeterminism::default() };
             let requests = vec![request(n)];
             let digests: Vec<Digest> = requests.iter().map(|r| r.digest()).collect();
             let previous = head.hash;
@@ -86,6 +88,7 @@ fn status(bench: &mut Bench, by: u8, entered: u64, head: Position, stamp: u64) -
         stable: Slot(0),
         convicted: 0,
         clients: *bench.membership.client_list(),
+        newest_edition: Editions::with(1..=1).newest,
         wall: bench.now.wall,
         stamp,
     };

@@ -2,6 +2,7 @@
 
 mod admission;
 mod core;
+mod editions;
 mod liar;
 mod members;
 mod proofs;

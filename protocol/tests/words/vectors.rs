@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use elea_protocol::codec::{Canonical, encode};
+use elea_protocol::edition::{Edition, Editions};
 use elea_protocol::history::extend;
 use elea_protocol::id::{
     ClientId, Digest, Life, ReplicaId, RequestName, RequestNumber, SessionId, Slot, View, WallTime,
@@ -19,7 +20,7 @@ use elea_protocol::message::{
     NewView, NewViewHeader, NodeStatus, NonDeterminism, OrderHeader, Origin, OtherList, Pace,
     Position, Pulse, Query, QueryReply, Refusal, RefusalReason, Reply, ReplyKind, Request, Results,
     SessionReport, SignedRequest, Standing, StateDigests, StatePart, Status, Suspect, Transferring,
-    Transport, Turnaround, ViewChange, Wanted, batch_digest, changes_digest,
+    Transport, Turnaround, ViewChange, Wanted, WireVersions, batch_digest, changes_digest,
 };
 use elea_protocol::seal::{sign, sign_replies};
 use elea_protocol::signature::{Ed25519, PublicKey, SecretKey, Signer};
@@ -71,7 +72,11 @@ fn what_is_signed_and_hashed_never_changes() {
     writeln!(text, "  signature {}", hex(&last.signature().0)).unwrap();
     writeln!(text, "  frame     {}", hex(&encode(last).unwrap())).unwrap();
 
-    let choices = NonDeterminism { time: WallTime(1_700_000_000_000), seed: [7; 16] };
+    let choices = NonDeterminism {
+        time: WallTime(1_700_000_000_000),
+        seed: [7; 16],
+        edition: Edition { protocol: 1, application: 2 },
+    };
     let batch = Batch { choices, requests: vec![signed_request.clone()] };
     writeln!(text, "batch of that request\n  hashed  {}", batch.digest()).unwrap();
     assert_eq!(batch.digest(), batch_digest(&choices, &[signed_request.digest()]));
@@ -104,6 +109,7 @@ fn what_is_signed_and_hashed_never_changes() {
         stable: Slot(3),
         convicted: 0b101,
         clients: Digest([0xdd; 32]),
+        newest_edition: Editions::with(1..=1).newest,
         wall: WallTime(1_700_000_000_000),
         stamp: 99,
     };
@@ -174,7 +180,7 @@ fn what_is_signed_and_hashed_never_changes() {
         line(&mut text, "hello", &genesis, &hello);
     }
     let knock = KnockBody {
-        version: 12,
+        versions: WireVersions { lowest: 12, newest: 13 },
         origin: Origin::Client(name.client),
         to: ReplicaId(1),
         transport: Transport::Plain,
@@ -222,6 +228,8 @@ fn what_is_signed_and_hashed_never_changes() {
             not_there: vec![name.client],
             not_here: Vec::new(),
         }],
+        edition: Edition { protocol: 1, application: 2 },
+        editions: Editions::with(1..=3),
         refused: vec![(ReplicaId(1), 7)],
         doubled: vec![Origin::Replica(ReplicaId(2)), Origin::Client(name.client)],
         pace,

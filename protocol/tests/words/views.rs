@@ -1,6 +1,7 @@
 //! Suspicions, statuses, view changes and new views: each bound and each signature of theirs.
 
 use elea_protocol::codec::Canonical;
+use elea_protocol::edition::Editions;
 use elea_protocol::evidence::Evidence;
 use elea_protocol::id::{Digest, Life, ReplicaId, Slot, View, WallTime};
 use elea_protocol::message::{
@@ -101,6 +102,7 @@ fn a_status_keeps_its_bounds() {
         stable: Slot(5),
         convicted: 0,
         clients: Digest::default(),
+        newest_edition: Editions::with(1..=1).newest,
         wall: WallTime(0),
         stamp: 1,
     };

@@ -144,7 +144,7 @@ pub enum StoreError {
     },
     /// An older version wrote it.
     #[error(
-        "the data folder {path} was written by an older version (format {found}, this one needs {FORMAT}) and cannot be converted: start the replica with the version that wrote it, or begin a new cluster with empty folders"
+        "the data folder {path} was written by an older version (format {found}, this one needs {FORMAT}): start the replica with the version that wrote it, or begin a new cluster with empty folders"
     )]
     OlderFormat {
         /// The data folder.

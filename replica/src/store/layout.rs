@@ -11,10 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// The version of what is stored. It changes when old records can no longer be read as they are.
-pub(super) const FORMAT: u32 = 9;
-
-/// The one before. It has no log, and is made one of this version by the first start.
-pub(super) const CONVERTIBLE: u32 = 7;
+pub(super) const FORMAT: u32 = 10;
 
 pub(super) const HISTORY: &str = "history";
 pub(super) const META: &str = "meta";

@@ -17,8 +17,8 @@ use super::StoreError;
 use super::error::{io_error, is_shortage};
 use super::journals::Journals;
 use super::layout::{
-    ASIDE, CONVERTIBLE, EVIDENCE, FORMAT, HISTORY, META, META_FORMAT, META_GENESIS, META_INITIAL,
-    META_REPLICA, META_STANDING, ORPHANS, STATE, seal, spread, unseal,
+    ASIDE, EVIDENCE, FORMAT, HISTORY, META, META_FORMAT, META_GENESIS, META_INITIAL, META_REPLICA,
+    META_STANDING, ORPHANS, STATE, seal, spread, unseal,
 };
 use super::note::Note;
 use crate::descriptors::tables_kept_open;
@@ -39,13 +39,13 @@ const CACHE_BYTES: u64 = 32 << 20;
 /// no less. A start reads them.
 const JOURNALS_BYTES: u64 = 64 << 20;
 
-/// Answers the format, where it is one that can be read.
-pub(super) fn check_format(path: &Path, meta: &Keyspace) -> Result<u32, StoreError> {
+/// Whether the format is one that can be read.
+pub(super) fn check_format(path: &Path, meta: &Keyspace) -> Result<(), StoreError> {
     let damaged = |what: String| StoreError::Damaged { path: path.into(), what };
     let stored = meta.get(META_FORMAT).map_err(|error| unreadable(path, &error))?;
     let stored = stored.ok_or_else(|| damaged("it does not name its format".to_owned()))?;
     match unseal::<u32>(META, META_FORMAT, &stored).map_err(damaged)? {
-        found @ (FORMAT | CONVERTIBLE) => Ok(found),
+        FORMAT => Ok(()),
         found if found > FORMAT => Err(StoreError::NewerFormat { path: path.into(), found }),
         found => Err(StoreError::OlderFormat { path: path.into(), found }),
     }

@@ -18,11 +18,10 @@ use super::error::{StoreError, patiently};
 use super::files::{self, Damage, Files};
 use super::group::Index;
 use super::layout::{
-    ASIDE, CONVERTIBLE, EVIDENCE, FORMAT, HISTORY, META, META_ENTERED, META_ERA, META_FORMAT,
-    META_GENERATION, META_GENESIS, META_GROUP, META_INCOMING, META_INITIAL, META_LIVES, META_LOCK,
-    META_MISMATCHES, META_REPLICA, META_STABLE, META_STAMPS, META_STANDING, META_STATE, META_VOTED,
-    ORPHANS, Place, PlacedHead, Present, Redo, STATE, Space, part_of_key, place, seal, slot_key,
-    slot_of_key, unseal,
+    ASIDE, EVIDENCE, HISTORY, META, META_ENTERED, META_ERA, META_GENERATION, META_GENESIS,
+    META_GROUP, META_INCOMING, META_INITIAL, META_LIVES, META_LOCK, META_MISMATCHES, META_REPLICA,
+    META_STABLE, META_STAMPS, META_STANDING, META_STATE, META_VOTED, ORPHANS, Place, PlacedHead,
+    Present, Redo, STATE, Space, part_of_key, place, slot_key, slot_of_key, unseal,
 };
 use super::note::Note;
 use super::opening::{
@@ -92,7 +91,7 @@ impl Tables {
         let keyspace = |name| open_keyspace(path, &database, name);
         // First of all the format: under another one the rest may mean something else.
         let meta = keyspace(META)?;
-        let format = check_format(path, &meta)?;
+        check_format(path, &meta)?;
         let (history, aside, orphans) = (keyspace(HISTORY)?, keyspace(ASIDE)?, keyspace(ORPHANS)?);
         let (state, evidence) = (keyspace(STATE)?, keyspace(EVIDENCE)?);
         let mut tables = Self {
@@ -114,33 +113,17 @@ impl Tables {
             has_garbage: true,
             swept: Vec::new(),
         };
-        let prepared = tables.prepare(genesis, me, format);
+        let prepared = tables.prepare(genesis, me);
         prepared.map_err(|error| tables.blame(error))?;
         Ok(tables)
     }
 
-    fn prepare(
-        &mut self,
-        genesis: &Digest,
-        me: Option<ReplicaId>,
-        format: u32,
-    ) -> Result<(), StoreError> {
+    fn prepare(&mut self, genesis: &Digest, me: Option<ReplicaId>) -> Result<(), StoreError> {
         self.check_owner(genesis, me)?;
-        if format == CONVERTIBLE && me.is_some() {
-            self.convert()?;
-        }
         self.present = self.read_places(genesis)?.present();
         self.open_rows()?;
         self.show_files();
         self.sweep()
-    }
-
-    /// From here on no older version may open it: it would not know of the log.
-    fn convert(&mut self) -> Result<(), StoreError> {
-        let sealed = seal(META, META_FORMAT, &FORMAT).map_err(|error| self.damaged(error))?;
-        let mut batch = self.database.batch().durability(Some(PersistMode::SyncAll));
-        batch.insert(&self.meta, META_FORMAT, sealed);
-        batch.commit().map_err(|error| self.unwritten(&error))
     }
 
     fn check_owner(&mut self, genesis: &Digest, me: Option<ReplicaId>) -> Result<(), StoreError> {

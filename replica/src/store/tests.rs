@@ -23,8 +23,8 @@ use fjall::{Keyspace, KeyspaceCreateOptions};
 use tempfile::TempDir;
 
 use super::layout::{
-    ASIDE, CHECKSUM, CONVERTIBLE, EVIDENCE, FORMAT, HISTORY, META, META_FORMAT, META_LOCK, ORPHANS,
-    STATE, seal, slot_key, unseal,
+    ASIDE, CHECKSUM, EVIDENCE, FORMAT, HISTORY, META, META_FORMAT, META_LOCK, ORPHANS, STATE, seal,
+    slot_key,
 };
 use super::log::WITNESS;
 use super::opening::builder;
@@ -378,31 +378,6 @@ fn a_store_of_the_first_format_is_refused_though_it_lacks_what_is_new() {
     drop(database);
     let refused = open(folder.path()).err().expect("it cannot be read");
     assert!(matches!(refused, StoreError::OlderFormat { found: 1, .. }), "{refused}");
-}
-
-#[test]
-fn a_store_without_a_log_is_made_one_with_a_log_by_the_first_start_of_its_owner() {
-    let folder = TempDir::new().expect("a folder");
-    let (mut store, _) = open(folder.path()).expect("a new store");
-    store.commit(&[slot(1, 1), slot(2, 2)]).expect("written");
-    let format = |store: &Store| {
-        let stored = store.tables.meta.get(META_FORMAT).expect("read").expect("there");
-        unseal::<u32>(META, META_FORMAT, &stored).expect("sound")
-    };
-    let before = seal(META, META_FORMAT, &CONVERTIBLE).expect("small");
-    store.tables.meta.insert(META_FORMAT, before).expect("written");
-    drop(store);
-    for log in ["log-0", "log-1"] {
-        fs::remove_file(folder.path().join(log)).expect("there");
-    }
-    let (store, _) = Store::open_present(folder.path(), &GENESIS, Durability::Sync).expect("sound");
-    assert_eq!((stored(&store), format(&store)), (vec![1, 2], CONVERTIBLE));
-    drop(store);
-    let (mut store, _) = open(folder.path()).expect("converted");
-    assert_eq!((stored(&store), format(&store)), (vec![1, 2], FORMAT));
-    store.commit(&[slot(3, 3)]).expect("written");
-    let (store, _) = reopen(&folder, store);
-    assert_eq!(stored(&store), [1, 2, 3]);
 }
 
 /// Groups that are in the log and in no table, as a crash leaves them, and some that are in both.

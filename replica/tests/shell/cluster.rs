@@ -1,6 +1,7 @@
 //! Replicas together: requests, restarts, failures and clear words about what is wrong.
 
-use elea_protocol::message::{Farewell, Level, NodeStatus, ReplyKind, Standing};
+use elea_protocol::edition::Editions;
+use elea_protocol::message::{Farewell, Level, NodeStatus, ReplyKind, Standing, WireVersions};
 use elea_protocol::replica::Setup;
 use elea_replica::{Config, Counter, Limits, Node, RunError, StoreError};
 
@@ -125,6 +126,69 @@ fn one_that_was_away_longer_than_the_others_remember_fetches_the_state_and_start
         assert_eq!(client.answers(1..=1, ReplyKind::Committed).await[&1], 50);
         drop(client);
         stop(nodes).await;
+    });
+}
+
+/// Each program is replaced by one that speaks one version of frames more, and executes one edition more.
+#[test]
+fn replicas_are_updated_one_after_the_other_while_they_serve() {
+    test(async {
+        let mut cluster = Cluster::new();
+        let mut nodes = cluster.start_all().await;
+        for node in &nodes {
+            node.ready().await.expect("it runs");
+        }
+        cluster.wire.newest += 1;
+        cluster.editions = Editions::with(1..=2);
+        for id in 0..4 {
+            // Those before it are new, and those behind it old.
+            let node = nodes.remove(0);
+            node.stop().await.expect("a clean stop");
+            nodes.push(cluster.start(id).await);
+            let mut client = Client::connect(&cluster, id, &[0, 1, 2, 3]).await;
+            client.send(Level::Strong, &[1]).await;
+            let sums = client.answers(1..=1, ReplyKind::Committed).await;
+            assert_eq!(sums[&1], u64::from(id) + 1);
+            let head = Wire::client(&cluster, 0, 7).await.status(1).await.head;
+            let caught_up = |status: &NodeStatus| status.head.slot >= head.slot;
+            let status = wait_for(&cluster, id, caught_up).await;
+            assert!(status.disagreements.is_empty(), "{:?}", status.disagreements);
+            assert!(id == 3 || status.edition.application == 1, "not before all can");
+        }
+        // When all are known to execute it.
+        let mut client = Client::connect(&cluster, 4, &[0, 1, 2, 3]).await;
+        for number in 1.. {
+            client.send(Level::Strong, &[1]).await;
+            client.answers(number..=number, ReplyKind::Committed).await;
+            if Wire::client(&cluster, 0, 7).await.status(1).await.edition.application == 2 {
+                break;
+            }
+        }
+        drop(client);
+        stop(nodes).await;
+
+        // Who is put back to the old program cannot execute what there is now.
+        cluster.editions = Editions::with(1..=1);
+        let error = cluster.start_with(0, Limits::default()).await.err();
+        assert!(matches!(error, Some(RunError::Edition { .. })), "{error:?}");
+        cluster.editions = Editions::with(1..=2);
+        cluster.start(0).await.stop().await.expect("nothing is spoilt");
+    });
+}
+
+#[test]
+fn who_has_no_version_of_frames_in_common_says_so() {
+    test(async {
+        let mut cluster = Cluster::new();
+        let old = cluster.start(0).await;
+        let newer = WireVersions::OWN.newest + 1;
+        cluster.wire = WireVersions { lowest: newer, newest: newer };
+        let new = cluster.start(1).await;
+        let differs = |status: &NodeStatus| !status.disagreements.is_empty();
+        let status = wait_for(&cluster, 0, differs).await;
+        let told = status.disagreements[0].settings[0].to_string();
+        assert!(told.contains(&format!("wire_version = {newer} there")), "{told}");
+        stop(vec![old, new]).await;
     });
 }
 

@@ -5,7 +5,7 @@ use elea_protocol::codec;
 use elea_protocol::id::{Digest, ReplicaId, Slot, View};
 use elea_protocol::message::{
     Challenge, Commit, Farewell, Fetch, Greeting, Level, Message, NodeStatus, Origin, Part, Parts,
-    Pieces, Requests, Terms, ToClient, ToReplica, WIRE_VERSION, Wanted,
+    Pieces, Requests, Terms, ToClient, ToReplica, Wanted, WireVersions,
 };
 use elea_protocol::seal::sign;
 use elea_protocol::tuning::Rules;
@@ -56,7 +56,7 @@ async fn play(cluster: &Cluster, listener: &TcpListener, by: u8) {
     let mut wire = LengthDelimitedCodec::builder().new_framed(stream);
     let genesis = *cluster.membership.genesis();
     let replica = ReplicaId(1);
-    let challenge = Challenge { version: WIRE_VERSION, genesis, replica, nonce: [3; 32] };
+    let challenge = Challenge { versions: WireVersions::OWN, genesis, replica, nonce: [3; 32] };
     let words = |message: &ToClient| codec::encode(message).expect("small");
     assert!(wire.next().await.is_some_and(|frame| frame.is_ok()), "it knocks");
     wire.send(words(&ToClient::Challenge(challenge))).await.expect("it listens");

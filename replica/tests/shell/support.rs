@@ -9,12 +9,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use elea_protocol::application::{Application, BadChunk, Context, Restore, Snapshot, rebuilt};
 use elea_protocol::codec::{self, FRAME_MAX};
+use elea_protocol::edition::Editions;
 use elea_protocol::evidence::Evidence;
 use elea_protocol::id::{ClientId, Digest, ReplicaId, RequestNumber, SessionId, Slot};
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{
     Challenge, Farewell, Greeting, HelloBody, KnockBody, Level, NodeStatus, Origin, Reply,
-    ReplyKind, Request, Results, SignedRequest, ToClient, ToReplica, Transport, WIRE_VERSION,
+    ReplyKind, Request, Results, SignedRequest, ToClient, ToReplica, Transport, WireVersions,
 };
 use elea_protocol::quorum::Strength;
 use elea_protocol::replica::Setup;
@@ -148,6 +149,9 @@ pub struct Cluster {
     pub tuning: Tuning,
     /// The same: plain, so that anything can be said.
     pub transport: Transport,
+    /// The same: what their programs speak and execute.
+    pub wire: WireVersions,
+    pub editions: Editions,
     keys: Vec<Arc<SecretKey>>,
     addresses: Vec<String>,
     listeners: Vec<Option<std::net::TcpListener>>,
@@ -181,6 +185,8 @@ impl Cluster {
             membership: Arc::new(membership.expect("sound")),
             tuning: Tuning::default(),
             transport: Transport::Plain,
+            wire: WireVersions::OWN,
+            editions: Editions::with(1..=1),
             keys,
             addresses: listeners.iter().map(address).collect(),
             listeners: listeners.into_iter().map(Some).collect(),
@@ -203,6 +209,7 @@ impl Cluster {
                 membership: Arc::clone(&self.membership),
                 signer: Arc::clone(&self.keys[usize::from(id)]) as Arc<dyn Signer>,
                 tuning: self.tuning,
+                editions: self.editions,
                 seed: [id; 32],
             },
             addresses: self.addresses.clone(),
@@ -212,6 +219,7 @@ impl Cluster {
             mark: None,
             durability: Durability::Sync,
             limits: Limits::default(),
+            wire: self.wire,
         }
     }
 
@@ -263,7 +271,7 @@ impl Wire {
     /// Knocks at replica `id`.
     pub async fn knock(&mut self, id: u8, genesis: &Digest, origin: Origin, key: &SecretKey) {
         let body = KnockBody {
-            version: WIRE_VERSION,
+            versions: WireVersions::OWN,
             origin,
             to: ReplicaId(id),
             transport: Transport::Plain,

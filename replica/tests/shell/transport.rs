@@ -7,7 +7,7 @@ use elea_protocol::codec::{self, FRAME_MAX};
 use elea_protocol::id::ReplicaId;
 use elea_protocol::message::{
     Challenge, Disagreement, Farewell, HelloBody, KnockBody, NodeStatus, Origin, ToClient,
-    ToReplica, Transport, WIRE_VERSION, application_protocol,
+    ToReplica, Transport, WireVersions,
 };
 use elea_protocol::seal::{sign_hello, sign_knock};
 use elea_protocol::signature::{SecretKey, Signer as _};
@@ -26,7 +26,7 @@ type Encrypted = Framed<Connection, LengthDelimitedCodec>;
 fn identity(key: &SecretKey) -> Identity {
     let (public, key) = (key.public_key().0, SecretKey::from_bytes(&key.to_bytes()));
     let prove = move |transcript: &[u8]| key.sign_handshake(transcript).map(|signed| signed.0);
-    Identity::new(public, prove, &application_protocol())
+    Identity::new(public, prove, &WireVersions::OWN.application_protocols())
 }
 
 fn encrypted_cluster() -> Cluster {
@@ -64,7 +64,7 @@ async fn knock_on(
     let mut wire = framed(Connection::new(socket, PATIENCE).expect("a socket"));
     let origin = Origin::Client(client_id(0));
     let body = KnockBody {
-        version: WIRE_VERSION,
+        versions: WireVersions::OWN,
         origin,
         to: ReplicaId(0),
         transport: Transport::Encrypted,
@@ -101,7 +101,7 @@ fn replicas_find_each_other_and_a_client_is_let_in_that_proves_its_key() {
         let mut wire = knock(&cluster, &client_key(0)).await.expect("it is the replica");
         hello(&cluster, &mut wire, 0, None).await;
         let Some(ToClient::Challenge(challenge)) = hear(&mut wire).await else { panic!() };
-        assert_eq!(challenge.version, WIRE_VERSION);
+        assert_eq!(challenge.versions, WireVersions::OWN);
         assert_eq!(hear(&mut wire).await, Some(ToClient::Welcome));
         say(&mut wire, &ToReplica::AskStatus(5)).await;
         let Some(ToClient::Status(status)) = hear(&mut wire).await else { panic!() };
@@ -160,7 +160,7 @@ fn who_is_not_known_or_does_not_encrypt_is_told_so_and_costs_no_handshake() {
         // Behind a good knock comes what is not TLS.
         let mut wire = Wire::silent(cluster.address(0)).await;
         let body = KnockBody {
-            version: WIRE_VERSION,
+            versions: WireVersions::OWN,
             origin: Origin::Client(client_id(0)),
             to: ReplicaId(0),
             transport: Transport::Encrypted,
@@ -220,7 +220,7 @@ fn what_an_older_version_says_in_clear_is_understood() {
     test(async {
         let mut cluster = encrypted_cluster();
         let challenge = Challenge {
-            version: WIRE_VERSION - 1,
+            versions: WireVersions { lowest: 1, newest: WireVersions::OWN.lowest - 1 },
             genesis: *cluster.membership.genesis(),
             replica: ReplicaId(1),
             nonce: [3; 32],

@@ -6,7 +6,7 @@ use elea_processes::frames;
 use elea_protocol::codec;
 use elea_protocol::id::{Digest, ReplicaId, RequestNumber, SessionId};
 use elea_protocol::membership::Membership;
-use elea_protocol::message::{Challenge, SessionReport, ToClient, ToReplica, WIRE_VERSION};
+use elea_protocol::message::{Challenge, SessionReport, ToClient, ToReplica, WireVersions};
 use elea_protocol::seal::sign;
 use elea_protocol::signature::{Ed25519, Signer as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -50,7 +50,7 @@ impl Host {
     async fn serve(&self, mut stream: TcpStream) -> std::io::Result<()> {
         self.seen.send_modify(|(connections, _)| *connections += 1);
         let (genesis, replica, nonce) = (self.genesis, self.id, rand::random());
-        let challenge = Challenge { version: WIRE_VERSION, genesis, replica, nonce };
+        let challenge = Challenge { versions: WireVersions::OWN, genesis, replica, nonce };
         while let Ok(body) = frames::body(&mut stream).await {
             self.seen.send_modify(|(_, bytes)| *bytes += body.len() as u64);
             match codec::decode(&body) {

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use elea_fault_injection::keys::Keyring;
 use elea_fault_injection::rng::Rng;
 use elea_protocol::codec::{self, Canonical};
+use elea_protocol::edition::Editions;
 use elea_protocol::history::extend;
 use elea_protocol::id::{
     ClientId, Digest, ReplicaId, RequestName, RequestNumber, SessionId, Slot, View, WallTime,
@@ -74,6 +75,7 @@ impl Stage {
             stable: Slot(0),
             convicted: 0,
             clients: Digest::default(),
+            newest_edition: Editions::with(1..=1).newest,
             wall: WallTime(0),
             stamp,
         };
@@ -233,6 +235,8 @@ fn an_accusation_is_a_violation() {
         clock_tolerance_ms: 5000,
         disagreements: Vec::new(),
         other_lists: Vec::new(),
+        edition: Editions::with(1..=1).newest,
+        editions: Editions::with(1..=1),
         refused: Vec::new(),
         doubled: Vec::new(),
         pace: Pace::default(),

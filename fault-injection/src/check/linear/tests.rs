@@ -360,6 +360,7 @@ fn the_model_is_what_the_journal_does() {
                 time: WallTime(0),
                 seed: rng.bytes(),
                 level: Level::Strong,
+                edition: 1,
             };
             let result = journal.execute(&context, &bytes);
             journal.end_slot(Slot(slot));

@@ -7,6 +7,7 @@ use super::office::Office;
 use super::outbox::Outbox;
 use crate::application::Application;
 use crate::codec::Canonical;
+use crate::edition::{Edition, Editions};
 use crate::history::{Entry, History, extend};
 use crate::id::{Digest, Now, Slot};
 use crate::message::{Batch, Position, SlotEntry, StableProof, StateHead};
@@ -30,6 +31,18 @@ pub enum StartError<E> {
     /// What is stored contradicts itself.
     #[error("the store is damaged at slot {0}: {1}")]
     Damaged(Slot, &'static str),
+    /// The program is too old, or too new, for a stored slot or the stored state.
+    #[error(
+        "slot {slot} is of edition {edition}, and this program executes {own}: it takes another version of the program"
+    )]
+    Edition {
+        /// Which one.
+        slot: Slot,
+        /// By which rules it is executed.
+        edition: Edition,
+        /// What this program executes.
+        own: Editions,
+    },
     /// The cluster begins with a state, and neither that nor a later one is stored.
     #[error("the state that the cluster begins with is not stored")]
     NoInitialState,
@@ -169,8 +182,9 @@ impl<A: Application> Replica<A> {
             .ok_or_else(|| damaged("the stored state is not the certified one"))?;
         let (last, sessions) =
             transfer.own_part().ok_or_else(|| damaged("pieces of the stored state are missing"))?;
+        self.check_edition(at.slot, last.choices.edition)?;
         let StoredState { head: StateHead { stable, digests }, rows, .. } = state;
-        self.history = History::after(at, last.choices.time);
+        self.history = History::after(at, last.choices);
         match self.execution.open(at.slot, digests.application, rows, sessions.clone()) {
             Ok(()) => {
                 let (snapshot, sessions) = self.execution.freeze();
@@ -184,6 +198,11 @@ impl<A: Application> Replica<A> {
         self.ballots.forget_checkpoints_through(at.slot);
         self.stable.raise(stable);
         Ok(())
+    }
+
+    fn check_edition<E>(&self, slot: Slot, edition: Edition) -> Result<(), StartError<E>> {
+        let own = self.setup.editions;
+        if own.include(edition) { Ok(()) } else { Err(StartError::Edition { slot, edition, own }) }
     }
 
     /// Goes on with a state that was being fetched. If what is there is of no use, it is fetched
@@ -230,6 +249,7 @@ impl<A: Application> Replica<A> {
     ) -> Result<(), StartError<E>> {
         let slot = self.history.head().slot.next();
         self.settling.note_slot(&stored);
+        self.check_edition(slot, stored.choices.edition)?;
         let batch = Arc::new(Batch { choices: stored.choices, requests: stored.requests });
         if extend(&self.history.head().hash, &batch.digest()) != hash {
             return Err(StartError::Damaged(slot, "the hash chain is broken"));

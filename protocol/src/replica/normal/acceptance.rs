@@ -45,8 +45,12 @@ impl<A: Application> Replica<A> {
     }
 
     /// Executes a slot that was just pushed; also at the start, for those from disk.
+    ///
+    /// # Panics
+    /// This program does not execute its edition: I11.
     pub(in crate::replica) fn execute(&mut self, slot: Slot, hash: Digest, batch: &Batch) {
-        let at = Position { slot, hash };
+        let (at, edition) = (Position { slot, hash }, batch.choices.edition);
+        assert!(self.executes(edition), "I11: slot {slot} is of edition {edition}");
         let results = self.execution.execute(at, batch, &mut self.undone);
         self.counters.results_reordered = self.undone.changed;
         self.counters.sessions_left = self.execution.sessions_left();

@@ -213,6 +213,8 @@ impl<A: Application> Replica<A> {
             clock_tolerance_ms: self.clock_tolerance_ms(),
             disagreements,
             other_lists: self.other_lists(),
+            edition: self.history.choices().edition,
+            editions: self.setup.editions,
             pace: self.pace(),
             counters,
         }

@@ -74,8 +74,10 @@ impl OrdersAhead {
 enum Obstacle {
     /// Requests that are not here, as many as one fetch may name.
     Missing(Vec<Digest>),
-    /// The own clock is not far enough.
+    /// The own clock is not far enough, or somebody is known not to execute its edition.
     Early,
+    /// This program does not execute its edition.
+    Unknown,
     /// The history may not grow.
     Full,
     /// Too few are known to list a client.
@@ -165,6 +167,10 @@ impl<A: Application> Replica<A> {
                     self.counters.order_of_stranger += 1;
                     break;
                 }
+                Err(Obstacle::Unknown) => {
+                    self.counters.order_of_unknown_edition += 1;
+                    break;
+                }
                 Err(obstacle @ (Obstacle::OffChain | Obstacle::Never)) => {
                     match obstacle {
                         Obstacle::OffChain => {
@@ -191,11 +197,14 @@ impl<A: Application> Replica<A> {
         if extend(&head.hash, &order.header.batch) != order.header.hash {
             return Err(Obstacle::OffChain);
         }
-        if order.choices.time < self.history.time() {
+        let (choices, before) = (order.choices, self.history.choices());
+        if choices.time < before.time || !choices.edition.may_follow(before.edition) {
             return Err(Obstacle::Never);
         }
-        let before = self.history.time();
-        if self.is_early(order.choices.time, before) && !self.next_is_borne_out() {
+        if !self.executes(choices.edition) {
+            return Err(Obstacle::Unknown);
+        }
+        if self.has_to_wait(choices, before) && !self.next_is_borne_out() {
             return Err(Obstacle::Early);
         }
         if self.is_full() {
@@ -249,10 +258,10 @@ impl<A: Application> Replica<A> {
     /// When the own clock allows the next order, where it is only that which it waits for.
     pub(in crate::replica) fn clock_allows_at(&self) -> Option<Instant> {
         let next = self.ahead.get(self.history.head().slot.next())?;
-        let time = next.order.body.choices.time;
+        let (time, before) = (next.order.body.choices.time, self.history.choices().time);
         let early = time.0.saturating_sub(self.clock_limit().0);
         // Looked at once a second at least: a clock may be set.
-        let waits = self.is_early(time, self.history.time());
+        let waits = self.is_early(time, before);
         waits.then(|| self.now.instant.after_ms(early.min(1000)))
     }
 
@@ -274,6 +283,7 @@ impl<A: Application> Replica<A> {
             Ok(_)
             | Err(
                 Obstacle::Early
+                | Obstacle::Unknown
                 | Obstacle::Full
                 | Obstacle::Stranger
                 | Obstacle::OffChain

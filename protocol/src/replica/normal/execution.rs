@@ -121,6 +121,7 @@ impl<A: Application> Execution<A> {
                         time: batch.choices.time,
                         seed: batch.choices.seed,
                         level: request.level,
+                        edition: batch.choices.edition.application,
                     };
                     index += 1;
                     let result = self.application.execute(&context, operation);

@@ -395,6 +395,10 @@ impl<A: Application> Replica<A> {
                 if *expected != hash || before != head || self.must_wait_for_state() {
                     break;
                 }
+                if !self.executes(entry.choices.edition) {
+                    self.counters.order_of_unknown_edition += 1;
+                    break;
+                }
                 self.accept(hash, batch, order.cloned());
                 continue;
             }

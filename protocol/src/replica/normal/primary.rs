@@ -192,7 +192,8 @@ impl<A: Application> Replica<A> {
             self.now.instant,
         );
         let time = self.time_to_order();
-        let choices = NonDeterminism { time, seed: self.draw_seed() };
+        let choices =
+            NonDeterminism { time, seed: self.draw_seed(), edition: self.edition_to_order() };
         Some(Batch { choices, requests })
     }
 

@@ -76,7 +76,8 @@ mod tests {
             operations: vec![Bytes::from(vec![0; bytes])],
         };
         let requests = vec![SignedRequest::sign(&key(client), &Digest([0; 32]), body)];
-        let choices = NonDeterminism { time: WallTime(0), seed: [0; 16] };
+        let choices =
+            NonDeterminism { time: WallTime(0), seed: [0; 16], ..NonDeterminism::default() };
         let batch = Arc::new(Batch { choices, requests });
         let hash = extend(&history.head().hash, &batch.digest());
         history.push(Entry { hash, batch, order: None, results: Vec::new() }, 1);

@@ -56,6 +56,7 @@ impl<A: Application> Replica<A> {
         if let Reach::Whole(path) = self.reach(end)
             && path.footing == Footing::State(at)
             && self.passes(&path, cover.position())
+            && self.executes_along(&path)
             && self.prepare(&path)
         {
             self.adopt(None, &path);

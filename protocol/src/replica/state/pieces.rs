@@ -204,7 +204,8 @@ pub(super) mod tests {
     ) -> (StableProof, StateDigests, Vec<(StatePart, Bytes)>) {
         let mut sessions = Sessions::new(Rules::default());
         let digests = StateDigests { application: Digest([7; 32]), sessions: sessions.digest() };
-        let choices = NonDeterminism { time: WallTime(slot), seed: [0; 16] };
+        let choices =
+            NonDeterminism { time: WallTime(slot), seed: [0; 16], ..NonDeterminism::default() };
         let last = LastSlot { previous: Digest([1; 32]), choices, requests: Vec::new() };
         let hash = extend(&last.previous, &batch_digest(&last.choices, &last.requests));
         let (view, slot) = (View(0), Slot(slot));

@@ -209,7 +209,8 @@ mod tests {
 
     fn taken(slot: u64) -> Taken<Empty> {
         let digests = StateDigests { application: Digest([7; 32]), sessions: Digest([8; 32]) };
-        let choices = NonDeterminism { time: WallTime(0), seed: [0; 16] };
+        let choices =
+            NonDeterminism { time: WallTime(0), seed: [0; 16], ..NonDeterminism::default() };
         let last = LastSlot { previous: Digest([0; 32]), choices, requests: Vec::new() };
         let sessions = Sessions::new(Rules::default()).freeze();
         Taken { at: at(slot), digests, last, snapshot: Empty, sessions }

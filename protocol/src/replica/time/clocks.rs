@@ -79,7 +79,7 @@ impl<A: Application> Replica<A> {
     /// The time of the next slot, as its primary: the own clock's where the others can accept it, or
     /// what they can agree on. As long as nobody is heard it is that of the slot before.
     pub(in crate::replica) fn time_to_order(&self) -> WallTime {
-        let (own, before) = (self.now.wall, self.history.time());
+        let (own, before) = (self.now.wall, self.history.choices().time);
         let time = match self.agreed_clock() {
             None if self.history.head().slot == Slot::GENESIS => own,
             None => before,

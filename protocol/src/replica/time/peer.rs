@@ -1,6 +1,7 @@
 //! What is known of another replica.
 
 use super::clocks::ClockHeard;
+use crate::edition::Edition;
 use crate::id::{Instant, Slot, View};
 use crate::message::{Fetch, Message, Position, Status};
 use crate::replica::normal::{Budget, Named, PeerClients};
@@ -135,6 +136,11 @@ impl Peer {
         Some(ClockHeard { wall: newest.status.body.wall, at: newest.at })
     }
 
+    /// The newest edition that its program executes.
+    pub(in crate::replica) fn newest_edition(&self) -> Option<Edition> {
+        self.status().map(|status| status.newest_edition)
+    }
+
     /// Whether it gave a sign of life not longer ago than this.
     pub(in crate::replica) fn heard_within(&self, now: Instant, millis: u64) -> bool {
         self.newest.as_ref().is_some_and(|newest| now <= newest.at.after_ms(millis))
@@ -234,6 +240,7 @@ mod tests {
             stable: Slot(4),
             convicted: 0,
             clients: Digest([2; 32]),
+            newest_edition: Edition::NONE,
             wall: WallTime(stamp),
             stamp,
         };

@@ -56,6 +56,7 @@ impl<A: Application> Replica<A> {
             stable: self.stable(),
             convicted: self.proofs.convicted(),
             clients: *self.setup.membership.client_list(),
+            newest_edition: self.setup.editions.newest,
             wall: self.now.wall,
             stamp,
         });
@@ -82,6 +83,10 @@ impl<A: Application> Replica<A> {
             }
         };
         self.hear_of_list(from, status.clients);
+        if before.is_some_and(|before| before.newest_edition != status.newest_edition) {
+            // Its program is another one: an order may have waited for that.
+            self.advance();
+        }
         if status.entered < self.entered() {
             self.send_new_view(from);
         }

@@ -6,8 +6,8 @@
 use super::path::{Footing, Path, Reach};
 use super::trail::{Checked, Trail};
 use crate::application::Application;
-use crate::id::{ClientId, ReplicaId, Slot, WallTime};
-use crate::message::{CommitCertificate, Message, NewView, Position, StableProof};
+use crate::id::{ClientId, ReplicaId, Slot};
+use crate::message::{CommitCertificate, Message, NewView, NonDeterminism, Position, StableProof};
 use crate::replica::Replica;
 use crate::replica::time::Peer;
 use crate::tuning::Rules;
@@ -20,7 +20,7 @@ pub(super) enum Entrance {
     Open(Path),
     /// Not now: something is missing, or the lock forbids it.
     Shut,
-    /// Not now, and only since clocks or lists of clients do not allow it.
+    /// Not now, and only since clocks, lists of clients or editions do not allow it.
     Waits,
     /// Never: what it holds breaks the rules.
     Barred,
@@ -32,7 +32,7 @@ pub(super) enum Sound {
     Yes,
     /// Not all of it has been looked through.
     NotYet,
-    /// Its time is ahead of the clock, or too few are known to list a client.
+    /// Its time is ahead of the clock, it is of an edition that not all execute, or too few are known to list a client.
     Waits,
     No,
 }
@@ -85,7 +85,8 @@ impl<A: Application> Replica<A> {
     /// primary, and there is another view to ask for.
     fn at_lock(&self, lock: &CommitCertificate, head: Option<Position>) -> Entrance {
         let Reach::Whole(path) = self.reach(lock.position()) else { return Entrance::Shut };
-        if head.is_some_and(|head| !self.passes(&path, head)) || !self.may_stand_on(&path) {
+        let is_off = head.is_some_and(|head| !self.passes(&path, head));
+        if is_off || !self.may_stand_on(&path) || !self.executes_along(&path) {
             return Entrance::Shut;
         }
         Entrance::Open(path)
@@ -115,6 +116,12 @@ impl<A: Application> Replica<A> {
 
     /// The rules for orders, for the slots of a history above `certified`.
     pub(super) fn sound(&mut self, path: &Path, certified: Slot) -> Sound {
+        if !self.executes_along(path) {
+            self.counters.order_of_unknown_edition += 1;
+            // What is certified stays, and so does this replica, until its program is a newer one.
+            let is_certain = !self.executes_at(path, certified.max(path.footing.slot()));
+            return if is_certain { Sound::NotYet } else { Sound::Waits };
+        }
         if !path.goes_on() {
             return Sound::Yes;
         }
@@ -133,22 +140,22 @@ impl<A: Application> Replica<A> {
         let Some(checked) = trail.and_then(Trail::checked) else { return true };
         let borne_out = self.borne_out(|id| self.slot_shown_on(path, id));
         let judged = certified.max(borne_out).max(path.footing.slot());
-        // Time never decreases, so where any slot above is early, that is the last one's time.
-        let before = self.time_on(path, judged).unwrap_or_default();
-        let is_early = judged < path.top() && self.is_early(checked.time, before);
+        // Neither time nor edition ever falls, so where any slot above has to wait, the last one has.
+        let before = self.choices_on(path, judged).unwrap_or_default();
+        let is_early = judged < path.top() && self.has_to_wait(checked.choices, before);
         let is_strange =
             |(client, slot): (&ClientId, &Slot)| *slot > judged && !self.is_admitted(client);
         is_early || checked.unlisted.iter().any(is_strange)
     }
 
-    /// The time of a slot at the footing of a history or above it.
-    pub(super) fn time_on(&self, path: &Path, slot: Slot) -> Option<WallTime> {
+    /// What was chosen for a slot at the footing of a history or above it.
+    pub(in crate::replica) fn choices_on(&self, path: &Path, slot: Slot) -> Option<NonDeterminism> {
         if slot > path.footing.slot() {
-            return self.batch_on(path, slot).map(|batch| batch.choices.time);
+            return self.batch_on(path, slot).map(|batch| batch.choices);
         }
         match path.footing {
-            Footing::Common(slot) => self.history.time_at(slot),
-            Footing::State(_) => self.arriving.ready().map(|whole| whole.last.choices.time),
+            Footing::Common(slot) => self.history.choices_at(slot),
+            Footing::State(_) => self.arriving.ready().map(|whole| whole.last.choices),
         }
     }
 
@@ -185,16 +192,16 @@ impl<A: Application> Replica<A> {
 
     /// What the slots of a history are looked through on.
     fn begin_looking(&self, footing: Footing) -> Option<Checked> {
-        let (sessions, time) = match footing {
+        let (sessions, choices) = match footing {
             Footing::Common(slot) => {
-                (self.execution.sessions_at(slot)?.clone(), self.history.time_at(slot)?)
+                (self.execution.sessions_at(slot)?.clone(), self.history.choices_at(slot)?)
             }
             Footing::State(_) => {
                 let whole = self.arriving.ready()?;
-                (whole.sessions.clone(), whole.last.choices.time)
+                (whole.sessions.clone(), whole.last.choices)
             }
         };
-        Some(Checked::begin(footing, sessions, time))
+        Some(Checked::begin(footing, sessions, choices))
     }
 
     /// Sends the new view of the view entered, to whoever has not entered it or has another one.

@@ -9,9 +9,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::path::Footing;
-use crate::id::{ClientId, Digest, ReplicaId, Slot, WallTime};
+use crate::id::{ClientId, Digest, ReplicaId, Slot};
 use crate::membership::Membership;
-use crate::message::{Batch, Position, Results};
+use crate::message::{Batch, NonDeterminism, Position, Results};
 use crate::replica::sessions::{Kept, Sessions};
 
 /// What the slots of a trail take.
@@ -52,7 +52,8 @@ pub(super) struct Checked {
     pub(super) through: Slot,
     /// After it.
     pub(super) sessions: Sessions,
-    pub(super) time: WallTime,
+    /// Of the last slot looked at.
+    pub(super) choices: NonDeterminism,
     /// The highest slot that breaks a rule which a certificate would excuse.
     pub(super) broken: Option<Slot>,
     /// Whether a name is executed twice, which nothing excuses.
@@ -62,10 +63,10 @@ pub(super) struct Checked {
 }
 
 impl Checked {
-    pub(super) fn begin(footing: Footing, sessions: Sessions, time: WallTime) -> Self {
+    pub(super) fn begin(footing: Footing, sessions: Sessions, choices: NonDeterminism) -> Self {
         let through = footing.slot();
         let unlisted = BTreeMap::new();
-        Self { footing, through, sessions, time, broken: None, repeats: false, unlisted }
+        Self { footing, through, sessions, choices, broken: None, repeats: false, unlisted }
     }
 
     /// Whether what was found holds for the same history on this footing. The own history may have
@@ -81,12 +82,12 @@ impl Checked {
     pub(super) fn add(&mut self, at: Position, batch: &Batch, fits: bool, own: &Membership) {
         let mut admission = self.sessions.admission();
         let admitted = batch.requests.iter().all(|request| admission.admit(request.body()).is_ok());
-        let keeps_rules =
-            !batch.requests.is_empty() && batch.choices.time >= self.time && admitted && fits;
-        if !keeps_rules {
+        let follows = batch.choices.time >= self.choices.time
+            && batch.choices.edition.may_follow(self.choices.edition);
+        if batch.requests.is_empty() || !follows || !admitted || !fits {
             self.broken = Some(at.slot);
         }
-        self.time = batch.choices.time;
+        self.choices = batch.choices;
         self.through = at.slot;
         for request in &batch.requests {
             let client = request.body().client;

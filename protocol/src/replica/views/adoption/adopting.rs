@@ -216,7 +216,8 @@ mod tests {
     }
 
     fn entry(slot: u64) -> Entry {
-        let choices = NonDeterminism { time: WallTime(slot), seed: [0; 16] };
+        let choices =
+            NonDeterminism { time: WallTime(slot), seed: [0; 16], ..NonDeterminism::default() };
         let batch = Arc::new(Batch { choices, requests: Vec::new() });
         Entry { hash: at(slot).hash, batch, order: None, results: Vec::new() }
     }

@@ -74,7 +74,7 @@ impl<A: Application> Replica<A> {
     /// Puts a state that was fetched in place of the history that led to it.
     fn stand_on_state(&mut self, whole: Whole) -> Slot {
         let at = whole.proof.position();
-        self.history = History::after(at, whole.last.choices.time);
+        self.history = History::after(at, whole.last.choices);
         self.states.forget_taken();
         self.trust_again();
         self.counters.state_transfers += 1;

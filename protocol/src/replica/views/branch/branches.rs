@@ -246,7 +246,8 @@ mod tests {
     }
 
     fn side(of: u8, slot: u64) -> Side {
-        let choices = NonDeterminism { time: WallTime(slot), seed: [0; 16] };
+        let choices =
+            NonDeterminism { time: WallTime(slot), seed: [0; 16], ..NonDeterminism::default() };
         let batch = Arc::new(Batch { choices, requests: Vec::new() });
         Side::new(at(of, slot - 1).hash, batch, 1, None)
     }

@@ -1,7 +1,8 @@
-//! Views that a replica cannot enter only since clocks, or lists of clients, do not allow it.
+//! Views that a replica cannot enter only since clocks, lists of clients, or editions, do not allow it.
 //!
 //! Clocks that were ahead and are set back leave slots behind whose time no clock has reached; a client that
-//! was taken off a list leaves slots that not everybody takes. Who has such slots goes on with them, and
+//! was taken off a list leaves slots that not everybody takes; and so does a primary that goes over to a newer
+//! edition than somebody is known to execute. Who has such slots goes on with them, and
 //! who has not waits. As long as `f + 1` others have them nobody waits for long. But in a part of the network
 //! with just enough replicas the one who has them and the others would each go on in a view of
 //! their own, for as long as clocks were ahead. So whoever is kept out says so, by suspecting that view;
@@ -10,8 +11,8 @@
 
 use super::super::path::{Footing, Path};
 use crate::application::Application;
-use crate::id::{ClientId, Instant, Slot, View, WallTime};
-use crate::message::{Position, ViewChange};
+use crate::id::{ClientId, Instant, Slot, View};
+use crate::message::{NonDeterminism, Position, ViewChange};
 use crate::quorum::Strength;
 use crate::replica::Replica;
 use crate::signature::Signed;
@@ -23,7 +24,7 @@ const DOUBLINGS: u32 = 30;
 /// What is known of views that somebody is kept out of.
 #[derive(Clone, Debug, Default)]
 pub(super) struct KeptOut {
-    /// The highest view on offer that clocks or lists alone keep this replica from, and since when.
+    /// The highest view on offer that clocks, lists or editions alone keep this replica from, and since when.
     of: Option<(View, Instant)>,
     /// Since when another one has suspected the view entered, or a later one, while slots of this
     /// replica may be what keeps it out.
@@ -33,7 +34,7 @@ pub(super) struct KeptOut {
 }
 
 impl KeptOut {
-    /// The highest view on offer that clocks or lists alone keep this replica from now, if any.
+    /// The highest view on offer that clocks, lists or editions alone keep this replica from now, if any.
     fn note(&mut self, view: Option<View>, now: Instant) {
         self.of = view.map(|view| match self.of {
             Some((of, since)) if of == view => (view, since),
@@ -86,7 +87,7 @@ impl KeptOut {
 }
 
 impl<A: Application> Replica<A> {
-    /// The highest view on offer that clocks or lists alone keep this replica from, if any.
+    /// The highest view on offer that clocks, lists or editions alone keep this replica from, if any.
     pub(super) fn note_kept_out(&mut self, view: Option<View>) {
         self.changing.kept_out.note(view, self.now.instant);
     }
@@ -138,13 +139,13 @@ impl<A: Application> Replica<A> {
     fn may_keep_others_out(&self) -> bool {
         let lock = self.lock.get().filter(|lock| self.history.goes_through(lock.position()));
         let certified = self.stable().max(lock.map_or(Slot::GENESIS, |lock| lock.body.slot));
-        let Some(before) = self.history.time_at(certified) else { return false };
+        let Some(before) = self.history.choices_at(certified) else { return false };
         self.history.head().slot > certified
-            && (self.is_early(self.history.time(), before) || self.lists_differ())
+            && (self.others_may_wait(self.history.choices(), before) || self.lists_differ())
     }
 
     /// How far a history can be followed by all whose view changes these are: the highest slot up to
-    /// which none of them waits for clocks or lists. What `f + 1` of them have they need not judge.
+    /// which none of them waits for clocks, lists or editions. What `f + 1` of them have they need not judge.
     fn followed_through(&self, path: &Path, base: Slot, changes: &[Signed<ViewChange>]) -> Slot {
         let heads = changes.iter().map(|change| change.body.head);
         let mut shown: Vec<Slot> =
@@ -155,23 +156,24 @@ impl<A: Application> Replica<A> {
         if judged >= path.top() {
             return path.top();
         }
-        let time = |slot| self.time_along(path, slot);
-        let (Some(before), Some(last)) = (time(judged), time(path.top())) else { return judged };
-        if !self.is_early(last, before) && !self.lists_differ() {
+        let choices = |slot| self.choices_along(path, slot);
+        let ends = choices(judged).zip(choices(path.top()));
+        let Some((before, last)) = ends else { return judged };
+        if !self.others_may_wait(last, before) && !self.lists_differ() {
             return path.top();
         }
         let follows = |slot: &Slot| {
-            time(*slot).is_some_and(|time| !self.is_early(time, before))
+            choices(*slot).is_some_and(|choices| !self.others_may_wait(choices, before))
                 && self.clients_along(path, *slot).iter().all(|id| self.is_known_to(changes, id))
         };
         let above = (judged.next().0..=path.top().0).map(Slot);
         above.take_while(follows).last().unwrap_or(judged)
     }
 
-    fn time_along(&self, path: &Path, slot: Slot) -> Option<WallTime> {
+    fn choices_along(&self, path: &Path, slot: Slot) -> Option<NonDeterminism> {
         match path.footing {
-            Footing::Common(common) if slot <= common => self.history.time_at(slot),
-            Footing::Common(_) | Footing::State(_) => self.time_on(path, slot),
+            Footing::Common(common) if slot <= common => self.history.choices_at(slot),
+            Footing::Common(_) | Footing::State(_) => self.choices_on(path, slot),
         }
     }
 

@@ -39,7 +39,8 @@ impl<A: Application> Replica<A> {
             return;
         };
         let Reach::Whole(path) = self.reach(end) else { return };
-        if path.footing != Footing::Common(self.history.head().slot) {
+        if path.footing != Footing::Common(self.history.head().slot) || !self.executes_along(&path)
+        {
             return;
         }
         for slot in (path.footing.slot().next().0..=path.top().0).map(Slot) {
