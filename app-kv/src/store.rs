@@ -18,7 +18,7 @@ use crate::outcome::{self, Answer, Reason, Refused};
 use crate::snapshot::{StateRestore, StateSnapshot};
 use crate::state::{self, Base, Desk, Log, Since, State, Writing};
 
-/// The version of what operations come to and of how the state is kept: it changes with either.
+/// What tells it from other applications.
 const NAME: &str = "elea-kv";
 
 /// The versions of its operations and of its state that it executes: see
@@ -155,7 +155,7 @@ impl Application for KeyValueStore {
         codec::encode(&answer).expect("the limits keep every answer below a frame")
     }
 
-    fn query(&self, operations: &[Bytes]) -> Option<Queried> {
+    fn query(&self, _: u16, operations: &[Bytes]) -> Option<Queried> {
         let since = Since::stored(self.stored);
         let limits = self.limits.of_query();
         // Nothing is changed, so what is shared stays so, and costs nothing.

@@ -122,6 +122,8 @@ struct Opened {
     wire: Wire,
     /// What the hello has to sign.
     nonce: [u8; 32],
+    /// Which version of frames is spoken.
+    version: u32,
     /// Whether the challenge was read. Where the connection is encrypted, it is not waited for.
     is_challenged: bool,
 }
@@ -197,8 +199,8 @@ impl Connection {
         let mut wire = Framed::new(connection, frames());
         wire.send(codec::encode(&ToReplica::Knock(knock))?).await.map_err(Lost::Broken)?;
         let Some(expecting) = &self.expecting else {
-            let nonce = self.read_challenge(&mut wire).await?.nonce;
-            return Ok(Opened { wire, nonce, is_challenged: true });
+            let (Challenge { nonce, .. }, version) = self.read_challenge(&mut wire).await?;
+            return Ok(Opened { wire, nonce, version, is_challenged: true });
         };
         let connection = match expecting.encrypt(wire.into_inner()).await {
             Ok(connection) => connection,
@@ -217,7 +219,12 @@ impl Connection {
         };
         let nonce = connection.binding().map_err(Lost::Broken)?;
         let nonce = nonce.ok_or_else(|| Lost::NotPrivate("it does not encrypt".to_owned()))?;
-        Ok(Opened { wire: Framed::new(connection, frames()), nonce, is_challenged: false })
+        let version = connection.protocol().and_then(|spoken| WireVersions::OWN.named(spoken));
+        let version = version.ok_or_else(|| {
+            Lost::NotPrivate("it speaks no version that is spoken here".to_owned())
+        })?;
+        let wire = Framed::new(connection, frames());
+        Ok(Opened { wire, nonce, version, is_challenged: false })
     }
 
     /// Where it was to be encrypted and is not: what is said there, which anybody on the way may have said.
@@ -238,20 +245,21 @@ impl Connection {
         }
     }
 
-    async fn read_challenge(&self, wire: &mut Wire) -> Result<Challenge, Lost> {
+    /// Where it is, and which version of frames both speak.
+    async fn read_challenge(&self, wire: &mut Wire) -> Result<(Challenge, u32), Lost> {
         let ToClient::Challenge(challenge) = next(wire).await? else {
             return Err(Lost::Misbehaves("no challenge"));
         };
-        if WireVersions::OWN.common(challenge.versions).is_none() {
-            return Err(Lost::OtherVersion(challenge.versions));
-        }
+        let version = WireVersions::OWN
+            .common(challenge.versions)
+            .ok_or(Lost::OtherVersion(challenge.versions))?;
         if challenge.genesis != *self.membership.genesis() {
             return Err(Lost::OtherCluster);
         }
         if challenge.replica != self.link.id {
             return Err(Lost::OtherReplica(challenge.replica));
         }
-        Ok(challenge)
+        Ok((challenge, version))
     }
 
     fn origin(&self) -> Origin {
@@ -260,9 +268,9 @@ impl Connection {
 
     /// Says who we are.
     async fn greet(&self, opened: Opened) -> Result<Wire, Lost> {
-        let Opened { mut wire, nonce, is_challenged } = opened;
+        let Opened { mut wire, nonce, version, is_challenged } = opened;
         let (origin, to, instance) = (self.origin(), self.link.id, self.instance);
-        let body = HelloBody { origin, to, nonce, instance, own_nonce: [0; 32] };
+        let body = HelloBody { origin, to, nonce, instance, own_nonce: [0; 32], version };
         let hello = sign_hello(&*self.signer, self.membership.genesis(), body);
         let frame = codec::encode(&ToReplica::Hello(hello))?;
         wire.send(frame).await.map_err(Lost::Broken)?;

@@ -145,7 +145,7 @@ impl Application for Journal {
     }
 
     /// What is not `get` may change something. When a key was changed last is known as long as that can be undone.
-    fn query(&self, operations: &[Bytes]) -> Option<Queried> {
+    fn query(&self, _: u16, operations: &[Bytes]) -> Option<Queried> {
         let keys = operations.iter().map(|operation| {
             let key = str::from_utf8(operation).ok()?.strip_prefix("get ")?;
             (!key.contains(' ')).then_some(key)

@@ -366,7 +366,7 @@ fn hold_against<A: Application>(
     slot: Slot,
     (operations, results): Read,
 ) -> Result<(), Violation> {
-    let found = application.query(&operations).map(|found| found.results);
+    let found = application.query(1, &operations).map(|found| found.results);
     demand(found.as_ref() == Some(&results), "I8", || {
         format!("{operations:?} came to {results:?} after slot {slot}; executed anew: {found:?}")
     })

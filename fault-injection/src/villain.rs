@@ -21,6 +21,7 @@ mod puppet;
 mod rule_breaker;
 mod silent;
 mod slot_shifter;
+mod two_faced;
 mod year_9000;
 
 use std::sync::Arc;
@@ -53,6 +54,7 @@ pub use self::puppet::{Puppet, Script};
 use self::rule_breaker::RuleBreaker;
 use self::silent::{Mute, SelectiveSender, Shunner, VoteWithholder};
 use self::slot_shifter::SlotShifter;
+use self::two_faced::{LIES, TwoFaced};
 use self::year_9000::Year9000;
 use crate::network::Party;
 use crate::rng::Rng;
@@ -306,6 +308,7 @@ pub const ALL: &[(&str, &str, Worst, Maker)] = &[
         made::<TicketHoarder>,
     ),
     ("trickler", "gives history slot by slot, each almost too late", Anywhere, made::<Trickler>),
+    ("two-faced", "says another thing of its program to each", Anywhere, made::<TwoFaced>),
     ("two-new-views", "begins a view with two histories", Leading, made::<TwoNewViews>),
     ("usurper", "begins views where another is primary", Anywhere, made::<Usurper>),
     ("vote-withholder", "says everything but its votes", Anywhere, made::<VoteWithholder>),
@@ -313,7 +316,8 @@ pub const ALL: &[(&str, &str, Worst, Maker)] = &[
 ];
 
 /// Those that came later. They are drawn by themselves, so that worlds without them stay what they were.
-const NEWER: &[&str] = &["false-pulse", "limper", "slot-shifter", "stale-witness", "trickler"];
+const NEWER: &[&str] =
+    &["false-pulse", "limper", "slot-shifter", "stale-witness", "trickler", "two-faced"];
 
 /// The name of one of them.
 pub fn pick(rng: &mut Rng) -> &'static str {

@@ -223,6 +223,7 @@ impl Speaker {
             convicted: 0,
             clients: self.hash(),
             newest_edition: Editions::with(1..=1).newest,
+            common_edition: Editions::with(1..=1).newest,
             wall: WallTime(9),
             stamp: 5,
         };

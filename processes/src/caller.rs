@@ -38,7 +38,14 @@ pub async fn call(
     let expecting = identity(key).expecting(expected);
     let mut connection = expecting.encrypt(connection).await.map_err(io::Error::other)?;
     let nonce = connection.binding()?.ok_or(io::ErrorKind::Unsupported)?;
-    let body = HelloBody { origin, to, nonce, instance: 1, own_nonce: [0; 32] };
+    let body = HelloBody {
+        origin,
+        to,
+        nonce,
+        instance: 1,
+        own_nonce: [0; 32],
+        version: WireVersions::OWN.newest,
+    };
     let hello = sign_hello(key, genesis, body);
     connection.write_all(&frame(&ToReplica::Hello(hello))?).await?;
     connection.flush().await?;

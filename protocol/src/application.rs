@@ -138,16 +138,18 @@ pub trait Application: Send {
     /// histories that are not the own one. So it must follow from the operation's bytes alone, be the
     /// same on every replica, and be the most, whatever the state. Of the operations of one
     /// request no more than [`APPLICATION_WEIGHT_MAX`](crate::message::APPLICATION_WEIGHT_MAX) counts,
-    /// so an application whose operations may come to more has to refuse what goes beyond it.
+    /// so an application whose operations may come to more has to refuse what goes beyond it. It is the same in all
+    /// [editions](Application::editions).
     fn weight(&self, _operation: &Bytes) -> u64 {
         0
     }
 
     /// What operations come to in the present state, without changing anything, if they change nothing and depend on
-    /// nothing but the state: no time, no randomness, no client, no place. `None` where that is not so, or cannot be
+    /// nothing but the state, by the rules of this [edition](Application::editions): no time, no randomness, no client, no
+    /// place. `None` where that is not so, or cannot be
     /// told, or is dear: then they are [executed](Application::execute), all of them as the operations of one request. It is
     /// called between slots only, by the thread that has the replica, so it must be cheap.
-    fn query(&self, _operations: &[Bytes]) -> Option<Queried> {
+    fn query(&self, _edition: u16, _operations: &[Bytes]) -> Option<Queried> {
         None
     }
 
@@ -203,8 +205,8 @@ pub trait Application: Send {
         None
     }
 
-    /// The settings that decide what it makes of operations, with their values, and the version of its
-    /// state: replicas of which one differs do not speak to each other. See
+    /// The settings that decide what it makes of operations, with their values, and what tells it from other
+    /// applications: replicas of which one differs do not speak to each other. See
     /// [`Terms`](crate::message::Terms) for the bounds.
     fn settings(&self) -> Vec<(String, String)> {
         Vec::new()

@@ -16,7 +16,7 @@ use crate::codec::Sink;
 pub const PROTOCOL_EDITIONS: RangeInclusive<u16> = 1..=1;
 
 /// The rules by which a slot is executed: the protocol's own, and those of the application.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Edition {
     /// One of [`PROTOCOL_EDITIONS`].
     pub protocol: u16,
@@ -25,13 +25,25 @@ pub struct Edition {
 }
 
 impl Edition {
-    /// Before slot 1.
-    pub const NONE: Self = Self { protocol: 0, application: 0 };
+    /// What every cluster begins with.
+    pub const FIRST: Self = Self { protocol: 1, application: 1 };
 
     /// Whether a slot of this edition may follow on one of that: neither number is lower.
     #[must_use]
     pub const fn may_follow(self, before: Self) -> bool {
         self.protocol >= before.protocol && self.application >= before.application
+    }
+
+    /// Of these the highest but `index`, number by number; none where they are fewer.
+    pub(crate) fn ranked(all: impl IntoIterator<Item = Self>, index: usize) -> Option<Self> {
+        let all: Vec<Self> = all.into_iter().collect();
+        let ranked = |number: fn(&Self) -> u16| {
+            let mut numbers: Vec<u16> = all.iter().map(number).collect();
+            numbers.sort_unstable_by(|a, b| b.cmp(a));
+            numbers.get(index).copied()
+        };
+        let (protocol, application) = (ranked(|one| one.protocol)?, ranked(|one| one.application)?);
+        Some(Self { protocol, application })
     }
 
     /// The higher of both, number by number.
@@ -55,6 +67,12 @@ impl Edition {
     pub(crate) fn write(&self, to: &mut impl Sink) {
         to.put(&self.protocol.to_le_bytes());
         to.put(&self.application.to_le_bytes());
+    }
+}
+
+impl Default for Edition {
+    fn default() -> Self {
+        Self::FIRST
     }
 }
 
@@ -84,11 +102,10 @@ impl Editions {
         }
     }
 
-    /// Whether slots of this edition can be executed, or [none](Edition::NONE) has been.
+    /// Whether slots of this edition can be executed.
     #[must_use]
-    pub fn include(&self, edition: Edition) -> bool {
-        edition == Edition::NONE
-            || (edition.may_follow(self.lowest) && self.newest.may_follow(edition))
+    pub const fn include(&self, edition: Edition) -> bool {
+        edition.may_follow(self.lowest) && self.newest.may_follow(edition)
     }
 
     pub(crate) fn write(&self, to: &mut impl Sink) {
@@ -121,15 +138,17 @@ mod tests {
         assert!(
             !edition(2, 1).may_follow(edition(1, 2)) && !edition(1, 9).may_follow(edition(2, 1))
         );
-        assert!(edition(1, 1).may_follow(Edition::NONE));
         assert_eq!(edition(1, 5).min(edition(2, 4)), edition(1, 4));
         assert_eq!(edition(1, 5).max(edition(2, 4)), edition(2, 5));
+        let all = [edition(1, 5), edition(2, 4), edition(0, 9)];
+        assert_eq!(Edition::ranked(all, 1), Some(edition(1, 5)));
+        assert_eq!(Edition::ranked(all, 3), None);
     }
 
     #[test]
     fn a_program_executes_what_lies_between_its_ends_number_by_number() {
         let editions = Editions { lowest: edition(1, 3), newest: edition(2, 5) };
-        for included in [edition(1, 3), edition(2, 3), edition(1, 5), Edition::NONE] {
+        for included in [edition(1, 3), edition(2, 3), edition(1, 5)] {
             assert!(editions.include(included), "{included}");
         }
         for other in [edition(0, 3), edition(1, 2), edition(3, 3), edition(1, 6), edition(0, 4)] {

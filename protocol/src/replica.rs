@@ -41,7 +41,8 @@ use self::disk::{Office, Outbox};
 pub use self::event::{Action, Driver, Event, Mark, Target};
 pub use self::footprint::Footprint;
 use self::normal::{
-    Ballots, Budget, Fetching, Lock, OrdersAhead, Pending, Pipeline, Queries, Shares, Undone,
+    Ballots, Budget, Common, Fetching, Lock, OrdersAhead, Pending, Pipeline, Queries, Shares,
+    Undone,
 };
 pub use self::normal::{Execution, RESULT_BYTES_MAX, SLOT_RESULT_BYTES_MAX};
 pub use self::sessions::{Admission, Kept, Known, Sessions};
@@ -96,6 +97,8 @@ pub struct Replica<A: Application> {
     adopting: Adopting,
     turn: Turn,
     lock: Lock,
+    /// Which editions all replicas execute.
+    common: Common,
     stable: Stable,
     pending: Pending,
     queries: Queries,

@@ -120,6 +120,10 @@ pub(crate) async fn hello(
     if origin != known.knocked {
         return Err((Counter::HelloMalformed, Some(Farewell::Misbehaviour)));
     }
+    if hello.body.version != known.version {
+        // Somebody on the way has changed what one of the two said.
+        return Err((Counter::OtherVersion, Some(Farewell::NotAdmitted)));
+    }
     let is_own = origin == Origin::Replica(shell.me);
     if is_own || known.proved.is_some_and(|key| !is_key_of(shell, key, origin)) {
         return Err((Counter::HelloUnknownSigner, Some(Farewell::NotAdmitted)));

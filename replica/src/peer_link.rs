@@ -210,6 +210,8 @@ struct Opened {
     writer: Writer,
     /// What the hello has to sign.
     nonce: [u8; 32],
+    /// Which version of frames is spoken.
+    version: u32,
     /// Whether the challenge was read. Where the connection is encrypted, it is not waited for.
     is_challenged: bool,
 }
@@ -346,8 +348,8 @@ impl Dialling {
         frames::write_first(&mut connection, &ToReplica::Knock(knock)).await?;
         let Some(expecting) = &self.expecting else {
             let (mut reader, writer) = frames::split(connection, FRAME_MAX);
-            let nonce = self.read_challenge(&mut reader).await?.nonce;
-            return Ok(Opened { reader, writer, nonce, is_challenged: true });
+            let (Challenge { nonce, .. }, version) = self.read_challenge(&mut reader).await?;
+            return Ok(Opened { reader, writer, nonce, version, is_challenged: true });
         };
         let connection = match expecting.encrypt(connection).await {
             Ok(connection) => connection,
@@ -366,9 +368,11 @@ impl Dialling {
             .binding()?
             .ok_or_else(|| Down::NotThePeer("it is not encrypted".to_owned()))?;
         let version = connection.protocol().and_then(|protocol| self.shell.wire.named(protocol));
-        tracing::debug!(peer = %self.peer, ?version, "encrypted");
+        let version = version.ok_or_else(|| {
+            Down::NotThePeer("it speaks no version that is spoken here".to_owned())
+        })?;
         let (reader, writer) = frames::split(connection, FRAME_MAX);
-        Ok(Opened { reader, writer, nonce, is_challenged: false })
+        Ok(Opened { reader, writer, nonce, version, is_challenged: false })
     }
 
     /// Where it was to be encrypted and is not: what is said there, which anybody on the way may have said.
@@ -383,7 +387,8 @@ impl Dialling {
         }
     }
 
-    async fn read_challenge(&self, reader: &mut Reader) -> Result<Challenge, Down> {
+    /// Where it is, and which version of frames both speak.
+    async fn read_challenge(&self, reader: &mut Reader) -> Result<(Challenge, u32), Down> {
         let not_the_peer = |what: String| Err(Down::NotThePeer(what));
         let challenge = match frames::read_to_client(reader).await?.0 {
             ToClient::Challenge(challenge) => challenge,
@@ -391,27 +396,28 @@ impl Dialling {
             _ => return not_the_peer("whoever listens there sent no challenge".to_owned()),
         };
         let (own, theirs) = (self.shell.wire, challenge.versions);
-        if own.common(theirs).is_none() {
+        let Some(version) = own.common(theirs) else {
             self.shell.agreement.note_versions(self.peer, own, theirs);
             return not_the_peer(format!(
                 "it speaks version {theirs} of the protocol, this replica {own}"
             ));
-        }
+        };
         if challenge.genesis != *self.shell.membership.genesis() {
             return not_the_peer(format!("it belongs to cluster {}", challenge.genesis));
         }
         if challenge.replica != self.peer {
             return not_the_peer(format!("{} listens there", challenge.replica));
         }
-        Ok(challenge)
+        Ok((challenge, version))
     }
 
     /// Says who we are, and has the peer prove who it is.
     async fn greet(&self, opened: Opened) -> Result<(Reader, Writer), Down> {
-        let Opened { mut reader, mut writer, nonce, is_challenged } = opened;
+        let Opened { mut reader, mut writer, nonce, version, is_challenged } = opened;
         let Shell { me, instance, membership, signer, .. } = &*self.shell;
         let (origin, own_nonce) = (Origin::Replica(*me), rand::random());
-        let body = HelloBody { origin, to: self.peer, nonce, instance: *instance, own_nonce };
+        let (to, instance) = (self.peer, *instance);
+        let body = HelloBody { origin, to, nonce, instance, own_nonce, version };
         let hello = sign_hello(&**signer, membership.genesis(), body);
         frames::write(&mut writer, &ToReplica::Hello(hello)).await?;
         if !is_challenged {

@@ -18,7 +18,7 @@ fn store() -> KeyValueStore {
 
 fn since(store: &KeyValueStore, operations: &[Operation]) -> Option<u64> {
     let encoded: Vec<_> = operations.iter().map(Command::encode).collect();
-    let Queried { results, since } = store.query(&encoded)?;
+    let Queried { results, since } = store.query(1, &encoded)?;
     assert_eq!(results.len(), operations.len());
     since.map(|slot| slot.0)
 }
@@ -55,7 +55,7 @@ fn what_may_change_something_has_to_be_ordered() {
     {
         assert_eq!(since(&store, &[Get::new("b").into(), changes]), None);
     }
-    assert_eq!(store.query(&[bytes::Bytes::from_static(b"nonsense")]), None);
+    assert_eq!(store.query(1, &[bytes::Bytes::from_static(b"nonsense")]), None);
 }
 
 #[test]

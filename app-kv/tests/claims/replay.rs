@@ -148,7 +148,7 @@ proptest! {
             prop_assert_eq!(everything(&mut store), model.items());
             prop_assert_eq!(store.len(), model.0.len());
             for query in &queries {
-                let found = store.query(&[query.encode()]);
+                let found = store.query(1, &[query.encode()]);
                 prop_assert_eq!(found.is_some(), query.only_reads());
                 let Some(Queried { results, since }) = found else { continue };
                 let since = since.expect("the store knows since when").0 as usize;

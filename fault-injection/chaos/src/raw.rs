@@ -53,7 +53,14 @@ pub async fn greeted(
             return Err(io::Error::other("no challenge"));
         };
         let (to, nonce) = (id, challenge.nonce);
-        let body = HelloBody { origin, to, nonce, instance: 1, own_nonce: [0; 32] };
+        let body = HelloBody {
+            origin,
+            to,
+            nonce,
+            instance: 1,
+            own_nonce: [0; 32],
+            version: WireVersions::OWN.newest,
+        };
         let hello = sign_hello(key, genesis, body);
         stream.write_all(&frame(&ToReplica::Hello(hello))?).await?;
         match message(&mut stream).await? {

@@ -25,5 +25,6 @@ pub fn plan(seed: u64) -> Plan {
     if draft.rng.one_in(8) {
         draft.short_suffix();
     }
+    draft.programs_updated();
     draft.done()
 }

@@ -11,7 +11,7 @@ use elea_protocol::replica::{Action, Event};
 use elea_protocol::signature::Signed;
 
 use super::notes::{Notes, Pace, Stamps};
-use super::{Deed, EDITION, Lair, Villain, tell};
+use super::{Deed, EDITION, LIES, Lair, Villain, tell};
 
 /// Reports heads, locks, campaigns, views and stable slots that it does not have, to each replica
 /// others, and seldom the truth.
@@ -54,13 +54,17 @@ impl FalseStatus {
             convicted: 0,
             clients,
             newest_edition: EDITION,
+            common_edition: EDITION,
             wall,
             stamp,
         };
         for _ in 0..lair.rng.between(1, 2) {
             let far = *lair.rng.pick(&[1, 4, 100, 1 << 50]);
             match lair.rng.between(0, 7) {
-                7 => status.newest_edition.application = *lair.rng.pick(&[0, 1, 2, 9]),
+                7 => {
+                    status.newest_edition = *lair.rng.pick(&LIES);
+                    status.common_edition = *lair.rng.pick(&LIES);
+                }
                 0 => status.head.hash = lair.invented(),
                 1 => {
                     let slot = Slot(head.slot.0 + lair.rng.between(1, far));

@@ -54,6 +54,7 @@ impl FutureFlooder {
                     convicted: 0,
                     clients,
                     newest_edition: EDITION,
+                    common_edition: EDITION,
                     wall: lair.now.wall,
                     stamp,
                 }))

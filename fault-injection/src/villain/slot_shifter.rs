@@ -68,6 +68,7 @@ impl SlotShifter {
             convicted,
             clients,
             newest_edition,
+            common_edition: newest_edition,
             wall,
             stamp,
         })

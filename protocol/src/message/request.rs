@@ -10,6 +10,7 @@ use super::Malformed;
 use crate::codec::{Canonical, Sink};
 use crate::id::{ClientId, Digest, RequestName, RequestNumber, SessionId};
 use crate::merkle::{Path, Tree};
+use crate::quorum::Strength;
 use crate::signature::{Claim, Signature, Signer};
 
 /// The most operations one request may carry.
@@ -92,6 +93,12 @@ impl Request {
     #[must_use]
     pub fn wants_commit(&self) -> bool {
         self.level == Level::Strong || self.want_final
+    }
+
+    /// So many replicas have to answer it as make this quorum.
+    #[must_use]
+    pub fn strength(&self) -> Strength {
+        if self.wants_commit() { Strength::Strong } else { Strength::Weak }
     }
 
     /// Whether the bounds hold.

@@ -31,6 +31,8 @@ pub struct Status {
     pub clients: Digest,
     /// The newest edition that the sender's program executes.
     pub newest_edition: Edition,
+    /// The newest one that it has known all replicas to execute.
+    pub common_edition: Edition,
     /// What the sender's wall clock shows.
     pub wall: WallTime,
     /// Wall time of the sender in microseconds, pushed up to grow always.
@@ -65,6 +67,7 @@ impl Canonical for Status {
         to.put_u64(u64::from(self.convicted));
         to.put_digest(&self.clients);
         self.newest_edition.write(to);
+        self.common_edition.write(to);
         to.put_u64(self.wall.0);
         to.put_u64(self.stamp);
     }

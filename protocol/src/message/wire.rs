@@ -176,6 +176,8 @@ pub struct HelloBody {
     pub instance: u64,
     /// Random, for a replica that is dialled to sign in its [`Greeting`].
     pub own_nonce: [u8; 32],
+    /// The version of frames that the dialler goes on with: the newest that both speak.
+    pub version: u32,
 }
 
 impl Canonical for HelloBody {
@@ -187,6 +189,7 @@ impl Canonical for HelloBody {
         to.put(&self.nonce);
         to.put_u64(self.instance);
         to.put(&self.own_nonce);
+        to.put_u64(u64::from(self.version));
     }
 }
 

@@ -21,7 +21,7 @@ where
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
-            setup: _,
+            setup,
             size: _,
             now,
             view,
@@ -35,6 +35,7 @@ where
             adopting,
             turn,
             lock,
+            common,
             stable,
             pending,
             queries,
@@ -59,6 +60,8 @@ where
         } = self;
         f.debug_struct("Replica")
             .field("now", now)
+            // Another program may execute another range after a restart.
+            .field("editions", &setup.editions)
             .field("view", view)
             .field("office", office)
             .field("changing", changing)
@@ -70,6 +73,7 @@ where
             .field("adopting", adopting)
             .field("turn", turn)
             .field("lock", lock)
+            .field("common", common)
             .field("stable", stable)
             .field("pending", pending)
             .field("queries", queries)

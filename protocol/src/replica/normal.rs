@@ -47,6 +47,7 @@ pub(super) use self::backup::{OrdersAhead, header_of};
 pub(super) use self::ballots::Ballots;
 pub(super) use self::budget::{BUDGET_LEAST, Budget};
 pub(super) use self::client_lists::PeerClients;
+pub(super) use self::editions::Common;
 pub(super) use self::execution::Undone;
 pub use self::execution::{Execution, RESULT_BYTES_MAX, SLOT_RESULT_BYTES_MAX};
 pub(super) use self::fetching::Fetching;

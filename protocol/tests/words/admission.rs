@@ -27,6 +27,7 @@ fn status(bench: &Bench, by: u8, list: &Membership, wall: u64, stamp: u64) -> Me
         convicted: 0,
         clients: *list.client_list(),
         newest_edition: Editions::with(1..=1).newest,
+        common_edition: Editions::with(1..=1).newest,
         wall: WallTime(wall),
         stamp,
     };

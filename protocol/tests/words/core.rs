@@ -453,6 +453,7 @@ fn standing_at(entered: View, head: Position, stable: Slot, stamp: u64) -> Statu
         convicted: 0,
         clients: Digest::default(),
         newest_edition: Editions::with(1..=1).newest,
+        common_edition: Editions::with(1..=1).newest,
         wall: WallTime(0),
         stamp,
     }

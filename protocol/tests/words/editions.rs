@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use elea_protocol::edition::{Edition, Editions};
+use elea_protocol::history::extend;
 use elea_protocol::id::{ReplicaId, Slot, View, WallTime};
 use elea_protocol::message::{
-    Commit, CommitCertificate, Message, NewView, NewViewHeader, NonDeterminism, Position,
-    SignedRequest, SlotEntry, Slots, Status, ViewChange, changes_digest,
+    Branch, Commit, CommitCertificate, Linked, Message, NewView, NewViewHeader, NonDeterminism,
+    Position, SignedRequest, SlotEntry, Slots, Status, ViewChange, batch_digest, changes_digest,
 };
 use elea_protocol::replica::{Action, Event};
 
@@ -20,8 +21,14 @@ fn choices(edition: Edition) -> NonDeterminism {
     NonDeterminism { time: WallTime(WALL), edition, ..NonDeterminism::default() }
 }
 
-/// What `by` says of itself: where it stands, and what its program executes.
-fn status(bench: &Bench, by: u8, head: Position, newest_edition: Edition, stamp: u64) -> Message {
+/// What `by` says: where it stands, what its program executes, and what it has known all to execute.
+fn status(
+    bench: &Bench,
+    by: u8,
+    head: Position,
+    (newest_edition, common_edition): (Edition, Edition),
+    stamp: u64,
+) -> Message {
     let body = Status {
         entered: View(0),
         campaign: None,
@@ -31,6 +38,7 @@ fn status(bench: &Bench, by: u8, head: Position, newest_edition: Edition, stamp:
         convicted: 0,
         clients: *bench.membership.client_list(),
         newest_edition,
+        common_edition,
         wall: WallTime(WALL),
         stamp,
     };
@@ -50,42 +58,74 @@ fn stage(editions: Editions) -> (Bench, Position, Arc<SignedRequest>) {
 }
 
 #[test]
-fn nobody_follows_a_primary_that_leaves_somebody_behind_until_others_have() {
+fn a_primary_that_goes_over_is_followed_on_the_word_of_a_correct_replica_that_all_can() {
     let (mut bench, at_one, request) = stage(Editions::with(1..=2));
-    bench.hear_from(3, status(&bench, 3, at_one, ONE, 1));
     let (order, head) = bench.order_with(0, at_one, choices(TWO), &[&request]);
     bench.hear(order);
-    assert_eq!(bench.head(), at_one, "r3 does not execute it");
+    assert_eq!(bench.head(), at_one, "nothing is known of the others");
     assert_eq!(bench.counters().order_breaks_rules, 0, "and it may be right");
-
-    // One of those who have it may be a liar.
-    bench.hear_from(0, status(&bench, 0, head, TWO, 1));
-    bench.handle(Event::Tick);
+    // A liar may say so, and that it has the slot; and that all execute 1.2 does not follow from some words.
+    bench.hear_from(0, status(&bench, 0, head, (TWO, TWO), 1));
+    bench.hear_from(2, status(&bench, 2, at_one, (TWO, ONE), 1));
     assert_eq!(bench.head(), at_one);
-    bench.hear_from(2, status(&bench, 2, head, TWO, 1));
-    bench.handle(Event::Tick);
-    assert_eq!(bench.head(), head, "a correct one has judged it");
+    bench.hear_from(2, status(&bench, 2, at_one, (TWO, TWO), 2));
+    assert_eq!(bench.head(), head, "one of two is correct");
 }
 
 #[test]
-fn an_order_that_waited_is_taken_when_the_last_program_is_a_new_one() {
+fn who_has_known_all_to_execute_it_needs_no_others_and_does_not_forget() {
     let (mut bench, at_one, request) = stage(Editions::with(1..=2));
-    bench.hear_from(3, status(&bench, 3, at_one, ONE, 1));
+    for by in [0, 2, 3] {
+        bench.hear_from(by, status(&bench, by, at_one, (TWO, ONE), 1));
+    }
+    // A liar says another thing now.
+    bench
+        .hear_from(3, status(&bench, 3, at_one, (Edition { protocol: 0, application: 0 }, ONE), 2));
     let (order, head) = bench.order_with(0, at_one, choices(TWO), &[&request]);
     bench.hear(order);
-    bench.hear_from(3, status(&bench, 3, at_one, TWO, 2));
     assert_eq!(bench.head(), head);
+}
+
+#[test]
+fn what_f_others_say_of_programs_is_not_believed_and_numbers_are_taken_by_themselves() {
+    let far = Edition { protocol: u16::MAX, application: u16::MAX };
+    let none = Edition { protocol: 0, application: 0 };
+    for lie in [
+        far,
+        none,
+        Edition { protocol: 0, application: 2 },
+        Edition { protocol: 2, application: 1 },
+    ] {
+        let (mut bench, at_one, request) = stage(Editions::with(1..=2));
+        bench.hear_from(3, status(&bench, 3, at_one, (lie, lie), 1));
+        bench.hear_from(2, status(&bench, 2, at_one, (TWO, ONE), 1));
+        let (order, _) = bench.order_with(0, at_one, choices(TWO), &[&request]);
+        bench.hear(order);
+        assert_eq!(bench.head(), at_one, "{lie}");
+        // Nor does it keep the edition that there is from going on.
+        bench.hear_from(0, status(&bench, 0, at_one, (TWO, ONE), 1));
+        let (order, head) = bench.order_with(0, at_one, choices(ONE), &[&request]);
+        let mut fresh = stage(Editions::with(1..=2)).0;
+        fresh.hear_from(3, status(&fresh, 3, at_one, (lie, lie), 1));
+        fresh.hear(order);
+        assert_eq!(fresh.head(), head, "{lie}");
+    }
 }
 
 #[test]
 fn an_edition_that_was_left_behind_does_not_come_again() {
     let (mut bench, at_one, request) = stage(Editions::with(1..=2));
+    for by in [0, 2, 3] {
+        bench.hear_from(by, status(&bench, by, at_one, (TWO, ONE), 1));
+    }
     let third = bench.request(3, b"c");
     bench.ask(&third);
     let (order, head) = bench.order_with(0, at_one, choices(TWO), &[&request]);
     bench.hear(order);
     assert_eq!(bench.head(), head);
-    for fallen in [ONE, Edition::NONE, Edition { protocol: 0, application: 2 }] {
+    for fallen in
+        [ONE, Edition { protocol: 0, application: 2 }, Edition { protocol: 1, application: 0 }]
+    {
         let (order, _) = bench.order_with(0, head, choices(fallen), &[&third]);
         bench.hear(order);
         assert_eq!(bench.head(), head, "{fallen}");
@@ -108,7 +148,7 @@ fn what_a_program_does_not_execute_is_not_executed_whatever_certifies_it() {
         let (from, entries) = (head.slot, vec![entry]);
         bench.hear(Message::Slots(Slots { from, entries, certificate: Some(certificate) }));
         for by in [0, 2, 3] {
-            bench.hear_from(by, status(&bench, by, head, newer, 1));
+            bench.hear_from(by, status(&bench, by, head, (newer, newer), 1));
         }
         bench.handle(Event::Tick);
         assert_eq!(bench.head(), at_one, "{editions}");
@@ -135,8 +175,8 @@ fn who_is_kept_out_of_a_view_by_an_edition_says_so() {
     let (mut bench, at_one, request) = stage(Editions::with(1..=1));
     let (_, head) = bench.order_with(0, at_one, choices(TWO), &[&request]);
     let entry = SlotEntry { choices: choices(TWO), requests: vec![request], order: None };
-    let linked = elea_protocol::message::Linked { previous: at_one.hash, entry };
-    let branch = elea_protocol::message::Branch { head, slots: vec![linked], stable: None };
+    let linked = Linked { previous: at_one.hash, entry };
+    let branch = Branch { head, slots: vec![linked], stable: None };
     let mut said = bench.hear_from(2, new_view(&bench, head));
     said.extend(bench.hear_from(2, Message::Branch(branch)));
     for _ in 0..200 {
@@ -149,4 +189,50 @@ fn who_is_kept_out_of_a_view_by_an_edition_says_so() {
         _ => false,
     };
     assert!(said.iter().any(suspects), "it cannot enter view 2: {said:?}");
+}
+
+/// Slots of these editions above `before`, each with one request, as a branch from the end downwards.
+fn branch(bench: &Bench, before: Position, editions: &[Edition]) -> (Position, Message) {
+    let mut head = before;
+    let mut slots = Vec::new();
+    for (number, edition) in (10..).zip(editions) {
+        let request = bench.request(number, b"z");
+        let digest = batch_digest(&choices(*edition), &[request.digest()]);
+        let entry = SlotEntry { choices: choices(*edition), requests: vec![request], order: None };
+        slots.push(Linked { previous: head.hash, entry });
+        head = Position { slot: head.slot.next(), hash: extend(&head.hash, &digest) };
+    }
+    slots.reverse();
+    (head, Message::Branch(Branch { head, slots, stable: None }))
+}
+
+#[test]
+fn no_history_that_a_liar_makes_up_is_executed_by_rules_that_there_are_not() {
+    let edition = |protocol, application| Edition { protocol, application };
+    let paths: [&[Edition]; 5] = [
+        &[edition(0, 0), edition(0, 1), ONE],
+        &[ONE, edition(1, 0), ONE],
+        &[ONE, TWO, ONE],
+        &[edition(0, 9), edition(9, 0), edition(1, 1)],
+        &[ONE, edition(9, 9), edition(9, 9)],
+    ];
+    for path in paths {
+        let mut bench = Bench::executing(ReplicaId(1), Editions::with(1..=1));
+        let genesis = bench.head();
+        let (head, branch) = branch(&bench, genesis, path);
+        bench.hear_from(2, new_view(&bench, head));
+        bench.hear_from(2, branch);
+        for _ in 0..50 {
+            bench.now.instant.0 += 50_000;
+            bench.handle(Event::Tick);
+        }
+        assert_eq!(bench.head(), genesis, "{path:?}");
+    }
+    // And one that there is is entered, or the above would prove nothing.
+    let mut bench = Bench::executing(ReplicaId(1), Editions::with(1..=1));
+    let (head, branch) = branch(&bench, bench.head(), &[ONE, ONE, ONE]);
+    bench.hear_from(2, new_view(&bench, head));
+    bench.hear_from(2, branch);
+    bench.handle(Event::Tick);
+    assert_eq!((bench.head(), bench.replica.entered()), (head, View(2)));
 }

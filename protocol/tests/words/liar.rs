@@ -89,6 +89,7 @@ fn status(bench: &mut Bench, by: u8, entered: u64, head: Position, stamp: u64) -
         convicted: 0,
         clients: *bench.membership.client_list(),
         newest_edition: Editions::with(1..=1).newest,
+        common_edition: Editions::with(1..=1).newest,
         wall: bench.now.wall,
         stamp,
     };

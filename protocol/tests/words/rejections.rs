@@ -13,7 +13,8 @@ use elea_protocol::message::{
     FETCH_DIGESTS_MAX, Fetch, HelloBody, LOCATOR_MAX, Level, Linked, Message, NonDeterminism,
     OPERATIONS_MAX, Order, OrderHeader, Origin, Position, QueryReply, REQUEST_BYTES_MAX, Reply,
     ReplyKind, Request, Requests, Results, SIGNED_TOGETHER_MAX, SLOTS_MAX, SignedQueryReply,
-    SignedRequest, SlotEntry, Slots, StableProof, StatePart, ToReplica, Wanted, batch_digest,
+    SignedRequest, SlotEntry, Slots, StableProof, StatePart, ToReplica, Wanted, WireVersions,
+    batch_digest,
 };
 use elea_protocol::receipt::{BadReceipt, Proven, Receipt};
 use elea_protocol::seal::{Rejection, sign_hello, sign_replies};
@@ -125,6 +126,7 @@ fn a_weak_key_is_refused_wherever_a_key_is_loaded() {
         nonce: [5; 32],
         instance: 1,
         own_nonce: [6; 32],
+        version: WireVersions::OWN.newest,
     };
     let hello = sign_hello(&key(9), open.genesis(), body);
     assert_eq!(open.open_hello(hello, ReplicaId(0), &[5; 32]), Err(Rejection::WeakKey));
@@ -291,6 +293,7 @@ fn a_hello_is_for_one_connection_to_one_replica() {
         nonce: [5; 32],
         instance: 1,
         own_nonce: [6; 32],
+        version: WireVersions::OWN.newest,
     };
     let hello = sign_hello(&key(9), here.genesis(), body);
     assert!(here.open_hello(hello, ReplicaId(1), &[5; 32]).is_ok());

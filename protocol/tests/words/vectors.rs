@@ -110,6 +110,7 @@ fn what_is_signed_and_hashed_never_changes() {
         convicted: 0b101,
         clients: Digest([0xdd; 32]),
         newest_edition: Editions::with(1..=1).newest,
+        common_edition: Editions::with(1..=1).newest,
         wall: WallTime(1_700_000_000_000),
         stamp: 99,
     };
@@ -176,7 +177,8 @@ fn what_is_signed_and_hashed_never_changes() {
     line(&mut text, "pulse", &genesis, &Pulse { stamp: 99, sync: 2500, echoes });
     for origin in [Origin::Replica(ReplicaId(3)), Origin::Client(name.client)] {
         let (nonce, own_nonce) = ([0xdd; 32], [0xde; 32]);
-        let hello = HelloBody { origin, to: ReplicaId(1), nonce, instance: 7, own_nonce };
+        let hello =
+            HelloBody { origin, to: ReplicaId(1), nonce, instance: 7, own_nonce, version: 13 };
         line(&mut text, "hello", &genesis, &hello);
     }
     let knock = KnockBody {

@@ -103,6 +103,7 @@ fn a_status_keeps_its_bounds() {
         convicted: 0,
         clients: Digest::default(),
         newest_edition: Editions::with(1..=1).newest,
+        common_edition: Editions::with(1..=1).newest,
         wall: WallTime(0),
         stamp: 1,
     };

@@ -8,6 +8,7 @@ use elea_protocol::id::{Digest, ReplicaId, Slot, View};
 use elea_protocol::merkle::Path;
 use elea_protocol::message::{
     Commit, Farewell, HelloBody, Level, Message, Origin, SignedRequest, ToClient, ToReplica,
+    WireVersions,
 };
 use elea_protocol::seal::{sign, sign_hello};
 use elea_protocol::signature::{SecretKey, Signature, Signed, Signer};
@@ -97,8 +98,14 @@ fn a_hello_for_another_replica_or_an_older_connection_is_turned_away() {
             let mut nonce = challenge.nonce;
             nonce[31] ^= flip;
             let origin = Origin::Client(client_id(0));
-            let body =
-                HelloBody { origin, to: ReplicaId(to), nonce, instance: 1, own_nonce: [0; 32] };
+            let body = HelloBody {
+                origin,
+                to: ReplicaId(to),
+                nonce,
+                instance: 1,
+                own_nonce: [0; 32],
+                version: WireVersions::OWN.newest,
+            };
             let hello = sign_hello(&client_key(0), cluster.membership.genesis(), body);
             wire.send(&ToReplica::Hello(hello)).await;
             let word = Farewell::NotAdmitted;
@@ -171,7 +178,14 @@ fn before_it_is_let_in_a_connection_may_send_a_knock_and_a_hello_and_nothing_els
         let (mut wire, challenge) = Wire::connect(&cluster, 0).await;
         let origin = Origin::Client(client_id(1));
         let (to, nonce) = (ReplicaId(0), challenge.nonce);
-        let body = HelloBody { origin, to, nonce, instance: 1, own_nonce: [0; 32] };
+        let body = HelloBody {
+            origin,
+            to,
+            nonce,
+            instance: 1,
+            own_nonce: [0; 32],
+            version: WireVersions::OWN.newest,
+        };
         let hello = sign_hello(&client_key(1), &genesis(&cluster), body);
         wire.send(&ToReplica::Hello(hello)).await;
         assert_closed(&cluster, &node, &mut wire, word, Counter::HelloMalformed).await;
@@ -185,7 +199,14 @@ fn a_hello_that_somebody_else_has_signed_is_turned_away() {
         let (mut wire, challenge) = Wire::connect(&cluster, 0).await;
         let origin = Origin::Client(client_id(0));
         let (to, nonce) = (ReplicaId(0), challenge.nonce);
-        let body = HelloBody { origin, to, nonce, instance: 1, own_nonce: [0; 32] };
+        let body = HelloBody {
+            origin,
+            to,
+            nonce,
+            instance: 1,
+            own_nonce: [0; 32],
+            version: WireVersions::OWN.newest,
+        };
         let hello = sign_hello(&client_key(1), cluster.membership.genesis(), body);
         wire.send(&ToReplica::Hello(hello)).await;
         let (word, counter) = (Farewell::NotAdmitted, Counter::HelloBadSignature);
@@ -344,6 +365,7 @@ fn a_client_that_never_reads_loses_its_connection_and_nobody_else_waits() {
             nonce: challenge.nonce,
             instance: 1,
             own_nonce: [0; 32],
+            version: WireVersions::OWN.newest,
         };
         let hello = sign_hello(&client_key(0), cluster.membership.genesis(), body);
         deaf.send(&ToReplica::Hello(hello)).await;

@@ -2,7 +2,9 @@
 //! let in beside them, however far away it is.
 
 use elea_protocol::id::ReplicaId;
-use elea_protocol::message::{HelloBody, Level, Origin, ReplyKind, ToClient, ToReplica};
+use elea_protocol::message::{
+    HelloBody, Level, Origin, ReplyKind, ToClient, ToReplica, WireVersions,
+};
 use elea_protocol::seal::sign_hello;
 use elea_protocol::signature::SecretKey;
 use elea_replica::{Counter, Limits};
@@ -35,7 +37,14 @@ async fn answers_late(cluster: &Cluster, origin: Origin, key: &SecretKey) -> Wir
         }
     }
     let (to, nonce) = (challenge.replica, challenge.nonce);
-    let body = HelloBody { origin, to, nonce, instance: 1, own_nonce: [0; 32] };
+    let body = HelloBody {
+        origin,
+        to,
+        nonce,
+        instance: 1,
+        own_nonce: [0; 32],
+        version: WireVersions::OWN.newest,
+    };
     wire.send(&ToReplica::Hello(sign_hello(key, genesis, body))).await;
     wire
 }

@@ -323,7 +323,14 @@ impl Wire {
         wire.knock(id, genesis, origin, key).await;
         let challenge = wire.challenge().await;
         let (to, nonce) = (challenge.replica, challenge.nonce);
-        let body = HelloBody { origin, to, nonce, instance, own_nonce: [7; 32] };
+        let body = HelloBody {
+            origin,
+            to,
+            nonce,
+            instance,
+            own_nonce: [7; 32],
+            version: WireVersions::OWN.newest,
+        };
         wire.send(&ToReplica::Hello(sign_hello(key, genesis, body))).await;
         wire
     }

@@ -79,7 +79,14 @@ async fn knock_on(
 async fn hello(cluster: &Cluster, wire: &mut Encrypted, number: u8, nonce: Option<[u8; 32]>) {
     let binding = wire.get_ref().binding().expect("shaken").expect("encrypted");
     let (origin, nonce) = (Origin::Client(client_id(number)), nonce.unwrap_or(binding));
-    let body = HelloBody { origin, to: ReplicaId(0), nonce, instance: 1, own_nonce: [0; 32] };
+    let body = HelloBody {
+        origin,
+        to: ReplicaId(0),
+        nonce,
+        instance: 1,
+        own_nonce: [0; 32],
+        version: WireVersions::OWN.newest,
+    };
     let hello = sign_hello(&client_key(number), cluster.membership.genesis(), body);
     say(wire, &ToReplica::Hello(hello)).await;
 }

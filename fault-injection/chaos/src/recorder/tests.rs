@@ -76,6 +76,7 @@ impl Stage {
             convicted: 0,
             clients: Digest::default(),
             newest_edition: Editions::with(1..=1).newest,
+            common_edition: Editions::with(1..=1).newest,
             wall: WallTime(0),
             stamp,
         };

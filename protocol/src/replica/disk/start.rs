@@ -12,7 +12,8 @@ use crate::history::{Entry, History, extend};
 use crate::id::{Digest, Now, Slot};
 use crate::message::{Batch, Position, SlotEntry, StableProof, StateHead};
 use crate::replica::normal::{
-    Ballots, Budget, Fetching, Lock, OrdersAhead, Pending, Pipeline, Queries, Shares, Undone,
+    Ballots, Budget, Common, Fetching, Lock, OrdersAhead, Pending, Pipeline, Queries, Shares,
+    Undone,
 };
 use crate::replica::state::{Arriving, Settling, Stable, States, Taken, Transfer};
 use crate::replica::time::{Due, Stamps, Turn, Waits};
@@ -134,6 +135,7 @@ impl<A: Application> Replica<A> {
             adopting: Adopting::default(),
             turn: Turn::default(),
             lock: Lock::default(),
+            common: Common::default(),
             queries: Queries::default(),
             stable: Stable::default(),
             pending: Pending::default(),
@@ -161,6 +163,7 @@ impl<A: Application> Replica<A> {
     /// Puts the state in place that the cluster begins with, where there is one. If the application
     /// cannot read it, the replica starts all the same, as with any stored state.
     fn begin_with<E>(&mut self, initial: Option<RowsView>) -> Result<(), StartError<E>> {
+        self.check_edition(Slot::GENESIS, Edition::FIRST)?;
         let Some(digest) = self.setup.membership.initial_state().copied() else { return Ok(()) };
         let rows = initial.ok_or(StartError::NoInitialState)?;
         let sessions = self.sessions().clone();

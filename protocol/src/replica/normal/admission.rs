@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 
 use crate::application::Application;
 use crate::id::{ClientId, Digest, ReplicaId};
-use crate::message::{Clients, OtherList, RefusalReason, Request, SignedRequest, Wanted};
+use crate::message::{Clients, OtherList, Wanted};
 use crate::quorum::Strength;
 use crate::replica::Replica;
 use crate::replica::time::Peer;
@@ -59,39 +59,27 @@ impl<A: Application> Replica<A> {
         self.size.suffices(yes + usize::from(listed), Strength::Weak) || (listed && no == 0)
     }
 
-    /// Whether so many are known not to list a client that its requests cannot be answered with this
-    /// strength. Whose list is not known yet may list it: a replica that has just started refuses nobody.
-    fn is_known_to_few(&self, client: &ClientId, strength: Strength) -> bool {
+    /// Whether a request is not taken from a client that is listed here: it may not be ordered, or too few others know the
+    /// client for the answers that it needs.
+    pub(super) fn is_stranger(&self, client: &ClientId, strength: Strength) -> bool {
+        !self.may_be_ordered(client) || self.is_known_to_few(client, strength)
+    }
+
+    /// Whether so many are known not to list a client that its requests cannot be answered. Whose list is not known yet may
+    /// list it: a replica that has just started refuses nobody.
+    pub(super) fn is_known_to_few(&self, client: &ClientId, strength: Strength) -> bool {
         let listed = self.setup.membership.admits(client);
         let (_, no) = self.others_who_list(client);
         let could = usize::from(self.size.replicas()).saturating_sub(no + usize::from(!listed));
         !self.size.suffices(could, strength)
     }
 
-    /// Whether a request that waits will not be ordered: its client is not listed by enough, and that is known.
-    pub(super) fn is_stranger(&self, request: &SignedRequest) -> bool {
-        let client = &request.body().client;
-        !self.may_be_ordered(client) && self.is_known_to_few(client, Strength::Weak)
-    }
-
-    /// Why a request is not taken from a client that is listed here: too few others know it for the
-    /// answers that it needs.
-    pub(super) fn refused_as_stranger(&self, request: &Request) -> Option<RefusalReason> {
-        let strength = if request.wants_commit() { Strength::Strong } else { Strength::Weak };
-        let is_known_to_few = self.is_known_to_few(&request.client, strength);
-        is_known_to_few.then_some(RefusalReason::UnknownClient)
-    }
-
     /// A peer's status names its list.
     pub(in crate::replica) fn hear_of_list(&mut self, from: ReplicaId, digest: Digest) {
         let (own, now) = (&self.setup.membership, self.now.instant);
         let peer = self.peers.entry(from).or_default();
-        let is_news = !peer.clients().is_named(&digest);
         if peer.clients_mut().hears(digest, own, now) {
             self.ask(Some(from), Wanted::Clients);
-        }
-        if is_news && self.lists_differ() {
-            self.look_at_strangers();
         }
     }
 
@@ -103,17 +91,6 @@ impl<A: Application> Replica<A> {
         if !peer.clients_mut().learn(listed, own) {
             self.counters.useless_answers += 1;
             return;
-        }
-        self.look_at_strangers();
-    }
-
-    /// More is known of who lists whom: what waited for that can be ordered, or leaves.
-    fn look_at_strangers(&mut self) {
-        let waiting = self.pending.others().map(|(_, request)| request);
-        let strangers: Vec<_> = waiting.filter(|one| self.is_stranger(one)).cloned().collect();
-        for request in strangers {
-            self.pending.remove(&request.digest());
-            self.refuse(&request, RefusalReason::UnknownClient);
         }
         self.advance();
     }

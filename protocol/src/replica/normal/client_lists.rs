@@ -32,11 +32,6 @@ pub(in crate::replica) struct PeerClients {
 }
 
 impl PeerClients {
-    /// Whether the newest status named this list.
-    pub(super) fn is_named(&self, digest: &Digest) -> bool {
-        self.digest.as_ref() == Some(digest)
-    }
-
     /// A status tells of its list. Answers whether that has to be asked for.
     pub(super) fn hears(&mut self, digest: Digest, own: &Membership, now: Instant) -> bool {
         if self.digest != Some(digest) {

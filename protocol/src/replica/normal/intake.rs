@@ -18,8 +18,8 @@ impl<A: Application> Replica<A> {
             self.refuse(&request, reason);
             return;
         }
-        if let Some(reason) = self.refused_as_stranger(body) {
-            self.refuse(&request, reason);
+        if self.is_stranger(&body.client, body.strength()) {
+            self.turn_away(&request, RefusalReason::UnknownClient);
             return;
         }
         if !body.wants_commit() && self.is_full() {
@@ -47,6 +47,20 @@ impl<A: Application> Replica<A> {
                 self.counters.busy += 1;
                 self.answer(name.client, name.session, ToClient::Busy(name));
             }
+        }
+    }
+
+    /// Says why a request is not taken, or does not stay. Where it is not known yet whether enough list its client, that
+    /// is no reason for good: it is to be sent again.
+    pub(super) fn turn_away(&mut self, request: &SignedRequest, reason: RefusalReason) {
+        let body = request.body();
+        let is_stranger = reason == RefusalReason::UnknownClient;
+        if is_stranger && !self.is_known_to_few(&body.client, body.strength()) {
+            let name = body.name();
+            self.counters.busy += 1;
+            self.answer(name.client, name.session, ToClient::Busy(name));
+        } else {
+            self.refuse(request, reason);
         }
     }
 

@@ -21,7 +21,7 @@ use super::pending::Inserted;
 use crate::application::Application;
 use crate::id::{Instant, ReplicaId};
 use crate::message::{
-    Message, RefusalReason, Requests, SignedRequest, WAITING_MAX, Waiting, WaitingRequest, Wanted,
+    Message, Requests, SignedRequest, WAITING_MAX, Waiting, WaitingRequest, Wanted,
 };
 use crate::replica::time::Peer;
 use crate::replica::{Known, Replica, Target};
@@ -93,13 +93,11 @@ impl<A: Application> Replica<A> {
                 self.pending.orphans_mut().put_off(&request.digest(), self.now.instant, wait_ms);
                 true
             }
-            // Whether enough list its client is not known yet.
-            Some(RefusalReason::UnknownClient) if !self.is_stranger(request) => false,
             // It could not be ordered. Its client asks again if it still wants it.
             Some(reason) => {
                 self.pending.remove(&request.digest());
                 if !self.answer_known(request) {
-                    self.refuse(request, reason);
+                    self.turn_away(request, reason);
                 }
                 false
             }

@@ -400,8 +400,7 @@ impl Pending {
         self.orphans.all().chain(self.others())
     }
 
-    /// Those that are no orphans, in their order.
-    pub(crate) fn others(&self) -> impl Iterator<Item = (Digest, &Arc<SignedRequest>)> {
+    fn others(&self) -> impl Iterator<Item = (Digest, &Arc<SignedRequest>)> {
         self.by_arrival.values().filter_map(|digest| Some((*digest, self.get(digest)?)))
     }
 

@@ -22,8 +22,7 @@ const AHEAD_OF_DISK: u64 = 2 << 20;
 /// The weight of slots that are not certified; the last one may go beyond.
 const AHEAD_OF_OTHERS: u64 = 8 << 20;
 
-/// So many requests at most are passed over for one slot, since their clients rest, or may yet turn out to be
-/// listed by enough.
+/// So many requests at most are passed over for one slot, since their clients rest.
 const PASSED_OVER: usize = 1024;
 
 impl<A: Application> Replica<A> {
@@ -149,14 +148,9 @@ impl<A: Application> Replica<A> {
                 passed_over += 1;
                 continue;
             }
-            let listed = if self.may_be_ordered(&client) {
-                Ok(())
-            } else if self.is_stranger(request) {
-                Err(RefusalReason::UnknownClient)
-            } else {
-                resting.insert(client);
-                passed_over += 1;
-                continue;
+            let listed = match self.may_be_ordered(&client) {
+                true => Ok(()),
+                false => Err(RefusalReason::UnknownClient),
             };
             match listed.and_then(|()| admission.admit(request.body())) {
                 Ok(()) => {
@@ -204,7 +198,7 @@ impl<A: Application> Replica<A> {
         for (request, reason) in refused {
             self.pending.remove(&request.digest());
             if !self.answer_known(&request) {
-                self.refuse(&request, reason);
+                self.turn_away(&request, reason);
             }
         }
     }

@@ -130,9 +130,9 @@ impl<A: Application> Replica<A> {
         if !self.may_answer_queries() {
             return Found::Nothing;
         }
-        let Some(Queried { results, since }) =
-            self.execution.application().query(&query.operations)
-        else {
+        let edition = self.history.choices().edition.application;
+        let application = self.execution.application();
+        let Some(Queried { results, since }) = application.query(edition, &query.operations) else {
             return Found::Nothing;
         };
         let head = self.history.head();

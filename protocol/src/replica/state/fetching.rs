@@ -22,6 +22,11 @@ impl<A: Application> Replica<A> {
     }
 
     pub(super) fn begin_transfer(&mut self, from: ReplicaId, proof: StableProof) {
+        let ready = self.arriving.ready().map(|whole| whole.last.choices.edition);
+        if ready.is_some_and(|edition| !self.executes(edition)) {
+            // Newer ones are of no more use, until the program is a newer one.
+            return;
+        }
         let (now, patience) = (self.now.instant, 4 * self.fetch_wait_ms());
         if let Some(proof) = self.arriving.hear_of(from, proof, now, patience) {
             self.start_transfer(from, proof);

@@ -141,6 +141,11 @@ impl Peer {
         self.status().map(|status| status.newest_edition)
     }
 
+    /// The newest edition that it has known all to execute.
+    pub(in crate::replica) fn common_edition(&self) -> Option<Edition> {
+        self.status().map(|status| status.common_edition)
+    }
+
     /// Whether it gave a sign of life not longer ago than this.
     pub(in crate::replica) fn heard_within(&self, now: Instant, millis: u64) -> bool {
         self.newest.as_ref().is_some_and(|newest| now <= newest.at.after_ms(millis))
@@ -240,7 +245,8 @@ mod tests {
             stable: Slot(4),
             convicted: 0,
             clients: Digest([2; 32]),
-            newest_edition: Edition::NONE,
+            newest_edition: Edition::FIRST,
+            common_edition: Edition::FIRST,
             wall: WallTime(stamp),
             stamp,
         };

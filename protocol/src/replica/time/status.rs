@@ -57,6 +57,7 @@ impl<A: Application> Replica<A> {
             convicted: self.proofs.convicted(),
             clients: *self.setup.membership.client_list(),
             newest_edition: self.setup.editions.newest,
+            common_edition: self.common_edition(),
             wall: self.now.wall,
             stamp,
         });
@@ -73,6 +74,7 @@ impl<A: Application> Replica<A> {
             self.hear_own_word(status.stamp);
             return;
         }
+        let vouched = self.vouched_edition();
         let peer = self.peers.entry(from).or_default();
         let before = match peer.hears(signed, self.now.instant) {
             Ok(before) => before,
@@ -83,8 +85,9 @@ impl<A: Application> Replica<A> {
             }
         };
         self.hear_of_list(from, status.clients);
-        if before.is_some_and(|before| before.newest_edition != status.newest_edition) {
-            // Its program is another one: an order may have waited for that.
+        self.note_editions();
+        if self.vouched_edition() != vouched {
+            // An order may have waited for that.
             self.advance();
         }
         if status.entered < self.entered() {
