@@ -3,6 +3,7 @@
 mod admission;
 mod core;
 mod editions;
+mod frames;
 mod liar;
 mod members;
 mod proofs;
