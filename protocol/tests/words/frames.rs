@@ -275,6 +275,7 @@ fn add_ordering(golden: &mut Golden, of: &Membership) {
         convicted: 0b101,
         clients: hash(0x74),
         newest_edition: Edition { protocol: 1, application: 3 },
+        common_edition: Edition { protocol: 1, application: 2 },
         wall: WallTime(1_700_000_000_001),
         stamp: 98,
     };
@@ -354,7 +355,8 @@ fn add_to_replica(golden: &mut Golden, of: &Membership) {
         let knock = sign_knock(&its_key, of.genesis(), knock);
         golden.add(ToReplica::Knock(knock), &[origin.named(), transport.named()]);
         let (nonce, own_nonce) = ([0x81; 32], [0x82; 32]);
-        let hello = HelloBody { origin, to: ReplicaId(3), nonce, instance: 7, own_nonce };
+        let hello =
+            HelloBody { origin, to: ReplicaId(3), nonce, instance: 7, own_nonce, version: 13 };
         let hello = sign_hello(&its_key, of.genesis(), hello);
         golden.add(ToReplica::Hello(hello), &[origin.named()]);
     }
