@@ -22,7 +22,7 @@ use crate::state::{self, Base, Desk, Log, Since, State, Writing};
 const NAME: &str = "elea-kv";
 
 /// The versions of its operations and of its state that it executes: see
-/// [`Application::editions`](elea_protocol::application::Application::editions).
+/// [`Application::editions`].
 pub const EDITIONS: RangeInclusive<u16> = 1..=1;
 
 /// The replicated key-value store.

@@ -7,6 +7,7 @@
 //! | `shares` | which part of the suffix is whose |
 //! | `passing_on`, `named` | what waits here is passed on to the others, or named; what they named |
 //! | `admission`, `client_lists` | which clients are admitted, where replicas list different ones |
+//! | `editions` | by which rules slots are executed, while programs are updated one after the other |
 //! | `primary`, `pipeline`, `gathering`, `pacing` | what goes into the next slot, and when; the primary's own slots until they are done; waiting for company; pauses between what is heavy |
 //! | `backup` | which orders are followed, and those above the head |
 //! | `acceptance` | a slot is recorded, executed and answered |
