@@ -200,7 +200,7 @@ impl<A: Application> Replica<A> {
             Message::Certificate(certificate) => self.on_certificate(from, certificate),
             Message::Checkpoint(checkpoint) => self.on_checkpoint(&checkpoint),
             Message::Stable(proof) => self.on_stable(from, *proof),
-            Message::Status(status) => self.on_status(&status),
+            Message::Status(status) => self.on_status(from, &status),
             Message::Fetch(fetch) => self.on_fetch(&fetch),
             Message::Waiting(waiting) => self.on_waiting(from, &waiting),
             Message::Clients(clients) => self.on_clients(from, clients),

@@ -153,6 +153,7 @@ pub fn replica_json(id: ReplicaId, address: &str, status: &NodeStatus) -> Json {
         "editions": {
             "lowest": status.editions.lowest.to_string(),
             "newest": status.editions.newest.to_string(),
+            "common": status.common_edition.to_string(),
         },
         "sync_ms": status.pace.sync.map(millis),
         "patience_ms": status.pace.patience,
@@ -343,19 +344,30 @@ fn difference_remarks(rows: &[Row]) -> Vec<String> {
     remarks
 }
 
-/// Whose programs are older than those of the others, so that none of these goes over to what is newer.
-fn edition_remark(rows: &[Row]) -> Option<String> {
-    let executes = |row: &Row| Some((row.id, row.said.as_ref().ok()?.editions.newest));
-    let all: Vec<_> = rows.iter().filter_map(executes).collect();
-    let newest = all.iter().map(|(_, newest)| *newest).reduce(Edition::max)?;
-    let old = all.iter().filter(|(_, own)| !own.may_follow(newest));
+/// Whose programs are older than those of the others, and from when on nobody can be put back to one.
+fn edition_remarks(rows: &[Row]) -> Vec<String> {
+    let said = || rows.iter().filter_map(|row| Some((row.id, row.said.as_ref().ok()?)));
+    let highest = |of: fn(&NodeStatus) -> Edition| {
+        said().map(|(_, status)| of(status)).reduce(Edition::max).unwrap_or_default()
+    };
+    let newest = highest(|status| status.editions.newest);
+    let common = highest(|status| status.common_edition);
+    let now = highest(|status| status.edition);
+    let old = said().filter(|(_, status)| !status.editions.newest.may_follow(newest));
     let old: Vec<String> = old.map(|(id, _)| id.to_string()).collect();
-    (!old.is_empty()).then(|| {
-        format!(
+    let mut remarks = Vec::new();
+    if !old.is_empty() {
+        remarks.push(format!(
             "{} not execute edition {newest}, to which all go over once all do: update its program",
             does(&old)
-        )
-    })
+        ));
+    }
+    if !now.may_follow(common) {
+        remarks.push(format!(
+            "all have been known to execute edition {common}: do not put any of them back to an older program"
+        ));
+    }
+    remarks
 }
 
 /// Who can be listened to.
@@ -381,7 +393,7 @@ fn remarks(rows: &[Row]) -> Vec<String> {
     let mut remarks = doubled(rows);
     remarks.extend(clock_remarks(rows));
     remarks.extend(difference_remarks(rows));
-    remarks.extend(edition_remark(rows));
+    remarks.extend(edition_remarks(rows));
     remarks.extend(transport_remark(rows));
     for row in rows {
         let (id, Ok(status)) = (row.id, &row.said) else { continue };

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use elea_protocol::codec::{self, Canonical as _, FRAME_MAX};
-use elea_protocol::edition::Editions;
+use elea_protocol::edition::{Edition, Editions};
 use elea_protocol::evidence::Evidence;
 use elea_protocol::id::{Digest, ReplicaId, RequestNumber, SessionId, Slot, View};
 use elea_protocol::membership::Membership;
@@ -268,6 +268,7 @@ impl Replica {
             other_lists: Vec::new(),
             edition: Editions::with(1..=1).newest,
             editions: Editions::with(1..=1),
+            common_edition: Edition { protocol: 1, application: 1 },
             refused: Vec::new(),
             doubled: Vec::new(),
             pace: Pace::default(),

@@ -567,6 +567,8 @@ pub struct NodeStatus {
     pub edition: Edition,
     /// What its program can execute.
     pub editions: Editions,
+    /// The newest edition that it has known all replicas to execute.
+    pub common_edition: Edition,
     /// How long things take.
     pub pace: Pace,
     /// What was dropped or refused since the start, by reason.
@@ -623,6 +625,7 @@ impl Canonical for NodeStatus {
         self.other_lists.iter().for_each(|other| other.write(to));
         self.edition.write(to);
         self.editions.write(to);
+        self.common_edition.write(to);
         self.pace.write(to);
         to.put_len(self.counters.len());
         for (name, count) in &self.counters {

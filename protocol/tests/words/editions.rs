@@ -87,6 +87,18 @@ fn who_has_known_all_to_execute_it_needs_no_others_and_does_not_forget() {
 }
 
 #[test]
+fn old_words_that_somebody_else_plays_back_are_not_believed() {
+    let (mut bench, at_one, request) = stage(Editions::with(1..=2));
+    // All of it is signed, and was true once: r0 shows it to a replica that has just started.
+    for by in [0, 2, 3] {
+        bench.hear_from(0, status(&bench, by, at_one, (TWO, TWO), 1));
+    }
+    let (order, _) = bench.order_with(0, at_one, choices(TWO), &[&request]);
+    bench.hear(order);
+    assert_eq!(bench.head(), at_one);
+}
+
+#[test]
 fn what_f_others_say_of_programs_is_not_believed_and_numbers_are_taken_by_themselves() {
     let far = Edition { protocol: u16::MAX, application: u16::MAX };
     let none = Edition { protocol: 0, application: 0 };

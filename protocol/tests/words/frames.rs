@@ -542,6 +542,7 @@ fn node_status() -> NodeStatus {
             lowest: Edition { protocol: 1, application: 1 },
             newest: Edition { protocol: 1, application: 3 },
         },
+        common_edition: Edition { protocol: 1, application: 2 },
         pace: Pace { sync: Some(2500), patience: 160, others: vec![turnaround] },
         counters: vec![("busy".to_owned(), 8)],
     }

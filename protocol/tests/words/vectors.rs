@@ -232,6 +232,7 @@ fn what_is_signed_and_hashed_never_changes() {
         }],
         edition: Edition { protocol: 1, application: 2 },
         editions: Editions::with(1..=3),
+        common_edition: Edition { protocol: 1, application: 1 },
         refused: vec![(ReplicaId(1), 7)],
         doubled: vec![Origin::Replica(ReplicaId(2)), Origin::Client(name.client)],
         pace,

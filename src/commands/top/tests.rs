@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use elea_protocol::edition::Editions;
+use elea_protocol::edition::{Edition, Editions};
 use elea_protocol::id::{Digest, ReplicaId, Slot, View};
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{DiskHealth, NodeStatus, Pace, Position, Standing, Transport};
@@ -57,6 +57,7 @@ fn said(view: u64, head: (u8, u64), lock: u64) -> NodeStatus {
         other_lists: Vec::new(),
         edition: Editions::with(1..=1).newest,
         editions: Editions::with(1..=1),
+        common_edition: Edition { protocol: 1, application: 1 },
         pace: Pace::default(),
         counters: vec![("executed_requests".to_owned(), head.1.saturating_mul(10))],
     }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use elea_fault_injection::keys::Keyring;
 use elea_fault_injection::rng::Rng;
 use elea_protocol::codec::{self, Canonical};
-use elea_protocol::edition::Editions;
+use elea_protocol::edition::{Edition, Editions};
 use elea_protocol::history::extend;
 use elea_protocol::id::{
     ClientId, Digest, ReplicaId, RequestName, RequestNumber, SessionId, Slot, View, WallTime,
@@ -238,6 +238,7 @@ fn an_accusation_is_a_violation() {
         other_lists: Vec::new(),
         edition: Editions::with(1..=1).newest,
         editions: Editions::with(1..=1),
+        common_edition: Edition { protocol: 1, application: 1 },
         refused: Vec::new(),
         doubled: Vec::new(),
         pace: Pace::default(),

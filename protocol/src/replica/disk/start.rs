@@ -112,6 +112,8 @@ impl<A: Application> Replica<A> {
         if let Some(incoming) = recovered.incoming {
             replica.resume_transfer(incoming);
         }
+        // All of one.
+        replica.note_editions();
         replica.outbox.begin();
         replica.counters = Counters::default();
         replica.counters.state_unreadable = u64::from(replica.is_distrusted());
@@ -163,7 +165,6 @@ impl<A: Application> Replica<A> {
     /// Puts the state in place that the cluster begins with, where there is one. If the application
     /// cannot read it, the replica starts all the same, as with any stored state.
     fn begin_with<E>(&mut self, initial: Option<RowsView>) -> Result<(), StartError<E>> {
-        self.check_edition(Slot::GENESIS, Edition::FIRST)?;
         let Some(digest) = self.setup.membership.initial_state().copied() else { return Ok(()) };
         let rows = initial.ok_or(StartError::NoInitialState)?;
         let sessions = self.sessions().clone();

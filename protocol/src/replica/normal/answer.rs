@@ -215,6 +215,7 @@ impl<A: Application> Replica<A> {
             other_lists: self.other_lists(),
             edition: self.history.choices().edition,
             editions: self.setup.editions,
+            common_edition: self.common_edition(),
             pace: self.pace(),
             counters,
         }

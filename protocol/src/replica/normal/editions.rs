@@ -43,10 +43,13 @@ impl<A: Application> Replica<A> {
         self.peers.values().filter_map(Peer::common_edition)
     }
 
-    /// The edition of the next slot, as its primary: the newest that a strong quorum has known all to execute.
+    /// The edition of the next slot, as its primary: the newest that a strong quorum has known all to execute, whose words
+    /// others hear, too: who has gone may have told them to this replica alone.
     pub(in crate::replica) fn edition_to_order(&self) -> Edition {
         let before = self.history.choices().edition;
-        let words = self.others_common_editions().chain([self.common.0]);
+        let (now, lately) = (self.now.instant, self.lately_ms());
+        let others = self.peers.values().filter(|peer| peer.heard_within(now, lately));
+        let words = others.filter_map(Peer::common_edition).chain([self.common.0]);
         let agreed = Edition::ranked(words, self.size.quorum(Strength::Strong) - 1);
         before.max(agreed.unwrap_or_default().min(self.setup.editions.newest))
     }
@@ -76,6 +79,13 @@ impl<A: Application> Replica<A> {
         before: NonDeterminism,
     ) -> bool {
         choices.edition != before.edition || self.is_early(choices.time, before.time)
+    }
+
+    /// Whether all slots from this one on are of this edition, which is that of the last one.
+    pub(super) fn is_all_of(&self, edition: Edition, from: Slot) -> bool {
+        // Every slot that there ever was is of no lower one.
+        edition == Edition::FIRST
+            || self.history.choices_at(from).is_some_and(|choices| choices.edition == edition)
     }
 
     /// Whether this program can execute a history from where it parts from the own one to its end, on the state

@@ -50,7 +50,10 @@ impl<A: Application> Replica<A> {
     }
 
     fn may_order(&mut self) -> bool {
-        !self.is_ahead_of_disk() && !self.is_ahead_of_others() && self.is_time_to_order()
+        !self.is_ahead_of_disk()
+            && !self.is_ahead_of_others()
+            && self.executes(self.edition_to_order())
+            && self.is_time_to_order()
     }
 
     fn is_time_to_order(&mut self) -> bool {

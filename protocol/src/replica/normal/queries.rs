@@ -130,13 +130,17 @@ impl<A: Application> Replica<A> {
         if !self.may_answer_queries() {
             return Found::Nothing;
         }
-        let edition = self.history.choices().edition.application;
+        let edition = self.history.choices().edition;
         let application = self.execution.application();
-        let Some(Queried { results, since }) = application.query(edition, &query.operations) else {
+        let Some(Queried { results, since }) =
+            application.query(edition.application, &query.operations)
+        else {
             return Found::Nothing;
         };
         let head = self.history.head();
         let from = since.unwrap_or(head.slot).min(head.slot);
+        // Before it was gone over to this edition, they came to what they came to by another one.
+        let from = if self.is_all_of(edition, from) { from } else { head.slot };
         let (found, view, after) = (self.now.instant, self.entered(), query.after);
         let kept = Kept { asker, found, view, head, from, after, results };
         if head.slot < after || kept.bytes() > RESULT_BYTES_MAX {

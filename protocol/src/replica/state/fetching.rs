@@ -23,8 +23,8 @@ impl<A: Application> Replica<A> {
 
     pub(super) fn begin_transfer(&mut self, from: ReplicaId, proof: StableProof) {
         let ready = self.arriving.ready().map(|whole| whole.last.choices.edition);
-        if ready.is_some_and(|edition| !self.executes(edition)) {
-            // Newer ones are of no more use, until the program is a newer one.
+        if ready.is_some_and(|edition| !self.setup.editions.newest.may_follow(edition)) {
+            // Later ones are of no more use, until the program is a newer one.
             return;
         }
         let (now, patience) = (self.now.instant, 4 * self.fetch_wait_ms());

@@ -23,6 +23,9 @@ pub(in crate::replica) struct Peer {
     credit: Credit,
     /// What is known of its list of clients.
     clients: PeerClients,
+    /// What it said itself of its program: the newest edition that this executes, and the newest that it has known all
+    /// to execute. Who has just started could be told old words by others, and believes them once.
+    editions: Option<(Edition, Edition)>,
     /// What waits there, as it said last.
     named: Named,
     /// What it may still be sent in answers.
@@ -136,14 +139,19 @@ impl Peer {
         Some(ClockHeard { wall: newest.status.body.wall, at: newest.at })
     }
 
+    /// It has said this itself, on its own connection.
+    pub(super) fn tells_of_editions(&mut self, newest: Edition, common: Edition) {
+        self.editions = Some((newest, common));
+    }
+
     /// The newest edition that its program executes.
     pub(in crate::replica) fn newest_edition(&self) -> Option<Edition> {
-        self.status().map(|status| status.newest_edition)
+        self.editions.map(|(newest, _)| newest)
     }
 
     /// The newest edition that it has known all to execute.
     pub(in crate::replica) fn common_edition(&self) -> Option<Edition> {
-        self.status().map(|status| status.common_edition)
+        self.editions.map(|(_, common)| common)
     }
 
     /// Whether it gave a sign of life not longer ago than this.

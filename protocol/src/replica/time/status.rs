@@ -67,7 +67,7 @@ impl<A: Application> Replica<A> {
         self.send_pulse();
     }
 
-    pub(in crate::replica) fn on_status(&mut self, signed: &Signed<Status>) {
+    pub(in crate::replica) fn on_status(&mut self, by: ReplicaId, signed: &Signed<Status>) {
         let from = signed.by;
         let status = signed.body;
         if from == self.setup.id {
@@ -85,7 +85,12 @@ impl<A: Application> Replica<A> {
             }
         };
         self.hear_of_list(from, status.clients);
-        self.note_editions();
+        if by == from
+            && let Some(peer) = self.peers.get_mut(&from)
+        {
+            peer.tells_of_editions(status.newest_edition, status.common_edition);
+            self.note_editions();
+        }
         if self.vouched_edition() != vouched {
             // An order may have waited for that.
             self.advance();
