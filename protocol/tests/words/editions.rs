@@ -6,12 +6,13 @@ use elea_protocol::edition::{Edition, Editions};
 use elea_protocol::history::extend;
 use elea_protocol::id::{ReplicaId, Slot, View, WallTime};
 use elea_protocol::message::{
-    Branch, Commit, CommitCertificate, Linked, Message, NewView, NewViewHeader, NonDeterminism,
-    Position, SignedRequest, SlotEntry, Slots, Status, ViewChange, batch_digest, changes_digest,
+    Branch, Commit, CommitCertificate, Linked, Message, NonDeterminism, Position, SignedRequest,
+    SlotEntry, Slots, Status, batch_digest,
 };
 use elea_protocol::replica::{Action, Event};
 
 use crate::core::{Bench, WALL};
+use crate::liar::new_view;
 use crate::members::{certificate, say};
 
 const ONE: Edition = Edition { protocol: 1, application: 1 };
@@ -167,19 +168,6 @@ fn what_a_program_does_not_execute_is_not_executed_whatever_certifies_it() {
         assert!(bench.counters().order_of_unknown_edition > 0);
         assert!(bench.replica.in_quarantine().is_none(), "its state is right");
     }
-}
-
-/// View 2 begins with this head, at the wish of its primary 2 and of 0.
-fn new_view(bench: &Bench, head: Position) -> Message {
-    let view = View(2);
-    let change = |id: u8| {
-        let (lock, stable, entered) = (None, Slot(0), View(0));
-        let body = ViewChange { view, campaign: view, entered, lock, stable, head, stamp: 9 };
-        say(&bench.membership, id, body)
-    };
-    let changes = vec![change(2), change(0)];
-    let header = NewViewHeader { view, head, changes: changes_digest(&changes) };
-    Message::NewView(say(&bench.membership, 2, NewView { header, changes }))
 }
 
 #[test]

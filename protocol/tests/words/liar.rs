@@ -103,7 +103,7 @@ fn hear_from(bench: &mut Bench, by: u8, message: Message) -> Vec<Action> {
 }
 
 /// View 2 begins with this head, at the wish of its primary 2 and of 0. Both are correct.
-fn new_view(bench: &Bench, head: Position) -> Message {
+pub(crate) fn new_view(bench: &Bench, head: Position) -> Message {
     let view = View(2);
     let change = |id: u8| {
         let (lock, stable, entered) = (None, Slot(0), View(0));

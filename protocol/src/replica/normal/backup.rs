@@ -74,7 +74,7 @@ impl OrdersAhead {
 enum Obstacle {
     /// Requests that are not here, as many as one fetch may name.
     Missing(Vec<Digest>),
-    /// The own clock is not far enough, or somebody is known not to execute its edition.
+    /// The own clock is not far enough, or it is not known that all execute its edition.
     Early,
     /// This program does not execute its edition.
     Unknown,

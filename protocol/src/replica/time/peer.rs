@@ -24,7 +24,7 @@ pub(in crate::replica) struct Peer {
     /// What is known of its list of clients.
     clients: PeerClients,
     /// What it said itself of its program: the newest edition that this executes, and the newest that it has known all
-    /// to execute. Who has just started could be told old words by others, and believes them once.
+    /// to execute. Words that others show do not count: to who has just started they could be old ones.
     editions: Option<(Edition, Edition)>,
     /// What waits there, as it said last.
     named: Named,

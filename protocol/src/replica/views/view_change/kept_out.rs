@@ -2,7 +2,7 @@
 //!
 //! Clocks that were ahead and are set back leave slots behind whose time no clock has reached; a client that
 //! was taken off a list leaves slots that not everybody takes; and so does a primary that goes over to a newer
-//! edition than somebody is known to execute. Who has such slots goes on with them, and
+//! edition, where others do not know that all execute it. Who has such slots goes on with them, and
 //! who has not waits. As long as `f + 1` others have them nobody waits for long. But in a part of the network
 //! with just enough replicas the one who has them and the others would each go on in a view of
 //! their own, for as long as clocks were ahead. So whoever is kept out says so, by suspecting that view;
