@@ -8,7 +8,6 @@ use elea_protocol::id::{Digest, ReplicaId, Slot, View};
 use elea_protocol::merkle::Path;
 use elea_protocol::message::{
     Commit, Farewell, HelloBody, Level, Message, Origin, SignedRequest, ToClient, ToReplica,
-    WireVersions,
 };
 use elea_protocol::seal::{sign, sign_hello};
 use elea_protocol::signature::{SecretKey, Signature, Signed, Signer};
@@ -18,7 +17,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpSocket;
 
 use crate::support::{
-    Cluster, Wire, assert_serves, client_id, client_key, request, test, wait_for,
+    Cluster, Wire, assert_serves, client_id, client_key, hello_body, request, test, wait_for,
 };
 
 async fn alone(limits: Limits) -> (Cluster, Node) {
@@ -98,14 +97,7 @@ fn a_hello_for_another_replica_or_an_older_connection_is_turned_away() {
             let mut nonce = challenge.nonce;
             nonce[31] ^= flip;
             let origin = Origin::Client(client_id(0));
-            let body = HelloBody {
-                origin,
-                to: ReplicaId(to),
-                nonce,
-                instance: 1,
-                own_nonce: [0; 32],
-                version: WireVersions::OWN.newest,
-            };
+            let body = hello_body(origin, ReplicaId(to), nonce);
             let hello = sign_hello(&client_key(0), cluster.membership.genesis(), body);
             wire.send(&ToReplica::Hello(hello)).await;
             let word = Farewell::NotAdmitted;
@@ -178,14 +170,7 @@ fn before_it_is_let_in_a_connection_may_send_a_knock_and_a_hello_and_nothing_els
         let (mut wire, challenge) = Wire::connect(&cluster, 0).await;
         let origin = Origin::Client(client_id(1));
         let (to, nonce) = (ReplicaId(0), challenge.nonce);
-        let body = HelloBody {
-            origin,
-            to,
-            nonce,
-            instance: 1,
-            own_nonce: [0; 32],
-            version: WireVersions::OWN.newest,
-        };
+        let body = hello_body(origin, to, nonce);
         let hello = sign_hello(&client_key(1), &genesis(&cluster), body);
         wire.send(&ToReplica::Hello(hello)).await;
         assert_closed(&cluster, &node, &mut wire, word, Counter::HelloMalformed).await;
@@ -199,17 +184,24 @@ fn a_hello_that_somebody_else_has_signed_is_turned_away() {
         let (mut wire, challenge) = Wire::connect(&cluster, 0).await;
         let origin = Origin::Client(client_id(0));
         let (to, nonce) = (ReplicaId(0), challenge.nonce);
-        let body = HelloBody {
-            origin,
-            to,
-            nonce,
-            instance: 1,
-            own_nonce: [0; 32],
-            version: WireVersions::OWN.newest,
-        };
+        let body = hello_body(origin, to, nonce);
         let hello = sign_hello(&client_key(1), cluster.membership.genesis(), body);
         wire.send(&ToReplica::Hello(hello)).await;
         let (word, counter) = (Farewell::NotAdmitted, Counter::HelloBadSignature);
+        assert_closed(&cluster, &node, &mut wire, word, counter).await;
+    });
+}
+
+#[test]
+fn a_hello_in_another_version_than_was_agreed_on_is_not_admitted() {
+    test(async {
+        let (cluster, node) = alone(Limits::default()).await;
+        let (mut wire, challenge) = Wire::connect(&cluster, 0).await;
+        let body = hello_body(Origin::Client(client_id(0)), ReplicaId(0), challenge.nonce);
+        let body = HelloBody { version: body.version + 1, ..body };
+        let hello = sign_hello(&client_key(0), cluster.membership.genesis(), body);
+        wire.send(&ToReplica::Hello(hello)).await;
+        let (word, counter) = (Farewell::NotAdmitted, Counter::OtherVersion);
         assert_closed(&cluster, &node, &mut wire, word, counter).await;
     });
 }
@@ -359,14 +351,7 @@ fn a_client_that_never_reads_loses_its_connection_and_nobody_else_waits() {
         let stream = socket.connect(address).await.expect("somebody listens");
         let mut deaf = Wire::over(stream);
         let challenge = deaf.challenged(&cluster, 0).await;
-        let body = HelloBody {
-            origin: Origin::Client(client_id(0)),
-            to: ReplicaId(0),
-            nonce: challenge.nonce,
-            instance: 1,
-            own_nonce: [0; 32],
-            version: WireVersions::OWN.newest,
-        };
+        let body = hello_body(Origin::Client(client_id(0)), ReplicaId(0), challenge.nonce);
         let hello = sign_hello(&client_key(0), cluster.membership.genesis(), body);
         deaf.send(&ToReplica::Hello(hello)).await;
         let mut other = Wire::client(&cluster, 0, 1).await;

@@ -2,15 +2,13 @@
 //! let in beside them, however far away it is.
 
 use elea_protocol::id::ReplicaId;
-use elea_protocol::message::{
-    HelloBody, Level, Origin, ReplyKind, ToClient, ToReplica, WireVersions,
-};
+use elea_protocol::message::{Level, Origin, ReplyKind, ToClient, ToReplica};
 use elea_protocol::seal::sign_hello;
 use elea_protocol::signature::SecretKey;
 use elea_replica::{Counter, Limits};
 use tokio::net::TcpStream;
 
-use crate::support::{Client, Cluster, Wire, client_id, client_key, test};
+use crate::support::{Client, Cluster, Wire, client_id, client_key, hello_body, test};
 
 /// Far fewer than the strangers.
 const PLACES: usize = 8;
@@ -37,14 +35,7 @@ async fn answers_late(cluster: &Cluster, origin: Origin, key: &SecretKey) -> Wir
         }
     }
     let (to, nonce) = (challenge.replica, challenge.nonce);
-    let body = HelloBody {
-        origin,
-        to,
-        nonce,
-        instance: 1,
-        own_nonce: [0; 32],
-        version: WireVersions::OWN.newest,
-    };
+    let body = hello_body(origin, to, nonce);
     wire.send(&ToReplica::Hello(sign_hello(key, genesis, body))).await;
     wire
 }

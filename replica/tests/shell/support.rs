@@ -250,6 +250,12 @@ impl Cluster {
     }
 }
 
+/// What the first process that uses a key says of itself.
+pub fn hello_body(origin: Origin, to: ReplicaId, nonce: [u8; 32]) -> HelloBody {
+    let version = WireVersions::OWN.newest;
+    HelloBody { origin, to, nonce, instance: 1, own_nonce: [0; 32], version }
+}
+
 /// A connection to one replica, on which anything can be sent.
 pub struct Wire {
     pub frames: Framed<TcpStream, LengthDelimitedCodec>,

@@ -6,8 +6,8 @@ use elea_net::{Connection, Identity, SecureError};
 use elea_protocol::codec::{self, FRAME_MAX};
 use elea_protocol::id::ReplicaId;
 use elea_protocol::message::{
-    Challenge, Disagreement, Farewell, HelloBody, KnockBody, NodeStatus, Origin, ToClient,
-    ToReplica, Transport, WireVersions,
+    Challenge, Disagreement, Farewell, KnockBody, NodeStatus, Origin, ToClient, ToReplica,
+    Transport, WireVersions,
 };
 use elea_protocol::seal::{sign_hello, sign_knock};
 use elea_protocol::signature::{SecretKey, Signer as _};
@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
 
-use crate::support::{Cluster, Wire, client_id, client_key, test};
+use crate::support::{Cluster, Wire, client_id, client_key, hello_body, test};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -79,14 +79,7 @@ async fn knock_on(
 async fn hello(cluster: &Cluster, wire: &mut Encrypted, number: u8, nonce: Option<[u8; 32]>) {
     let binding = wire.get_ref().binding().expect("shaken").expect("encrypted");
     let (origin, nonce) = (Origin::Client(client_id(number)), nonce.unwrap_or(binding));
-    let body = HelloBody {
-        origin,
-        to: ReplicaId(0),
-        nonce,
-        instance: 1,
-        own_nonce: [0; 32],
-        version: WireVersions::OWN.newest,
-    };
+    let body = hello_body(origin, ReplicaId(0), nonce);
     let hello = sign_hello(&client_key(number), cluster.membership.genesis(), body);
     say(wire, &ToReplica::Hello(hello)).await;
 }
