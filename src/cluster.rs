@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use elea_client::{
-    Answer as Answered, Client, Command as _, Error, ErrorKind, Executed, Finality, Options, Read,
+    Answer as Answered, Client, Command as _, Error, ErrorKind, Executed, Finality, Options, Past, Read,
     ReplicaNote, Shortfall,
 };
 use elea_kv::{Answer, Operation};
@@ -131,17 +131,35 @@ impl Cluster {
         if let Some(answered) = ordered {
             return reply(&operation, answered, wait, begin);
         }
-        Ok(Reply {
-            answer: result,
-            wait,
-            view,
-            slot,
-            hash: None,
-            is_final: true,
-            reordered: false,
-            receipt: None,
-            latency: begin.elapsed(),
-        })
+        Ok(seen(Read { result, slot, view, ordered: None }, wait, begin))
+    }
+
+    /// Reads what changes nothing from a history that includes a past; everything else is executed. What is seen is noted in the
+    /// past.
+    pub async fn after(
+        &self,
+        past: &mut Past,
+        operation: Operation,
+        wait: Wait,
+        timeout: Duration,
+    ) -> Result<Reply, Failure> {
+        if !operation.only_reads() {
+            let reply = self.ask(operation, wait, timeout).await?;
+            if let Some(receipt) = &reply.receipt {
+                past.wrote(receipt).map_err(|full| Failure::usage(format!("executed, but {full}")))?;
+            }
+            return Ok(reply);
+        }
+        let begin = Instant::now();
+        let level = match wait {
+            Wait::Weak => Level::Weak,
+            // What is read strongly is final.
+            Wait::Strong | Wait::Final => Level::Strong,
+        };
+        let client = self.client.with_timeout(timeout);
+        let read = client.read_after(past, level, operation).await;
+        let read = read.map_err(|error| failed(&error, self.replicas, wait))?;
+        Ok(seen(read, wait, begin))
     }
 
     /// Has one operation executed.
@@ -255,6 +273,21 @@ fn reply(
         receipt: Some(answered.receipt),
         latency: begin.elapsed(),
     })
+}
+
+/// What was read without a slot.
+fn seen(read: Read<Operation>, wait: Wait, begin: Instant) -> Reply {
+    Reply {
+        answer: read.result,
+        wait,
+        view: read.view,
+        slot: read.slot,
+        hash: None,
+        is_final: wait != Wait::Weak,
+        reordered: false,
+        receipt: None,
+        latency: begin.elapsed(),
+    }
 }
 
 fn unreadable() -> Failure {

@@ -384,8 +384,8 @@ impl Connection {
                     |(session, replies)| (Whom::Session(session), Said::QueryReplies(replies));
                 of_sessions.into_iter().map(said).collect()
             }
-            ToClient::NoQueryReply(session, query) if self.link.expects(Question::Query) => {
-                vec![(Whom::Session(session), Said::NoQueryReply(session, query))]
+            ToClient::NoQueryReply(session, query, why) if self.link.expects(Question::Query) => {
+                vec![(Whom::Session(session), Said::NoQueryReply(session, query, why))]
             }
             ToClient::NoQueryReply(..) => Vec::new(),
             ToClient::Refusal(refusal) => {

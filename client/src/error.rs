@@ -8,6 +8,8 @@ use elea_protocol::client::{Outcome, Progress};
 use elea_protocol::id::ReplicaId;
 use elea_protocol::message::RefusalReason;
 
+use crate::past::PastFull;
+
 use crate::sessions::SessionError;
 
 /// Why an operation was not answered.
@@ -34,6 +36,12 @@ pub enum Error {
     /// More than a request may carry, or nothing. This operation was not sent.
     #[error("the operations are none, or too many or too large for one request")]
     OutOfBounds,
+    /// Of the replicas that can be reached too few include what was [seen before](crate::Past), or can tell.
+    #[error("{0}")]
+    Behind(Box<Behind>),
+    /// There is no room in a [past](crate::Past). What was to be noted in it was executed.
+    #[error(transparent)]
+    PastFull(#[from] PastFull),
     /// The client was closed. This operation was not sent, or its outcome is unknown.
     #[error("the client is closed")]
     Closed,
@@ -65,11 +73,13 @@ impl Error {
             Self::Configuration(_)
             | Self::Sessions(_)
             | Self::OutOfBounds
+            | Self::PastFull(_)
             | Self::Undecodable(_) => ErrorKind::Configuration,
             Self::NotEnoughReplicas(_)
             | Self::Refused { .. }
             | Self::ResultForgotten
             | Self::QueueFull
+            | Self::Behind(_)
             | Self::Closed => ErrorKind::Unavailable,
         }
     }
@@ -82,6 +92,8 @@ impl Error {
             Self::Refused { .. } => "refused",
             Self::ResultForgotten => "result_forgotten",
             Self::QueueFull => "queue_full",
+            Self::Behind(_) => "behind",
+            Self::PastFull(_) => "past_full",
             Self::OutOfBounds => "out_of_bounds",
             Self::Closed => "closed",
             Self::Undecodable(_) => "undecodable",
@@ -99,8 +111,8 @@ impl Error {
             }
             Self::NotEnoughReplicas(_) | Self::Closed => Outcome::Unknown,
             Self::Refused { outcome, .. } => *outcome,
-            Self::ResultForgotten | Self::Undecodable(_) => Outcome::Executed,
-            Self::QueueFull | Self::OutOfBounds | Self::Configuration(_) | Self::Sessions(_) => {
+            Self::ResultForgotten | Self::PastFull(_) | Self::Undecodable(_) => Outcome::Executed,
+            Self::QueueFull | Self::Behind(_) | Self::OutOfBounds | Self::Configuration(_) | Self::Sessions(_) => {
                 Outcome::NotExecuted
             }
         }
@@ -130,6 +142,26 @@ fn advice(reason: RefusalReason, outcome: Outcome) -> String {
         Outcome::Unknown => "whether the operation is executed is unknown",
     };
     format!("{what}; {effect}")
+}
+
+/// Who does not include what a reader has seen, and why.
+#[derive(Clone, Debug)]
+pub struct Behind {
+    /// How long it was waited for.
+    pub waited: Duration,
+    /// Each replica's address, and what is known of it.
+    pub replicas: Vec<(ReplicaId, String, String)>,
+}
+
+impl fmt::Display for Behind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let millis = self.waited.as_millis();
+        write!(f, "too few replicas have all that was seen before, after {millis} ms")?;
+        for (id, address, why) in &self.replicas {
+            write!(f, "; {id} ({address}): {why}")?;
+        }
+        write!(f, "; nothing was done: try again later, or read without a past")
+    }
 }
 
 /// Who answered, who did not, and why.

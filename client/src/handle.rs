@@ -11,7 +11,7 @@ use elea_protocol::client::{
     Answer, Ask, Finality, Follow, Progress, Seen, Submission, Ticket, Timing,
 };
 use elea_protocol::evidence::Evidence;
-use elea_protocol::id::{ClientId, ReplicaId, SessionId, Slot, View};
+use elea_protocol::id::{ClientId, Digest, ReplicaId, SessionId, Slot, View};
 use elea_protocol::message::{Lent, Level, NodeStatus, Position, StateHead, Transport};
 use elea_protocol::receipt::Receipt;
 use elea_protocol::signature::{SecretKey, Signer};
@@ -87,6 +87,7 @@ pub struct Client {
 struct Shared {
     commands: mpsc::UnboundedSender<Command>,
     links: Links,
+    genesis: Digest,
     room: Arc<Semaphore>,
     next_ticket: AtomicU64,
 }
@@ -314,6 +315,7 @@ impl Client {
         let shared = Arc::new(Shared {
             commands,
             links,
+            genesis: *membership.genesis(),
             room: Arc::new(Semaphore::new(WAITING_MAX)),
             next_ticket: AtomicU64::new(1),
         });
@@ -332,6 +334,11 @@ impl Client {
     #[must_use]
     pub fn with_timeout(&self, timeout: Duration) -> Self {
         Self { shared: Arc::clone(&self.shared), timeout }
+    }
+
+    /// Which cluster it is a client of.
+    pub(crate) fn genesis(&self) -> Digest {
+        self.shared.genesis
     }
 
     /// How long operations wait for an answer.
@@ -450,12 +457,14 @@ impl Client {
         }
         let (operations, nonce) = (vec![command.encode()], rand::random());
         let alone = command.is_bulk();
-        let work = |ticket| Work::Ask(Ask { ticket, level, operations, nonce, alone });
+        let past = None;
+        let work = |ticket| Work::Ask(Ask { ticket, level, operations, past, nonce, alone });
         match self.work(Follow::No, work).await?.0 {
             Given::Answer(answer) => Read::ordered(&command, answer),
-            Given::Seen(Seen { results, view, slot }) => {
+            Given::Seen(Seen { results, view, slot, at: _ }) => {
                 Ok(Read { result: decode(&command, &results)?, slot, view, ordered: None })
             }
+            Given::NotSeen(_) => unreachable!("nothing has to be included"),
         }
     }
 
@@ -508,7 +517,7 @@ impl Client {
         let (given, following) = self.work(follow, submission).await?;
         match given {
             Given::Answer(answer) => Ok(Executed { answer, following }),
-            Given::Seen(_) => unreachable!("what is submitted is ordered"),
+            Given::Seen(_) | Given::NotSeen(_) => unreachable!("what is submitted is ordered"),
         }
     }
 
@@ -518,8 +527,17 @@ impl Client {
         follow: Follow,
         work: impl FnOnce(Ticket) -> Work,
     ) -> Result<(Given, Option<Following>), Error> {
+        self.work_until(Instant::now() + self.timeout, follow, work).await
+    }
+
+    /// The same, with a patience of its own.
+    pub(crate) async fn work_until(
+        &self,
+        deadline: Instant,
+        follow: Follow,
+        work: impl FnOnce(Ticket) -> Work,
+    ) -> Result<(Given, Option<Following>), Error> {
         let start = Instant::now();
-        let deadline = start + self.timeout;
         let room = Arc::clone(&self.shared.room).acquire_owned();
         let permit = match timeout_at(deadline, room).await {
             Ok(permit) => permit.map_err(|_| Error::Closed)?,
@@ -793,7 +811,7 @@ impl<C: Operation> Weak<C> {
     }
 }
 
-fn decode<C: Operation>(command: &C, results: &[Bytes]) -> Result<C::Output, Error> {
+pub(crate) fn decode<C: Operation>(command: &C, results: &[Bytes]) -> Result<C::Output, Error> {
     match results {
         [result] => Ok(command.decode(result)?),
         _ => Err(Undecodable.into()),

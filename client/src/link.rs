@@ -9,7 +9,7 @@ use elea_net::Dialler;
 use elea_protocol::evidence::Evidence;
 use elea_protocol::id::{Digest, ReplicaId, RequestName, SessionId};
 use elea_protocol::message::{
-    Lent, NodeStatus, Position, Refusal, SessionReport, SignedQueryReply, SignedReply, StateHead,
+    Lent, NoReply, NodeStatus, Position, Refusal, SessionReport, SignedQueryReply, SignedReply, StateHead,
 };
 use elea_protocol::seal::Verified;
 use elea_protocol::signature::Signed;
@@ -243,7 +243,7 @@ impl Asked {
 pub(crate) enum Said {
     Replies(Vec<Verified<SignedReply>>),
     QueryReplies(Vec<Verified<SignedQueryReply>>),
-    NoQueryReply(SessionId, Digest),
+    NoQueryReply(SessionId, Digest, NoReply),
     Refusal(Verified<Signed<Refusal>>),
     Busy(RequestName),
     Session(Verified<Signed<SessionReport>>),

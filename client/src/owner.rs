@@ -18,7 +18,7 @@ use elea_protocol::id::{
 };
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{
-    Lent, Level, NodeStatus, Position, SignedRequest, StateHead, ToReplica,
+    Lent, Level, NoReply, NodeStatus, Position, SignedRequest, StateHead, ToReplica,
 };
 use elea_protocol::quorum::Strength;
 use elea_protocol::seal::Verified;
@@ -82,6 +82,8 @@ impl Work {
 pub(crate) enum Given {
     Answer(Answer),
     Seen(Seen),
+    /// What those said that have no reply, where it was asked with a past.
+    NotSeen(BTreeMap<ReplicaId, NoReply>),
 }
 
 /// Where the answers of replicas go, in the order in which they come.
@@ -382,7 +384,8 @@ impl Owner {
             {
                 // It is not waited for.
                 let query = query.digest();
-                self.handle(session, Event::NoQueryReply { from, query });
+                let why = NoReply::Unable;
+                self.handle(session, Event::NoQueryReply { from, query, why });
             }
             Action::Sign(request) => self.parts.lines.signing.sign(request, &self.parts.signed),
             Action::Send { to, message } => self.broadcast(to, &message),
@@ -398,6 +401,11 @@ impl Owner {
             Action::Seen { ticket, seen } => {
                 if let Some((_, mut waiter)) = self.waiters.remove(&ticket) {
                     answer(&mut waiter, Ok(Given::Seen(seen)));
+                }
+            }
+            Action::NotSeen { ticket, without } => {
+                if let Some((_, mut waiter)) = self.waiters.remove(&ticket) {
+                    answer(&mut waiter, Ok(Given::NotSeen(without)));
                 }
             }
             Action::MustOrder(submission) => {
@@ -459,8 +467,8 @@ impl Owner {
                     self.handle(reply.reply.session, Event::QueryReply { from, reply });
                 }
             }
-            Said::NoQueryReply(session, query) => {
-                self.handle(session, Event::NoQueryReply { from, query });
+            Said::NoQueryReply(session, query, why) => {
+                self.handle(session, Event::NoQueryReply { from, query, why });
             }
             Said::Refusal(refusal) => {
                 self.handle(refusal.body.name.session, Event::Refusal(refusal));

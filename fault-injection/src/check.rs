@@ -31,12 +31,13 @@ mod votes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use elea_protocol::client::Ticket;
 use elea_protocol::codec::Canonical as _;
 use elea_protocol::evidence::Evidence;
 use elea_protocol::id::{ClientId, Digest, ReplicaId, Slot, View};
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{
-    CommitCertificate, Level, Message, Position, Query, QueryReply, ReplyKind, SignedQueryReply,
+    CommitCertificate, Level, Message, Past, Position, Query, QueryReply, ReplyKind, SignedQueryReply,
     SlotEntry, StableProof, ToClient,
 };
 
@@ -62,8 +63,19 @@ pub struct Checker {
     pub outcomes: Outcomes,
     /// I10.
     pub bounds: Bounds,
-    /// How good answers to queries must be, by their digests.
-    queries: BTreeMap<Digest, Level>,
+    /// How good answers to queries must be, and what they must include, by their digests.
+    queries: BTreeMap<Digest, (Level, Option<Past>)>,
+}
+
+/// What a client was shown that asked with a past.
+#[derive(Clone, Debug)]
+pub struct Glimpse {
+    /// What it asked.
+    pub ticket: Ticket,
+    /// What it had seen before.
+    pub past: Past,
+    /// From which history it was answered.
+    pub at: Position,
 }
 
 impl Checker {
@@ -250,14 +262,22 @@ impl Checker {
         signed: &SignedQueryReply,
         disk: &Disk,
     ) -> Result<(), Violation> {
-        let QueryReply { view, query, from, to, .. } = &signed.reply;
+        let QueryReply { view, query, from, to, hashes, .. } = &signed.reply;
         demand(signed.vote.by == who && from <= to, "honest", || {
             format!("{who} replies to a query as {}, for {from} to {to}", signed.vote.by)
         })?;
         self.votes.stands(who, *view)?;
         has_entered(disk, who, "replies to a query", *view)?;
         let rank = disk.lock().map(CommitCertificate::rank);
-        let is_weak = self.queries.get(query) == Some(&Level::Weak);
+        let asked = self.queries.get(query);
+        let is_weak = asked.is_some_and(|(level, _)| *level == Level::Weak);
+        if let (Some((_, Some(past))), Some(hash)) = (asked, hashes.last()) {
+            let name = who.to_string();
+            let first = self.histories.ancestor(*hash, *from).ok_or_else(|| {
+                Violation::new("I12", format!("{who} names {hash:?} for slot {to}, and nobody had it"))
+            })?;
+            self.histories.includes(&name, Position { slot: *from, hash: first }, past)?;
+        }
         let is_covered = *to == Slot::GENESIS || rank >= Some((*view, *to));
         demand(is_weak || is_covered, "durable", || {
             format!(
@@ -268,7 +288,7 @@ impl Checker {
 
     /// A client asks this of a replica.
     pub fn query_arrives(&mut self, query: &Query) {
-        self.queries.insert(query.digest(), query.level);
+        self.queries.insert(query.digest(), (query.level, query.past.clone()));
     }
 
     /// A message of whomever reached a correct replica and its signatures are good.
@@ -329,6 +349,16 @@ impl Checker {
         })?;
         self.outcomes.promises.push(promise);
         Ok(())
+    }
+
+    /// A client was answered from a history that is to include what it saw before. Answers whether a merge has moved any of
+    /// that.
+    ///
+    /// # Errors
+    /// I12.
+    pub fn glimpsed(&self, glimpse: &Glimpse) -> Result<bool, Violation> {
+        let who = format!("{:?} of the client", glimpse.ticket);
+        Ok(!self.histories.includes(&who, glimpse.at, &glimpse.past)?)
     }
 
     /// The replica lost its memory: what it holds when it starts again may be less than before, and

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use elea_protocol::codec::encode;
 use elea_protocol::id::{ClientId, Digest, RequestNumber, SessionId, Slot};
 use elea_protocol::merkle::Path;
-use elea_protocol::message::{Level, Position, Query, Request, SignedRequest, ToReplica};
+use elea_protocol::message::{Level, Past, Position, Query, Request, SignedRequest, ToReplica};
 use elea_protocol::signature::{Signature, Signer};
 
 use crate::plan::Plan;
@@ -258,6 +258,18 @@ impl Hostile {
         }
     }
 
+    /// What it never saw, and what is there by chance.
+    fn past(&mut self) -> Option<Past> {
+        let mut past = Past::default();
+        if self.rng.one_in(2) {
+            let slot = Slot(self.rng.between(0, 20));
+            past.note_read(Position { slot, hash: Digest(self.rng.bytes()) });
+        }
+        let number = RequestNumber(self.rng.between(0, 9));
+        let _ = past.note_written(self.id(), self.session, number);
+        self.rng.one_in(2).then_some(past)
+    }
+
     fn question(&mut self, shots: &mut Vec<Shot>) {
         for _ in 0..self.rng.between(5, 30) {
             let question = match self.rng.index(6) {
@@ -273,6 +285,7 @@ impl Hostile {
                     nonce: self.rng.bytes(),
                     level: if self.rng.one_in(2) { Level::Strong } else { Level::Weak },
                     after: Slot(u64::from(self.replicas)),
+                    past: self.past(),
                     operations: vec![Bytes::from_static(b"get k0"); self.rng.index(4)],
                 }),
                 _ => ToReplica::AskSession(self.session),

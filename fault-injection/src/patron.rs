@@ -12,12 +12,12 @@ use elea_protocol::codec::encode;
 use elea_protocol::id::{ClientId, Digest, ReplicaId, RequestName, RequestNumber, SessionId, Slot};
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{
-    Level, RefusalReason, ReplyKind, Request, SignedRequest, ToClient, ToReplica,
+    Level, NoReply, Past, RefusalReason, ReplyKind, Request, SignedRequest, ToClient, ToReplica,
 };
 use elea_protocol::seal::VerifiedRoots;
 use elea_protocol::signature::Signer;
 
-use crate::check::Promise;
+use crate::check::{Glimpse, Promise};
 use crate::coverage::Coverage;
 use crate::node::Clock;
 use crate::plan::{PatronPlan, Taste};
@@ -31,7 +31,22 @@ struct Asked {
     level: Level,
     follow: Follow,
     is_answered: bool,
+    /// What the answer has to include, for a query with a past, and how often that was asked.
+    past: Option<(Past, u32)>,
 }
+
+/// A query with a past that has to be asked again.
+struct Again {
+    at: u64,
+    session: usize,
+    ticket: Ticket,
+    level: Level,
+    operations: Vec<Bytes>,
+}
+
+/// So often it is asked, and after which wait for the second time, in microseconds; the waits double.
+const PAST_ASKED_MAX: u32 = 8;
+const PAST_WAIT: u64 = 5_000;
 
 /// What a client was told of a submission.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,6 +121,10 @@ pub struct Patron {
     one_shot: bool,
     visits: Vec<Visit>,
     asked: BTreeMap<Ticket, Asked>,
+    /// What it has seen, and what of its requests was answered since it asked for something with that.
+    past: Past,
+    written: Vec<RequestName>,
+    again: Option<Again>,
     /// All that it ever asked for, in that order.
     pub stories: BTreeMap<Ticket, Story>,
     tickets: u64,
@@ -126,6 +145,16 @@ pub struct Wants {
     pub sends: Vec<(Option<ReplicaId>, ToReplica)>,
     /// What it was promised.
     pub promises: Vec<Promise>,
+    /// What it was shown that asked with a past.
+    pub glimpses: Vec<Glimpse>,
+}
+
+impl Wants {
+    fn extend(&mut self, more: Self) {
+        self.sends.extend(more.sends);
+        self.promises.extend(more.promises);
+        self.glimpses.extend(more.glimpses);
+    }
 }
 
 impl Patron {
@@ -152,6 +181,9 @@ impl Patron {
             one_shot: planned.one_shot,
             visits: Vec::new(),
             asked: BTreeMap::new(),
+            past: Past::default(),
+            written: Vec::new(),
+            again: None,
             stories: BTreeMap::new(),
             tickets: 0,
             roots: VerifiedRoots::default(),
@@ -263,12 +295,15 @@ impl Patron {
         }
         let mut wants = Wants::default();
         for (level, _, operations) in reads {
-            self.ask(time, session, level, operations, &mut wants)?;
+            if !self.has_asked_with_past() && self.rng.one_in(2) {
+                self.ask_with_past(time, session, level, operations, &mut wants)?;
+            } else {
+                self.ask(time, session, level, operations, &mut wants)?;
+            }
         }
         if !rest.is_empty() {
             let more = self.submit(time, session, rest)?;
-            wants.sends.extend(more.sends);
-            wants.promises.extend(more.promises);
+            wants.extend(more);
         }
         Ok(wants)
     }
@@ -290,16 +325,96 @@ impl Patron {
             story.is_query = true;
         }
         let nonce = self.rng.bytes();
-        let ask = Ask { ticket, level, operations, nonce, alone: false };
+        let ask = Ask { ticket, level, operations, past: None, nonce, alone: false };
         let session = session.min(self.sessions.len() - 1);
         self.tell(time, session, Event::Ask(ask), wants)
+    }
+
+    /// Whether it waits for an answer that includes what it has seen: one at a time.
+    fn has_asked_with_past(&self) -> bool {
+        self.asked.values().any(|asked| asked.past.is_some())
+    }
+
+    /// Asks what operations come to that change nothing, in a history that includes all that it has seen.
+    ///
+    /// # Errors
+    /// What comes of it breaks a rule.
+    pub fn ask_with_past(
+        &mut self,
+        time: u64,
+        session: usize,
+        level: Level,
+        operations: Vec<Bytes>,
+        wants: &mut Wants,
+    ) -> Result<(), Violation> {
+        let ticket = self.note(time, level, Follow::No, &operations);
+        let story = self.stories.get_mut(&ticket).expect("it was just noted");
+        story.is_query = true;
+        let asked = self.asked.get_mut(&ticket).expect("it was just noted");
+        self.written.clear();
+        asked.past = Some((self.past.clone(), 0));
+        self.ask_again(Again { at: time, session, ticket, level, operations }, wants)
+    }
+
+    fn ask_again(&mut self, again: Again, wants: &mut Wants) -> Result<(), Violation> {
+        let Again { at, session, ticket, level, operations } = again;
+        let asked = self.asked.get_mut(&ticket).expect("it is asked until it is done with");
+        let (past, times) = asked.past.as_mut().expect("it was asked with a past");
+        *times += 1;
+        let (past, nonce) = (Some(past.clone()), self.rng.bytes());
+        let ask = Ask { ticket, level, operations, past, nonce, alone: false };
+        let session = session.min(self.sessions.len() - 1);
+        self.tell(at, session, Event::Ask(ask), wants)
+    }
+
+    /// Too few include what it has seen: it asks again, or gives up and begins anew.
+    fn not_seen(
+        &mut self,
+        time: u64,
+        session: usize,
+        ticket: Ticket,
+        without: &BTreeMap<ReplicaId, NoReply>,
+    ) -> Result<(), Violation> {
+        let words: Vec<_> = without.iter().map(|(id, why)| format!("{id} {why}")).collect();
+        for why in without.values() {
+            self.coverage.mark(match why {
+                NoReply::Unable => "past: unable",
+                NoReply::NotYet => "past: not yet",
+                NoReply::Unknown => "past: unknown",
+            });
+        }
+        let times = self.asked.get(&ticket).and_then(|asked| asked.past.as_ref());
+        let times = times.map(|(_, times)| *times).ok_or_else(|| {
+            Violation::new("honest", format!("{ticket:?} has no past, and is not seen for it"))
+        })?;
+        if times < PAST_ASKED_MAX {
+            let Story { level, operations, .. } = self.stories[&ticket].clone();
+            let at = time + (PAST_WAIT << times);
+            self.again = Some(Again { at, session, ticket, level, operations });
+        } else {
+            self.coverage.mark("past: given up");
+            self.told.push(format!("not seen: {}", words.join(", ")));
+            self.asked.remove(&ticket);
+            self.past = Past::default();
+        }
+        Ok(())
+    }
+
+    /// What was answered is part of what it has seen.
+    fn note_written(&mut self, name: RequestName) {
+        self.written.push(name);
+        if !self.past.note_written(name.client, name.session, name.number) {
+            self.coverage.mark("past: full");
+            self.past = Past::default();
+        }
     }
 
     /// The beginning of a story.
     fn note(&mut self, time: u64, level: Level, follow: Follow, operations: &[Bytes]) -> Ticket {
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
-        self.asked.insert(ticket, Asked { at: time, level, follow, is_answered: false });
+        let asked = Asked { at: time, level, follow, is_answered: false, past: None };
+        self.asked.insert(ticket, asked);
         let (answered, finally, seen) = (None, None, None);
         let operations = operations.to_vec();
         let is_query = false;
@@ -316,7 +431,7 @@ impl Patron {
         let wait = self.timing.first_retry_ms * 1000;
         let again = time + wait;
         self.visits.push(Visit { inquiry, asks_about, wants, again, wait, decide: None });
-        Wants { sends: vec![(None, question)], promises: Vec::new() }
+        Wants { sends: vec![(None, question)], ..Wants::default() }
     }
 
     /// Opens the sessions of the visits that know enough, and asks again for the others.
@@ -337,8 +452,7 @@ impl Patron {
                 self.open_session_in(found.opening);
                 let session = self.sessions.len() - 1;
                 let more = self.submit(time, session, visit.wants)?;
-                wants.sends.extend(more.sends);
-                wants.promises.extend(more.promises);
+                wants.extend(more);
                 continue;
             }
             if visit.again <= time {
@@ -412,6 +526,7 @@ impl Patron {
                 Action::Awaits { .. } => {}
                 Action::Answered { ticket, answer } => {
                     let promise = self.promise(time, ticket, &answer, false)?;
+                    self.note_written(promise.name);
                     wants.promises.push(promise);
                     let asked = self.asked.get_mut(&ticket).expect("checked by `promise`");
                     asked.is_answered = true;
@@ -425,7 +540,10 @@ impl Patron {
                         Follow::Yes => {}
                     }
                 }
-                Action::Seen { ticket, seen } => self.saw(time, ticket, seen)?,
+                Action::Seen { ticket, seen } => self.saw(time, ticket, seen, wants)?,
+                Action::NotSeen { ticket, without } => {
+                    self.not_seen(time, session, ticket, &without)?;
+                }
                 Action::MustOrder(submission) => {
                     self.coverage.mark("client: query had to be ordered");
                     self.told.push(String::from("a query has to be ordered"));
@@ -470,7 +588,13 @@ impl Patron {
     }
 
     /// A query is answered.
-    fn saw(&mut self, time: u64, ticket: Ticket, seen: Seen) -> Result<(), Violation> {
+    fn saw(
+        &mut self,
+        time: u64,
+        ticket: Ticket,
+        seen: Seen,
+        wants: &mut Wants,
+    ) -> Result<(), Violation> {
         let asked = self.asked.remove(&ticket).ok_or_else(|| {
             Violation::new("honest", format!("the client core answers {ticket:?} once too often"))
         })?;
@@ -480,7 +604,22 @@ impl Patron {
         };
         self.coverage.mark(kind);
         let results: Vec<_> = seen.results.iter().map(|r| String::from_utf8_lossy(r)).collect();
-        self.told.push(format!("{kind} slot={} results=[{}]", seen.slot, results.join(", ")));
+        let slot = seen.at.map_or(seen.slot, |at| at.slot);
+        let with = if asked.past.is_some() { ", all that was seen before included" } else { "" };
+        self.told.push(format!("{kind} slot={slot} results=[{}]{with}", results.join(", ")));
+        demand(seen.at.is_some() == asked.past.is_some(), "honest", || {
+            format!("the client core names a history for {ticket:?}, or none: {:?}", seen.at)
+        })?;
+        if let (Some(at), Some((past, _))) = (seen.at, asked.past) {
+            self.coverage.mark("past: read");
+            wants.glimpses.push(Glimpse { ticket, past, at });
+            self.past = Past::default();
+            self.past.note_read(at);
+            for name in std::mem::take(&mut self.written) {
+                let has_room = self.past.note_written(name.client, name.session, name.number);
+                demand(has_room, "honest", || String::from("no room in a past for what came since"))?;
+            }
+        }
         if let Some(story) = self.stories.get_mut(&ticket) {
             story.seen = Some((time, seen));
         }
@@ -603,8 +742,8 @@ impl Patron {
                     }
                 }
             }
-            ToClient::NoQueryReply(session, query) => {
-                events.push((session, Event::NoQueryReply { from, query }));
+            ToClient::NoQueryReply(session, query, why) => {
+                events.push((session, Event::NoQueryReply { from, query, why }));
             }
             ToClient::Refusal(refusal) => match self.membership.open(refusal) {
                 Ok(refusal) => {
@@ -657,6 +796,7 @@ impl Patron {
             .min()
             .map(|instant| self.clock.when(instant))
             .into_iter()
+            .chain(self.again.as_ref().map(|again| again.at))
             .chain(
                 self.visits
                     .iter()
@@ -675,6 +815,9 @@ impl Patron {
             self.tell(time, session, Event::Tick, &mut wants)?;
         }
         self.go_on_visiting(time, &mut wants)?;
+        if let Some(again) = self.again.take_if(|again| again.at <= time) {
+            self.ask_again(Again { at: time, ..again }, &mut wants)?;
+        }
         Ok(wants)
     }
 

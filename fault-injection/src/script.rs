@@ -17,7 +17,7 @@
 //! | ...`checkpoint_interval=4` | and any setting of `tuning::Tuning`, by its name |
 //! | `weak client=0 ms=20`, `strong`, `final` | submits the operations below it, one a line, and runs |
 //! | ...with `append log x*900` below | and a line may end in a text and how often it is repeated |
-//! | `query client=0 level=weak ms=20` | asks what operations that change nothing come to, strongly if no level is named, and runs |
+//! | `query client=0 level=weak past ms=20` | asks what operations that change nothing come to, strongly if no level is named, in a history that includes all that the client has seen if it is with a `past`, and runs |
 //! | `raw client=0 number=9 to=(1,2)` | sends a request of any number, as no honest client would |
 //! | `run ms=100` | lets time go by |
 //! | `drop from=0 to=(2,3) kind=order count=1` | loses the next messages that match, `count` of each combination |
@@ -335,9 +335,13 @@ impl Page {
         };
         let now = self.world.now();
         let mut wants = Wants::default();
-        self.world.clients.patrons[usize::from(index)]
-            .ask(now, usize::MAX, level, operations(input), &mut wants)
-            .map_err(spoken)?;
+        let patron = &mut self.world.clients.patrons[usize::from(index)];
+        let (session, operations) = (usize::MAX, operations(input));
+        match given.flag("past") {
+            true => patron.ask_with_past(now, session, level, operations, &mut wants),
+            false => patron.ask(now, session, level, operations, &mut wants),
+        }
+        .map_err(spoken)?;
         self.world.after_client(index, wants).map_err(spoken)?;
         self.run(ms)
     }

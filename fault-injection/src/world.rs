@@ -757,6 +757,11 @@ impl<S: Subject> World<S> {
         for promise in wants.promises {
             self.checker.promised(promise)?;
         }
+        for glimpse in wants.glimpses {
+            if self.checker.glimpsed(&glimpse)? {
+                self.coverage.mark("past: read after a merge");
+            }
+        }
         let from = Party::Client(index);
         for (to, message) in wants.sends {
             let kind = match &message {

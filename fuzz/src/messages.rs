@@ -15,7 +15,7 @@ use elea_protocol::id::{
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{
     Campaign, Certificate, Checkpoint, Commit, CommitCertificate, Fetch, Level, Message, NewView,
-    NewViewHeader, NonDeterminism, Order, OrderHeader, Parts, Position, Query, QueryReply, Reply,
+    NewViewHeader, NonDeterminism, Order, OrderHeader, Parts, Past, Position, Query, QueryReply, Reply,
     ReplyKind, Request, Results, SignedQueryReply, SignedRequest, SlotEntry, Slots, StableProof,
     StateChunk, StateDigests, StatePart, Status, Suspect, ToClient, ToReplica, ViewChange, Wanted,
     changes_digest,
@@ -288,6 +288,7 @@ impl Speaker {
             query: Digest([number; 32]),
             from: Slot(3),
             to: Slot(5),
+            hashes: vec![Digest([number; 32]); 2],
             results: vec![Bytes::from_static(b"so it is")],
         };
         let replies = vec![reply(1), reply(2)];
@@ -303,11 +304,15 @@ pub(crate) fn of_replicas() -> Vec<Vec<u8>> {
     let mut speaker = Speaker::new();
     let messages = speaker.messages().into_iter().map(ToReplica::Peer);
     let mut seeds = all_encoded(messages);
+    let mut past = Past::default();
+    past.note_read(Position { slot: Slot(3), hash: Digest([3; 32]) });
+    assert!(past.note_written(ClientId([1; 32]), SessionId(1), RequestNumber(2)));
     let query = Query {
         session: SessionId(1),
         nonce: [9; 16],
         level: Level::Strong,
         after: Slot(3),
+        past: Some(past),
         operations: vec![Bytes::from_static(b"get k")],
     };
     let of_clients =

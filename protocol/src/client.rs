@@ -38,6 +38,10 @@
 //! a quorum of replies that are of one view, have the same results, and whose slots have one in common; of each replica
 //! the first reply counts. Where that does not come about, the operations are ordered like any others.
 //!
+//! Who asks with a [past](Ask::past) is answered by replies that agree, besides, in the hash of the history after a slot
+//! that they have in common: that history includes the past, and is named with the answer. Where that does not come about
+//! nothing is ordered, since no order would make it so ([`Action::NotSeen`]).
+//!
 //! # Before a session is used
 //!
 //! A cluster remembers only so many sessions of a client, and lets go of those that rested longest.
@@ -72,7 +76,7 @@ use bytes::Bytes;
 use crate::id::{ClientId, Digest, ReplicaId, RequestName, RequestNumber, SessionId, Slot, View};
 use crate::membership::Membership;
 use crate::message::{
-    Level, Refusal, RefusalReason, ReplyKind, Request, SignedQueryReply, SignedReply,
+    Level, NoReply, Refusal, RefusalReason, ReplyKind, Request, SignedQueryReply, SignedReply,
     SignedRequest, ToReplica,
 };
 use crate::receipt::{Proven, Receipt};
@@ -187,6 +191,8 @@ pub enum Event {
         from: ReplicaId,
         /// The query's digest.
         query: Digest,
+        /// Why.
+        why: NoReply,
     },
     /// A replica refused.
     Refusal(Verified<Signed<Refusal>>),
@@ -341,6 +347,14 @@ pub enum Action {
     },
     /// What was asked could not be found out: this is to be submitted, in this session or another one.
     MustOrder(Submission),
+    /// Of the replicas that can be heard too few include the [past](Ask::past) of an [`Ask`], and agree in a history. It may
+    /// be asked again, with other random bytes.
+    NotSeen {
+        /// What it was called.
+        ticket: Ticket,
+        /// What those said that have no reply.
+        without: BTreeMap<ReplicaId, NoReply>,
+    },
     /// A weak submission that was to be followed is final.
     Final {
         /// The submission.

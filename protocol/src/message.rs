@@ -14,6 +14,7 @@ mod malformed;
 mod new_view;
 mod order;
 mod part;
+mod past;
 mod position;
 mod pulse;
 mod query;
@@ -46,9 +47,10 @@ pub use order::{
     OrderHeader, batch_digest, fit_one_slot,
 };
 pub use part::{PART_BYTES, Part, Parts, Pieces};
+pub use past::{PAST_READ_MAX, PAST_WRITTEN_MAX, Past, Written};
 pub use position::{Position, VIEW_MAX};
 pub use pulse::{Echo, Pulse};
-pub use query::{Query, QueryReply, SignedQueryReply};
+pub use query::{NoReply, QUERY_HASHES_MAX, Query, QueryReply, SignedQueryReply};
 pub(crate) use reply::ResultCollector;
 pub use reply::{
     InTree, Refusal, RefusalReason, Reply, ReplyKind, ReplyVote, Results, SessionReport,

@@ -48,7 +48,7 @@ pub use self::normal::{Execution, RESULT_BYTES_MAX, SLOT_RESULT_BYTES_MAX};
 pub use self::sessions::{Admission, Kept, Known, Sessions};
 use self::state::{Arriving, Settling, Stable, States};
 use self::time::{Due, Peer, Stamps, Turn, Waits};
-use self::views::{Adopting, Branches, Changing, Divergent, Entered, Preparation, Proofs};
+use self::views::{Adopting, Branches, Bygone, Changing, Divergent, Entered, Preparation, Proofs};
 use crate::application::Application;
 use crate::edition::Editions;
 use crate::evidence::Evidence;
@@ -102,6 +102,7 @@ pub struct Replica<A: Application> {
     stable: Stable,
     pending: Pending,
     queries: Queries,
+    bygone: Bygone,
     shares: Shares,
     ahead: OrdersAhead,
     ballots: Ballots,
@@ -161,6 +162,7 @@ impl<A: Application> Replica<A> {
         }
         self.tend_standing();
         self.order_pending();
+        self.tend_bygone();
         self.tend_queries();
         self.turn.end();
         self.counters.turn_steps = self.turn.done();

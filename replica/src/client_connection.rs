@@ -11,7 +11,7 @@ use bytes::Bytes;
 use elea_protocol::codec::{self, Canonical as _};
 use elea_protocol::id::ClientId;
 use elea_protocol::message::{
-    Farewell, Query, SignedQueryReply, SignedReply, SignedRequest, ToClient, ToReplica,
+    Farewell, NoReply, Query, SignedQueryReply, SignedReply, SignedRequest, ToClient, ToReplica,
 };
 use elea_protocol::replica::Event;
 use elea_protocol::seal::{Rejection, Unchecked};
@@ -158,7 +158,7 @@ async fn receive(
                     None => {
                         shell.counters.count(Counter::RequestBusy);
                         let digest = query.digest();
-                        admission.answer(ToClient::NoQueryReply(query.session, digest));
+                        admission.answer(ToClient::NoQueryReply(query.session, digest, NoReply::Unable));
                     }
                 }
             }

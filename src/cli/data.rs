@@ -22,6 +22,10 @@ pub struct Asking {
     /// Save the receipt of the answer in this file
     #[arg(long, value_name = "FILE")]
     pub receipt: Option<PathBuf>,
+    /// Answer from what includes all that was seen with this file before, and note in it what is seen now; it is
+    /// made where there is none
+    #[arg(long, value_name = "FILE", conflicts_with = "receipt")]
+    pub past: Option<PathBuf>,
     /// Keys and values on the command line are base64, and so are those printed
     #[arg(long)]
     pub base64: bool,

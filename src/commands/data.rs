@@ -1,7 +1,8 @@
 //! `elea get`, `put` and the others: one operation each.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 
+use elea_client::{BadPast, Past};
 use elea_kv::{
     Add, Append, Cas, Delete, Get, Incr, Members, Operation, Put, Remove, Scan, Step, Txn,
 };
@@ -11,8 +12,12 @@ use crate::cli;
 use crate::cluster::{Cluster, Reply, Wait};
 use crate::commands;
 use crate::failure::{Failure, Outcome};
+use crate::files;
 use crate::output::{self, Style};
 use crate::txn_syntax;
+
+/// So many keys at a time are scanned with a past: that is as much as can be read without a slot.
+const PAGE_WITH_PAST: u32 = 64;
 
 /// Sends one operation and prints its answer.
 pub async fn run(operation: Result<Operation, Failure>, asking: &cli::Asking) -> Outcome {
@@ -20,11 +25,13 @@ pub async fn run(operation: Result<Operation, Failure>, asking: &cli::Asking) ->
     let operation = operation?;
     let access = &asking.access;
     let file = commands::cluster(access.cluster.as_deref())?;
+    let mut past = past(asking)?;
     let cluster = commands::connect(&file, access).await?;
-    let reply = ask(&cluster, operation, asking).await;
+    let reply = ask(&cluster, operation, asking, past.as_mut()).await;
     // Also after a failure: the state file has to learn which numbers were used.
     cluster.close().await;
     let reply = reply?;
+    keep(asking, past.as_ref())?;
     if let Some((path, receipt)) = asking.receipt.as_ref().zip(reply.receipt.as_ref()) {
         commands::receipt::save(path, receipt)?;
     }
@@ -51,11 +58,13 @@ pub async fn scan(args: &cli::Scan) -> Outcome {
 
 async fn pages(cluster: &Cluster, mut scan: Scan, args: &cli::Scan) -> Outcome {
     let asking = &args.asking;
+    let mut past = past(asking)?;
     let mut left = args.limit;
     let mut shown = 0_u64;
     loop {
-        scan.limit = left.unwrap_or(u32::MAX);
-        let asked = ask(cluster, scan.clone().into(), asking).await;
+        let most = if past.is_some() { PAGE_WITH_PAST } else { u32::MAX };
+        scan.limit = left.unwrap_or(u32::MAX).min(most);
+        let asked = ask(cluster, scan.clone().into(), asking, past.as_mut()).await;
         let reply = asked.map_err(|failure| match shown {
             0 => failure,
             _ => failure
@@ -67,6 +76,7 @@ async fn pages(cluster: &Cluster, mut scan: Scan, args: &cli::Scan) -> Outcome {
         if let Some(no) = output::refusal(&reply.answer) {
             return Err(Failure::refused(no));
         }
+        keep(asking, past.as_ref())?;
         let is_open = show(&reply, asking);
         let elea_kv::Answer::Step(elea_kv::Outcome::Scan(page)) = reply.answer else {
             return Ok(());
@@ -89,12 +99,31 @@ async fn ask(
     cluster: &Cluster,
     operation: Operation,
     asking: &cli::Asking,
+    past: Option<&mut Past>,
 ) -> Result<Reply, Failure> {
     let timeout = asking.access.timeout;
-    match asking.receipt {
-        Some(_) => cluster.ask(operation, wait(asking), timeout).await,
-        None => cluster.read(operation, wait(asking), timeout).await,
+    match (past, &asking.receipt) {
+        (Some(past), _) => cluster.after(past, operation, wait(asking), timeout).await,
+        (None, Some(_)) => cluster.ask(operation, wait(asking), timeout).await,
+        (None, None) => cluster.read(operation, wait(asking), timeout).await,
     }
+}
+
+/// What was seen before, where that counts.
+fn past(asking: &cli::Asking) -> Result<Option<Past>, Failure> {
+    let Some(path) = &asking.past else { return Ok(None) };
+    let wrong = |why: &dyn std::fmt::Display| Failure::usage(format!("{}: {why}", path.display()));
+    match std::fs::read_to_string(path) {
+        Ok(text) => text.parse().map(Some).map_err(|bad: BadPast| wrong(&bad)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Some(Past::new())),
+        Err(error) => Err(wrong(&error)),
+    }
+}
+
+/// Keeps what was seen for the next one.
+fn keep(asking: &cli::Asking, past: Option<&Past>) -> Outcome {
+    let Some((path, past)) = asking.past.as_ref().zip(past) else { return Ok(()) };
+    files::write_whole(path, format!("{past}\n").as_bytes())
 }
 
 /// The words that go on from a key.

@@ -12,7 +12,7 @@ use elea_protocol::evidence::Evidence;
 use elea_protocol::id::{Digest, ReplicaId, RequestNumber, SessionId, Slot, View};
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{
-    Challenge, Commit, DiskHealth, Lent, Level, NodeStatus, Pace, Position, Query, QueryReply,
+    Challenge, Commit, DiskHealth, Lent, Level, NoReply, NodeStatus, Pace, Position, Query, QueryReply,
     Reply, ReplyKind, Results, SessionReport, SignedRequest, Standing, ToClient, ToReplica,
     Transport, WireVersions,
 };
@@ -280,7 +280,7 @@ impl Replica {
     fn query_reply(&self, query: &Query) -> ToClient {
         let history = self.history.lock().expect("no panic");
         if history.all_to_be_ordered {
-            return ToClient::NoQueryReply(query.session, query.digest());
+            return ToClient::NoQueryReply(query.session, query.digest(), NoReply::Unable);
         }
         let lie = self.manner == Manner::Liar;
         let prefix = if lie { "a lie about " } else { "saw " };
@@ -291,6 +291,7 @@ impl Replica {
             query: query.digest(),
             from: Slot(0),
             to: Slot(history.executed.len() as u64),
+            hashes: if query.past.is_some() { vec![Digest([7; 32])] } else { Vec::new() },
             results: query.operations.iter().map(result).collect(),
         };
         let other = SecretKey::from_bytes(&[99; 32]);

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use elea_protocol::edition::{Edition, Editions};
-use elea_protocol::id::{ClientId, Digest, ReplicaId, RequestName, Slot};
+use elea_protocol::id::{ClientId, Digest, ReplicaId, RequestName, RequestNumber, Slot};
 use elea_protocol::membership::Membership;
-use elea_protocol::message::{Batch, Position, SlotEntry};
+use elea_protocol::message::{Batch, Past, Position, SlotEntry};
 
 use crate::disk::Disk;
 use crate::inspect::{Look, Seen};
@@ -253,6 +253,57 @@ impl Histories {
             })?;
         }
         Ok(())
+    }
+
+    /// I12: whether the history that ends in `at` includes a past. Answers whether all that was read lies on it as it was
+    /// read; what does not was moved by a merge.
+    ///
+    /// # Errors
+    /// A request that was seen is not executed in it.
+    pub fn includes(&self, who: &str, at: Position, past: &Past) -> Result<bool, Violation> {
+        demand(self.knows(&at.hash), "I12", || {
+            format!("{who} names {at:?}, which no correct replica ever had")
+        })?;
+        let lacks = |name: &RequestName, of: &str| {
+            format!("{who}: the history up to {at:?} is said to include {of}, and lacks {name:?}")
+        };
+        for one in past.written() {
+            for number in (one.first.0..=one.last.0).map(RequestNumber) {
+                let name = RequestName { client: one.client, session: one.session, number };
+                demand(self.executes(at, &name), "I12", || lacks(&name, "what was written"))?;
+            }
+        }
+        let mut as_read = true;
+        for read in past.read() {
+            let mut hash = read.hash;
+            while self.ancestor(at.hash, self.slot_of(&hash)) != Some(hash) {
+                as_read = false;
+                let link = self.links.get(&hash).ok_or_else(|| {
+                    Violation::new("I12", format!("{who} says that {read:?} is included: nobody had it"))
+                })?;
+                for name in link.batch.requests.iter().map(|request| request.body().name()) {
+                    demand(self.executes(at, &name), "I12", || lacks(&name, "what was read"))?;
+                }
+                hash = link.previous;
+            }
+        }
+        Ok(as_read)
+    }
+
+    fn slot_of(&self, hash: &Digest) -> Slot {
+        self.links.get(hash).map(|link| link.slot).unwrap_or_default()
+    }
+
+    /// Whether a request is executed in the history that ends in `at`.
+    fn executes(&self, at: Position, name: &RequestName) -> bool {
+        let end = usize::try_from(at.slot.0).unwrap_or(usize::MAX);
+        let goes_through =
+            |mirror: &&Mirror| end <= mirror.hashes.len() && self.hash_of(mirror, end) == at.hash;
+        if let Some(mirror) = self.mirrors.iter().find(goes_through) {
+            return mirror.names.get(name).is_some_and(|slot| *slot <= at.slot);
+        }
+        let holds = |batch: &Batch| batch.requests.iter().any(|request| request.body().name() == *name);
+        self.batches(at.hash).iter().any(|(_, batch)| holds(batch))
     }
 
     /// Shortens the mirror of a replica. What it then has no more is an orphan, if it must be kept.

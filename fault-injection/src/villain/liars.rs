@@ -242,15 +242,18 @@ impl Villain for ForgedReplies {
     }
 }
 
-/// Answers queries with what was so when the same was asked for the first time, and says that it is so after all slots.
+/// Answers queries with what was so when the same was asked for the first time, and says that it is so after all slots, or
+/// names the history that it had the last time.
 #[derive(Default)]
 pub struct StaleWitness {
-    /// What was asked, by the digests of queries.
-    asked: BTreeMap<Digest, Vec<Bytes>>,
+    /// What was asked, by the digests of queries, and whether with a past.
+    asked: BTreeMap<Digest, (Vec<Bytes>, bool)>,
     /// What it came to at first.
     first: BTreeMap<Vec<Bytes>, Vec<Bytes>>,
     /// What it has just been asked and knows, and in which view it answered last.
     known: Vec<(ClientId, QueryReply)>,
+    /// What it said last of where its history is.
+    last: (Slot, Vec<Digest>),
     view: View,
 }
 
@@ -267,12 +270,14 @@ impl Villain for StaleWitness {
             && self.asked.len() < REMEMBERED
         {
             for (client, query) in queries {
-                self.asked.insert(query.digest(), query.operations.clone());
+                let has_past = query.past.is_some();
+                self.asked.insert(query.digest(), (query.operations.clone(), has_past));
                 if let Some(results) = self.first.get(&query.operations) {
                     let (session, results) = (query.session, results.clone());
                     let (query, view) = (query.digest(), self.view);
-                    let (from, to) = (Slot::GENESIS, Slot(u64::MAX));
-                    let reply = QueryReply { view, session, query, from, to, results };
+                    let (from, end) = (Slot::GENESIS, (Slot(u64::MAX), Vec::new()));
+                    let (to, hashes) = if has_past { self.last.clone() } else { end };
+                    let reply = QueryReply { view, session, query, from, to, hashes, results };
                     self.known.push((*client, reply));
                 }
             }
@@ -300,10 +305,20 @@ impl Villain for StaleWitness {
         let stale = replies.into_iter().map(|signed| {
             let mut reply = signed.reply;
             self.view = reply.view;
-            if let Some(operations) = self.asked.get(&reply.query) {
+            let before = self.last.1.clone();
+            if !reply.hashes.is_empty() {
+                self.last = (reply.to, reply.hashes.clone());
+            }
+            if let Some((operations, has_past)) = self.asked.get(&reply.query) {
                 let first = self.first.entry(operations.clone());
                 reply.results = first.or_insert(reply.results).clone();
-                (reply.from, reply.to) = (Slot::GENESIS, Slot(u64::MAX));
+                reply.from = Slot::GENESIS;
+                if *has_past {
+                    // True ones, beside wrong slots.
+                    reply.hashes = before;
+                } else {
+                    reply.to = Slot(u64::MAX);
+                }
             }
             reply
         });

@@ -2,7 +2,7 @@
 //!
 //! A query is sent to as many replicas as have to agree, those first that replied fast of late, and in turn where they
 //! are alike. The others are asked where that does not do, and where they do not agree either the operations are to be
-//! ordered ([`Action::MustOrder`]): that always ends.
+//! ordered ([`Action::MustOrder`]): that always ends. Who asks with a past is told so instead ([`Action::NotSeen`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,7 +14,9 @@ use super::{Action, Counters, Failure, Follow, Progress, QUEUED_MAX, Submission,
 use crate::codec::Canonical as _;
 use crate::estimate::Estimate;
 use crate::id::{Digest, Instant, ReplicaId, SessionId, Slot, View};
-use crate::message::{Level, Query, QueryReply, Results, SignedQueryReply, ToReplica};
+use crate::message::{
+    Level, NoReply, Past, Position, Query, QueryReply, Results, SignedQueryReply, ToReplica,
+};
 use crate::quorum::{ClusterSize, Strength, Tally};
 
 /// The least that a reply may take before others are asked as well, in ms.
@@ -32,6 +34,9 @@ pub struct Ask {
     pub level: Level,
     /// At least one, within the bounds of a request.
     pub operations: Vec<Bytes>,
+    /// What the answer must include, where it must. Without it the answer is merely not older than the newest slot that this
+    /// session was told of, where nothing is merged.
+    pub past: Option<Past>,
     /// Random, and never used before, also by other processes and before a crash.
     pub nonce: [u8; 16],
     /// Whether they must not share a request with others, where they have to be ordered.
@@ -47,6 +52,8 @@ pub struct Seen {
     pub view: View,
     /// A slot after which it was so at all of them. With a strong answer it is final.
     pub slot: Slot,
+    /// Where it was asked with a past: the end of a history that includes it, and in which it was so. A correct replica had it.
+    pub at: Option<Position>,
 }
 
 /// What an event is handled with.
@@ -58,12 +65,29 @@ pub(super) struct Turn<'a> {
 }
 
 /// One replica's reply, without the results.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Word {
     view: View,
     from: Slot,
     to: Slot,
     results: Digest,
+    /// Where it is so, the newest first; of an answer to a query with a past.
+    positions: Vec<Position>,
+}
+
+impl Word {
+    /// Whether both may be true of one history after one slot, the first one of this word.
+    fn shares(&self, other: &Self) -> bool {
+        let is_same = (self.view, self.results) == (other.view, other.results);
+        // Intervals that share a slot share the highest of their first ones.
+        is_same && (other.from..=other.to).contains(&self.from)
+    }
+
+    /// Whether both are of one history that goes on here.
+    fn shares_at(&self, other: &Self, at: &Position) -> bool {
+        let is_same = (self.view, self.results) == (other.view, other.results);
+        is_same && other.positions.contains(at)
+    }
 }
 
 #[derive(Debug)]
@@ -75,7 +99,7 @@ struct Open {
     /// Whom it was sent to, and when.
     asked: BTreeMap<ReplicaId, Instant>,
     /// Those who said that they have no reply, or sent one that is of no use.
-    without: BTreeSet<ReplicaId>,
+    without: BTreeMap<ReplicaId, NoReply>,
     words: Tally<Word>,
     /// Results, on whose account, and their size.
     bodies: BTreeMap<Digest, (Vec<Bytes>, ReplicaId, usize)>,
@@ -112,26 +136,37 @@ impl Open {
         size.quorum(strength(self.query.level))
     }
 
-    /// Results that enough replicas have found in one view, after one slot that is in the intervals of all of them.
+    /// Results that enough replicas have found in one view, after one slot that is in the intervals of all of them, and,
+    /// where there is a past, in one history.
     fn agreed(&self, size: ClusterSize) -> Option<Seen> {
-        let shared = |at: &Word, other: &Word| {
-            let is_same = (at.view, at.results) == (other.view, other.results);
-            // Intervals that share a slot share the highest of their first ones.
-            is_same && (other.from..=other.to).contains(&at.from)
+        if self.query.past.is_some() {
+            let all = self.words.iter().flat_map(|(_, word)| word.positions.iter());
+            let newest_first: BTreeSet<_> = all.copied().map(std::cmp::Reverse).collect();
+            let at_one = |at: Position| {
+                let word = |(_, word): (_, &_)| self.agreed_with(size, word, Some(at));
+                self.words.iter().find_map(word)
+            };
+            newest_first.into_iter().find_map(|at| at_one(at.0))
+        } else {
+            self.words.iter().find_map(|(_, word)| self.agreed_with(size, word, None))
+        }
+    }
+
+    fn agreed_with(&self, size: ClusterSize, one: &Word, at: Option<Position>) -> Option<Seen> {
+        let agrees = |other: &Word| match &at {
+            Some(at) => one.shares_at(one, at) && one.shares_at(other, at),
+            None => one.shares(other),
         };
-        let strength = strength(self.query.level);
-        self.words.iter().find_map(|(_, at)| {
-            let voters = self.words.quorum(size, strength, |other| shared(at, other))?;
-            let (results, ..) = self.bodies.get(&at.results)?;
-            let ends = self.words.iter().filter(|(id, _)| voters.contains(id));
-            let slot = ends.map(|(_, word)| word.to).min()?;
-            Some(Seen { results: results.clone(), view: at.view, slot })
-        })
+        let voters = self.words.quorum(size, strength(self.query.level), agrees)?;
+        let (results, ..) = self.bodies.get(&one.results)?;
+        let ends = self.words.iter().filter(|(id, _)| voters.contains(id));
+        let slot = ends.map(|(_, word)| word.to).min()?;
+        Some(Seen { results: results.clone(), view: one.view, slot, at })
     }
 
     fn waits_for(&self, replica: ReplicaId) -> bool {
         self.asked.contains_key(&replica)
-            && !self.without.contains(&replica)
+            && !self.without.contains_key(&replica)
             && self.words.word(replica).is_none()
     }
 
@@ -174,8 +209,11 @@ impl Queries {
     /// Sends a query, of which replies must not be older than `after`. Others are asked as well long before a request
     /// would be sent again, after `first_wait_ms`.
     pub fn ask(&mut self, turn: &mut Turn<'_>, ask: Ask, after: Slot, first_wait_ms: u64) {
-        let Ask { ticket, level, operations, nonce, alone } = ask;
-        let query = Arc::new(Query { session: self.session, nonce, level, after, operations });
+        let Ask { ticket, level, operations, nonce, alone, past } = ask;
+        // In a history that includes a past its slots have other numbers, perhaps.
+        let after = if past.is_some() { Slot::GENESIS } else { after };
+        let session = self.session;
+        let query = Arc::new(Query { session, nonce, level, after, past, operations });
         let failure = match query.check() {
             Err(_) => Some(Failure::OutOfBounds),
             Ok(()) => (self.open.len() >= QUEUED_MAX).then_some(Failure::QueueFull),
@@ -229,7 +267,9 @@ impl Queries {
         from: ReplicaId,
         signed: SignedQueryReply,
     ) -> Option<Slot> {
-        let QueryReply { view, session: _, query, from: first, to, results } = signed.reply;
+        let positions = signed.reply.positions().collect::<Vec<_>>();
+        let QueryReply { view, session: _, query, from: first, to, hashes: _, results } =
+            signed.reply;
         let Some(open) = self.open.get_mut(&query) else {
             turn.counters.late += 1;
             return None;
@@ -243,15 +283,16 @@ impl Queries {
         let (digest, size) = (Results::digest_of(&results), results.iter().map(Bytes::len).sum());
         let is_known = open.bodies.contains_key(&digest);
         if results.len() != open.query.operations.len()
+            || open.query.past.is_some() == positions.is_empty()
             || !(is_known || turn.accounts.charge(from, size))
         {
             turn.counters.malformed += 1;
-            open.without.insert(from);
+            open.without.insert(from, NoReply::Unable);
         } else {
             if !is_known {
                 open.bodies.insert(digest, (results, from, size));
             }
-            open.words.hear(from, Word { view, from: first, to, results: digest });
+            open.words.hear(from, Word { view, from: first, to, results: digest, positions });
             let manner = self.manners.entry(from).or_default();
             manner.took.note(turn.now, turn.now.micros_since(asked));
             manner.shunned_until = Instant::default();
@@ -260,11 +301,17 @@ impl Queries {
     }
 
     /// A replica has no reply.
-    pub fn hear_none(&mut self, turn: &mut Turn<'_>, from: ReplicaId, query: Digest) {
+    pub fn hear_none(
+        &mut self,
+        turn: &mut Turn<'_>,
+        from: ReplicaId,
+        query: Digest,
+        why: NoReply,
+    ) {
         if let Some(open) = self.open.get_mut(&query)
             && open.waits_for(from)
         {
-            open.without.insert(from);
+            open.without.insert(from, why);
             let none = self.decide(turn, query);
             debug_assert!(none.is_none(), "it says nothing new");
         }
@@ -286,15 +333,19 @@ impl Queries {
         Some(at)
     }
 
-    /// Asks those who were not asked, or, where there are none, has the operations ordered.
+    /// Asks those who were not asked, or, where there are none, has the operations ordered, if that is of use.
     fn go_on(&mut self, turn: &mut Turn<'_>, query: Digest) {
         let Some(open) = self.open.get_mut(&query) else { return };
         let others: Vec<_> =
             self.size.members().filter(|id| !open.asked.contains_key(id)).collect();
         if others.is_empty() {
             if let Some(open) = self.close(query, turn.accounts) {
-                let Open { ticket, query, alone, .. } = open;
-                let Query { level, operations, .. } = Arc::unwrap_or_clone(query);
+                let Open { ticket, query, alone, without, .. } = open;
+                let Query { level, operations, past, .. } = Arc::unwrap_or_clone(query);
+                if past.is_some() {
+                    turn.actions.push(Action::NotSeen { ticket, without });
+                    return;
+                }
                 let follow = Follow::No;
                 let submission = Submission { ticket, level, follow, operations, alone };
                 turn.actions.push(Action::MustOrder(submission));

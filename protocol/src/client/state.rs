@@ -110,7 +110,9 @@ impl Client {
                 let seen = self.queries.hear(turn, from, reply.into_inner());
                 self.newest = self.newest.max(seen.unwrap_or_default());
             }
-            Event::NoQueryReply { from, query } => self.queries.hear_none(turn, from, query),
+            Event::NoQueryReply { from, query, why } => {
+                self.queries.hear_none(turn, from, query, why);
+            }
             _ => self.queries.tick(turn),
         }
     }

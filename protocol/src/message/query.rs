@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{InTree, Level, Malformed, OPERATIONS_MAX, REQUEST_BYTES_MAX, Results, Voted};
+use super::past::Past;
+use super::{InTree, Level, Malformed, OPERATIONS_MAX, Position, REQUEST_BYTES_MAX, Results, Voted};
 use crate::codec::{Canonical, Sink};
 use crate::id::{Digest, SessionId, Slot, View};
 
@@ -21,6 +22,8 @@ pub struct Query {
     pub level: Level,
     /// It must be so after this slot or a later one: the newest that the client was told of.
     pub after: Slot,
+    /// It must be so in a history that includes all of this, and the answer must name that history.
+    pub past: Option<Past>,
     /// What to look at. The application reads the bytes.
     pub operations: Vec<Bytes>,
 }
@@ -39,7 +42,8 @@ impl Query {
     pub fn check(&self) -> Result<(), Malformed> {
         Malformed::unless(!self.operations.is_empty(), "a query without operations")?;
         Malformed::unless(self.operations.len() <= OPERATIONS_MAX, "too many operations")?;
-        Malformed::unless(self.operation_bytes() <= REQUEST_BYTES_MAX, "a query too large")
+        Malformed::unless(self.operation_bytes() <= REQUEST_BYTES_MAX, "a query too large")?;
+        self.past.as_ref().map_or(Ok(()), Past::check)
     }
 }
 
@@ -54,6 +58,10 @@ impl Canonical for Query {
             Level::Strong => 1,
         });
         to.put_u64(self.after.0);
+        to.put_u8(self.past.is_some().into());
+        if let Some(past) = &self.past {
+            past.write(to);
+        }
         to.put_len(self.operations.len());
         self.operations.iter().for_each(|operation| to.put_bytes(operation));
     }
@@ -62,7 +70,8 @@ impl Canonical for Query {
 /// Replica to client: "in the view that I have entered, the operations come to this after each of these slots".
 ///
 /// It was found out after the query came, in a history that has not been left since. Of a strong query the last of
-/// the slots is covered by a certificate of the view that the replica holds.
+/// the slots is covered by a certificate of the view that the replica holds. Where it was asked with a past, all of that
+/// is included in the history up to the first of the slots.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueryReply {
     /// The view the replica has entered.
@@ -75,8 +84,44 @@ pub struct QueryReply {
     pub from: Slot,
     /// The last of them.
     pub to: Slot,
+    /// Where it was asked with a past: the hashes of the history after the last of these slots, at most
+    /// [`QUERY_HASHES_MAX`], the one after `to` last.
+    pub hashes: Vec<Digest>,
     /// What the operations come to, one for each.
     pub results: Vec<Bytes>,
+}
+
+/// So many slots' hashes a reply has at most. Replicas are seldom further apart when they answer at the same time.
+pub const QUERY_HASHES_MAX: usize = 8;
+
+impl QueryReply {
+    /// Where its hashes say that it is so, the newest first.
+    pub fn positions(&self) -> impl Iterator<Item = Position> {
+        let last = self.to.0;
+        let slots = (0..).map_while(move |below| last.checked_sub(below)).map(Slot);
+        slots.zip(self.hashes.iter().rev()).map(|(slot, hash)| Position { slot, hash: *hash })
+    }
+}
+
+/// Why a replica has no reply to a query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum NoReply {
+    /// The operations have to be ordered, or it may not answer now.
+    Unable,
+    /// Not all of the [past](Query::past) is included yet in its history.
+    NotYet,
+    /// It knows nothing of some of the past: that may be included or not.
+    Unknown,
+}
+
+impl std::fmt::Display for NoReply {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Unable => "cannot answer it without a slot, or not now",
+            Self::NotYet => "does not have all of it yet",
+            Self::Unknown => "cannot tell whether it has all of it",
+        })
+    }
 }
 
 struct QueryReplyLeaf<'a>(&'a QueryReply);
@@ -85,11 +130,13 @@ impl Canonical for QueryReplyLeaf<'_> {
     const TAG: &'static str = "query-reply-leaf";
 
     fn write(&self, to: &mut impl Sink) {
-        let QueryReply { view: _, session, query, from, to: last, results: _ } = self.0;
+        let QueryReply { view: _, session, query, from, to: last, hashes, results: _ } = self.0;
         to.put_u64(session.0);
         to.put_digest(query);
         to.put_u64(from.0);
         to.put_u64(last.0);
+        to.put_len(hashes.len());
+        hashes.iter().for_each(|hash| to.put_digest(hash));
         to.put_digest(&Results::digest_of(&self.0.results));
     }
 }
@@ -127,7 +174,11 @@ impl InTree for QueryReply {
     }
 
     fn check(&self) -> Result<(), Malformed> {
-        Malformed::unless(self.from <= self.to, "a query reply for no slot")
+        Malformed::unless(self.from <= self.to, "a query reply for no slot")?;
+        let hashes = self.hashes.len();
+        let slots = self.to.since(self.from).saturating_add(1);
+        let fits = hashes <= QUERY_HASHES_MAX && hashes as u64 <= slots;
+        Malformed::unless(fits, "hashes of other slots than a query reply is for")
     }
 }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::position::write_lock;
 use super::{
-    Difference, Lent, Message, MismatchReport, Part, Position, Query, Refusal, SessionReport,
+    Difference, Lent, Message, MismatchReport, NoReply, Part, Position, Query, Refusal, SessionReport,
     SignedQueryReply, SignedReply, SignedRequest, Standing, StateHead, Terms,
 };
 use crate::codec::{Canonical, Sink};
@@ -35,7 +35,7 @@ pub struct WireVersions {
 
 impl WireVersions {
     /// Those that this crate speaks.
-    pub const OWN: Self = Self { lowest: 13, newest: 13 };
+    pub const OWN: Self = Self { lowest: 14, newest: 14 };
 
     /// The newest that both have.
     #[must_use]
@@ -366,7 +366,7 @@ pub enum ToClient {
     /// Answers to queries.
     QueryReplies(Vec<SignedQueryReply>),
     /// The query of this session with this digest is not answered. Not signed: it promises nothing.
-    NoQueryReply(SessionId, Digest),
+    NoQueryReply(SessionId, Digest, NoReply),
     /// The answer to [`ToReplica::AskState`]: the newest one, if there is any. It proves itself.
     State(Option<Box<StateHead>>),
     /// The answer to [`ToReplica::AskPiece`].

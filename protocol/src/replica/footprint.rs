@@ -38,6 +38,8 @@ pub struct Footprint {
     pub of_later_views: usize,
     /// Replies to queries that wait for a certificate.
     pub queries: usize,
+    /// Hashes remembered of slots that the history does not hold.
+    pub bygone: usize,
     /// Results remembered of operations that were undone.
     pub undone_results: usize,
 }
@@ -63,6 +65,7 @@ impl<A: Application> Replica<A> {
             new_views: self.changing.new_views(),
             of_later_views: self.changing.of_later_views(),
             queries: self.queries.len(),
+            bygone: self.bygone.len(),
             undone_results: self.undone.len(),
         }
     }

@@ -12,7 +12,7 @@ use crate::message::{CommitCertificate, Position, StableProof};
 use crate::tuning::Rules;
 
 /// Everything that decides what it does next: two that read the same behave the same. What never
-/// changes is left out, and what is only counted.
+/// changes is left out, and what is only counted, or only says what queries with a past are answered.
 impl<A> fmt::Debug for Replica<A>
 where
     A: Application + fmt::Debug,
@@ -20,78 +20,24 @@ where
     A::Restore: fmt::Debug,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            setup,
-            size: _,
-            now,
-            view,
-            office,
-            changing,
-            history,
-            execution,
-            undone,
-            branches,
-            preparation,
-            adopting,
-            turn,
-            lock,
-            common,
-            stable,
-            pending,
-            queries,
-            // It follows from the history.
-            shares: _,
-            ahead,
-            ballots,
-            states,
-            arriving,
-            settling,
-            peers,
-            waits,
-            divergent,
-            fetching,
-            pipeline,
-            outbox,
-            stamps,
-            due,
-            proofs,
-            lending: _,
-            counters: _,
-        } = self;
-        f.debug_struct("Replica")
-            .field("now", now)
-            // Another program may execute another range after a restart.
-            .field("editions", &setup.editions)
-            .field("view", view)
-            .field("office", office)
-            .field("changing", changing)
-            .field("history", history)
-            .field("execution", execution)
-            .field("undone", undone)
-            .field("branches", branches)
-            .field("preparation", preparation)
-            .field("adopting", adopting)
-            .field("turn", turn)
-            .field("lock", lock)
-            .field("common", common)
-            .field("stable", stable)
-            .field("pending", pending)
-            .field("queries", queries)
-            .field("ahead", ahead)
-            .field("ballots", ballots)
-            .field("states", states)
-            .field("arriving", arriving)
-            .field("settling", settling)
-            .field("peers", peers)
-            .field("waits", waits)
-            .field("divergent", divergent)
-            .field("fetching", fetching)
-            .field("pipeline", pipeline)
-            .field("outbox", outbox)
-            .field("stamps", stamps)
-            .field("due", due)
-            .field("proofs", proofs)
-            .finish_non_exhaustive()
+        /// Names every part, so that none is forgotten.
+        macro_rules! all {
+            ($($shown:ident)+; without $($left_out:ident)+) => {{
+                let Self { setup, $($shown,)+ $($left_out: _),+ } = self;
+                f.debug_struct("Replica")
+                    // Another program may execute another range after a restart.
+                    .field("editions", &setup.editions)
+                    $(.field(stringify!($shown), $shown))+
+                    .finish_non_exhaustive()
+            }};
+        }
+        all!(
+            now view office changing history execution undone branches preparation adopting turn lock
+            common stable pending queries ahead ballots states arriving settling peers waits divergent
+            fetching pipeline outbox stamps due proofs;
+            // Shares follow from the history.
+            without size shares bygone lending counters
+        )
     }
 }
 

@@ -41,7 +41,8 @@ use self::part::PartName;
 pub(crate) use self::transfer::{FrozenSessions, SessionsRestore};
 use crate::codec::Canonical;
 use crate::id::{ClientId, Digest, RequestName, RequestNumber, SessionId, Slot};
-use crate::message::{Position, RefusalReason, Request, Results};
+use crate::message::{Position, RefusalReason, Request, Results, Written};
+use crate::replica::views::Inclusion;
 use crate::trie::MerkleTrie;
 use crate::tuning::Rules;
 
@@ -154,6 +155,19 @@ impl Sessions {
         match self.session(&name.client, name.session) {
             Some(session) => !session.executed.contains(name.number),
             None => name.session >= self.floor(&name.client),
+        }
+    }
+
+    /// Whether all of these are executed, and then a slot by which they were.
+    #[must_use]
+    pub fn executed_by(&self, written: &Written) -> Inclusion {
+        let Written { client, session, first, last } = written;
+        match self.session(client, *session) {
+            Some(known) if known.executed.contains_all(*first, *last) => {
+                Inclusion::Since(known.used)
+            }
+            None if *session < self.floor(client) => Inclusion::Unknown,
+            _ => Inclusion::NotYet,
         }
     }
 

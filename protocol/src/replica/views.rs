@@ -9,10 +9,12 @@
 //! | `branch`, `trail` | histories that are not the own one, fetched from their end downwards, and what is remembered of them |
 //! | `entering` | the rule for entering a view |
 //! | `divergent`, `divergence`, `proofs` | who follows another history of the same view; what the two prove; the proofs that are kept |
+//! | `bygone` | positions that the own history does not hold, and since when it includes them |
 //! | `adoption` | adopting another history, or executing the own one again, in turns |
 
 mod adoption;
 mod branch;
+mod bygone;
 mod divergence;
 mod divergent;
 mod entered;
@@ -24,6 +26,8 @@ mod view_change;
 
 pub(super) use self::adoption::{Adopting, Preparation};
 pub(super) use self::branch::{Branches, Credit, Side};
+pub use self::bygone::Inclusion;
+pub(super) use self::bygone::Bygone;
 pub(super) use self::divergent::Divergent;
 pub(super) use self::entered::Entered;
 pub(super) use self::path::{Footing, Path, Reach};

@@ -22,8 +22,8 @@ use elea_protocol::message::{
     Branch, Campaign, Challenge, Checkpoint, Clients, Commit, CommitCertificate, Difference,
     Disagreement, DiskHealth, Echo, Enrol, Enrolled, Farewell, Fetch, Greeting, HelloBody,
     KnockBody, LastSlot, Lent, Level, Linked, Message, Mismatch, MismatchReport, NewView,
-    NewViewHeader, NodeStatus, NonDeterminism, Order, OrderHeader, Origin, OtherList, Pace, Part,
-    Position, Pulse, Query, QueryReply, Refusal, RefusalReason, Reply, ReplyKind, Request,
+    NewViewHeader, NoReply, NodeStatus, NonDeterminism, Order, OrderHeader, Origin, OtherList, Pace, Part,
+    Past, Position, Pulse, Query, QueryReply, Refusal, RefusalReason, Reply, ReplyKind, Request,
     Requests, Results, SessionReport, SignedReply, SignedRequest, SlotEntry, Slots, StableProof,
     Standing, StateChunk, StateDigests, StateHead, StatePart, Status, Suspect, Terms, ToClient,
     ToReplica, Transferring, Transport, Turnaround, ViewChange, Waiting, WaitingRequest, Wanted,
@@ -81,6 +81,7 @@ kinds! {
     Results: Full, Forgotten;
     RefusalReason: SessionRetired, WindowExceeded, SessionTooFar, NameUsed, ResultForgotten,
         HistoryFull, UnknownClient;
+    NoReply: Unable, NotYet, Unknown;
     Standing: Voter, New, Observer;
     DiskHealth: Sound, Full, Damaged;
     Lent: Piece, Later, Gone;
@@ -158,6 +159,13 @@ fn choices() -> NonDeterminism {
 
 fn name() -> RequestName {
     RequestName { client: client_id(9), session: SessionId(0x1122_3344), number: RequestNumber(3) }
+}
+
+fn past() -> Past {
+    let (mut past, RequestName { client, session, number }) = (Past::default(), name());
+    past.note_read(stable());
+    assert!(past.note_written(client, session, number));
+    past
 }
 
 fn rows() -> Vec<(Bytes, Option<Bytes>)> {
@@ -366,9 +374,9 @@ fn add_to_replica(golden: &mut Golden, of: &Membership) {
         let level = request.body().level.named();
         golden.add(ToReplica::Request(request), &[level]);
     }
-    for level in [Level::Weak, Level::Strong] {
+    for (level, past) in [(Level::Weak, None), (Level::Strong, None), (Level::Weak, Some(past()))] {
         let (session, nonce, operations) = (name().session, [0x83; 16], vec![b("get"), b("")]);
-        let query = Query { session, nonce, level, after: STABLE, operations };
+        let query = Query { session, nonce, level, after: STABLE, past, operations };
         golden.add(ToReplica::Query(query), &[level.named()]);
     }
     golden.add(ToReplica::AskSession(name().session), &[]);
@@ -445,18 +453,21 @@ fn add_answers(golden: &mut Golden, of: &Membership) {
         let replies = replies(of, 1, kind, &results);
         golden.add(ToClient::Replies(replies), &[kind.named(), results.named()]);
     }
-    let reply = |from| QueryReply {
+    let reply = |from, hashes| QueryReply {
         view: VIEW,
         session: name().session,
         query: hash(0x93),
         from,
         to: HEAD,
+        hashes,
         results: vec![b("so it is"), b("")],
     };
-    let replies = vec![reply(STABLE), reply(HEAD)];
+    let replies = vec![reply(STABLE, vec![hash(0x94), hash(0x95)]), reply(HEAD, Vec::new())];
     let replies = sign_replies(&key(2), of.genesis(), ReplicaId(1), replies);
     golden.add(ToClient::QueryReplies(replies), &[]);
-    golden.add(ToClient::NoQueryReply(name().session, hash(0x93)), &[]);
+    for why in [NoReply::Unable, NoReply::NotYet, NoReply::Unknown] {
+        golden.add(ToClient::NoQueryReply(name().session, hash(0x93), why), &[why.named()]);
+    }
     let reasons = [
         RefusalReason::SessionRetired,
         RefusalReason::WindowExceeded,

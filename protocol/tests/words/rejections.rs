@@ -488,6 +488,7 @@ fn a_receipt_with_any_bit_changed_does_not_verify() {
 fn a_reply_to_a_query_with_any_bit_changed_is_not_let_in() {
     let here = cluster("here");
     let reply = |slot| QueryReply {
+        hashes: vec![Digest([5; 32]); 2],
         view: View(1),
         session: SessionId(2),
         query: Digest([3; 32]),
@@ -505,12 +506,18 @@ fn a_reply_to_a_query_with_any_bit_changed_is_not_let_in() {
             assert!(open(changed).is_err(), "bit {bit}");
         }
     }
-    let none = QueryReply { from: Slot(6), ..reply(5) };
-    let none = sign_replies(&key(3), here.genesis(), ReplicaId(2), vec![none]);
-    assert!(
-        matches!(open(none[0].clone()), Err(Rejection::Malformed(_))),
-        "an interval of no slot"
-    );
+    for (wrong, what) in [
+        (QueryReply { from: Slot(6), hashes: Vec::new(), ..reply(5) }, "an interval of no slot"),
+        (QueryReply { from: Slot(5), ..reply(5) }, "hashes of slots below the interval"),
+        (QueryReply { hashes: vec![Digest([5; 32]); 9], ..reply(99) }, "too many hashes"),
+        (QueryReply { from: Slot(0), hashes: vec![Digest([5; 32]); 9], ..reply(u64::MAX) }, "too many hashes"),
+    ] {
+        let wrong = sign_replies(&key(3), here.genesis(), ReplicaId(2), vec![wrong]);
+        assert!(matches!(open(wrong[0].clone()), Err(Rejection::Malformed(_))), "{what}");
+    }
+    let all = QueryReply { from: Slot(0), ..reply(u64::MAX) };
+    let all = sign_replies(&key(3), here.genesis(), ReplicaId(2), vec![all]);
+    assert!(open(all[0].clone()).is_ok(), "there is no slot that cannot be named");
     assert!(open(signed[0].clone()).is_ok());
 }
 

@@ -18,7 +18,7 @@ use elea_protocol::message::{
     Batch, Checkpoint, Commit, CommitCertificate, Difference, Disagreement, DiskHealth, Echo,
     Enrol, Enrolled, Fetch, Greeting, HelloBody, InTree as _, KnockBody, Level, MismatchReport,
     NewView, NewViewHeader, NodeStatus, NonDeterminism, OrderHeader, Origin, OtherList, Pace,
-    Position, Pulse, Query, QueryReply, Refusal, RefusalReason, Reply, ReplyKind, Request, Results,
+    Past, Position, Pulse, Query, QueryReply, Refusal, RefusalReason, Reply, ReplyKind, Request, Results,
     SessionReport, SignedRequest, Standing, StateDigests, StatePart, Status, Suspect, Transferring,
     Transport, Turnaround, ViewChange, Wanted, WireVersions, batch_digest, changes_digest,
 };
@@ -274,15 +274,22 @@ fn what_is_signed_and_hashed_never_changes() {
         nonce: [0x5a; 16],
         level: Level::Strong,
         after: Slot(4),
+        past: None,
         operations: vec![Bytes::from_static(b"get"), Bytes::new()],
     };
     line(&mut text, "query", &genesis, &query);
+    let mut past = Past::default();
+    past.note_read(Position { slot: Slot(4), hash: Digest([4; 32]) });
+    assert!(past.note_written(name.client, name.session, name.number));
+    let after = Query { past: Some(past), ..query.clone() };
+    line(&mut text, "query with a past", &genesis, &after);
     let reply = QueryReply {
         view: View(2),
         session: name.session,
         query: query.digest(),
         from: Slot(5),
         to: Slot(7),
+        hashes: vec![Digest([6; 32]), Digest([7; 32])],
         results: vec![Bytes::from_static(b"ok"), Bytes::new()],
     };
     writeln!(text, "reply to a query\n  leaf      {}", reply.leaf()).unwrap();

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::codec::Canonical as _;
-use crate::message::{Query, QueryReply};
+use crate::id::Digest;
+use crate::message::{NoReply, Past, Position, Query, QueryReply};
 
 /// What a played replica has found.
 #[derive(Clone, Copy, Debug)]
@@ -11,9 +12,18 @@ struct Finds {
     from: u64,
     to: u64,
     result: &'static str,
+    /// What the hashes say which history it is, where it is asked with a past.
+    history: u8,
 }
 
-const YES: Finds = Finds { view: 0, from: 2, to: 5, result: "yes" };
+const YES: Finds = Finds { view: 0, from: 2, to: 5, result: "yes", history: 1 };
+
+/// The hash after a slot of a history.
+fn hash(history: u8, slot: u64) -> Digest {
+    let mut hash = [history; 32];
+    hash[..8].copy_from_slice(&slot.to_le_bytes());
+    Digest(hash)
+}
 
 /// To whom a query was sent.
 fn asked(actions: &[Action]) -> Vec<(u8, Query)> {
@@ -43,23 +53,30 @@ fn must_be_ordered(actions: &[Action]) -> Option<&Submission> {
 impl World {
     /// Asks, and gives back whom, and what.
     fn ask(&mut self, level: Level) -> (Ticket, Vec<u8>, Query) {
+        self.ask_with(level, None)
+    }
+
+    fn ask_with(&mut self, level: Level, past: Option<Past>) -> (Ticket, Vec<u8>, Query) {
         self.next_ticket += 1;
         let ticket = Ticket(self.next_ticket);
         let nonce = [u8::try_from(self.next_ticket).expect("small") - 1; 16];
-        let ask = Ask { ticket, level, operations: operation("op"), nonce, alone: false };
+        let operations = operation("op");
+        let ask = Ask { ticket, level, operations, past, nonce, alone: false };
         let asked = asked(&self.handle(Event::Ask(ask)));
         let query = asked.first().expect("somebody is asked").1.clone();
         (ticket, asked.into_iter().map(|(to, _)| to).collect(), query)
     }
 
     fn finds(&mut self, by: u8, query: &Query, finds: Finds) -> Vec<Action> {
-        let Finds { view, from, to, result } = finds;
+        let Finds { view, from, to, result, history } = finds;
+        let slots = (from.max((to + 1).saturating_sub(8))..=to).filter(|_| query.past.is_some());
         let reply = QueryReply {
             view: View(view),
             session: SESSION,
             query: query.digest(),
             from: Slot(from),
             to: Slot(to),
+            hashes: slots.map(|slot| hash(history, slot)).collect(),
             results: operation(result),
         };
         let key = &self.keys[usize::from(by)];
@@ -70,7 +87,11 @@ impl World {
     }
 
     fn finds_nothing(&mut self, by: u8, query: &Query) -> Vec<Action> {
-        self.handle(Event::NoQueryReply { from: ReplicaId(by), query: query.digest() })
+        self.has_no_reply(by, query, NoReply::Unable)
+    }
+
+    fn has_no_reply(&mut self, by: u8, query: &Query, why: NoReply) -> Vec<Action> {
+        self.handle(Event::NoQueryReply { from: ReplicaId(by), query: query.digest(), why })
     }
 }
 
@@ -187,4 +208,89 @@ fn what_nobody_waits_for_is_forgotten() {
     world.handle(Event::Cancel(ticket));
     assert_eq!((world.client.queries(), world.client.deadline()), (0, None));
     assert!(world.finds(0, &query, YES).is_empty());
+}
+
+/// A position of a history, as what was seen before.
+fn past() -> Past {
+    let mut past = Past::default();
+    past.note_read(Position { slot: Slot(3), hash: hash(1, 3) });
+    past
+}
+
+#[test]
+fn with_a_past_the_answer_names_the_newest_slot_after_which_enough_have_one_hash() {
+    let mut world = World::new();
+    let (_, requests) = world.submit(Level::Weak, Follow::No);
+    for by in 0..2 {
+        world.hear(by, &requests[0], &Says { slot: 70, ..Says::speculative("yes") });
+    }
+    let (ticket, to, query) = world.ask_with(Level::Weak, Some(past()));
+    assert_eq!((to.len(), &query.past), (2, &Some(past())));
+    assert_eq!(query.after, Slot(0), "after a merge what was seen may stand in earlier slots");
+    world.finds(to[0], &query, Finds { from: 3, to: 20, ..YES });
+    let actions = world.finds(to[1], &query, Finds { from: 4, to: 15, ..YES });
+    let at = |actions: &[Action]| {
+        actions.iter().find_map(|action| match action {
+            Action::Seen { ticket, seen } => Some((*ticket, seen.at)),
+            _ => None,
+        })
+    };
+    let expected = Position { slot: Slot(15), hash: hash(1, 15) };
+    assert_eq!(at(&actions), Some((ticket, Some(expected))));
+    // Without one no history is named.
+    let (ticket, to, query) = world.ask(Level::Weak);
+    let newer = Finds { to: 80, ..YES };
+    let actions: Vec<_> = to.iter().flat_map(|by| world.finds(*by, &query, newer)).collect();
+    assert_eq!(at(&actions), Some((ticket, None)));
+}
+
+#[test]
+fn with_a_past_equal_results_of_different_histories_are_no_agreement_and_nothing_is_ordered() {
+    for other in [
+        Finds { history: 2, ..YES },
+        // So far apart that no slot is named by both.
+        Finds { to: 90, ..YES },
+        Finds { view: 1, ..YES },
+        Finds { result: "no", ..YES },
+    ] {
+        let mut world = World::new();
+        let (ticket, to, query) = world.ask_with(Level::Weak, Some(past()));
+        world.finds(to[0], &query, YES);
+        let actions = world.finds(to[1], &query, other);
+        let more: Vec<u8> = asked(&actions).iter().map(|(to, _)| *to).collect();
+        assert_eq!(more.len(), 2, "{other:?}");
+        world.has_no_reply(more[0], &query, NoReply::NotYet);
+        let actions = world.has_no_reply(more[1], &query, NoReply::Unknown);
+        assert!(must_be_ordered(&actions).is_none());
+        let [Action::NotSeen { ticket: of, without }] = &actions[..] else { panic!("{actions:?}") };
+        let without: BTreeSet<_> = without.iter().map(|(by, why)| (by.0, *why)).collect();
+        assert_eq!(*of, ticket);
+        let expected = [(more[0], NoReply::NotYet), (more[1], NoReply::Unknown)];
+        assert_eq!(without, expected.into());
+        assert_eq!((world.client.queries(), world.client.deadline()), (0, None));
+    }
+}
+
+#[test]
+fn a_reply_that_names_no_history_or_one_that_was_not_asked_for_is_of_no_use() {
+    for with in [true, false] {
+        let mut world = World::new();
+        let (_, _, query) = world.ask_with(Level::Weak, with.then(past));
+        let turned = Query { past: (!with).then(past), ..query.clone() };
+        let digest = query.digest();
+        let reply = QueryReply {
+            view: View(0),
+            session: SESSION,
+            query: digest,
+            from: Slot(2),
+            to: Slot(2),
+            hashes: turned.past.iter().map(|_| hash(1, 2)).collect(),
+            results: operation("yes"),
+        };
+        let key = &world.keys[0];
+        let signed = sign_replies(key, world.membership.genesis(), ReplicaId(0), vec![reply]);
+        let reply = world.membership.open_reply(signed[0].clone()).expect("signed by a member");
+        world.handle(Event::QueryReply { from: ReplicaId(0), reply });
+        assert_eq!(world.client.counters().malformed, 1);
+    }
 }

@@ -18,7 +18,7 @@ use crate::replica::normal::{
 use crate::replica::state::{Arriving, Settling, Stable, States, Taken, Transfer};
 use crate::replica::time::{Due, Stamps, Turn, Waits};
 use crate::replica::views::{
-    Adopting, Branches, Changing, Divergent, Entered, Preparation, Proofs,
+    Adopting, Branches, Bygone, Changing, Divergent, Entered, Preparation, Proofs,
 };
 use crate::replica::{Counters, Execution, Known, Mark, Recovered, Replica, Setup, StoredState};
 use crate::rows::RowsView;
@@ -139,6 +139,7 @@ impl<A: Application> Replica<A> {
             lock: Lock::default(),
             common: Common::default(),
             queries: Queries::default(),
+            bygone: Bygone::default(),
             stable: Stable::default(),
             pending: Pending::default(),
             shares: Shares::default(),

@@ -64,6 +64,19 @@ impl<A: Application> Replica<A> {
         }
     }
 
+    /// What waits and cannot be ordered leaves, with a word to its client.
+    pub(super) fn dismiss(&mut self, request: &SignedRequest, reason: RefusalReason) {
+        let was_orphan = self.pending.is_orphan(&request.digest());
+        self.pending.remove(&request.digest());
+        if self.answer_known(request) {
+            return;
+        }
+        if was_orphan {
+            self.bygone.note_lost();
+        }
+        self.turn_away(request, reason);
+    }
+
     pub(super) fn refuse(&mut self, request: &SignedRequest, reason: RefusalReason) {
         self.counters.refused_requests += 1;
         let name = request.body().name();

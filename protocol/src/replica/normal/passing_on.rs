@@ -95,10 +95,7 @@ impl<A: Application> Replica<A> {
             }
             // It could not be ordered. Its client asks again if it still wants it.
             Some(reason) => {
-                self.pending.remove(&request.digest());
-                if !self.answer_known(request) {
-                    self.turn_away(request, reason);
-                }
+                self.dismiss(request, reason);
                 false
             }
         }

@@ -199,10 +199,7 @@ impl<A: Application> Replica<A> {
         self.pending.orphans_mut().count_looks(parked.len());
         parked.iter().for_each(|digest| self.pending.orphans_mut().park(digest));
         for (request, reason) in refused {
-            self.pending.remove(&request.digest());
-            if !self.answer_known(&request) {
-                self.turn_away(&request, reason);
-            }
+            self.dismiss(&request, reason);
         }
     }
 

@@ -12,7 +12,10 @@ use super::execution::RESULT_BYTES_MAX;
 use crate::application::{Application, Queried};
 use crate::codec::Canonical as _;
 use crate::id::{ClientId, Digest, Instant, SessionId, Slot, View};
-use crate::message::{Level, Position, Query, QueryReply, SignedQueryReply, ToClient};
+use crate::message::{
+    Level, NoReply, Past, Position, QUERY_HASHES_MAX, Query, QueryReply, SignedQueryReply, ToClient,
+};
+use crate::replica::views::Inclusion;
 use crate::replica::{Mark, Replica};
 use crate::seal::sign_replies;
 
@@ -21,7 +24,7 @@ const KEPT: usize = 1024;
 const KEPT_BYTES: usize = 16 << 20;
 
 /// What a reply takes at most in a frame beside its results.
-const REPLY_BYTES: usize = 1024;
+const REPLY_BYTES: usize = 2048;
 
 /// How long one waits, in ms. Whoever asked has had the operations ordered by then.
 const KEPT_MS: u64 = 2_000;
@@ -45,6 +48,8 @@ struct Kept {
     from: Slot,
     /// What the last slot must not be below.
     after: Slot,
+    /// Whether it was asked with a past, so that the reply has to name the history.
+    names_history: bool,
     results: Vec<Bytes>,
 }
 
@@ -97,7 +102,7 @@ impl Queries {
 enum Found {
     Reply(QueryReply, Mark),
     Later(Kept),
-    Nothing,
+    Nothing(NoReply),
 }
 
 impl<A: Application> Replica<A> {
@@ -110,11 +115,13 @@ impl<A: Application> Replica<A> {
                 Found::Later(kept) => {
                     self.counters.queries_kept += 1;
                     let gone = self.queries.keep(kept);
-                    gone.into_iter().for_each(|asker| self.leave_unanswered(asker));
+                    for asker in gone {
+                        self.leave_unanswered(asker, NoReply::Unable);
+                    }
                     // As for a strong request: somebody waits for a certificate.
                     self.vote_commit();
                 }
-                Found::Nothing => self.leave_unanswered(asker),
+                Found::Nothing(why) => self.leave_unanswered(asker, why),
             }
         }
         self.note_trouble();
@@ -128,23 +135,30 @@ impl<A: Application> Replica<A> {
 
     fn found(&self, asker: Asker, query: &Query) -> Found {
         if !self.may_answer_queries() {
-            return Found::Nothing;
+            return Found::Nothing(NoReply::Unable);
         }
         let edition = self.history.choices().edition;
         let application = self.execution.application();
         let Some(Queried { results, since }) =
             application.query(edition.application, &query.operations)
         else {
-            return Found::Nothing;
+            return Found::Nothing(NoReply::Unable);
         };
         let head = self.history.head();
         let from = since.unwrap_or(head.slot).min(head.slot);
         // Before it was gone over to this edition, they came to what they came to by another one.
         let from = if self.is_all_of(edition, from) { from } else { head.slot };
+        let from = match query.past.as_ref().map(|past| self.includes(past)) {
+            None => from,
+            Some(Inclusion::Since(since)) => from.max(since),
+            Some(Inclusion::NotYet) => return Found::Nothing(NoReply::NotYet),
+            Some(Inclusion::Unknown) => return Found::Nothing(NoReply::Unknown),
+        };
         let (found, view, after) = (self.now.instant, self.entered(), query.after);
-        let kept = Kept { asker, found, view, head, from, after, results };
+        let names_history = query.past.is_some();
+        let kept = Kept { asker, found, view, head, from, after, names_history, results };
         if head.slot < after || kept.bytes() > RESULT_BYTES_MAX {
-            return Found::Nothing;
+            return Found::Nothing(NoReply::Unable);
         }
         match query.level {
             Level::Weak => {
@@ -156,10 +170,31 @@ impl<A: Application> Replica<A> {
         }
     }
 
+    /// Since when the own history includes all of a past.
+    fn includes(&self, past: &Past) -> Inclusion {
+        let base = self.history.base().slot;
+        let read = past.read().iter().map(|at| match self.history.goes_through(*at) {
+            true => Inclusion::Since(at.slot),
+            false => self.bygone.includes(base, *at),
+        });
+        let written = past.written().iter().map(|written| self.sessions().executed_by(written));
+        read.chain(written).fold(Inclusion::Since(Slot::GENESIS), Inclusion::and)
+    }
+
+    /// Whether all that was abandoned has been executed again.
+    pub(in crate::replica) fn tend_bygone(&mut self) {
+        if self.pending.orphans().len() == 0 && !self.is_adopting() && !self.is_distrusted() {
+            self.bygone.note_none_left(self.history.head().slot);
+        }
+    }
+
     fn query_reply(&self, kept: Kept, to: Slot) -> QueryReply {
-        let Kept { asker, view, from, results, .. } = kept;
+        let Kept { asker, view, from, names_history, results, .. } = kept;
         let Asker { session, query, .. } = asker;
-        QueryReply { view, session, query, from, to, results }
+        let first = from.0.max((to.0 + 1).saturating_sub(QUERY_HASHES_MAX as u64));
+        let slots = (first..=to.0).filter(|_| names_history);
+        let hashes = slots.filter_map(|slot| self.history.hash_at(Slot(slot))).collect();
+        QueryReply { view, session, query, from, to, hashes, results }
     }
 
     /// What is certified is said, what may be is kept. Without a certificate of this view nothing is known to be
@@ -190,24 +225,24 @@ impl<A: Application> Replica<A> {
                 && self.may_answer_queries()
                 && self.history.goes_through(kept.head);
             if !is_own || kept.found.after_ms(KEPT_MS) <= now {
-                self.leave_unanswered(asker);
+                self.leave_unanswered(asker, NoReply::Unable);
                 continue;
             }
             match self.strong_query_reply(kept) {
                 Found::Reply(reply, after) => replies.push((asker, reply, after)),
                 // There was room for them before.
                 Found::Later(kept) => drop(self.queries.keep(kept)),
-                Found::Nothing => self.leave_unanswered(asker),
+                Found::Nothing(why) => self.leave_unanswered(asker, why),
             }
         }
         self.send_query_replies(replies);
     }
 
-    /// Whoever asked hears at once that it has to have the operations ordered.
-    fn leave_unanswered(&mut self, asker: Asker) {
+    /// Whoever asked hears at once that it has to have the operations ordered, or to ask again.
+    fn leave_unanswered(&mut self, asker: Asker, why: NoReply) {
         let Asker { client, session, query } = asker;
         self.counters.queries_unanswered += 1;
-        let message = ToClient::NoQueryReply(session, query);
+        let message = ToClient::NoQueryReply(session, query, why);
         self.outbox.answer(client, Some(session), message, Mark::NONE);
     }
 

@@ -16,8 +16,14 @@ pub(super) struct Executed {
 
 impl Executed {
     pub fn contains(&self, number: RequestNumber) -> bool {
-        let beyond = || self.beyond.range(..=number.0).next_back();
-        (1..=self.through).contains(&number.0) || beyond().is_some_and(|(_, end)| number.0 <= *end)
+        self.contains_all(number, number)
+    }
+
+    /// Whether all from the first to the last are in it.
+    pub fn contains_all(&self, first: RequestNumber, last: RequestNumber) -> bool {
+        let beyond = || self.beyond.range(..=first.0).next_back();
+        (1..=self.through).contains(&first.0) && last.0 <= self.through
+            || beyond().is_some_and(|(_, end)| last.0 <= *end)
     }
 
     pub fn insert(&mut self, number: RequestNumber) {

@@ -193,6 +193,9 @@ impl<A: Application> Replica<A> {
     pub(in crate::replica) fn give_up_through(&mut self, slot: Slot) {
         self.execution.make_permanent(slot);
         let retained = self.retained_after(slot);
+        let (base, head) = (self.history.base().slot, self.history.head().slot);
+        let passed = (base.0..retained.min(head).0).map(Slot);
+        self.bygone.pass(passed.filter_map(|slot| self.history.hash_at(slot)));
         self.history.forget_through(retained);
     }
 }

@@ -53,6 +53,7 @@ impl<A: Application> Replica<A> {
         }
         self.counters.orphans += found.orphans.len() as u64;
         let unseen = whole.is_some();
+        self.note_abandoned(kept, unseen);
         let kept = whole.map_or(kept, |whole| self.stand_on_state(whole));
         if let Some(new_view) = new_view {
             self.begin_view(new_view, path.top());
@@ -69,6 +70,18 @@ impl<A: Application> Replica<A> {
         self.branches.clear();
         self.adopting.begin(trail, kept, found, unseen);
         self.carry_out();
+    }
+
+    /// Whoever read what is abandoned may ask later what became of it.
+    fn note_abandoned(&mut self, kept: Slot, for_state: bool) {
+        let (base, stable) = (self.history.base(), self.stable());
+        let above = if for_state { base.slot } else { kept };
+        let hashes = self.history.from(above.next()).map(|(_, entry)| entry.hash).collect();
+        if for_state {
+            self.bygone.leave_for_state(base, stable, hashes);
+        } else {
+            self.bygone.leave(kept, hashes);
+        }
     }
 
     /// Puts a state that was fetched in place of the history that led to it.
