@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use elea_client::{
-    Answer as Answered, Client, Command as _, Error, ErrorKind, Executed, Finality, Options, Past, Read,
-    ReplicaNote, Shortfall,
+    Answer as Answered, Client, Command as _, Error, ErrorKind, Executed, Finality, Options, Past,
+    Read, ReplicaNote, Shortfall,
 };
 use elea_kv::{Answer, Operation};
 use elea_protocol::cluster_file::ClusterFile;
@@ -146,7 +146,8 @@ impl Cluster {
         if !operation.only_reads() {
             let reply = self.ask(operation, wait, timeout).await?;
             if let Some(receipt) = &reply.receipt {
-                past.wrote(receipt).map_err(|full| Failure::usage(format!("executed, but {full}")))?;
+                past.wrote(receipt)
+                    .map_err(|full| Failure::usage(format!("executed, but {full}")))?;
             }
             return Ok(reply);
         }

@@ -112,9 +112,11 @@ impl Error {
             Self::NotEnoughReplicas(_) | Self::Closed => Outcome::Unknown,
             Self::Refused { outcome, .. } => *outcome,
             Self::ResultForgotten | Self::PastFull(_) | Self::Undecodable(_) => Outcome::Executed,
-            Self::QueueFull | Self::Behind(_) | Self::OutOfBounds | Self::Configuration(_) | Self::Sessions(_) => {
-                Outcome::NotExecuted
-            }
+            Self::QueueFull
+            | Self::Behind(_)
+            | Self::OutOfBounds
+            | Self::Configuration(_)
+            | Self::Sessions(_) => Outcome::NotExecuted,
         }
     }
 }

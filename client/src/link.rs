@@ -9,7 +9,8 @@ use elea_net::Dialler;
 use elea_protocol::evidence::Evidence;
 use elea_protocol::id::{Digest, ReplicaId, RequestName, SessionId};
 use elea_protocol::message::{
-    Lent, NoReply, NodeStatus, Position, Refusal, SessionReport, SignedQueryReply, SignedReply, StateHead,
+    Lent, NoReply, NodeStatus, Position, Refusal, SessionReport, SignedQueryReply, SignedReply,
+    StateHead,
 };
 use elea_protocol::seal::Verified;
 use elea_protocol::signature::Signed;

@@ -1,5 +1,6 @@
 //! Session guarantees for weak reads: read your writes, and monotonic reads.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -7,8 +8,8 @@ use std::time::Duration;
 use elea_protocol::application::Command as Operation;
 use elea_protocol::client::{Ask, Follow, Seen};
 use elea_protocol::codec;
-use elea_protocol::id::{Digest, hex, unhex};
-use elea_protocol::message::{Level, Past as Names};
+use elea_protocol::id::{Digest, ReplicaId, hex, unhex};
+use elea_protocol::message::{Level, NoReply, Past as Names};
 use elea_protocol::receipt::Receipt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -106,7 +107,8 @@ impl Past {
     /// # Errors
     /// There is no room, or they are of different clusters. It is as it was.
     pub fn join(&mut self, other: &Self) -> Result<(), PastFull> {
-        let is_same = self.cluster.is_none() || other.cluster.is_none() || self.cluster == other.cluster;
+        let is_same =
+            self.cluster.is_none() || other.cluster.is_none() || self.cluster == other.cluster;
         let names = self.names.clone().joined(&other.names).filter(|_| is_same).ok_or(PastFull)?;
         let cluster = self.cluster.or(other.cluster);
         *self = Self { names, cluster, only_writes: self.only_writes && other.only_writes };
@@ -117,7 +119,8 @@ impl Past {
 impl fmt::Display for Past {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { names, cluster, only_writes } = self.clone();
-        let bytes = codec::encode(&Token { cluster, only_writes, names }).map_err(|_| fmt::Error)?;
+        let bytes =
+            codec::encode(&Token { cluster, only_writes, names }).map_err(|_| fmt::Error)?;
         let check = Sha256::digest(&bytes);
         write!(f, "{TOKEN}{}{}", hex(&bytes), hex(&check[..CHECK]))
     }
@@ -186,15 +189,14 @@ impl Client {
         }
         let start = Instant::now();
         let deadline = start + self.timeout();
-        let mut nap = FIRST_NAP;
+        let (mut nap, mut heard) = (FIRST_NAP, None);
         loop {
             let (operations, nonce, alone) = (vec![command.encode()], rand::random(), false);
             let names = Some(past.names.clone());
             let work =
                 |ticket| Work::Ask(Ask { ticket, level, operations, past: names, nonce, alone });
-            let (given, _) = self.work_until(deadline, Follow::No, work).await?;
-            match given {
-                Given::Seen(Seen { results, view, slot, at: Some(at) }) => {
+            match (self.work_until(deadline, Follow::No, work).await, heard) {
+                (Ok((Given::Seen(Seen { results, view, slot, at: Some(at) }), _)), _) => {
                     let result = decode(&command, &results)?;
                     past.cluster = Some(genesis);
                     if !past.only_writes {
@@ -202,30 +204,38 @@ impl Client {
                     }
                     return Ok(Read { result, slot, view, ordered: None });
                 }
-                Given::NotSeen(without) => {
+                (Ok((Given::NotSeen(without), _)), _) => {
                     let again = Instant::now() + nap;
                     nap = (nap * 2).min(LONGEST_NAP);
                     if again >= deadline {
-                        let replicas = self.replicas().into_iter().map(|(id, address, note)| {
-                            let why = match (note, without.get(&id)) {
-                                (ReplicaNote::Failed(why), _) => why,
-                                (_, Some(why)) => why.to_string(),
-                                (ReplicaNote::Connecting, None) => "not connected yet".into(),
-                                (ReplicaNote::Connected, None) => "answered".into(),
-                            };
-                            (id, address, why)
-                        });
-                        let replicas = replicas.collect();
-                        let waited = start.elapsed();
-                        return Err(Error::Behind(Box::new(Behind { waited, replicas })));
+                        return Err(self.behind(start, &without));
                     }
+                    heard = Some(without);
                     sleep_until(again).await;
                 }
-                Given::Answer(_) | Given::Seen(_) => {
+                // It was about to be asked once more.
+                (Err(Error::NotEnoughReplicas(_)), Some(without)) => {
+                    return Err(self.behind(start, &without));
+                }
+                (Err(error), _) => return Err(error),
+                (Ok((Given::Answer(_) | Given::Seen(_), _)), _) => {
                     unreachable!("who asks with a past is answered by a history")
                 }
             }
         }
+    }
+
+    fn behind(&self, start: Instant, without: &BTreeMap<ReplicaId, NoReply>) -> Error {
+        let replicas = self.replicas().into_iter().map(|(id, address, note)| {
+            let why = match (note, without.get(&id)) {
+                (ReplicaNote::Failed(why), _) => why,
+                (_, Some(why)) => why.to_string(),
+                (ReplicaNote::Connecting, None) => "not connected yet".into(),
+                (ReplicaNote::Connected, None) => "answered, or was not heard in time".into(),
+            };
+            (id, address, why)
+        });
+        Error::Behind(Box::new(Behind { waited: start.elapsed(), replicas: replicas.collect() }))
     }
 }
 

@@ -174,6 +174,58 @@ async fn what_nobody_says_without_it_is_ordered() {
 }
 
 #[tokio::test]
+async fn a_read_after_a_past_asks_for_what_was_seen_until_it_is_there() {
+    let world = World::start(&HONEST).await;
+    let client = connect(&world).await;
+    let mut past = Past::new();
+    past.wrote(&client.weak(Say("this")).await.expect("answered").receipt).expect("there is room");
+    world.history.lock().expect("no panic").behind = 9;
+    let read = client.read_after(&mut past, Level::Weak, Look("this")).await.expect("in the end");
+    assert_eq!((read.result.as_str(), read.ordered), ("saw this", None));
+    // What was read stands for what was written before it, and for the next reader.
+    let mut handed_on: Past = past.to_string().parse().expect("a past");
+    client.read_after(&mut handed_on, Level::Strong, Look("this")).await.expect("answered");
+    let pasts = world.history.lock().expect("no panic").pasts.clone();
+    let names = |past: &elea_protocol::message::Past| (past.read().len(), past.written().len());
+    assert_eq!(pasts.first().map(names), Some((0, 1)));
+    assert_eq!(pasts.last().map(names), Some((1, 0)));
+    // With a past of writes reads leave no trace.
+    let mut writes = Past::of_writes();
+    writes.wrote(&client.strong(Say("that")).await.expect("answered").receipt).expect("room");
+    let before = writes.to_string();
+    client.read_after(&mut writes, Level::Weak, Look("that")).await.expect("answered");
+    client.read_after(&mut writes, Level::Weak, Look("that")).await.expect("answered");
+    let last = world.history.lock().expect("no panic").pasts.last().map(names);
+    assert_eq!(last, Some((0, 1)));
+    assert_ne!(writes.to_string(), before, "it is known now of which cluster it is");
+    client.close().await;
+}
+
+#[tokio::test]
+async fn a_read_after_a_past_that_nobody_has_says_so_and_one_of_another_cluster_is_not_asked() {
+    let world = World::start(&HONEST).await;
+    let client = connect(&world).await;
+    let mut past = Past::new();
+    client.read_after(&mut past, Level::Weak, Look("it")).await.expect("answered");
+    let before = past.clone();
+    world.history.lock().expect("no panic").behind = u64::MAX;
+    let hasty = client.with_timeout(Duration::from_secs(1));
+    let error = hasty.read_after(&mut past, Level::Weak, Look("it")).await;
+    let error = error.expect_err("nobody has it");
+    assert_eq!((error.kind(), error.name()), (ErrorKind::Unavailable, "behind"));
+    assert_eq!(error.outcome(), Outcome::NotExecuted);
+    assert!(error.to_string().contains("does not have all of it yet"), "{error}");
+    assert_eq!(past, before);
+    let elsewhere = World::start(&HONEST).await;
+    let other = connect(&elsewhere).await;
+    let error = other.read_after(&mut past, Level::Weak, Look("it")).await;
+    assert_eq!(error.expect_err("another cluster").kind(), ErrorKind::Configuration);
+    assert!(elsewhere.history.lock().expect("no panic").pasts.is_empty());
+    let error = client.read_after(&mut past, Level::Weak, Say("it")).await;
+    assert!(matches!(error, Err(Error::OutOfBounds)), "it may change something");
+}
+
+#[tokio::test]
 async fn replicas_that_close_the_connection_are_dialled_again() {
     let world = World::start(&[Manner::Fickle; 4]).await;
     let client = connect(&world).await;

@@ -37,8 +37,8 @@ use elea_protocol::evidence::Evidence;
 use elea_protocol::id::{ClientId, Digest, ReplicaId, Slot, View};
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{
-    CommitCertificate, Level, Message, Past, Position, Query, QueryReply, ReplyKind, SignedQueryReply,
-    SlotEntry, StableProof, ToClient,
+    CommitCertificate, Level, Message, Past, Position, Query, QueryReply, ReplyKind,
+    SignedQueryReply, SlotEntry, StableProof, ToClient,
 };
 
 pub use self::bounds::Bounds;
@@ -274,7 +274,10 @@ impl Checker {
         if let (Some((_, Some(past))), Some(hash)) = (asked, hashes.last()) {
             let name = who.to_string();
             let first = self.histories.ancestor(*hash, *from).ok_or_else(|| {
-                Violation::new("I12", format!("{who} names {hash:?} for slot {to}, and nobody had it"))
+                Violation::new(
+                    "I12",
+                    format!("{who} names {hash:?} for slot {to}, and nobody had it"),
+                )
             })?;
             self.histories.includes(&name, Position { slot: *from, hash: first }, past)?;
         }

@@ -617,7 +617,9 @@ impl Patron {
             self.past.note_read(at);
             for name in std::mem::take(&mut self.written) {
                 let has_room = self.past.note_written(name.client, name.session, name.number);
-                demand(has_room, "honest", || String::from("no room in a past for what came since"))?;
+                demand(has_room, "honest", || {
+                    String::from("no room in a past for what came since")
+                })?;
             }
         }
         if let Some(story) = self.stories.get_mut(&ticket) {

@@ -15,10 +15,10 @@ use elea_protocol::id::{
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{
     Campaign, Certificate, Checkpoint, Commit, CommitCertificate, Fetch, Level, Message, NewView,
-    NewViewHeader, NonDeterminism, Order, OrderHeader, Parts, Past, Position, Query, QueryReply, Reply,
-    ReplyKind, Request, Results, SignedQueryReply, SignedRequest, SlotEntry, Slots, StableProof,
-    StateChunk, StateDigests, StatePart, Status, Suspect, ToClient, ToReplica, ViewChange, Wanted,
-    changes_digest,
+    NewViewHeader, NonDeterminism, Order, OrderHeader, Parts, Past, Position, Query, QueryReply,
+    Reply, ReplyKind, Request, Results, SignedQueryReply, SignedRequest, SlotEntry, Slots,
+    StableProof, StateChunk, StateDigests, StatePart, Status, Suspect, ToClient, ToReplica,
+    ViewChange, Wanted, changes_digest,
 };
 use elea_protocol::receipt::Receipt;
 use elea_protocol::replica::Record;

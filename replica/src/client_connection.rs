@@ -158,7 +158,11 @@ async fn receive(
                     None => {
                         shell.counters.count(Counter::RequestBusy);
                         let digest = query.digest();
-                        admission.answer(ToClient::NoQueryReply(query.session, digest, NoReply::Unable));
+                        admission.answer(ToClient::NoQueryReply(
+                            query.session,
+                            digest,
+                            NoReply::Unable,
+                        ));
                     }
                 }
             }

@@ -12,9 +12,9 @@ use elea_protocol::evidence::Evidence;
 use elea_protocol::id::{Digest, ReplicaId, RequestNumber, SessionId, Slot, View};
 use elea_protocol::membership::Membership;
 use elea_protocol::message::{
-    Challenge, Commit, DiskHealth, Lent, Level, NoReply, NodeStatus, Pace, Position, Query, QueryReply,
-    Reply, ReplyKind, Results, SessionReport, SignedRequest, Standing, ToClient, ToReplica,
-    Transport, WireVersions,
+    Challenge, Commit, DiskHealth, Lent, Level, NoReply, NodeStatus, Pace, Past, Position, Query,
+    QueryReply, Reply, ReplyKind, Results, SessionReport, SignedRequest, Standing, ToClient,
+    ToReplica, Transport, WireVersions,
 };
 use elea_protocol::seal::{sign, sign_replies};
 use elea_protocol::signature::{Ed25519, SecretKey, Signer};
@@ -69,6 +69,10 @@ pub struct History {
     pub generation: u64,
     /// Queries are not answered.
     pub all_to_be_ordered: bool,
+    /// So many queries with a past are answered with `not yet`.
+    pub behind: u64,
+    /// The pasts that were asked with.
+    pub pasts: Vec<Past>,
 }
 
 pub struct World {
@@ -278,7 +282,15 @@ impl Replica {
     }
 
     fn query_reply(&self, query: &Query) -> ToClient {
-        let history = self.history.lock().expect("no panic");
+        let mut history = self.history.lock().expect("no panic");
+        if let Some(past) = &query.past {
+            history.pasts.push(past.clone());
+            if history.behind > 0 {
+                history.behind -= 1;
+                let digest = query.digest();
+                return ToClient::NoQueryReply(query.session, digest, NoReply::NotYet);
+            }
+        }
         if history.all_to_be_ordered {
             return ToClient::NoQueryReply(query.session, query.digest(), NoReply::Unable);
         }

@@ -279,7 +279,10 @@ impl Histories {
             while self.ancestor(at.hash, self.slot_of(&hash)) != Some(hash) {
                 as_read = false;
                 let link = self.links.get(&hash).ok_or_else(|| {
-                    Violation::new("I12", format!("{who} says that {read:?} is included: nobody had it"))
+                    Violation::new(
+                        "I12",
+                        format!("{who} says that {read:?} is included: nobody had it"),
+                    )
                 })?;
                 for name in link.batch.requests.iter().map(|request| request.body().name()) {
                     demand(self.executes(at, &name), "I12", || lacks(&name, "what was read"))?;
@@ -302,7 +305,8 @@ impl Histories {
         if let Some(mirror) = self.mirrors.iter().find(goes_through) {
             return mirror.names.get(name).is_some_and(|slot| *slot <= at.slot);
         }
-        let holds = |batch: &Batch| batch.requests.iter().any(|request| request.body().name() == *name);
+        let holds =
+            |batch: &Batch| batch.requests.iter().any(|request| request.body().name() == *name);
         self.batches(at.hash).iter().any(|(_, batch)| holds(batch))
     }
 

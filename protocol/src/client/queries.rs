@@ -301,13 +301,7 @@ impl Queries {
     }
 
     /// A replica has no reply.
-    pub fn hear_none(
-        &mut self,
-        turn: &mut Turn<'_>,
-        from: ReplicaId,
-        query: Digest,
-        why: NoReply,
-    ) {
+    pub fn hear_none(&mut self, turn: &mut Turn<'_>, from: ReplicaId, query: Digest, why: NoReply) {
         if let Some(open) = self.open.get_mut(&query)
             && open.waits_for(from)
         {

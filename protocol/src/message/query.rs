@@ -4,7 +4,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::past::Past;
-use super::{InTree, Level, Malformed, OPERATIONS_MAX, Position, REQUEST_BYTES_MAX, Results, Voted};
+use super::{
+    InTree, Level, Malformed, OPERATIONS_MAX, Position, REQUEST_BYTES_MAX, Results, Voted,
+};
 use crate::codec::{Canonical, Sink};
 use crate::id::{Digest, SessionId, Slot, View};
 

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::position::write_lock;
 use super::{
-    Difference, Lent, Message, MismatchReport, NoReply, Part, Position, Query, Refusal, SessionReport,
-    SignedQueryReply, SignedReply, SignedRequest, Standing, StateHead, Terms,
+    Difference, Lent, Message, MismatchReport, NoReply, Part, Position, Query, Refusal,
+    SessionReport, SignedQueryReply, SignedReply, SignedRequest, Standing, StateHead, Terms,
 };
 use crate::codec::{Canonical, Sink};
 use crate::edition::{Edition, Editions};

@@ -22,12 +22,12 @@ use elea_protocol::message::{
     Branch, Campaign, Challenge, Checkpoint, Clients, Commit, CommitCertificate, Difference,
     Disagreement, DiskHealth, Echo, Enrol, Enrolled, Farewell, Fetch, Greeting, HelloBody,
     KnockBody, LastSlot, Lent, Level, Linked, Message, Mismatch, MismatchReport, NewView,
-    NewViewHeader, NoReply, NodeStatus, NonDeterminism, Order, OrderHeader, Origin, OtherList, Pace, Part,
-    Past, Position, Pulse, Query, QueryReply, Refusal, RefusalReason, Reply, ReplyKind, Request,
-    Requests, Results, SessionReport, SignedReply, SignedRequest, SlotEntry, Slots, StableProof,
-    Standing, StateChunk, StateDigests, StateHead, StatePart, Status, Suspect, Terms, ToClient,
-    ToReplica, Transferring, Transport, Turnaround, ViewChange, Waiting, WaitingRequest, Wanted,
-    WireVersions, batch_digest, changes_digest,
+    NewViewHeader, NoReply, NodeStatus, NonDeterminism, Order, OrderHeader, Origin, OtherList,
+    Pace, Part, Past, Position, Pulse, Query, QueryReply, Refusal, RefusalReason, Reply, ReplyKind,
+    Request, Requests, Results, SessionReport, SignedReply, SignedRequest, SlotEntry, Slots,
+    StableProof, Standing, StateChunk, StateDigests, StateHead, StatePart, Status, Suspect, Terms,
+    ToClient, ToReplica, Transferring, Transport, Turnaround, ViewChange, Waiting, WaitingRequest,
+    Wanted, WireVersions, batch_digest, changes_digest,
 };
 use elea_protocol::receipt::{Proven, Receipt};
 use elea_protocol::replica::{Adopted, Aside, EnteredView, Ground, Record, Settled};

@@ -510,7 +510,10 @@ fn a_reply_to_a_query_with_any_bit_changed_is_not_let_in() {
         (QueryReply { from: Slot(6), hashes: Vec::new(), ..reply(5) }, "an interval of no slot"),
         (QueryReply { from: Slot(5), ..reply(5) }, "hashes of slots below the interval"),
         (QueryReply { hashes: vec![Digest([5; 32]); 9], ..reply(99) }, "too many hashes"),
-        (QueryReply { from: Slot(0), hashes: vec![Digest([5; 32]); 9], ..reply(u64::MAX) }, "too many hashes"),
+        (
+            QueryReply { from: Slot(0), hashes: vec![Digest([5; 32]); 9], ..reply(u64::MAX) },
+            "too many hashes",
+        ),
     ] {
         let wrong = sign_replies(&key(3), here.genesis(), ReplicaId(2), vec![wrong]);
         assert!(matches!(open(wrong[0].clone()), Err(Rejection::Malformed(_))), "{what}");

@@ -17,8 +17,8 @@ use elea_protocol::membership::Membership;
 use elea_protocol::message::{
     Batch, Checkpoint, Commit, CommitCertificate, Difference, Disagreement, DiskHealth, Echo,
     Enrol, Enrolled, Fetch, Greeting, HelloBody, InTree as _, KnockBody, Level, MismatchReport,
-    NewView, NewViewHeader, NodeStatus, NonDeterminism, OrderHeader, Origin, OtherList, Pace,
-    Past, Position, Pulse, Query, QueryReply, Refusal, RefusalReason, Reply, ReplyKind, Request, Results,
+    NewView, NewViewHeader, NodeStatus, NonDeterminism, OrderHeader, Origin, OtherList, Pace, Past,
+    Position, Pulse, Query, QueryReply, Refusal, RefusalReason, Reply, ReplyKind, Request, Results,
     SessionReport, SignedRequest, Standing, StateDigests, StatePart, Status, Suspect, Transferring,
     Transport, Turnaround, ViewChange, Wanted, WireVersions, batch_digest, changes_digest,
 };

@@ -76,7 +76,11 @@ impl Bygone {
 
     /// The own history is abandoned above `kept`, where it has these hashes, in a row. What it included only above that is
     /// included again when all orphans are executed.
-    pub(in crate::replica) fn leave(&mut self, kept: Slot, hashes: impl IntoIterator<Item = Digest>) {
+    pub(in crate::replica) fn leave(
+        &mut self,
+        kept: Slot,
+        hashes: impl IntoIterator<Item = Digest>,
+    ) {
         for left in self.left.values_mut() {
             left.since = left.since.filter(|since| *since <= kept);
         }
