@@ -134,23 +134,14 @@ impl Cluster {
         Ok(seen(Read { result, slot, view, ordered: None }, wait, begin))
     }
 
-    /// Reads what changes nothing from a history that includes a past; everything else is executed. What is seen is noted in the
-    /// past.
-    pub async fn after(
+    /// Reads what changes nothing from a history that includes a past, and notes in it what is seen.
+    pub async fn read_after(
         &self,
         past: &mut Past,
         operation: Operation,
         wait: Wait,
         timeout: Duration,
     ) -> Result<Reply, Failure> {
-        if !operation.only_reads() {
-            let reply = self.ask(operation, wait, timeout).await?;
-            if let Some(receipt) = &reply.receipt {
-                past.wrote(receipt)
-                    .map_err(|full| Failure::usage(format!("executed, but {full}")))?;
-            }
-            return Ok(reply);
-        }
         let begin = Instant::now();
         let level = match wait {
             Wait::Weak => Level::Weak,

@@ -8,7 +8,7 @@ use elea_protocol::client::{Outcome, Progress};
 use elea_protocol::id::ReplicaId;
 use elea_protocol::message::RefusalReason;
 
-use crate::past::PastFull;
+use crate::past::PastError;
 
 use crate::sessions::SessionError;
 
@@ -39,9 +39,9 @@ pub enum Error {
     /// Of the replicas that can be reached too few include what was [seen before](crate::Past), or can tell.
     #[error("{0}")]
     Behind(Box<Behind>),
-    /// There is no room in a [past](crate::Past). What was to be noted in it was executed.
+    /// Something cannot be noted in a [past](crate::Past), or read after it.
     #[error(transparent)]
-    PastFull(#[from] PastFull),
+    Past(#[from] PastError),
     /// The client was closed. This operation was not sent, or its outcome is unknown.
     #[error("the client is closed")]
     Closed,
@@ -73,7 +73,7 @@ impl Error {
             Self::Configuration(_)
             | Self::Sessions(_)
             | Self::OutOfBounds
-            | Self::PastFull(_)
+            | Self::Past(_)
             | Self::Undecodable(_) => ErrorKind::Configuration,
             Self::NotEnoughReplicas(_)
             | Self::Refused { .. }
@@ -93,7 +93,7 @@ impl Error {
             Self::ResultForgotten => "result_forgotten",
             Self::QueueFull => "queue_full",
             Self::Behind(_) => "behind",
-            Self::PastFull(_) => "past_full",
+            Self::Past(_) => "past",
             Self::OutOfBounds => "out_of_bounds",
             Self::Closed => "closed",
             Self::Undecodable(_) => "undecodable",
@@ -111,9 +111,10 @@ impl Error {
             }
             Self::NotEnoughReplicas(_) | Self::Closed => Outcome::Unknown,
             Self::Refused { outcome, .. } => *outcome,
-            Self::ResultForgotten | Self::PastFull(_) | Self::Undecodable(_) => Outcome::Executed,
+            Self::ResultForgotten | Self::Undecodable(_) => Outcome::Executed,
             Self::QueueFull
             | Self::Behind(_)
+            | Self::Past(_)
             | Self::OutOfBounds
             | Self::Configuration(_)
             | Self::Sessions(_) => Outcome::NotExecuted,

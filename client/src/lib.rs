@@ -64,7 +64,7 @@ pub use elea_protocol::tuning::{Rules, Tuning};
 pub use error::{Behind, Error, ErrorKind, ReplicaNote, Shortfall};
 pub use files::{FileError, FileProblem, load_key};
 pub use handle::{Client, Done, Executed, Following, Options, Read, Strong, Weak};
-pub use past::{BadPast, Past, PastFull};
+pub use past::{BadPast, Past, PastError};
 
 /// Who a client talks to, and where they are.
 #[derive(Clone, Debug)]

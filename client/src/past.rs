@@ -56,11 +56,16 @@ struct Token {
     names: Names,
 }
 
-/// There is no room in a [`Past`]: it names 64 sessions already, or other histories than can be joined. Reading after it makes
-/// room, but for a past of writes.
+/// Why something cannot be noted in a [`Past`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the past has no room for more: read something after it first")]
-pub struct PastFull;
+pub enum PastError {
+    /// It names 64 sessions already, or four histories. Reading after it makes room, but for a past of writes: begin another one.
+    #[error("the past has no room for more: read something after it, or begin another one")]
+    Full,
+    /// It is about another cluster.
+    #[error("the past is that of another cluster")]
+    OtherCluster,
+}
 
 /// Why a text is no [`Past`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -95,21 +100,33 @@ impl Past {
     /// ```
     ///
     /// # Errors
-    /// There is no room.
-    pub fn wrote(&mut self, receipt: &Receipt) -> Result<(), PastFull> {
+    /// There is no room, or it is about another cluster. It is as it was.
+    pub fn wrote(&mut self, receipt: &Receipt) -> Result<(), PastError> {
+        self.is_of(&receipt.genesis)?;
         let name = receipt.reply.name;
-        let has_room = self.names.note_written(name.client, name.session, name.number);
-        has_room.then_some(()).ok_or(PastFull)
+        if !self.names.note_written(name.client, name.session, name.number) {
+            return Err(PastError::Full);
+        }
+        self.cluster = Some(receipt.genesis);
+        Ok(())
+    }
+
+    /// Whether something of the cluster with this genesis digest can be noted.
+    ///
+    /// # Errors
+    /// It is about another one.
+    pub fn is_of(&self, genesis: &Digest) -> Result<(), PastError> {
+        let is_same = self.cluster.is_none_or(|cluster| cluster == *genesis);
+        is_same.then_some(()).ok_or(PastError::OtherCluster)
     }
 
     /// What was seen in either.
     ///
     /// # Errors
     /// There is no room, or they are of different clusters. It is as it was.
-    pub fn join(&mut self, other: &Self) -> Result<(), PastFull> {
-        let is_same =
-            self.cluster.is_none() || other.cluster.is_none() || self.cluster == other.cluster;
-        let names = self.names.clone().joined(&other.names).filter(|_| is_same).ok_or(PastFull)?;
+    pub fn join(&mut self, other: &Self) -> Result<(), PastError> {
+        other.cluster.map_or(Ok(()), |cluster| self.is_of(&cluster))?;
+        let names = self.names.clone().joined(&other.names).ok_or(PastError::Full)?;
         let cluster = self.cluster.or(other.cluster);
         *self = Self { names, cluster, only_writes: self.only_writes && other.only_writes };
         Ok(())
@@ -184,9 +201,7 @@ impl Client {
         if !command.only_reads() {
             return Err(Error::OutOfBounds);
         }
-        if past.cluster.is_some_and(|cluster| cluster != genesis) {
-            return Err(Error::Configuration("the past is that of another cluster".into()));
-        }
+        past.is_of(&genesis)?;
         let start = Instant::now();
         let deadline = start + self.timeout();
         let (mut nap, mut heard) = (FIRST_NAP, None);
@@ -274,7 +289,7 @@ mod tests {
     fn pasts_of_different_clusters_are_not_joined() {
         let mut one = past();
         let other = Past { cluster: Some(Digest([8; 32])), ..Past::new() };
-        assert_eq!(one.join(&other), Err(PastFull));
+        assert_eq!(one.join(&other), Err(PastError::OtherCluster));
         assert_eq!(one, past());
         assert_eq!(one.join(&Past::of_writes()), Ok(()));
         assert_eq!(one, past(), "who has read anything goes on reading after it");

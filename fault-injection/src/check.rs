@@ -262,7 +262,7 @@ impl Checker {
         signed: &SignedQueryReply,
         disk: &Disk,
     ) -> Result<(), Violation> {
-        let QueryReply { view, query, from, to, hashes, .. } = &signed.reply;
+        let QueryReply { view, query, from, to, positions, .. } = &signed.reply;
         demand(signed.vote.by == who && from <= to, "honest", || {
             format!("{who} replies to a query as {}, for {from} to {to}", signed.vote.by)
         })?;
@@ -271,15 +271,13 @@ impl Checker {
         let rank = disk.lock().map(CommitCertificate::rank);
         let asked = self.queries.get(query);
         let is_weak = asked.is_some_and(|(level, _)| *level == Level::Weak);
-        if let (Some((_, Some(past))), Some(hash)) = (asked, hashes.last()) {
-            let name = who.to_string();
-            let first = self.histories.ancestor(*hash, *from).ok_or_else(|| {
-                Violation::new(
-                    "I12",
-                    format!("{who} names {hash:?} for slot {to}, and nobody had it"),
-                )
+        if let Some((_, Some(past))) = asked {
+            demand(!positions.is_empty(), "I12", || {
+                format!("{who} names no history for {query:?}")
             })?;
-            self.histories.includes(&name, Position { slot: *from, hash: first }, past)?;
+            for at in positions {
+                self.histories.includes(&who.to_string(), *at, past)?;
+            }
         }
         let is_covered = *to == Slot::GENESIS || rank >= Some((*view, *to));
         demand(is_weak || is_covered, "durable", || {

@@ -288,7 +288,7 @@ impl Speaker {
             query: Digest([number; 32]),
             from: Slot(3),
             to: Slot(5),
-            hashes: vec![Digest([number; 32]); 2],
+            positions: vec![Position { slot: Slot(4), hash: Digest([number; 32]) }],
             results: vec![Bytes::from_static(b"so it is")],
         };
         let replies = vec![reply(1), reply(2)];

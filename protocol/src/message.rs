@@ -50,7 +50,7 @@ pub use part::{PART_BYTES, Part, Parts, Pieces};
 pub use past::{PAST_READ_MAX, PAST_WRITTEN_MAX, Past, Written};
 pub use position::{Position, VIEW_MAX};
 pub use pulse::{Echo, Pulse};
-pub use query::{NoReply, QUERY_HASHES_MAX, Query, QueryReply, SignedQueryReply};
+pub use query::{NoReply, QUERY_POSITIONS_MAX, Query, QueryReply, SignedQueryReply};
 pub(crate) use reply::ResultCollector;
 pub use reply::{
     InTree, Refusal, RefusalReason, Reply, ReplyKind, ReplyVote, Results, SessionReport,

@@ -23,7 +23,7 @@ pub struct Asking {
     #[arg(long, value_name = "FILE")]
     pub receipt: Option<PathBuf>,
     /// Answer from what includes all that was seen with this file before, and note in it what is seen now; it is
-    /// made where there is none
+    /// made where there is none, and is for one command at a time
     #[arg(long, value_name = "FILE", conflicts_with = "receipt")]
     pub past: Option<PathBuf>,
     /// Keys and values on the command line are base64, and so are those printed

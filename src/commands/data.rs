@@ -2,10 +2,11 @@
 
 use std::io::{ErrorKind, Read};
 
-use elea_client::{BadPast, Past};
+use elea_client::{BadPast, Command as _, Past};
 use elea_kv::{
     Add, Append, Cas, Delete, Get, Incr, Members, Operation, Put, Remove, Scan, Step, Txn,
 };
+use elea_protocol::cluster_file::ClusterFile;
 use serde_json::{Value as Json, json};
 
 use crate::cli;
@@ -25,13 +26,12 @@ pub async fn run(operation: Result<Operation, Failure>, asking: &cli::Asking) ->
     let operation = operation?;
     let access = &asking.access;
     let file = commands::cluster(access.cluster.as_deref())?;
-    let mut past = past(asking)?;
+    let mut past = past(asking, &file)?;
     let cluster = commands::connect(&file, access).await?;
     let reply = ask(&cluster, operation, asking, past.as_mut()).await;
     // Also after a failure: the state file has to learn which numbers were used.
     cluster.close().await;
     let reply = reply?;
-    keep(asking, past.as_ref())?;
     if let Some((path, receipt)) = asking.receipt.as_ref().zip(reply.receipt.as_ref()) {
         commands::receipt::save(path, receipt)?;
     }
@@ -41,6 +41,7 @@ pub async fn run(operation: Result<Operation, Failure>, asking: &cli::Asking) ->
         return no.map_or(Ok(()), Err);
     }
     show(&reply, asking);
+    keep(asking, past, &reply)?;
     // That a key is absent or a comparison failed is in the result.
     no.map_or(Ok(()), |no| Err(no.told()))
 }
@@ -50,15 +51,20 @@ pub async fn scan(args: &cli::Scan) -> Outcome {
     let first = first_page(args)?;
     let access = &args.asking.access;
     let file = commands::cluster(access.cluster.as_deref())?;
+    let past = past(&args.asking, &file)?;
     let cluster = commands::connect(&file, access).await?;
-    let outcome = pages(&cluster, first, args).await;
+    let outcome = pages(&cluster, first, args, past).await;
     cluster.close().await;
     outcome
 }
 
-async fn pages(cluster: &Cluster, mut scan: Scan, args: &cli::Scan) -> Outcome {
+async fn pages(
+    cluster: &Cluster,
+    mut scan: Scan,
+    args: &cli::Scan,
+    mut past: Option<Past>,
+) -> Outcome {
     let asking = &args.asking;
-    let mut past = past(asking)?;
     let mut left = args.limit;
     let mut shown = 0_u64;
     loop {
@@ -76,8 +82,8 @@ async fn pages(cluster: &Cluster, mut scan: Scan, args: &cli::Scan) -> Outcome {
         if let Some(no) = output::refusal(&reply.answer) {
             return Err(Failure::refused(no));
         }
-        keep(asking, past.as_ref())?;
         let is_open = show(&reply, asking);
+        keep(asking, past.clone(), &reply)?;
         let elea_kv::Answer::Step(elea_kv::Outcome::Scan(page)) = reply.answer else {
             return Ok(());
         };
@@ -102,27 +108,36 @@ async fn ask(
     past: Option<&mut Past>,
 ) -> Result<Reply, Failure> {
     let timeout = asking.access.timeout;
-    match (past, &asking.receipt) {
-        (Some(past), _) => cluster.after(past, operation, wait(asking), timeout).await,
-        (None, Some(_)) => cluster.ask(operation, wait(asking), timeout).await,
-        (None, None) => cluster.read(operation, wait(asking), timeout).await,
+    match past {
+        Some(past) if operation.only_reads() => {
+            cluster.read_after(past, operation, wait(asking), timeout).await
+        }
+        None if asking.receipt.is_none() => cluster.read(operation, wait(asking), timeout).await,
+        _ => cluster.ask(operation, wait(asking), timeout).await,
     }
 }
 
 /// What was seen before, where that counts.
-fn past(asking: &cli::Asking) -> Result<Option<Past>, Failure> {
+fn past(asking: &cli::Asking, file: &ClusterFile) -> Result<Option<Past>, Failure> {
     let Some(path) = &asking.past else { return Ok(None) };
     let wrong = |why: &dyn std::fmt::Display| Failure::usage(format!("{}: {why}", path.display()));
-    match std::fs::read_to_string(path) {
-        Ok(text) => text.parse().map(Some).map_err(|bad: BadPast| wrong(&bad)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Some(Past::new())),
-        Err(error) => Err(wrong(&error)),
-    }
+    let past = match std::fs::read_to_string(path) {
+        Ok(text) => text.parse().map_err(|bad: BadPast| wrong(&bad))?,
+        Err(error) if error.kind() == ErrorKind::NotFound => Past::new(),
+        Err(error) => return Err(wrong(&error)),
+    };
+    // Before anything is executed that could not be noted.
+    past.is_of(file.membership.genesis()).map_err(|other| wrong(&other))?;
+    Ok(Some(past))
 }
 
-/// Keeps what was seen for the next one.
-fn keep(asking: &cli::Asking, past: Option<&Past>) -> Outcome {
-    let Some((path, past)) = asking.past.as_ref().zip(past) else { return Ok(()) };
+/// Keeps what was seen for the next one. The answer has been shown.
+fn keep(asking: &cli::Asking, past: Option<Past>, reply: &Reply) -> Outcome {
+    let Some((path, mut past)) = asking.past.as_ref().zip(past) else { return Ok(()) };
+    if let Some(receipt) = &reply.receipt {
+        let noted = past.wrote(receipt);
+        noted.map_err(|why| Failure::usage(format!("executed, but {}: {why}", path.display())))?;
+    }
     files::write_whole(path, format!("{past}\n").as_bytes())
 }
 

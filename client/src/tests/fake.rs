@@ -297,13 +297,15 @@ impl Replica {
         let lie = self.manner == Manner::Liar;
         let prefix = if lie { "a lie about " } else { "saw " };
         let result = |operation: &Bytes| [prefix.as_bytes(), operation].concat().into();
+        let slot = Slot(history.executed.len() as u64);
+        let end = Position { slot, hash: Digest([7; 32]) };
         let reply = QueryReply {
             view: View(0),
             session: query.session,
             query: query.digest(),
             from: Slot(0),
             to: Slot(history.executed.len() as u64),
-            hashes: if query.past.is_some() { vec![Digest([7; 32])] } else { Vec::new() },
+            positions: query.past.iter().map(|_| end).collect(),
             results: query.operations.iter().map(result).collect(),
         };
         let other = SecretKey::from_bytes(&[99; 32]);

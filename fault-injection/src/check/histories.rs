@@ -7,7 +7,7 @@ use std::sync::Arc;
 use elea_protocol::edition::{Edition, Editions};
 use elea_protocol::id::{ClientId, Digest, ReplicaId, RequestName, RequestNumber, Slot};
 use elea_protocol::membership::Membership;
-use elea_protocol::message::{Batch, Past, Position, SlotEntry};
+use elea_protocol::message::{Batch, Past, Position, SignedRequest, SlotEntry};
 
 use crate::disk::Disk;
 use crate::inspect::{Look, Seen};
@@ -261,7 +261,7 @@ impl Histories {
     /// # Errors
     /// A request that was seen is not executed in it.
     pub fn includes(&self, who: &str, at: Position, past: &Past) -> Result<bool, Violation> {
-        demand(self.knows(&at.hash), "I12", || {
+        demand(self.knows(&at.hash) && self.slot_of(&at.hash) == at.slot, "I12", || {
             format!("{who} names {at:?}, which no correct replica ever had")
         })?;
         let lacks = |name: &RequestName, of: &str| {
@@ -270,7 +270,7 @@ impl Histories {
         for one in past.written() {
             for number in (one.first.0..=one.last.0).map(RequestNumber) {
                 let name = RequestName { client: one.client, session: one.session, number };
-                demand(self.executes(at, &name), "I12", || lacks(&name, "what was written"))?;
+                demand(self.executes(at, &name, None), "I12", || lacks(&name, "what was written"))?;
             }
         }
         let mut as_read = true;
@@ -284,8 +284,10 @@ impl Histories {
                         format!("{who} says that {read:?} is included: nobody had it"),
                     )
                 })?;
-                for name in link.batch.requests.iter().map(|request| request.body().name()) {
-                    demand(self.executes(at, &name), "I12", || lacks(&name, "what was read"))?;
+                for request in &link.batch.requests {
+                    let (name, content) = (request.body().name(), Some(request.digest()));
+                    let is_executed = self.executes(at, &name, content);
+                    demand(is_executed, "I12", || lacks(&name, "what was read"))?;
                 }
                 hash = link.previous;
             }
@@ -297,16 +299,24 @@ impl Histories {
         self.links.get(hash).map(|link| link.slot).unwrap_or_default()
     }
 
-    /// Whether a request is executed in the history that ends in `at`.
-    fn executes(&self, at: Position, name: &RequestName) -> bool {
+    /// Whether a request, with this content if one is named, is executed in the history that ends in `at`.
+    fn executes(&self, at: Position, name: &RequestName, content: Option<Digest>) -> bool {
+        let holds = |batch: &Batch| {
+            let is_it = |request: &Arc<SignedRequest>| {
+                request.body().name() == *name && content.is_none_or(|one| one == request.digest())
+            };
+            batch.requests.iter().any(is_it)
+        };
         let end = usize::try_from(at.slot.0).unwrap_or(usize::MAX);
         let goes_through =
             |mirror: &&Mirror| end <= mirror.hashes.len() && self.hash_of(mirror, end) == at.hash;
         if let Some(mirror) = self.mirrors.iter().find(goes_through) {
-            return mirror.names.get(name).is_some_and(|slot| *slot <= at.slot);
+            let slot = mirror.names.get(name).filter(|slot| **slot <= at.slot);
+            return slot.is_some_and(|slot| {
+                let hash = self.hash_of(mirror, usize::try_from(slot.0).unwrap_or(usize::MAX));
+                self.links.get(&hash).is_some_and(|link| holds(&link.batch))
+            });
         }
-        let holds =
-            |batch: &Batch| batch.requests.iter().any(|request| request.body().name() == *name);
         self.batches(at.hash).iter().any(|(_, batch)| holds(batch))
     }
 

@@ -7,7 +7,7 @@ use elea_protocol::codec::Canonical;
 use elea_protocol::id::{ClientId, Digest, ReplicaId, SessionId, Slot, View};
 use elea_protocol::message::{
     Checkpoint, Commit, Message, NewView, NewViewHeader, NonDeterminism, Order, OrderHeader,
-    QueryReply, Results, Suspect, ToClient, ViewChange, changes_digest,
+    Position, QueryReply, Results, Suspect, ToClient, ViewChange, changes_digest,
 };
 use elea_protocol::quorum::Strength;
 use elea_protocol::replica::{Action, Event, Mark};
@@ -253,7 +253,7 @@ pub struct StaleWitness {
     /// What it has just been asked and knows, and in which view it answered last.
     known: Vec<(ClientId, QueryReply)>,
     /// What it said last of where its history is.
-    last: (Slot, Vec<Digest>),
+    last: Vec<Position>,
     view: View,
 }
 
@@ -275,9 +275,9 @@ impl Villain for StaleWitness {
                 if let Some(results) = self.first.get(&query.operations) {
                     let (session, results) = (query.session, results.clone());
                     let (query, view) = (query.digest(), self.view);
-                    let (from, end) = (Slot::GENESIS, (Slot(u64::MAX), Vec::new()));
-                    let (to, hashes) = if has_past { self.last.clone() } else { end };
-                    let reply = QueryReply { view, session, query, from, to, hashes, results };
+                    let (from, to) = (Slot::GENESIS, Slot(u64::MAX));
+                    let positions = if has_past { self.last.clone() } else { Vec::new() };
+                    let reply = QueryReply { view, session, query, from, to, positions, results };
                     self.known.push((*client, reply));
                 }
             }
@@ -305,19 +305,19 @@ impl Villain for StaleWitness {
         let stale = replies.into_iter().map(|signed| {
             let mut reply = signed.reply;
             self.view = reply.view;
-            let before = self.last.1.clone();
-            if !reply.hashes.is_empty() {
-                self.last = (reply.to, reply.hashes.clone());
+            let before = self.last.clone();
+            if !reply.positions.is_empty() {
+                self.last.clone_from(&reply.positions);
             }
             if let Some((operations, has_past)) = self.asked.get(&reply.query) {
                 let first = self.first.entry(operations.clone());
                 reply.results = first.or_insert(reply.results).clone();
-                reply.from = Slot::GENESIS;
+                (reply.from, reply.to) = (Slot::GENESIS, Slot(u64::MAX));
                 if *has_past {
-                    // True ones, beside wrong slots.
-                    reply.hashes = before;
-                } else {
-                    reply.to = Slot(u64::MAX);
+                    // True hashes, beside wrong slots.
+                    let wrong = reply.positions.iter().zip(&before);
+                    let wrong = wrong.map(|(at, before)| Position { hash: before.hash, ..*at });
+                    reply.positions = wrong.collect();
                 }
             }
             reply

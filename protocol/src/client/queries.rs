@@ -71,7 +71,7 @@ struct Word {
     from: Slot,
     to: Slot,
     results: Digest,
-    /// Where it is so, the newest first; of an answer to a query with a past.
+    /// Where it is so; of an answer to a query with a past.
     positions: Vec<Position>,
 }
 
@@ -141,12 +141,13 @@ impl Open {
     fn agreed(&self, size: ClusterSize) -> Option<Seen> {
         if self.query.past.is_some() {
             let all = self.words.iter().flat_map(|(_, word)| word.positions.iter());
-            let newest_first: BTreeSet<_> = all.copied().map(std::cmp::Reverse).collect();
+            // The oldest is as good as any, and known to most.
+            let oldest_first: BTreeSet<_> = all.copied().collect();
             let at_one = |at: Position| {
                 let word = |(_, word): (_, &_)| self.agreed_with(size, word, Some(at));
                 self.words.iter().find_map(word)
             };
-            newest_first.into_iter().find_map(|at| at_one(at.0))
+            oldest_first.into_iter().find_map(at_one)
         } else {
             self.words.iter().find_map(|(_, word)| self.agreed_with(size, word, None))
         }
@@ -267,8 +268,7 @@ impl Queries {
         from: ReplicaId,
         signed: SignedQueryReply,
     ) -> Option<Slot> {
-        let positions = signed.reply.positions().collect::<Vec<_>>();
-        let QueryReply { view, session: _, query, from: first, to, hashes: _, results } =
+        let QueryReply { view, session: _, query, from: first, to, positions, results } =
             signed.reply;
         let Some(open) = self.open.get_mut(&query) else {
             turn.counters.late += 1;

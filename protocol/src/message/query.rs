@@ -1,5 +1,7 @@
 //! Queries that no slot holds, and what replicas answer to them.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -86,22 +88,31 @@ pub struct QueryReply {
     pub from: Slot,
     /// The last of them.
     pub to: Slot,
-    /// Where it was asked with a past: the hashes of the history after the last of these slots, at most
-    /// [`QUERY_HASHES_MAX`], the one after `to` last.
-    pub hashes: Vec<Digest>,
+    /// Where it was asked with a past: the history after some of these slots, ascending, at most [`QUERY_POSITIONS_MAX`].
+    pub positions: Vec<Position>,
     /// What the operations come to, one for each.
     pub results: Vec<Bytes>,
 }
 
-/// So many slots' hashes a reply has at most. Replicas are seldom further apart when they answer at the same time.
-pub const QUERY_HASHES_MAX: usize = 8;
+/// So many positions a reply has at most.
+pub const QUERY_POSITIONS_MAX: usize = 32;
 
 impl QueryReply {
-    /// Where its hashes say that it is so, the newest first.
-    pub fn positions(&self) -> impl Iterator<Item = Position> {
-        let last = self.to.0;
-        let slots = (0..).map_while(move |below| last.checked_sub(below)).map(Slot);
-        slots.zip(self.hashes.iter().rev()).map(|(slot, hash)| Position { slot, hash: *hash })
+    /// Which slots of an interval to name the history after, ascending: the first one, which is the same wherever the history is,
+    /// as a rule; and ever fewer of those below the last one, so that two whose histories end some slots apart name one of
+    /// them alike.
+    #[must_use]
+    pub fn slots_to_name(from: Slot, to: Slot) -> Vec<Slot> {
+        let mut slots = BTreeSet::from([from.min(to)]);
+        for step in (0..u64::BITS).map(|bits| 1_u64 << bits) {
+            let last = to.0 - to.0 % step;
+            let two = [Some(last), last.checked_sub(step)];
+            slots.extend(two.into_iter().flatten().map(Slot).filter(|slot| *slot > from));
+            if last <= from.0 || slots.len() + 2 > QUERY_POSITIONS_MAX {
+                break;
+            }
+        }
+        slots.into_iter().collect()
     }
 }
 
@@ -132,13 +143,16 @@ impl Canonical for QueryReplyLeaf<'_> {
     const TAG: &'static str = "query-reply-leaf";
 
     fn write(&self, to: &mut impl Sink) {
-        let QueryReply { view: _, session, query, from, to: last, hashes, results: _ } = self.0;
+        let QueryReply { view: _, session, query, from, to: last, positions, results: _ } = self.0;
         to.put_u64(session.0);
         to.put_digest(query);
         to.put_u64(from.0);
         to.put_u64(last.0);
-        to.put_len(hashes.len());
-        hashes.iter().for_each(|hash| to.put_digest(hash));
+        to.put_len(positions.len());
+        for Position { slot, hash } in positions {
+            to.put_u64(slot.0);
+            to.put_digest(hash);
+        }
         to.put_digest(&Results::digest_of(&self.0.results));
     }
 }
@@ -177,12 +191,54 @@ impl InTree for QueryReply {
 
     fn check(&self) -> Result<(), Malformed> {
         Malformed::unless(self.from <= self.to, "a query reply for no slot")?;
-        let hashes = self.hashes.len();
-        let slots = self.to.since(self.from).saturating_add(1);
-        let fits = hashes <= QUERY_HASHES_MAX && hashes as u64 <= slots;
-        Malformed::unless(fits, "hashes of other slots than a query reply is for")
+        let fits = self.positions.len() <= QUERY_POSITIONS_MAX;
+        Malformed::unless(fits, "too many positions in a query reply")?;
+        let ascend = self.positions.iter().is_sorted_by(|one, next| one.slot < next.slot);
+        let within = |at: &Position| (self.from..=self.to).contains(&at.slot);
+        let are_within = self.positions.iter().all(within);
+        Malformed::unless(ascend && are_within, "positions that a query reply is not for")
     }
 }
 
 /// A reply to a query as one replica sends it.
 pub type SignedQueryReply = Voted<QueryReply>;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn slots(from: u64, to: u64) -> Vec<u64> {
+        QueryReply::slots_to_name(Slot(from), Slot(to)).into_iter().map(|slot| slot.0).collect()
+    }
+
+    #[test]
+    fn the_first_slot_and_ever_fewer_of_those_below_the_last_are_named() {
+        assert_eq!(slots(5, 5), [5]);
+        assert_eq!(slots(0, 0), [0]);
+        assert_eq!(slots(0, 3), [0, 1, 2, 3]);
+        assert_eq!(slots(1, 100), [1, 32, 64, 80, 88, 92, 96, 98, 99, 100]);
+        assert_eq!(slots(0, u64::MAX).len(), QUERY_POSITIONS_MAX);
+    }
+
+    proptest! {
+        /// Whoever is so far behind as the interval is long has one in common with who is not.
+        #[test]
+        fn two_that_end_apart_name_one_slot_alike(from in 0..1_u64 << 40, common in 1..1_u64 << 20, apart in 0..1_u64 << 18) {
+            prop_assume!(apart <= common / 4);
+            // As they do where they know since when it is so, both name the first slot; here that is left out.
+            let named = |first, to| slots(first, to).into_iter().skip(1).collect::<Vec<_>>();
+            let (one, other) = (named(from, from + common), named(from.saturating_sub(9), from + common + apart));
+            prop_assert!(one.iter().any(|slot| other.contains(slot)), "{one:?} {other:?}");
+        }
+
+        #[test]
+        fn they_ascend_within_the_interval(from: u64, length: u64) {
+            let to = from.saturating_add(length);
+            let named = slots(from, to);
+            prop_assert!(named.len() <= QUERY_POSITIONS_MAX && named.is_sorted());
+            prop_assert!(named.first() == Some(&from) && named.last() == Some(&to));
+        }
+    }
+}

@@ -164,7 +164,7 @@ impl Sessions {
         let Written { client, session, first, last } = written;
         match self.session(client, *session) {
             Some(known) if known.executed.contains_all(*first, *last) => {
-                Inclusion::Since(known.used)
+                Inclusion::Since(known.executed_by(*first, *last))
             }
             None if *session < self.floor(client) => Inclusion::Unknown,
             _ => Inclusion::NotYet,

@@ -453,16 +453,16 @@ fn add_answers(golden: &mut Golden, of: &Membership) {
         let replies = replies(of, 1, kind, &results);
         golden.add(ToClient::Replies(replies), &[kind.named(), results.named()]);
     }
-    let reply = |from, hashes| QueryReply {
+    let reply = |from, positions| QueryReply {
         view: VIEW,
         session: name().session,
         query: hash(0x93),
         from,
         to: HEAD,
-        hashes,
+        positions,
         results: vec![b("so it is"), b("")],
     };
-    let replies = vec![reply(STABLE, vec![hash(0x94), hash(0x95)]), reply(HEAD, Vec::new())];
+    let replies = vec![reply(STABLE, vec![stable(), head()]), reply(HEAD, Vec::new())];
     let replies = sign_replies(&key(2), of.genesis(), ReplicaId(1), replies);
     golden.add(ToClient::QueryReplies(replies), &[]);
     for why in [NoReply::Unable, NoReply::NotYet, NoReply::Unknown] {

@@ -487,8 +487,9 @@ fn a_receipt_with_any_bit_changed_does_not_verify() {
 #[test]
 fn a_reply_to_a_query_with_any_bit_changed_is_not_let_in() {
     let here = cluster("here");
+    let at = |slot| Position { slot: Slot(slot), hash: Digest([5; 32]) };
     let reply = |slot| QueryReply {
-        hashes: vec![Digest([5; 32]); 2],
+        positions: vec![at(4), at(5)],
         view: View(1),
         session: SessionId(2),
         query: Digest([3; 32]),
@@ -507,18 +508,18 @@ fn a_reply_to_a_query_with_any_bit_changed_is_not_let_in() {
         }
     }
     for (wrong, what) in [
-        (QueryReply { from: Slot(6), hashes: Vec::new(), ..reply(5) }, "an interval of no slot"),
-        (QueryReply { from: Slot(5), ..reply(5) }, "hashes of slots below the interval"),
-        (QueryReply { hashes: vec![Digest([5; 32]); 9], ..reply(99) }, "too many hashes"),
-        (
-            QueryReply { from: Slot(0), hashes: vec![Digest([5; 32]); 9], ..reply(u64::MAX) },
-            "too many hashes",
-        ),
+        (QueryReply { from: Slot(6), positions: Vec::new(), ..reply(5) }, "an interval of no slot"),
+        (QueryReply { from: Slot(5), ..reply(5) }, "a position below the interval"),
+        (QueryReply { positions: vec![at(6)], ..reply(5) }, "a position above the interval"),
+        (QueryReply { positions: vec![at(5), at(4)], ..reply(5) }, "they descend"),
+        (QueryReply { positions: vec![at(5), at(5)], ..reply(5) }, "one twice"),
+        (QueryReply { positions: (4..37).map(at).collect(), ..reply(99) }, "too many"),
     ] {
         let wrong = sign_replies(&key(3), here.genesis(), ReplicaId(2), vec![wrong]);
         assert!(matches!(open(wrong[0].clone()), Err(Rejection::Malformed(_))), "{what}");
     }
-    let all = QueryReply { from: Slot(0), ..reply(u64::MAX) };
+    let positions = vec![at(0), at(u64::MAX)];
+    let all = QueryReply { from: Slot(0), positions, ..reply(u64::MAX) };
     let all = sign_replies(&key(3), here.genesis(), ReplicaId(2), vec![all]);
     assert!(open(all[0].clone()).is_ok(), "there is no slot that cannot be named");
     assert!(open(signed[0].clone()).is_ok());

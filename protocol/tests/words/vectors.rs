@@ -289,7 +289,7 @@ fn what_is_signed_and_hashed_never_changes() {
         query: query.digest(),
         from: Slot(5),
         to: Slot(7),
-        hashes: vec![Digest([6; 32]), Digest([7; 32])],
+        positions: vec![Position { slot: Slot(6), hash: Digest([6; 32]) }],
         results: vec![Bytes::from_static(b"ok"), Bytes::new()],
     };
     writeln!(text, "reply to a query\n  leaf      {}", reply.leaf()).unwrap();

@@ -12,17 +12,17 @@ struct Finds {
     from: u64,
     to: u64,
     result: &'static str,
-    /// What the hashes say which history it is, where it is asked with a past.
+    /// Which history it is, where it is asked with a past.
     history: u8,
 }
 
 const YES: Finds = Finds { view: 0, from: 2, to: 5, result: "yes", history: 1 };
 
-/// The hash after a slot of a history.
-fn hash(history: u8, slot: u64) -> Digest {
+/// A slot of a history.
+fn at(history: u8, slot: u64) -> Position {
     let mut hash = [history; 32];
     hash[..8].copy_from_slice(&slot.to_le_bytes());
-    Digest(hash)
+    Position { slot: Slot(slot), hash: Digest(hash) }
 }
 
 /// To whom a query was sent.
@@ -69,14 +69,15 @@ impl World {
 
     fn finds(&mut self, by: u8, query: &Query, finds: Finds) -> Vec<Action> {
         let Finds { view, from, to, result, history } = finds;
-        let slots = (from.max((to + 1).saturating_sub(8))..=to).filter(|_| query.past.is_some());
+        let slots = QueryReply::slots_to_name(Slot(from), Slot(to));
+        let slots = slots.into_iter().filter(|_| query.past.is_some());
         let reply = QueryReply {
             view: View(view),
             session: SESSION,
             query: query.digest(),
             from: Slot(from),
             to: Slot(to),
-            hashes: slots.map(|slot| hash(history, slot)).collect(),
+            positions: slots.map(|slot| at(history, slot.0)).collect(),
             results: operation(result),
         };
         let key = &self.keys[usize::from(by)];
@@ -213,12 +214,12 @@ fn what_nobody_waits_for_is_forgotten() {
 /// A position of a history, as what was seen before.
 fn past() -> Past {
     let mut past = Past::default();
-    past.note_read(Position { slot: Slot(3), hash: hash(1, 3) });
+    past.note_read(at(1, 3));
     past
 }
 
 #[test]
-fn with_a_past_the_answer_names_the_newest_slot_after_which_enough_have_one_hash() {
+fn with_a_past_the_answer_names_the_oldest_slot_after_which_enough_have_one_hash() {
     let mut world = World::new();
     let (_, requests) = world.submit(Level::Weak, Follow::No);
     for by in 0..2 {
@@ -229,27 +230,26 @@ fn with_a_past_the_answer_names_the_newest_slot_after_which_enough_have_one_hash
     assert_eq!(query.after, Slot(0), "after a merge what was seen may stand in earlier slots");
     world.finds(to[0], &query, Finds { from: 3, to: 20, ..YES });
     let actions = world.finds(to[1], &query, Finds { from: 4, to: 15, ..YES });
-    let at = |actions: &[Action]| {
+    let named = |actions: &[Action]| {
         actions.iter().find_map(|action| match action {
             Action::Seen { ticket, seen } => Some((*ticket, seen.at)),
             _ => None,
         })
     };
-    let expected = Position { slot: Slot(15), hash: hash(1, 15) };
-    assert_eq!(at(&actions), Some((ticket, Some(expected))));
+    assert_eq!(named(&actions), Some((ticket, Some(at(1, 8)))));
     // Without one no history is named.
     let (ticket, to, query) = world.ask(Level::Weak);
     let newer = Finds { to: 80, ..YES };
     let actions: Vec<_> = to.iter().flat_map(|by| world.finds(*by, &query, newer)).collect();
-    assert_eq!(at(&actions), Some((ticket, None)));
+    assert_eq!(named(&actions), Some((ticket, None)));
 }
 
 #[test]
 fn with_a_past_equal_results_of_different_histories_are_no_agreement_and_nothing_is_ordered() {
     for other in [
         Finds { history: 2, ..YES },
-        // So far apart that no slot is named by both.
-        Finds { to: 90, ..YES },
+        // No slot of the one is one of the other.
+        Finds { from: 6, to: 90, ..YES },
         Finds { view: 1, ..YES },
         Finds { result: "no", ..YES },
     ] {
@@ -284,7 +284,7 @@ fn a_reply_that_names_no_history_or_one_that_was_not_asked_for_is_of_no_use() {
             query: digest,
             from: Slot(2),
             to: Slot(2),
-            hashes: turned.past.iter().map(|_| hash(1, 2)).collect(),
+            positions: turned.past.iter().map(|_| at(1, 2)).collect(),
             results: operation("yes"),
         };
         let key = &world.keys[0];

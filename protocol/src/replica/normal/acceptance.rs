@@ -71,6 +71,9 @@ impl<A: Application> Replica<A> {
         for request in &batch.requests {
             let name = request.body().name();
             was_forwarded |= self.pending.note_served(&name, self.now.instant);
+            if self.pending.orphans().of_name(&name).any(|content| content != request.digest()) {
+                self.bygone.note_lost();
+            }
             for other in self.pending.remove_name(&name, &request.digest()) {
                 self.refuse(&other, RefusalReason::NameUsed);
             }

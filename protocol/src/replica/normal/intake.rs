@@ -6,7 +6,7 @@ use super::pending::Inserted;
 use crate::application::Application;
 use crate::id::{ClientId, Slot};
 use crate::message::{Refusal, RefusalReason, SignedRequest, StableProof, ToClient};
-use crate::replica::Replica;
+use crate::replica::{Known, Replica};
 
 impl<A: Application> Replica<A> {
     pub(in crate::replica) fn on_request(&mut self, request: Arc<SignedRequest>) {
@@ -66,15 +66,23 @@ impl<A: Application> Replica<A> {
 
     /// What waits and cannot be ordered leaves, with a word to its client.
     pub(super) fn dismiss(&mut self, request: &SignedRequest, reason: RefusalReason) {
-        let was_orphan = self.pending.is_orphan(&request.digest());
-        self.pending.remove(&request.digest());
-        if self.answer_known(request) {
-            return;
+        if !self.see_off(request) {
+            self.turn_away(request, reason);
         }
-        if was_orphan {
+    }
+
+    /// What waits leaves, and its client is told what is known of it; `false` where nothing is.
+    pub(in crate::replica) fn see_off(&mut self, request: &SignedRequest) -> bool {
+        let digest = request.digest();
+        let was_orphan = self.pending.is_orphan(&digest);
+        self.pending.remove(&digest);
+        let known = self.sessions().known(&request.body().name());
+        // Of what is forgotten it is not known which content was executed.
+        let is_executed = matches!(known, Known::Kept(kept) if kept.request == digest);
+        if was_orphan && !is_executed {
             self.bygone.note_lost();
         }
-        self.turn_away(request, reason);
+        self.answer_known(request)
     }
 
     pub(super) fn refuse(&mut self, request: &SignedRequest, reason: RefusalReason) {

@@ -13,7 +13,7 @@ use crate::application::{Application, Queried};
 use crate::codec::Canonical as _;
 use crate::id::{ClientId, Digest, Instant, SessionId, Slot, View};
 use crate::message::{
-    Level, NoReply, Past, Position, QUERY_HASHES_MAX, Query, QueryReply, SignedQueryReply, ToClient,
+    Level, NoReply, Past, Position, Query, QueryReply, SignedQueryReply, ToClient,
 };
 use crate::replica::views::Inclusion;
 use crate::replica::{Mark, Replica};
@@ -24,7 +24,7 @@ const KEPT: usize = 1024;
 const KEPT_BYTES: usize = 16 << 20;
 
 /// What a reply takes at most in a frame beside its results.
-const REPLY_BYTES: usize = 2048;
+const REPLY_BYTES: usize = 4096;
 
 /// How long one waits, in ms. Whoever asked has had the operations ordered by then.
 const KEPT_MS: u64 = 2_000;
@@ -191,10 +191,17 @@ impl<A: Application> Replica<A> {
     fn query_reply(&self, kept: Kept, to: Slot) -> QueryReply {
         let Kept { asker, view, from, names_history, results, .. } = kept;
         let Asker { session, query, .. } = asker;
-        let first = from.0.max((to.0 + 1).saturating_sub(QUERY_HASHES_MAX as u64));
-        let slots = (first..=to.0).filter(|_| names_history);
-        let hashes = slots.filter_map(|slot| self.history.hash_at(Slot(slot))).collect();
-        QueryReply { view, session, query, from, to, hashes, results }
+        let slots = if names_history { QueryReply::slots_to_name(from, to) } else { Vec::new() };
+        let position = |slot| Some(Position { slot, hash: self.hash_at_or_below(slot)? });
+        let positions = slots.into_iter().filter_map(position).collect();
+        QueryReply { view, session, query, from, to, positions, results }
+    }
+
+    /// The hash of the own history after a slot, as far as it is remembered.
+    fn hash_at_or_below(&self, slot: Slot) -> Option<Digest> {
+        let below = || self.bygone.hash_below(self.history.base().slot, slot);
+        let genesis = (slot == Slot::GENESIS).then(|| *self.setup.membership.genesis());
+        genesis.or_else(|| self.history.hash_at(slot)).or_else(below)
     }
 
     /// What is certified is said, what may be is kept. Without a certificate of this view nothing is known to be

@@ -12,6 +12,9 @@ use crate::id::{RequestName, RequestNumber, SessionId, Slot};
 use crate::message::Results;
 use crate::tuning::Rules;
 
+/// So many numbers are looked at one by one, to find out by when they were executed.
+const FEW: usize = 64;
+
 /// About what a kept request takes in memory beside its results, with its leaves of the tree.
 const KEPT_BYTES: u64 = 1024;
 
@@ -37,6 +40,17 @@ pub(super) struct Client {
 }
 
 impl Session {
+    /// A slot by which these numbers were executed, all of which were: the last of theirs, where they are few and their results
+    /// are kept, which is the same wherever the history is.
+    pub fn executed_by(&self, first: RequestNumber, last: RequestNumber) -> Slot {
+        let numbers = last.0.saturating_sub(first.0).saturating_add(1);
+        let kept = self.kept.range(first..=last).take(FEW);
+        let (count, newest) = kept.fold((0, Slot::GENESIS), |(count, newest), (_, kept)| {
+            (count + 1, newest.max(kept.at.slot))
+        });
+        if count == numbers { newest } else { self.used }
+    }
+
     /// The pages on which it keeps results.
     pub fn pages(&self, rules: &Rules) -> BTreeSet<Page> {
         self.kept.keys().map(|number| Page::of(*number, rules)).collect()

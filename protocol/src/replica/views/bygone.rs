@@ -45,11 +45,27 @@ struct Left {
     remembered: usize,
 }
 
+/// Final slots in a row.
+#[derive(Clone, Debug, Default)]
+struct Settled {
+    first: Slot,
+    hashes: Vec<Digest>,
+    /// They are included after this slot.
+    since: Slot,
+}
+
+/// The place of a slot in a row that begins with another one.
+fn place(first: Slot, slot: Slot) -> Option<usize> {
+    usize::try_from(slot.0.checked_sub(first.0)?).ok()
+}
+
 /// What is remembered of them.
 #[derive(Clone, Debug, Default)]
 pub(in crate::replica) struct Bygone {
     /// Of the slots right below the history's base, lowest first. They are final.
     below: VecDeque<Digest>,
+    /// What was final when the last state took the place of a history.
+    settled: Settled,
     /// What was abandoned, by when.
     left: BTreeMap<u64, Left>,
     /// In which of these a position was, the last time.
@@ -64,7 +80,7 @@ pub(in crate::replica) struct Bygone {
 
 impl Bygone {
     pub(in crate::replica) fn len(&self) -> usize {
-        self.below.len() + self.oldest.len()
+        self.below.len() + self.settled.hashes.len() + self.oldest.len()
     }
 
     /// The base of the history rises: these were the hashes at it and above, in a row.
@@ -84,7 +100,7 @@ impl Bygone {
         for left in self.left.values_mut() {
             left.since = left.since.filter(|since| *since <= kept);
         }
-        self.remember(kept.next(), hashes, None);
+        self.remember(kept.next(), hashes);
         self.waits = true;
     }
 
@@ -100,17 +116,12 @@ impl Bygone {
         let first = Slot(base.slot.0.saturating_sub(below.len() as u64));
         let final_ones = usize::try_from(stable.since(base.slot)).unwrap_or(usize::MAX);
         let (final_ones, others) = above.split_at(final_ones.min(above.len()));
-        let settled = below.into_iter().chain([base.hash]).chain(final_ones.iter().copied());
-        self.remember(first, settled, Some(stable));
+        let hashes = below.into_iter().chain([base.hash]).chain(final_ones.iter().copied());
+        self.settled = Settled { first, hashes: hashes.collect(), since: stable };
         self.leave(stable, others.iter().copied());
     }
 
-    fn remember(
-        &mut self,
-        first: Slot,
-        hashes: impl IntoIterator<Item = Digest>,
-        since: Option<Slot>,
-    ) {
+    fn remember(&mut self, first: Slot, hashes: impl IntoIterator<Item = Digest>) {
         self.count += 1;
         let (id, before) = (self.count, self.oldest.len());
         for (slot, hash) in (first.0..).map(Slot).zip(hashes) {
@@ -119,7 +130,7 @@ impl Bygone {
             self.oldest.push_back((at, id));
         }
         let remembered = self.oldest.len() - before;
-        self.left.insert(id, Left { since, remembered });
+        self.left.insert(id, Left { since: None, remembered });
         while self.oldest.len() > HASHES_MAX
             && let Some((at, of)) = self.oldest.pop_front()
         {
@@ -142,22 +153,31 @@ impl Bygone {
         }
     }
 
-    /// An orphan was let go that is not executed: of what waits for orphans nothing is known any more.
+    /// A request that was abandoned will not be executed as it was: of what waits for orphans nothing is known any more.
     pub(in crate::replica) fn note_lost(&mut self) {
+        if !std::mem::take(&mut self.waits) {
+            return;
+        }
         self.left.retain(|_, left| left.since.is_some());
         let is_known = |id: &u64| self.left.contains_key(id);
         self.positions.retain(|_, id| is_known(id));
         self.oldest.retain(|(_, id)| is_known(id));
     }
 
+    /// The hash of the own history after a slot below the lowest one in memory, which is that at `base`.
+    pub(in crate::replica) fn hash_below(&self, base: Slot, slot: Slot) -> Option<Digest> {
+        let first = Slot(base.0.checked_sub(self.below.len() as u64)?);
+        self.below.get(place(first, slot)?).copied()
+    }
+
     /// Since when the own history, whose lowest hash in memory is that at `base`, includes what ends here.
     pub(in crate::replica) fn includes(&self, base: Slot, at: Position) -> Inclusion {
-        let below = base.0.checked_sub(at.slot.0).and_then(|below| {
-            let index = self.below.len().checked_sub(usize::try_from(below).ok()?)?;
-            self.below.get(index)
-        });
-        if below == Some(&at.hash) {
+        if self.hash_below(base, at.slot) == Some(at.hash) {
             return Inclusion::Since(at.slot);
+        }
+        let Settled { first, hashes, since } = &self.settled;
+        if place(*first, at.slot).and_then(|place| hashes.get(place)) == Some(&at.hash) {
+            return Inclusion::Since(*since);
         }
         match self.positions.get(&at).and_then(|id| self.left.get(id)) {
             None => Inclusion::Unknown,

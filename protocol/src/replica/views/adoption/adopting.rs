@@ -85,7 +85,7 @@ impl Adopting {
 
     /// Whether this request is among what is to be executed.
     pub(super) fn executes(&self, name: &RequestName) -> bool {
-        self.under_way.as_ref().is_some_and(|under_way| under_way.found.names.contains(name))
+        self.under_way.as_ref().is_some_and(|under_way| under_way.found.names.contains_key(name))
     }
 
     /// Whether this request is among what is to be executed, or an orphan.
@@ -163,7 +163,7 @@ impl Adopting {
             &mut self.under_way
         {
             let requests = undone.iter().flat_map(|entry| &entry.batch.requests);
-            found.names.extend(requests.map(|request| request.body().name()));
+            found.names.extend(requests.map(|request| (request.body().name(), request.digest())));
             entries.extend(undone.into_iter().rev());
             taken.extend(states);
         }

@@ -124,8 +124,7 @@ impl<A: Application> Replica<A> {
             .filter(|request| !matches!(self.sessions().known(&request.body().name()), Known::Open))
             .collect();
         for request in executed {
-            self.pending.remove(&request.digest());
-            self.answer_known(&request);
+            self.see_off(&request);
         }
         self.note_gone_orphans();
     }

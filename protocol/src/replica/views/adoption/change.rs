@@ -54,6 +54,9 @@ impl<A: Application> Replica<A> {
         self.counters.orphans += found.orphans.len() as u64;
         let unseen = whole.is_some();
         self.note_abandoned(kept, unseen);
+        if found.loses {
+            self.bygone.note_lost();
+        }
         let kept = whole.map_or(kept, |whole| self.stand_on_state(whole));
         if let Some(new_view) = new_view {
             self.begin_view(new_view, path.top());

@@ -1,17 +1,19 @@
 //! A history that is about to be adopted, as far as it is prepared.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::super::path::{Footing, Path};
-use crate::id::{RequestName, Slot};
+use crate::id::{Digest, RequestName, Slot};
 use crate::message::{Position, Results, SignedRequest};
 
 /// What is known of a history that is adopted, and of the own one that gives way to it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Found {
     /// What it holds.
-    pub(super) names: BTreeSet<RequestName>,
+    pub(super) names: BTreeMap<RequestName, Digest>,
+    /// Whether the own history holds a request of which this one holds another content, or may.
+    pub(super) loses: bool,
     /// What only the own history holds, oldest first.
     pub(super) orphans: Vec<Arc<SignedRequest>>,
     /// What the requests of the own slots came to, for comparison when they are executed anew.
@@ -87,13 +89,14 @@ impl Prepared {
 
     /// That is written, and holds these requests.
     pub(super) fn note_written(&mut self, slot: Slot, requests: &[Arc<SignedRequest>]) {
-        self.found.names.extend(requests.iter().map(|request| request.body().name()));
+        let named = requests.iter().map(|request| (request.body().name(), request.digest()));
+        self.found.names.extend(named);
         self.written = slot;
     }
 
-    /// Whether this request is among what it holds.
-    pub(super) fn holds(&self, name: &RequestName) -> bool {
-        self.found.names.contains(name)
+    /// The content that it holds under a name.
+    pub(super) fn content_of(&self, name: &RequestName) -> Option<Digest> {
+        self.found.names.get(name).copied()
     }
 
     // ---- the own slots ----
@@ -105,6 +108,11 @@ impl Prepared {
 
     pub(super) fn note_looked(&mut self, slot: Slot) {
         self.looked = slot;
+    }
+
+    /// Of a request of the own history it holds another content, or may.
+    pub(super) fn note_loss(&mut self) {
+        self.found.loses = true;
     }
 
     /// A request of the own history that it does not hold.

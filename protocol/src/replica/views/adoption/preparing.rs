@@ -4,9 +4,16 @@ use super::super::path::{Footing, Path};
 use super::REQUESTS_A_STEP;
 use super::preparation::Prepared;
 use crate::application::Application;
-use crate::id::{RequestName, Slot};
+use crate::id::{Digest, RequestName, Slot};
 use crate::message::Position;
 use crate::replica::{Known, Record, Replica};
+
+/// What the history that is adopted holds under the name of an own request.
+enum Held {
+    Nothing,
+    It,
+    Another,
+}
 
 impl<A: Application> Replica<A> {
     /// The end of the history that is being prepared.
@@ -62,8 +69,10 @@ impl<A: Application> Replica<A> {
             self.turn.spend(batch.requests.len() as u64 / REQUESTS_A_STEP);
             for request in &batch.requests {
                 let name = request.body().name();
-                if !prepared.holds(&name) && !self.is_in_new_state(prepared.path(), &name) {
-                    prepared.note_orphan(request.clone());
+                match self.held_instead(prepared, &name, &request.digest()) {
+                    Held::Nothing => prepared.note_orphan(request.clone()),
+                    Held::It => {}
+                    Held::Another => prepared.note_loss(),
                 }
                 if !self.is_distrusted()
                     && let Known::Kept(kept) = self.execution.sessions().known(&name)
@@ -76,8 +85,18 @@ impl<A: Application> Replica<A> {
         true
     }
 
-    fn is_in_new_state(&self, path: &Path, name: &RequestName) -> bool {
-        let state = self.arriving.ready().filter(|_| matches!(path.footing, Footing::State(_)));
-        state.is_some_and(|whole| !matches!(whole.sessions.known(name), Known::Open))
+    fn held_instead(&self, prepared: &Prepared, name: &RequestName, content: &Digest) -> Held {
+        let state = self.arriving.ready();
+        let state = state.filter(|_| matches!(prepared.path().footing, Footing::State(_)));
+        let known = state.map(|whole| whole.sessions.known(name));
+        match (prepared.content_of(name), known) {
+            (Some(held), _) if held == *content => Held::It,
+            (Some(_), _) => Held::Another,
+            (None, None) => Held::Nothing,
+            (None, Some(Known::Open)) => Held::Nothing,
+            (None, Some(Known::Kept(kept))) if kept.request == *content => Held::It,
+            // Where it is forgotten it may have been.
+            (None, Some(Known::Kept(_) | Known::Forgotten)) => Held::Another,
+        }
     }
 }
