@@ -39,6 +39,9 @@ pub(crate) struct Wire {
 #[error("what it says is not TLS")]
 pub(crate) struct NotTls;
 
+/// What is drawn from the keys of a TLS session for whoever signs for this one (RFC 9266).
+pub const BINDING: &[u8] = b"EXPORTER-Channel-Binding";
+
 /// The first byte of a record that may answer a hello: an alert or a handshake.
 const TLS_RECORDS: [u8; 2] = [21, 22];
 
@@ -79,19 +82,18 @@ impl Connection {
     }
 
     /// 32 bytes that both ends of an encrypted connection know and nobody else can: whoever signs them, signs for this
-    /// connection (RFC 9266). `None` where it is plain.
+    /// connection ([`BINDING`]). `None` where it is plain.
     ///
     /// # Errors
     /// The handshake is not over.
     pub fn binding(&self) -> io::Result<Option<[u8; 32]>> {
         let Way::Encrypted(stream) = &self.0 else { return Ok(None) };
-        let label = b"EXPORTER-Channel-Binding";
         let exported = match &**stream {
             TlsStream::Client(stream) => {
-                stream.get_ref().1.export_keying_material([0; 32], label, Some(b""))
+                stream.get_ref().1.export_keying_material([0; 32], BINDING, Some(b""))
             }
             TlsStream::Server(stream) => {
-                stream.get_ref().1.export_keying_material([0; 32], label, Some(b""))
+                stream.get_ref().1.export_keying_material([0; 32], BINDING, Some(b""))
             }
         };
         exported.map(Some).map_err(io::Error::other)

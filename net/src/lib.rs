@@ -11,7 +11,7 @@ mod patient;
 mod secure;
 mod socket;
 
-pub use connection::{Connection, ReadHalf, WriteHalf};
+pub use connection::{BINDING, Connection, ReadHalf, WriteHalf};
 pub use dial::{ADDRESSES_MAX, ATTEMPT_DELAY, Dialler, Failed, Resolve, SystemResolver};
 pub use listen::Listening;
 pub use patient::Patient;

@@ -134,6 +134,15 @@ impl Identity {
         }
     }
 
+    /// The end of whoever accepts, without a socket: for somebody who carries the bytes himself.
+    ///
+    /// # Errors
+    /// The library cannot begin.
+    pub fn accepting(&self) -> io::Result<rustls::Connection> {
+        let end = rustls::ServerConnection::new(Arc::clone(&self.server));
+        end.map(Into::into).map_err(io::Error::other)
+    }
+
     /// Encrypts a connection that was accepted, and says whose it is. May take as long as the other side likes.
     ///
     /// # Errors
@@ -159,6 +168,16 @@ pub struct Expecting {
 }
 
 impl Expecting {
+    /// The end of whoever dials, without a socket: for somebody who carries the bytes himself.
+    ///
+    /// # Errors
+    /// The library cannot begin.
+    pub fn dialling(&self) -> io::Result<rustls::Connection> {
+        let name = ServerName::try_from(NAME).map_err(io::Error::other)?;
+        let end = rustls::ClientConnection::new(Arc::clone(&self.client), name);
+        end.map(Into::into).map_err(io::Error::other)
+    }
+
     /// Encrypts a connection that was dialled, if the holder of the key is at its other end. May take as long as that
     /// one likes.
     ///

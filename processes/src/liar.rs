@@ -8,7 +8,7 @@ use std::io;
 use elea_net::Connection;
 use elea_protocol::id::{Digest, ReplicaId, Slot, View};
 use elea_protocol::membership::Membership;
-use elea_protocol::message::{Commit, Message, Origin, ToClient, ToReplica};
+use elea_protocol::message::{Commit, Message, Origin, ToClient, ToReplica, Transport};
 use elea_protocol::seal::sign;
 use elea_protocol::signature::SecretKey;
 use tokio::io::AsyncWriteExt as _;
@@ -49,10 +49,8 @@ impl Liar<'_> {
 
     async fn dial(&self, to: (ReplicaId, &str)) -> io::Result<Connection> {
         let origin = Origin::Replica(self.id);
-        let mut connection = call(self.membership, to, origin, self.key).await?;
-        let ToClient::Challenge(_) = message(&mut connection).await? else {
-            return Err(io::Error::other("no challenge came"));
-        };
+        let transport = Transport::Encrypted;
+        let mut connection = call(self.membership, to, origin, self.key, transport).await?;
         let ToClient::Terms(terms) = message(&mut connection).await? else {
             return Err(io::Error::other("the hello was not welcome"));
         };

@@ -16,7 +16,9 @@ use elea_processes::replica::Place;
 use elea_protocol::cluster_file::ClusterFile;
 use elea_protocol::codec;
 use elea_protocol::id::ReplicaId;
-use elea_protocol::message::{Challenge, Lent, Origin, ToClient, ToReplica, WireVersions};
+use elea_protocol::message::{
+    Challenge, Lent, Origin, ToClient, ToReplica, Transport, WireVersions,
+};
 use elea_protocol::signature::{SecretKey, Signer as _};
 use rustix::process::Signal;
 use serde_json::Value as Json;
@@ -260,7 +262,8 @@ impl Forger {
         say(&mut near, &ToClient::Welcome).await?;
         let origin = Origin::Client(self.client.public_key().into());
         let (honest, at) = &self.honest;
-        let mut far = call(membership, (*honest, at.as_str()), origin, &self.client).await?;
+        let (to, transport) = ((*honest, at.as_str()), Transport::Encrypted);
+        let mut far = call(membership, to, origin, &self.client, transport).await?;
         while !matches!(frames::message(&mut far).await?, ToClient::Welcome) {}
         loop {
             let question = frames::body(&mut near).await?;

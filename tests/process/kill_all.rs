@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 
 use elea_chaos::kill_all::{self, Order};
+use elea_protocol::message::Transport;
 
 #[test]
 fn power_cuts_lose_nothing_and_make_nobody_contradict_itself() {
     let order = Order {
         elea: PathBuf::from(env!("CARGO_BIN_EXE_elea")),
+        transport: Transport::Encrypted,
         rounds: 5,
         replicas: 4,
         seed: rand::random(),

@@ -36,6 +36,8 @@ pub enum Ill {
     Dropped(ReplicaId),
     /// Connections are reset again and again.
     Resets,
+    /// Somebody on the way turns bits in what this replica says and hears.
+    Turned(ReplicaId),
     /// What passes at a party, or everywhere, is late by up to so much, or passes slowly.
     Slow {
         /// Whose ways.
@@ -128,6 +130,13 @@ impl Treatment {
                 self.is_broken |= from == Party::Replica(*id) || wire.to == *id;
             }
             Ill::Resets => self.is_broken = true,
+            Ill::Turned(id) => {
+                if from == Party::Replica(*id) || wire.to == *id {
+                    self.is_broken = true;
+                    self.there.turns_bits = true;
+                    self.back.turns_bits = true;
+                }
+            }
             Ill::Slow { who, link } => {
                 if who.is_none_or(|who| who == from || who == to) {
                     self.there = both(self.there, *link);
@@ -147,6 +156,7 @@ fn both(one: Link, other: Link) -> Link {
         jitter: one.jitter + other.jitter,
         bytes_per_second: rates.into_iter().flatten().min(),
         spoils_states: one.spoils_states || other.spoils_states,
+        turns_bits: one.turns_bits || other.turns_bits,
     }
 }
 

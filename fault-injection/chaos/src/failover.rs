@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use elea_client::{Client, Strong, Weak};
 use elea_fault_injection::violation::{Violation, demand};
 use elea_kv::Put;
+use elea_protocol::message::Transport;
 use serde_json::{Value as Json, json};
 
 use crate::fleet::{Fleet, Plan, harness};
@@ -23,6 +24,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub struct Order {
     /// The program under test.
     pub elea: PathBuf,
+    /// How all speak to each other.
+    pub transport: Transport,
     /// How many primaries are killed.
     pub rounds: u32,
     /// How many replicas.
@@ -34,7 +37,7 @@ pub struct Order {
 /// # Errors
 /// A write is never answered, or a replica does not come back.
 pub async fn run(order: &Order) -> Result<Json, Violation> {
-    let plan = Plan::plain(&order.elea, order.replicas, 1);
+    let plan = Plan::simple(&order.elea, order.replicas, 1, order.transport);
     let mut fleet = Fleet::started(&plan).await?;
     let client = workload::client(&fleet, 0).await?.with_timeout(Duration::from_secs(30));
     let (mut weak, mut strong, mut usual) = (Vec::new(), Vec::new(), Vec::new());
@@ -59,6 +62,7 @@ pub async fn run(order: &Order) -> Result<Json, Violation> {
     })?;
     Ok(json!({
         "verdict": "sound",
+        "transport": order.transport.name(),
         "replicas": order.replicas,
         "rounds": order.rounds,
         "usual_strong_ms": summary(&mut usual),

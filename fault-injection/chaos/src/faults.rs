@@ -19,6 +19,8 @@ pub enum Kind {
     Bandwidth,
     /// Connections are reset.
     Reset,
+    /// Somebody on the way turns bits at one replica.
+    Turned,
     /// The kernel drops the packets of one replica.
     Namespace,
     /// One client is behind a slow line.
@@ -65,13 +67,14 @@ pub enum Class {
 
 impl Kind {
     /// All that happen to the cluster; those of hostile clients come on top.
-    const OF_THE_CLUSTER: [Self; 19] = [
+    const OF_THE_CLUSTER: [Self; 20] = [
         Self::Partition,
         Self::OneWay,
         Self::Delay,
         Self::Jitter,
         Self::Bandwidth,
         Self::Reset,
+        Self::Turned,
         Self::Namespace,
         Self::SlowClient,
         Self::SlowReplica,
@@ -104,6 +107,7 @@ impl Kind {
             Self::Jitter => "jitter",
             Self::Bandwidth => "bandwidth",
             Self::Reset => "reset",
+            Self::Turned => "turned bits",
             Self::Namespace => "packets dropped",
             Self::SlowClient => "slow line, client",
             Self::SlowReplica => "slow line, replica",
@@ -131,6 +135,7 @@ impl Kind {
             | Self::Jitter
             | Self::Bandwidth
             | Self::Reset
+            | Self::Turned
             | Self::Namespace => Class::Network,
             Self::SlowClient
             | Self::SlowReplica

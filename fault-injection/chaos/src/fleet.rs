@@ -15,7 +15,8 @@ use elea_processes::folder::Folder;
 use elea_processes::process::{Process, Said};
 use elea_processes::replica::{LISTENING, Place, READY, attach};
 use elea_protocol::cluster_file::ClusterFile;
-use elea_protocol::id::ReplicaId;
+use elea_protocol::id::{Digest, ReplicaId};
+use elea_protocol::membership::Membership;
 use elea_protocol::message::Transport;
 use elea_protocol::signature::SecretKey;
 use rustix::process::Signal;
@@ -24,10 +25,12 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use crate::between::Ends;
 use crate::cell::Cell;
 use crate::network::Network;
+use crate::raw::Guest;
 use crate::recorder::Recorder;
-use crate::tap::Party;
+use crate::tap::{Party, Wire};
 
 /// How long anything may take before it counts as never: far longer than any machine needs.
 pub const PATIENCE: Duration = Duration::from_secs(180);
@@ -54,6 +57,8 @@ pub struct Plan {
     pub has_hostile: bool,
     /// Whether replicas live in network namespaces of their own.
     pub in_namespaces: bool,
+    /// How all speak to each other.
+    pub transport: Transport,
     /// Whether it is about much data: then nothing is recorded, and stores settle as they do by
     /// default.
     pub is_large: bool,
@@ -62,7 +67,7 @@ pub struct Plan {
 impl Plan {
     /// So many replicas of this program and so many clients, and nothing else.
     #[must_use]
-    pub fn plain(elea: &Path, replicas: u8, clients: usize) -> Self {
+    pub fn simple(elea: &Path, replicas: u8, clients: usize, transport: Transport) -> Self {
         Self {
             elea: elea.to_owned(),
             replicas,
@@ -70,6 +75,7 @@ impl Plan {
             strangers: 0,
             has_hostile: false,
             in_namespaces: false,
+            transport,
             is_large: false,
         }
     }
@@ -111,6 +117,8 @@ pub struct Fleet {
     elea: PathBuf,
     is_large: bool,
     libraries: Vec<PathBuf>,
+    /// How all speak to each other.
+    pub transport: Transport,
     /// The cluster, as all know it.
     pub file: ClusterFile,
     /// The ways between all.
@@ -172,7 +180,12 @@ impl Fleet {
             Party::Client(number) if number >= plan.clients => deaf.hears(),
             _ => recorder.hears(),
         };
-        let network = Network::open(plan.replicas, clients, hears, at).await;
+        let keys = match plan.transport {
+            Transport::Encrypted => Some(Keys::load(&folder, &file.membership, clients)?),
+            Transport::Plain => None,
+        };
+        let ends = |wire: Wire| keys.as_ref().map(|keys| keys.ends(wire));
+        let network = Network::open(plan.replicas, clients, hears, at, ends).await;
         let network = network.map_err(harness("no ports"))?;
         let replica = |id: u8| Replica {
             process: None,
@@ -187,6 +200,7 @@ impl Fleet {
             is_large: plan.is_large,
             libraries: Vec::new(),
             replicas: (0..plan.replicas).map(replica).collect(),
+            transport: plan.transport,
             file,
             network: Arc::new(network),
             recorder,
@@ -229,6 +243,20 @@ impl Fleet {
     /// There is none with this number.
     pub fn client_key(&self, number: usize) -> Result<SecretKey, Violation> {
         load_key(self.folder.client_key(number)).map_err(unusable)
+    }
+
+    /// The holder of a client's key, who goes straight to the replicas.
+    ///
+    /// # Errors
+    /// There is none with this number.
+    pub fn guest(&self, number: usize) -> Result<Guest, Violation> {
+        let network = Arc::clone(&self.network);
+        Ok(Guest {
+            at: Arc::new(move |id| network.target(id)),
+            membership: Arc::new(self.file.membership.clone()),
+            transport: self.transport,
+            key: Arc::new(self.client_key(number)?),
+        })
     }
 
     /// A file of the cluster.
@@ -338,8 +366,7 @@ impl Fleet {
         let mut command = place.command(program);
         let listen = std::net::SocketAddr::from((cell.map_or(LOCAL, Cell::inside), 0));
         command.arg("--listen").arg(listen.to_string());
-        // The recorder has to hear what is said.
-        command.arg("--transport").arg(Transport::Plain.name());
+        command.arg("--transport").arg(self.transport.name());
         if !self.is_large {
             // Little is stored, and what is wrong with it should be found within a window.
             command.args(["--scrub-pause", "500ms"]);
@@ -482,6 +509,36 @@ impl Fleet {
             self.ended(id).await?;
         }
         Ok(())
+    }
+}
+
+/// The keys of everybody, for the ways.
+struct Keys {
+    genesis: Digest,
+    replicas: Vec<Arc<SecretKey>>,
+    clients: Vec<Arc<SecretKey>>,
+}
+
+impl Keys {
+    fn load(folder: &Folder, membership: &Membership, clients: usize) -> Result<Self, Violation> {
+        let load = |path| load_key(path).map(Arc::new).map_err(unusable);
+        let replicas = membership.size().members().map(|id| load(folder.replica_key(id)));
+        Ok(Self {
+            replicas: replicas.collect::<Result<_, _>>()?,
+            clients: (0..clients)
+                .map(|number| load(folder.client_key(number)))
+                .collect::<Result<_, _>>()?,
+            genesis: *membership.genesis(),
+        })
+    }
+
+    fn ends(&self, wire: Wire) -> Ends {
+        let of = |id: ReplicaId| &self.replicas[usize::from(id.0)];
+        let dialler = match wire.from {
+            Party::Replica(id) => of(id),
+            Party::Client(number) => &self.clients[number],
+        };
+        Ends::new(self.genesis, dialler, of(wire.to))
     }
 }
 

@@ -17,7 +17,9 @@ use elea_processes::caller::call;
 use elea_protocol::cluster_file::ClusterFile;
 use elea_protocol::codec::{self, FRAME_MAX};
 use elea_protocol::id::{ClientId, ReplicaId, RequestNumber, SessionId};
-use elea_protocol::message::{Level, Origin, Request, SignedRequest, ToClient, ToReplica};
+use elea_protocol::message::{
+    Level, Origin, Request, SignedRequest, ToClient, ToReplica, Transport,
+};
 use elea_protocol::signature::{SecretKey, Signer as _};
 use futures::stream::SplitSink;
 use futures::{SinkExt as _, StreamExt as _};
@@ -195,7 +197,8 @@ impl Shared {
         let at =
             (ReplicaId(u8::try_from(replica).ok()?), self.file.addresses.get(replica)?.as_str());
         let origin = Origin::Client(self.client());
-        let connection = call(&self.file.membership, at, origin, &self.key).await.ok()?;
+        let (membership, transport) = (&self.file.membership, Transport::Encrypted);
+        let connection = call(membership, at, origin, &self.key, transport).await.ok()?;
         let frames = LengthDelimitedCodec::builder().max_frame_length(FRAME_MAX).new_codec();
         Some(Framed::new(connection, frames))
     }

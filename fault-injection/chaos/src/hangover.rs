@@ -8,6 +8,7 @@ use elea_client::Client;
 use elea_fault_injection::violation::Violation;
 use elea_kv::Put;
 use elea_protocol::id::ReplicaId;
+use elea_protocol::message::Transport;
 use serde_json::{Value as Json, json};
 
 use crate::condition::Ill;
@@ -64,6 +65,8 @@ const TROUBLES: [(Trouble, &str); 5] = [
 pub struct Order {
     /// The program under test.
     pub elea: PathBuf,
+    /// How all speak to each other.
+    pub transport: Transport,
     /// How often each thing goes wrong.
     pub rounds: u32,
 }
@@ -74,7 +77,7 @@ pub struct Order {
 /// # Errors
 /// A replica does not start, or writes are not answered in peace.
 pub async fn run(order: &Order) -> Result<Json, Violation> {
-    let plan = Plan::plain(&order.elea, 4, 2);
+    let plan = Plan::simple(&order.elea, 4, 2, order.transport);
     let mut fleet = Fleet::started(&plan).await?;
     let patient = Duration::from_secs(60);
     let client = workload::client(&fleet, 0).await?.with_timeout(patient);
@@ -102,7 +105,12 @@ pub async fn run(order: &Order) -> Result<Json, Violation> {
         let median = ratios.get(ratios.len() / 2).copied();
         told.insert(name.to_owned(), json!({ "median": median, "all": ratios }));
     }
-    Ok(json!({ "verdict": "sound", "rounds": order.rounds, "after_to_before": told }))
+    Ok(json!({
+        "verdict": "sound",
+        "transport": order.transport.name(),
+        "rounds": order.rounds,
+        "after_to_before": told,
+    }))
 }
 
 /// Lets something go wrong for a while.

@@ -17,12 +17,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use elea_client::{Client, Cluster, Options, SecretKey, Transport};
+use elea_client::{Client, Cluster, Options, SecretKey};
 use elea_fault_injection::rng::Rng;
 use elea_protocol::id::ReplicaId;
 use tokio::sync::oneshot;
 
-use crate::raw::Where;
+use crate::raw::Guest;
 
 /// What a hostile client does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -92,15 +92,13 @@ impl Mischief {
     }
 }
 
-/// Who is harmed, and by which key.
+/// Who is harmed, and by whom.
 #[derive(Clone)]
 pub struct Target {
     /// The cluster, as a client of its own sees it.
     pub cluster: Cluster,
-    /// Where its replicas are, for those who use no client.
-    pub at: Where,
-    /// An admitted key.
-    pub key: Arc<SecretKey>,
+    /// The same for those who use no client.
+    pub guest: Guest,
     /// What was done so far.
     pub tally: Arc<Tally>,
     /// What follows from the seed.
@@ -126,10 +124,10 @@ impl Target {
     /// A client with the hostile key, without a session file.
     async fn client(&self, timeout: Duration, pipeline: usize) -> Option<Client> {
         // As if each was a process.
-        let transport = Transport::Plain;
+        let transport = self.guest.transport;
         let options =
             Options { timeout, pipeline, own_connections: true, transport, ..Options::default() };
-        let key = SecretKey::from_bytes(&self.key.to_bytes());
+        let key = SecretKey::from_bytes(&self.guest.key.to_bytes());
         Client::with_options(&self.cluster, key, options).await.ok()
     }
 }

@@ -8,6 +8,7 @@ use elea_client::Client;
 use elea_fault_injection::rng::Rng;
 use elea_fault_injection::violation::{Violation, demand};
 use elea_protocol::id::ReplicaId;
+use elea_protocol::message::Transport;
 use serde_json::{Value as Json, json};
 
 use crate::fleet::{Fleet, Plan};
@@ -31,6 +32,8 @@ const LONGEST_LIFE: u64 = 2_500;
 pub struct Order {
     /// The program under test.
     pub elea: PathBuf,
+    /// How all speak to each other.
+    pub transport: Transport,
     /// How often all die.
     pub rounds: u32,
     /// How many replicas.
@@ -58,7 +61,7 @@ struct Counts {
 /// The first broken promise.
 pub async fn run(order: &Order) -> Result<Json, Violation> {
     let mut rng = Rng::new(order.seed);
-    let plan = Plan::plain(&order.elea, order.replicas, WRITERS + 1);
+    let plan = Plan::simple(&order.elea, order.replicas, WRITERS + 1, order.transport);
     let mut fleet = Fleet::new(&plan).await?;
     let done = rounds(order, &mut fleet, &mut rng).await;
     if done.is_err() {
@@ -194,6 +197,7 @@ fn summary(
     let tally = shared.registers.tally();
     json!({
         "verdict": "sound",
+        "transport": order.transport.name(),
         "seed": order.seed,
         "replicas": order.replicas,
         "rounds": counts.rounds,

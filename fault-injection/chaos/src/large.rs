@@ -15,7 +15,7 @@ use elea_client::{Client, Command as _, Outcome};
 use elea_fault_injection::violation::{Violation, demand};
 use elea_kv::Put;
 use elea_protocol::id::ReplicaId;
-use elea_protocol::message::{Level, NodeStatus};
+use elea_protocol::message::{Level, NodeStatus, Transport};
 use futures::StreamExt as _;
 use futures::stream;
 use rand::rngs::StdRng;
@@ -46,6 +46,8 @@ const LIFE_PIECES: u64 = 40;
 pub struct Order {
     /// The program under test.
     pub elea: PathBuf,
+    /// How all speak to each other.
+    pub transport: Transport,
     /// How many writes.
     pub operations: u64,
     /// To how many keys.
@@ -130,7 +132,7 @@ fn tell(what: &str) {
 }
 
 async fn fleet(order: &Order) -> Result<(Fleet, Client), Violation> {
-    let plan = Plan { is_large: true, ..Plan::plain(&order.elea, 4, 2) };
+    let plan = Plan { is_large: true, ..Plan::simple(&order.elea, 4, 2, order.transport) };
     let fleet = Fleet::started(&plan).await?;
     let client = workload::client(&fleet, 0).await?.with_timeout(PATIENCE);
     Ok((fleet, client))
@@ -200,6 +202,7 @@ pub async fn away(order: &Order) -> Result<Json, Violation> {
     demand(refused > 0, "seen", || "nobody lied to it".to_owned())?;
     Ok(json!({
         "verdict": "sound",
+        "transport": order.transport.name(),
         "operations": order.operations,
         "write_seconds": took.as_secs_f64(),
         "caught_up_seconds": caught_up_after.as_secs_f64(),
@@ -242,6 +245,7 @@ pub async fn start(order: &Order, allowance: &Allowance) -> Result<Json, Violati
     };
     let measured = json!({
         "verdict": "sound",
+        "transport": order.transport.name(),
         "keys": order.keys,
         "state_bytes": state,
         "write_seconds": took.as_secs_f64(),

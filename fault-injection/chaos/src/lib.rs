@@ -16,6 +16,7 @@
 //! But for that last judge, which allows seconds, nothing here judges by the machine's speed. What is chosen at random follows from a seed, but when
 //! it meets the processes does not: a seed names a schedule, and not a run.
 
+pub mod between;
 pub mod bulky;
 pub mod cell;
 pub mod chart;

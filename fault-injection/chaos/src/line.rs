@@ -17,6 +17,8 @@ pub struct Link {
     /// Whether pieces of states that pass are spoilt, as a lying replica would: on connections that
     /// begin from now on.
     pub spoils_states: bool,
+    /// Whether bits turn now and then in what is encrypted, as somebody on the way can have them.
+    pub turns_bits: bool,
 }
 
 /// What a way is told to do.

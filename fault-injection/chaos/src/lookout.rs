@@ -9,15 +9,14 @@ use std::time::{Duration, Instant};
 
 use elea_fault_injection::violation::Violation;
 use elea_processes::frames::{frame, message};
-use elea_protocol::id::{Digest, ReplicaId};
+use elea_protocol::id::ReplicaId;
 use elea_protocol::message::{NodeStatus, ToClient, ToReplica};
-use elea_protocol::signature::SecretKey;
 use tokio::io::AsyncWriteExt as _;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::fleet::{Fleet, harness};
-use crate::raw::{Where, greeted};
+use crate::raw::Guest;
 use crate::shared::Shared;
 
 /// Between two questions.
@@ -40,19 +39,11 @@ pub fn begin(
 ) -> Result<JoinSet<()>, Violation> {
     let mut file = File::create(file).map_err(harness("status.csv"))?;
     writeln!(file, "{HEAD}").map_err(harness("status.csv"))?;
-    let network = Arc::clone(&fleet.network);
-    let at: Where = Arc::new(move |id| network.target(id));
-    let (file, key) = (Arc::new(Mutex::new(file)), Arc::new(fleet.client_key(client)?));
+    let (file, guest) = (Arc::new(Mutex::new(file)), fleet.guest(client)?);
     let mut all = JoinSet::new();
     for id in fleet.ids() {
-        let look = Look {
-            id,
-            genesis: *fleet.file.membership.genesis(),
-            at: Arc::clone(&at),
-            key: Arc::clone(&key),
-            shared: Arc::clone(shared),
-            file: Arc::clone(&file),
-        };
+        let look =
+            Look { id, guest: guest.clone(), shared: Arc::clone(shared), file: Arc::clone(&file) };
         all.spawn(look.run());
     }
     Ok(all)
@@ -60,9 +51,7 @@ pub fn begin(
 
 struct Look {
     id: ReplicaId,
-    genesis: Digest,
-    at: Where,
-    key: Arc<SecretKey>,
+    guest: Guest,
     shared: Arc<Shared>,
     file: Arc<Mutex<File>>,
 }
@@ -79,13 +68,14 @@ impl Look {
     }
 
     async fn ask(&self) -> io::Result<()> {
-        let mut stream = greeted(&self.at, &self.genesis, &self.key, self.id).await?;
+        let mut connection = self.guest.greeted(self.id).await?;
         loop {
             let begin = Instant::now();
             let asked = async {
-                stream.write_all(&frame(&ToReplica::AskStatus(0))?).await?;
+                connection.write_all(&frame(&ToReplica::AskStatus(0))?).await?;
+                connection.flush().await?;
                 loop {
-                    if let ToClient::Status(status) = message(&mut stream).await? {
+                    if let ToClient::Status(status) = message(&mut connection).await? {
                         return Ok::<_, io::Error>(status);
                     }
                 }

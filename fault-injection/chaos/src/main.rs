@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 use elea_chaos::fleet::unusable;
 use elea_chaos::greedy::Greed;
@@ -11,6 +12,7 @@ use elea_chaos::service::Terms;
 use elea_chaos::{failover, greedy, hangover, kill_all, large, run};
 use elea_client::files::{load_cluster, load_key};
 use elea_fault_injection::violation::Violation;
+use elea_protocol::message::Transport;
 use serde_json::{Value as Json, json};
 
 /// Breaks clusters of real elea processes and checks that they keep their promises.
@@ -24,6 +26,26 @@ use serde_json::{Value as Json, json};
 struct Arguments {
     #[command(subcommand)]
     command: Command,
+}
+
+/// How the clusters that are made here speak.
+#[derive(clap::Args)]
+struct TransportArguments {
+    /// How connections are protected; the recorder hears everything either way
+    #[arg(long, default_value = Transport::Encrypted.name(), value_parser = transport())]
+    transport: Transport,
+}
+
+fn transport() -> impl TypedValueParser<Value = Transport> {
+    let encrypted = PossibleValue::new(Transport::Encrypted.name())
+        .help("By TLS, which the proxies open with the keys of both ends");
+    let plain = PossibleValue::new(Transport::Plain.name()).help("Not at all");
+    PossibleValuesParser::new([encrypted, plain]).map(|name| {
+        match name == Transport::Plain.name() {
+            true => Transport::Plain,
+            false => Transport::Encrypted,
+        }
+    })
 }
 
 #[derive(Subcommand)]
@@ -44,6 +66,8 @@ enum Command {
         /// How many replicas
         #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=31))]
         replicas: u8,
+        #[command(flatten)]
+        transport: TransportArguments,
         /// The program under test [default: `elea` beside this one]
         #[arg(long)]
         elea: Option<PathBuf>,
@@ -53,6 +77,8 @@ enum Command {
         /// How often each
         #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
         rounds: u32,
+        #[command(flatten)]
+        transport: TransportArguments,
         /// The program under test [default: `elea` beside this one]
         #[arg(long)]
         elea: Option<PathBuf>,
@@ -146,6 +172,8 @@ struct DataArguments {
     /// Bytes of each value
     #[arg(long, default_value_t = 100)]
     value_size: usize,
+    #[command(flatten)]
+    transport: TransportArguments,
     /// The program under test [default: `elea` beside this one]
     #[arg(long)]
     elea: Option<PathBuf>,
@@ -155,6 +183,7 @@ impl DataArguments {
     fn order(&self) -> Result<large::Order, Violation> {
         Ok(large::Order {
             elea: program(self.elea.as_ref())?,
+            transport: self.transport.transport,
             operations: self.operations,
             keys: self.keys,
             value_size: self.value_size,
@@ -170,6 +199,8 @@ struct ClusterArguments {
     /// What everything random follows from [default: a random one]
     #[arg(long)]
     seed: Option<u64>,
+    #[command(flatten)]
+    transport: TransportArguments,
     /// The program under test [default: `elea` beside this one]
     #[arg(long)]
     elea: Option<PathBuf>,
@@ -243,6 +274,7 @@ async fn obey(command: &Command) -> Result<Json, Violation> {
         Command::KillAll { rounds, cluster } => {
             let order = kill_all::Order {
                 elea: cluster.elea()?,
+                transport: cluster.transport.transport,
                 rounds: *rounds,
                 replicas: cluster.replicas,
                 seed: cluster.seed(),
@@ -251,13 +283,14 @@ async fn obey(command: &Command) -> Result<Json, Violation> {
             eprintln!("seed {}", order.seed);
             kill_all::run(&order).await
         }
-        Command::Failover { rounds, replicas, elea } => {
-            let elea = program(elea.as_ref())?;
-            failover::run(&failover::Order { elea, rounds: *rounds, replicas: *replicas }).await
+        Command::Failover { rounds, replicas, transport, elea } => {
+            let (elea, transport) = (program(elea.as_ref())?, transport.transport);
+            let (rounds, replicas) = (*rounds, *replicas);
+            failover::run(&failover::Order { elea, transport, rounds, replicas }).await
         }
-        Command::Hangover { rounds, elea } => {
-            let elea = program(elea.as_ref())?;
-            hangover::run(&hangover::Order { elea, rounds: *rounds }).await
+        Command::Hangover { rounds, transport, elea } => {
+            let (elea, transport) = (program(elea.as_ref())?, transport.transport);
+            hangover::run(&hangover::Order { elea, transport, rounds: *rounds }).await
         }
         Command::Fairness { cluster, key, greedy, beside } => {
             let file = load_cluster(cluster).map_err(unusable)?;
@@ -273,6 +306,7 @@ async fn obey(command: &Command) -> Result<Json, Violation> {
         Command::Run { minutes, out, netns, hostile, faults, service, cluster } => {
             let order = run::Order {
                 elea: cluster.elea()?,
+                transport: cluster.transport.transport,
                 length: Duration::from_secs(60 * minutes),
                 replicas: cluster.replicas,
                 seed: cluster.seed(),

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use elea_protocol::id::ReplicaId;
 
+use crate::between::Ends;
 use crate::condition::{Ill, Treatment};
 use crate::proxy::Way;
 use crate::tap::{Hears, Party, Wire};
@@ -17,7 +18,8 @@ pub struct Network {
 
 impl Network {
     /// Opens a way from every replica to every other one, and from every client to all. `hears` says
-    /// who hears a dialler, `at` at which address of this machine it finds its ways.
+    /// who hears a dialler, `at` at which address of this machine it finds its ways, `ends` how what is encrypted on a
+    /// way is opened.
     ///
     /// # Errors
     /// The system gives no ports.
@@ -26,6 +28,7 @@ impl Network {
         clients: usize,
         hears: impl Fn(Party) -> Hears,
         at: impl Fn(Party) -> IpAddr,
+        ends: impl Fn(Wire) -> Option<Ends>,
     ) -> io::Result<Self> {
         let diallers = (0..replicas).map(|id| Party::Replica(ReplicaId(id)));
         let diallers = diallers.chain((0..clients).map(Party::Client));
@@ -33,7 +36,8 @@ impl Network {
         for from in diallers {
             for to in (0..replicas).map(ReplicaId) {
                 if from != Party::Replica(to) {
-                    ways.push(Way::open(Wire { from, to }, at(from), hears(from)).await?);
+                    let wire = Wire { from, to };
+                    ways.push(Way::open(wire, at(from), hears(from), ends(wire)).await?);
                 }
             }
         }
@@ -92,6 +96,12 @@ impl Network {
         for way in &self.ways {
             way.treat(Treatment::of(way.wire, ills));
         }
+    }
+
+    /// How many bits turned on the way.
+    #[must_use]
+    pub fn turned(&self) -> u64 {
+        self.ways.iter().map(Way::turned).sum()
     }
 
     /// Resets the connections of the ways that are chosen.

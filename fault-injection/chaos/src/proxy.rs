@@ -12,6 +12,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use elea_processes::acceptor::{Acceptor, let_through};
@@ -19,9 +20,10 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use crate::between::Ends;
 use crate::condition::Treatment;
 use crate::line::State;
-use crate::pump::{self, Speaker};
+use crate::pump::{self, Sockets, Speaker};
 use crate::tap::{Heard, Hears, Tap, Wire};
 
 /// How long a connection to a replica of this machine may take.
@@ -36,19 +38,35 @@ pub struct Way {
     state: watch::Sender<State>,
     /// How many are listening to the dialler and to the replica.
     listening: watch::Sender<[usize; 2]>,
+    /// How many bits turned.
+    turned: Arc<AtomicU64>,
 }
 
 impl Way {
-    /// Opens a way at this address, at a port that the system chooses.
+    /// Opens a way at this address, at a port that the system chooses. With `ends` what is said on it is encrypted, and
+    /// opened where anybody wants to hear it or it is to be spoilt.
     ///
     /// # Errors
     /// The system gives no port.
-    pub async fn open(wire: Wire, at: IpAddr, hears: Hears) -> io::Result<Self> {
+    pub async fn open(
+        wire: Wire,
+        at: IpAddr,
+        hears: Hears,
+        ends: Option<Ends>,
+    ) -> io::Result<Self> {
         let (state, told) = watch::channel(State::default());
         let (listening, _) = watch::channel([0; 2]);
-        let carrier = Arc::new(Carrier { wire, hears, state: told, listening: listening.clone() });
+        let turned = Arc::default();
+        let carrier = Arc::new(Carrier {
+            wire,
+            hears,
+            ends,
+            state: told,
+            listening: listening.clone(),
+            turned: Arc::clone(&turned),
+        });
         let carry = move |near| Arc::clone(&carrier).carry(near);
-        Ok(Self { wire, acceptor: Acceptor::open(at, carry).await?, state, listening })
+        Ok(Self { wire, acceptor: Acceptor::open(at, carry).await?, state, listening, turned })
     }
 
     /// Where to dial.
@@ -88,6 +106,12 @@ impl Way {
         self.state.borrow().target
     }
 
+    /// How many bits turned on it.
+    #[must_use]
+    pub fn turned(&self) -> u64 {
+        self.turned.load(Ordering::Relaxed)
+    }
+
     /// The dialler is dead. Returns when all that it ever wrote was heard.
     pub async fn dialler_died(&self) {
         self.set(|state| state.diallers_dead += 1);
@@ -114,11 +138,19 @@ impl Way {
 struct Carrier {
     wire: Wire,
     hears: Hears,
+    ends: Option<Ends>,
     state: watch::Receiver<State>,
     listening: watch::Sender<[usize; 2]>,
+    turned: Arc<AtomicU64>,
 }
 
 impl Carrier {
+    /// Whether anybody looks into what passes. Nobody else is to stand between those who speak.
+    fn is_opened(&self) -> bool {
+        let state = self.state.borrow();
+        !self.hears.is_closed() || state.there.spoils_states || state.back.spoils_states
+    }
+
     /// Carries one connection until either end closes it or it is reset.
     async fn carry(self: Arc<Self>, near: TcpStream) {
         let mut state = self.state.clone();
@@ -131,37 +163,22 @@ impl Carrier {
         if near.set_nodelay(true).is_err() || far.set_nodelay(true).is_err() {
             return;
         }
-        let deaths = *self.state.borrow();
-        let there = Speaker {
-            is_dialler: true,
-            deaths: deaths.diallers_dead,
-            state: self.state.clone(),
-            listening: self.listening.clone(),
-            tap: Tap::new(self.wire, true, self.hears.clone()),
+        let speaker = |is_dialler| {
+            let tap = Tap::new(self.wire, is_dialler, self.hears.clone());
+            Speaker::new(is_dialler, &self.state, &self.listening, tap)
         };
-        let back = Speaker {
-            is_dialler: false,
-            deaths: deaths.replicas_dead,
-            tap: Tap::new(self.wire, false, self.hears.clone()),
-            state: self.state.clone(),
-            listening: self.listening.clone(),
-        };
-        let (mut near_read, mut near_write) = near.into_split();
-        let (mut far_read, mut far_write) = far.into_split();
+        let speakers = [speaker(true), speaker(false)];
+        let ends = self.ends.as_ref().filter(|_| self.is_opened());
+        let mut sockets = Sockets { near: near.into_split(), far: far.into_split() };
         let was_reset = tokio::select! {
             biased;
             _ = state.wait_for(|state| state.resets != resets) => true,
-            _ = async {
-                tokio::join!(
-                    pump::carry(&mut near_read, &mut far_write, there),
-                    pump::carry(&mut far_read, &mut near_write, back),
-                )
-            } => false,
+            () = pump::carry(&mut sockets, speakers, ends, &self.turned) => false,
         };
         if was_reset {
             // So that both ends see a reset and no clean end. Where it fails, they see that.
-            let _ = near_read.as_ref().set_zero_linger();
-            let _ = far_read.as_ref().set_zero_linger();
+            let _ = sockets.near.0.as_ref().set_zero_linger();
+            let _ = sockets.far.0.as_ref().set_zero_linger();
             let _ = self.hears.send(Heard::Reset(self.wire)).await;
         }
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use elea_client::Level;
+use elea_protocol::message::Transport;
 use serde_json::{Value as Json, json};
 
 use crate::faults::Kind;
@@ -33,6 +34,10 @@ pub struct Facts<'a> {
     pub version: &'a str,
     /// How many replicas.
     pub replicas: u8,
+    /// How all spoke to each other.
+    pub transport: Transport,
+    /// How many bits turned on the way.
+    pub bits_turned: u64,
     /// The kinds that were to happen.
     pub enabled: &'a [Kind],
     /// Those that were not, with the reason.
@@ -88,9 +93,11 @@ impl Facts<'_> {
             "seed": self.seed,
             "elea": self.version,
             "replicas": self.replicas,
+            "transport": self.transport.name(),
             "faults": counts(self.enabled, self.events),
             "left_out": left_out,
             "came_of_faults": self.seen,
+            "bits_turned": self.bits_turned,
             "hostile_clients": hostile.collect::<BTreeMap<_, _>>(),
             "service": self.service.to_json(&self.terms),
             "events": self.events.iter().map(event).collect::<Vec<_>>(),

@@ -11,6 +11,7 @@ use elea_client::Client;
 use elea_fault_injection::rng::Rng;
 use elea_fault_injection::violation::Violation;
 use elea_protocol::id::ReplicaId;
+use elea_protocol::message::Transport;
 use serde_json::Value as Json;
 
 use crate::chart;
@@ -62,6 +63,8 @@ pub struct Order {
     pub out: PathBuf,
     /// Whether replicas live in network namespaces.
     pub in_namespaces: bool,
+    /// How all speak to each other.
+    pub transport: Transport,
     /// Whether anything is broken at all.
     pub has_faults: bool,
     /// Whether some clients are hostile.
@@ -98,6 +101,7 @@ pub async fn run(order: &Order) -> Result<Json, Violation> {
         strangers: Mischief::ALL.len() + 1,
         has_hostile: order.has_hostile,
         in_namespaces: order.in_namespaces,
+        transport: order.transport,
         is_large: false,
     };
     let mut fleet = Fleet::new(&plan).await?;
@@ -142,6 +146,10 @@ pub async fn run(order: &Order) -> Result<Json, Violation> {
 
 /// The kinds that can happen here, and are to.
 fn enabled(order: &Order, means: &Means, left_out: &mut Vec<(&'static str, String)>) -> Vec<Kind> {
+    if order.transport == Transport::Plain {
+        // Everything would count as said, and its speaker as a liar.
+        left_out.push((Kind::Turned.word(), String::from("nothing is encrypted")));
+    }
     if !order.in_namespaces {
         left_out.push((Kind::Namespace.word(), String::from("not asked for with --netns")));
     }
@@ -150,6 +158,7 @@ fn enabled(order: &Order, means: &Means, left_out: &mut Vec<(&'static str, Strin
         Kind::SlowDisk | Kind::SlowDisks => means.slow.is_some(),
         Kind::Clock | Kind::Clocks => means.clocks.is_some(),
         Kind::Namespace => order.in_namespaces,
+        Kind::Turned => order.transport == Transport::Encrypted,
         Kind::Hostile(_) => order.has_hostile,
         _ => order.has_faults,
     };
@@ -283,6 +292,9 @@ fn nothing_was_missed(enabled: &[Kind], story: &Story) -> Result<(), Violation> 
     if enabled.contains(&Kind::SlowDisk) && story.havoc.slow_syncs() == 0 {
         return missed("a slow sync");
     }
+    if enabled.contains(&Kind::Turned) && story.havoc.fleet.network.turned() == 0 {
+        return missed("a bit that turned on the way");
+    }
     let told = story.havoc.seen.get(WRONG_CLOCK_TOLD).copied().unwrap_or(0);
     if enabled.contains(&Kind::Clock) && told == 0 {
         return missed("a wrong clock that replicas tell of");
@@ -319,6 +331,8 @@ fn report(
         seed: order.seed,
         version,
         replicas: order.replicas,
+        transport: order.transport,
+        bits_turned: story.havoc.fleet.network.turned(),
         enabled,
         left_out,
         events: &story.havoc.events,
@@ -337,8 +351,9 @@ fn report(
         .map_err(|error| Violation::new("harness", format!("the report: {error}")))?;
     fs::write(order.out.join("report.json"), pretty + "\n").map_err(harness("report.json"))?;
     let title = format!(
-        "{version}, {} replicas, seed {}: {}",
+        "{version}, {} replicas, {}, seed {}: {}",
         order.replicas,
+        order.transport,
         order.seed,
         if facts.verdict.is_ok() { "sound" } else { "BROKEN" }
     );

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use elea_client::{Client, Cluster, Command, Level, Options, Strong, Transport, Weak};
+use elea_client::{Client, Cluster, Command, Level, Options, Strong, Weak};
 use elea_fault_injection::rng::Rng;
 use elea_fault_injection::violation::Violation;
 use elea_kv::{Add, Append, Incr, Refused};
@@ -34,7 +34,7 @@ pub struct Workload {
 /// Its key or the cluster cannot be used.
 pub async fn client(fleet: &Fleet, number: usize) -> Result<Client, Violation> {
     let cluster = Cluster::from(&fleet.file_for(Party::Client(number)));
-    let transport = Transport::Plain;
+    let transport = fleet.transport;
     let options = Options { timeout: TIMEOUT, transport, ..Options::default() };
     let client = Client::with_options(&cluster, fleet.client_key(number)?, options).await;
     client.map_err(|error| Violation::new("harness", format!("client {number}: {error}")))

@@ -100,6 +100,10 @@ impl Havoc {
                 self.slow_lines(kind)
             }
             Kind::Reset => Strike::new("some connections, again and again", vec![Ill::Resets]),
+            Kind::Turned => {
+                let who = self.anybody();
+                Strike::new(format!("at {who}"), vec![Ill::Turned(who)])
+            }
             Kind::Namespace => {
                 let who = self.anybody();
                 Strike { ills: vec![Ill::Dropped(who)], ..Strike::at(who) }
@@ -211,12 +215,10 @@ impl Havoc {
     fn target(&mut self, mischief: Mischief) -> Option<Target> {
         let place = Mischief::ALL.iter().position(|other| *other == mischief)?;
         let number = self.clients.honest + place;
-        let network = Arc::clone(&self.fleet.network);
         let tally = self.tallies.entry(mischief).or_default();
         Some(Target {
             cluster: Cluster::from(&self.fleet.file_for(Party::Client(number))),
-            at: Arc::new(move |id| network.target(id)),
-            key: Arc::new(self.fleet.client_key(number).ok()?),
+            guest: self.fleet.guest(number).ok()?,
             tally: Arc::clone(tally),
             rng: self.rng.fork(),
         })

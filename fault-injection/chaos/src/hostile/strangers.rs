@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use elea_client::{Command as _, Level};
 use elea_kv::{Get, Put};
+use elea_net::Connection;
 use elea_processes::frames::{body, frame};
 use elea_protocol::id::{ClientId, ReplicaId, RequestNumber, SessionId};
 use elea_protocol::message::{Request, SignedRequest, ToReplica};
@@ -16,13 +17,16 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
 use super::Target;
-use crate::raw::{dial, greeted};
+use crate::raw::{Guest, dial};
 
 /// After something that failed.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Between two connections of somebody who opens many.
 const BETWEEN: Duration = Duration::from_millis(5);
+
+/// How long one that is sent garbage may take none of it.
+const DEAF: Duration = Duration::from_secs(3);
 
 /// Connections to one replica on which nothing is said.
 const SOCKETS: usize = 1000;
@@ -40,14 +44,12 @@ const LARGE: usize = 256 << 10;
 pub(super) async fn statuses(mut target: Target) {
     loop {
         let victim = target.somebody();
-        let Ok(stream) =
-            greeted(&target.at, target.cluster.membership.genesis(), &target.key, victim).await
-        else {
+        let Ok(connection) = target.guest.greeted(victim).await else {
             target.tally.ended(false);
             sleep(PAUSE).await;
             continue;
         };
-        let (mut read, mut write) = stream.into_split();
+        let (mut read, mut write) = connection.split();
         let ask = async {
             let mut nonce = 0;
             loop {
@@ -58,6 +60,7 @@ pub(super) async fn statuses(mut target: Target) {
                     frames.extend(frame(&ToReplica::AskStatus(nonce))?);
                 }
                 write.write_all(&frames).await?;
+                write.flush().await?;
                 sleep(Duration::from_millis(10)).await;
             }
         };
@@ -79,8 +82,7 @@ pub(super) async fn churn(mut target: Target) {
     loop {
         let victim = target.somebody();
         target.tally.acts(1);
-        let done =
-            greeted(&target.at, target.cluster.membership.genesis(), &target.key, victim).await;
+        let done = target.guest.greeted(victim).await;
         target.tally.ended(done.is_ok());
         sleep(if done.is_ok() { BETWEEN } else { PAUSE }).await;
     }
@@ -93,7 +95,7 @@ pub(super) async fn silent(target: &Target) {
         loop {
             held.retain(is_open);
             for _ in held.len()..SOCKETS.min(held.len() + SOCKETS_AT_ONCE) {
-                let Ok(stream) = dial(&target.at, victim).await else { break };
+                let Ok(stream) = dial(&target.guest.at, victim).await else { break };
                 target.tally.acts(1);
                 held.push(stream);
             }
@@ -116,13 +118,11 @@ pub(super) async fn garbage(mut target: Target) {
     loop {
         let victim = target.somebody();
         let (kind, bytes) = (target.rng.between(0, 5), target.rng.bytes::<256>());
-        let stream = match kind {
-            0..3 => dial(&target.at, victim).await,
-            _ => {
-                greeted(&target.at, target.cluster.membership.genesis(), &target.key, victim).await
-            }
+        let connection = match kind {
+            0..3 => unknown(&target, victim).await,
+            _ => target.guest.greeted(victim).await,
         };
-        let Ok(mut stream) = stream else {
+        let Ok(mut connection) = connection else {
             target.tally.ended(false);
             sleep(PAUSE).await;
             continue;
@@ -136,12 +136,18 @@ pub(super) async fn garbage(mut target: Target) {
             _ => [&(8u32 << 20).to_be_bytes()[..], &bytes].concat(),
         };
         target.tally.acts(1);
-        let _ = stream.write_all(&sent).await;
+        let _ = connection.write_all(&sent).await;
+        let _ = connection.flush().await;
         // Until it is turned away, or has waited long enough.
-        let farewell = timeout(Duration::from_millis(200), body(&mut stream)).await;
+        let farewell = timeout(Duration::from_millis(200), body(&mut connection)).await;
         target.tally.ended(matches!(farewell, Ok(Ok(_))));
         sleep(BETWEEN).await;
     }
+}
+
+/// A connection of somebody who has not said yet who it is.
+async fn unknown(target: &Target, victim: ReplicaId) -> io::Result<Connection> {
+    Connection::new(dial(&target.guest.at, victim).await?, DEAF)
 }
 
 /// Asks for a large value on a connection to each replica, and never reads what comes.
@@ -179,22 +185,23 @@ async fn ask_on(
     session: SessionId,
     number: &mut u64,
 ) -> io::Result<()> {
-    let mut stream = greeted(&target.at, target.cluster.membership.genesis(), &target.key, victim)
-        .await
-        .inspect_err(|_| target.tally.ended(false))?;
+    let greeted = target.guest.greeted(victim).await;
+    let mut connection = greeted.inspect_err(|_| target.tally.ended(false))?;
+    let Guest { key, membership, .. } = &target.guest;
     loop {
         let body = Request {
-            client: ClientId::from(target.key.public_key()),
+            client: ClientId::from(key.public_key()),
             session,
             number: RequestNumber(*number),
             level: Level::Weak,
             want_final: false,
             operations: vec![Get::new("hostile/unread").encode()],
         };
-        let request = SignedRequest::sign(&*target.key, target.cluster.membership.genesis(), body);
+        let request = SignedRequest::sign(&**key, membership.genesis(), body);
         target.tally.acts(1);
         *number += 1;
-        stream.write_all(&frame(&ToReplica::Request(request))?).await?;
+        connection.write_all(&frame(&ToReplica::Request(request))?).await?;
+        connection.flush().await?;
         sleep(Duration::from_millis(10)).await;
     }
 }

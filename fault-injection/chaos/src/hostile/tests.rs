@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
+use elea_net::Connection;
+use elea_processes::caller::identity;
 use elea_processes::frames;
 use elea_protocol::codec;
 use elea_protocol::id::{Digest, ReplicaId, RequestNumber, SessionId};
 use elea_protocol::membership::Membership;
-use elea_protocol::message::{Challenge, SessionReport, ToClient, ToReplica, WireVersions};
+use elea_protocol::message::{
+    Challenge, SessionReport, ToClient, ToReplica, Transport, WireVersions,
+};
 use elea_protocol::seal::sign;
 use elea_protocol::signature::{Ed25519, Signer as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -19,10 +23,11 @@ use super::*;
 /// Connections, and bytes behind the greeting.
 type Seen = Arc<watch::Sender<(u64, u64)>>;
 
-async fn say(stream: &mut TcpStream, word: &ToClient) -> std::io::Result<()> {
+async fn say(connection: &mut Connection, word: &ToClient) -> std::io::Result<()> {
     let body = codec::encode(word).expect("encodes");
-    stream.write_u32(u32::try_from(body.len()).expect("short")).await?;
-    stream.write_all(&body).await
+    connection.write_u32(u32::try_from(body.len()).expect("short")).await?;
+    connection.write_all(&body).await?;
+    connection.flush().await
 }
 
 /// One of those who listen.
@@ -30,6 +35,7 @@ struct Host {
     id: ReplicaId,
     key: SecretKey,
     genesis: Digest,
+    transport: Transport,
     seen: Seen,
 }
 
@@ -47,26 +53,31 @@ impl Host {
     }
 
     /// Greets whoever comes, says what it knows of sessions, and answers nothing else.
-    async fn serve(&self, mut stream: TcpStream) -> std::io::Result<()> {
+    async fn serve(&self, stream: TcpStream) -> std::io::Result<()> {
+        let mut connection = Connection::new(stream, Duration::from_secs(60))?;
         self.seen.send_modify(|(connections, _)| *connections += 1);
         let (genesis, replica, nonce) = (self.genesis, self.id, rand::random());
         let challenge = Challenge { versions: WireVersions::OWN, genesis, replica, nonce };
-        while let Ok(body) = frames::body(&mut stream).await {
+        while let Ok(body) = frames::body(&mut connection).await {
             self.seen.send_modify(|(_, bytes)| *bytes += body.len() as u64);
             match codec::decode(&body) {
                 Ok(ToReplica::Knock(_)) => {
-                    say(&mut stream, &ToClient::Challenge(challenge)).await?
+                    if self.transport == Transport::Encrypted {
+                        let accepted = identity(&self.key).accept(connection).await;
+                        connection = accepted.map_err(std::io::Error::other)?.0;
+                    }
+                    say(&mut connection, &ToClient::Challenge(challenge)).await?;
                 }
-                Ok(ToReplica::Hello(_)) => say(&mut stream, &ToClient::Welcome).await?,
+                Ok(ToReplica::Hello(_)) => say(&mut connection, &ToClient::Welcome).await?,
                 Ok(ToReplica::AskSession(session)) => {
-                    say(&mut stream, &self.report(session)).await?;
+                    say(&mut connection, &self.report(session)).await?;
                 }
                 Ok(_) | Err(_) => {}
             }
         }
         // What has no length that could be right.
         let mut buffer = [0; 1 << 14];
-        while let Ok(read @ 1..) = stream.read(&mut buffer).await {
+        while let Ok(read @ 1..) = connection.read(&mut buffer).await {
             self.seen.send_modify(|(_, bytes)| *bytes += read as u64);
         }
         Ok(())
@@ -83,7 +94,7 @@ fn guest() -> SecretKey {
 }
 
 /// Four of those.
-async fn stage() -> (Target, Seen) {
+async fn stage(transport: Transport) -> (Target, Seen) {
     let keys = (1..=4).map(|number| key(number).public_key()).collect();
     let membership = Membership::new("stage", 1, keys, None, Arc::new(Ed25519::default()));
     let membership = Arc::new(membership.expect("a cluster"));
@@ -93,7 +104,8 @@ async fn stage() -> (Target, Seen) {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         at.push(listener.local_addr().expect("bound"));
         let (seen, genesis) = (Arc::clone(&seen), *membership.genesis());
-        let host = Arc::new(Host { id: replica, key: key(replica.0 + 1), genesis, seen });
+        let key = key(replica.0 + 1);
+        let host = Arc::new(Host { id: replica, key, genesis, transport, seen });
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let host = Arc::clone(&host);
@@ -103,9 +115,13 @@ async fn stage() -> (Target, Seen) {
     }
     let addresses = at.iter().map(ToString::to_string).collect();
     let target = Target {
+        guest: Guest {
+            at: Arc::new(move |id| at.get(usize::from(id.0)).copied()),
+            membership: Arc::clone(&membership),
+            transport,
+            key: Arc::new(guest()),
+        },
         cluster: Cluster::new(membership, addresses),
-        at: Arc::new(move |id| at.get(usize::from(id.0)).copied()),
-        key: Arc::new(guest()),
         tally: Arc::default(),
         rng: Rng::new(1),
     };
@@ -114,8 +130,9 @@ async fn stage() -> (Target, Seen) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_hostile_client_does_something_and_ends_when_told() {
-    for mischief in Mischief::ALL {
-        let (target, seen) = stage().await;
+    let both = |mischief| [(mischief, Transport::Encrypted), (mischief, Transport::Plain)];
+    for (mischief, transport) in Mischief::ALL.into_iter().flat_map(both) {
+        let (target, seen) = stage(transport).await;
         let tally = Arc::clone(&target.tally);
         let attack = Attack::begin(mischief, target);
         let mut watched = seen.subscribe();
@@ -130,7 +147,7 @@ async fn every_hostile_client_does_something_and_ends_when_told() {
             is_much && tally.acted() > 0
         };
         let waited = timeout(Duration::from_secs(60), watched.wait_for(is_seen)).await;
-        assert!(waited.is_ok(), "{}: {:?}", mischief.word(), *seen.borrow());
+        assert!(waited.is_ok(), "{}, {transport}: {:?}", mischief.word(), *seen.borrow());
         attack.end().await;
         assert_eq!(tally.counts()["acted"], tally.acted());
     }
