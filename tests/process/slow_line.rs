@@ -51,7 +51,7 @@ fn a_replica_behind_a_megabit_fetches_a_state_and_keeps_up() {
     let (hears, mut heard) = mpsc::channel(64);
     runtime.spawn(async move { while heard.recv().await.is_some() {} });
     let localhost = IpAddr::from(Ipv4Addr::LOCALHOST);
-    let network = Network::open(4, 0, |_| hears.clone(), |_| localhost);
+    let network = Network::open(4, 0, |_| hears.clone(), |_| localhost, |_| None);
     let network = runtime.block_on(network).expect("ports");
     let mut town = Town::prepared(4, |town| slow_down(town, &network));
     town.kill(BEHIND_IT);

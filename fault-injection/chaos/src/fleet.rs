@@ -25,11 +25,11 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::between::Ends;
 use crate::cell::Cell;
 use crate::network::Network;
 use crate::raw::Guest;
 use crate::recorder::Recorder;
+use crate::seals::Ends;
 use crate::tap::{Party, Wire};
 
 /// How long anything may take before it counts as never: far longer than any machine needs.

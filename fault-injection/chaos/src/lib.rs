@@ -5,8 +5,8 @@
 //! between clients and replicas. The network is broken, processes are killed and stopped, disks fill
 //! up, rot and are slow, clients are [hostile], and meanwhile
 //!
-//! - the [taps](tap) hear every word and the [recorder] remembers it across restarts, and finds the
-//!   replica that contradicts itself;
+//! - the [taps](tap) hear every word, also what is [encrypted](between), and the [recorder] remembers it across
+//!   restarts, and finds the replica that contradicts itself;
 //! - the [clients](workload) write what can be told from everything else, and the
 //!   [ledger] finds what was acknowledged and lost, or done twice;
 //! - the [registers] go through the simulator's linearizability checker;
@@ -46,10 +46,12 @@ pub mod registers;
 pub mod report;
 pub mod run;
 pub mod schedule;
+pub mod seals;
 pub mod service;
 pub mod shared;
 pub mod slow_sync;
 pub mod steady;
 pub mod tap;
 pub mod verify;
+pub mod voice;
 pub mod workload;

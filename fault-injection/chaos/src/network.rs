@@ -5,9 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use elea_protocol::id::ReplicaId;
 
-use crate::between::Ends;
 use crate::condition::{Ill, Treatment};
 use crate::proxy::Way;
+use crate::seals::Ends;
 use crate::tap::{Hears, Party, Wire};
 
 /// See the [module](self).

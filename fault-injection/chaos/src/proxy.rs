@@ -9,6 +9,9 @@
 //! A dialler whose way is cut, or whose replica is down, is not refused: its connection is taken
 //! and held, as on the other side of a broken network, and goes on by itself when it can.
 
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -20,11 +23,12 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::between::Ends;
 use crate::condition::Treatment;
 use crate::line::State;
-use crate::pump::{self, Sockets, Speaker};
+use crate::pump::{self, Sockets};
+use crate::seals::Ends;
 use crate::tap::{Heard, Hears, Tap, Wire};
+use crate::voice::Speaker;
 
 /// How long a connection to a replica of this machine may take.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(5);

@@ -4,20 +4,20 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use elea_net::Connection;
-use elea_processes::caller::call;
-use elea_processes::frames::message;
+use elea_processes::caller::{call, identity};
+use elea_processes::frames::{body, frame, message};
+use elea_protocol::codec;
 use elea_protocol::id::ReplicaId;
 use elea_protocol::membership::Membership;
-use elea_protocol::message::{Challenge, Origin, ToClient, Transport, WireVersions};
-use elea_protocol::signature::Ed25519;
+use elea_protocol::message::{Challenge, Origin, ToClient, ToReplica, Transport, WireVersions};
+use elea_protocol::signature::{Ed25519, SecretKey, Signer as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use super::*;
 use crate::line::Link;
-use crate::proxy::Way;
-use crate::tap::{Heard, Party, Wire};
+use crate::tap::Party;
 
 const REPLICA: ReplicaId = ReplicaId(2);
 
