@@ -145,6 +145,14 @@ async fn fleet(order: &Order) -> Result<(Fleet, Client), Violation> {
 /// It does not catch up, or was not interrupted twice, or nobody lied to it.
 pub async fn away(order: &Order) -> Result<Json, Violation> {
     let (mut fleet, client) = fleet(order).await?;
+    let written = order.operations.saturating_mul(order.value_size as u64 + KEY_BYTES);
+    let retained = fleet.file.tuning.retained_bytes as u64;
+    // Whoever finds all slots that it missed fetches no state.
+    demand(written > 2 * retained, "harness", || {
+        format!(
+            "{written} bytes are too few to be written while it is away: {retained} are retained"
+        )
+    })?;
     write(&client, order, 0..BATCH).await?;
     fleet.kill(&[AWAY]).await?;
     let took = write(&client, order, 0..order.operations).await?;
