@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::super::path::BRANCH;
 use super::*;
+use crate::id::hex;
 use crate::rows::{Changes, MemoryRows};
 
 /// Keys with long common prefixes, so that deep branches come and go.
@@ -225,4 +226,59 @@ fn a_damaged_branch_is_noticed() {
         });
         assert!(unreadable, "{key:?}");
     }
+}
+
+/// Every kind of row, with each kind of child. Another encoding needs another format of the store.
+#[test]
+fn rows_are_encoded_as_they_were() {
+    let page = |rows: Vec<Row>| -> String {
+        let line = |(key, row): (Bytes, Bytes)| format!("{} {}\n", hex(&key), hex(&row));
+        rows.into_iter().map(line).collect()
+    };
+    let key = |bytes: [u8; 2]| {
+        let mut key = [0; 32];
+        key[..2].copy_from_slice(&bytes);
+        Digest(key)
+    };
+    // Below the root a leaf and a branch of two leaves, which are too heavy to be one chunk.
+    let heavy = |digest| Leaf { digest: Digest([digest; 32]), weight: 0x0006_0000, value: () };
+    let leaves = [(key([0x1a, 0]), heavy(0xa1)), (key([0x1b, 0]), heavy(0xb1))];
+    let alone = (key([0x2c, 0xcc]), Leaf { digest: Digest([0xc1; 32]), weight: 5, value: () });
+    let mut trie = MerkleTrie::new();
+    for (key, leaf) in leaves.iter().chain([&alone]) {
+        trie.insert(*key, *leaf);
+    }
+    let rows = changes(&trie, &MerkleTrie::new(), &MemoryRows::default());
+    let rows = rows.into_iter().map(|(key, row)| (key, row.expect("nothing goes"))).collect();
+    expect_test::expect![[r#"
+        74 0200000000000000010100000013e83aa7a6da1d1d893dc4b86d2834af186d6fd0cfbaf627c67008a9cae5b24b00000c00000000000200000002000000002ccc000000000000000000000000000000000000000000000000000000000000c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c105000000
+        7401 02000000000000000a000000001a00000000000000000000000000000000000000000000000000000000000000a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1000006000b000000001b00000000000000000000000000000000000000000000000000000000000000b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b100000600
+        72 01010000006c4d430227a302ceb0c39bb6048d8ff59cdfd7c4efd44d5bc69d3ef72f23ffa605000c0000000000030000000300000000000000
+    "#]].assert_eq(&page(rows));
+
+    // Chunks that are here while others are not: of one leaf, and of a branch below another one.
+    let mut assembly = Assembly::<()>::new(trie.digest());
+    let (proof, found) = trie.chunk(0).expect("the first");
+    let found: Vec<_> = found.map(|(key, leaf)| (*key, *leaf)).collect();
+    let rows = assembly.accept_rows(0, &proof, found).expect("right").expect("new");
+    expect_test::expect![[r#"
+        6300000000 02000000000000000101000000000000000216225ca883c642c2c9512ee75ea54c54c1bda0db86d646f4631633560c6f83de0500000000000000010000000a01000000000000000b346bc776936d32fc7ee1ee893a32d2d9d097fdd46c39428b485f24ffac0f29d900000600000000000100000001000000001a00000000000000000000000000000000000000000000000000000000000000a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1000006000100000000000000
+    "#]].assert_eq(&page(rows));
+    let mut small = MerkleTrie::new();
+    for (key, leaf) in [(key([0x1a, 0]), alone.1), (key([0x1b, 0]), alone.1)] {
+        small.insert(key, leaf);
+    }
+    let mut assembly = Assembly::<()>::new(small.digest());
+    let (proof, found) = small.chunk(0).expect("the only one");
+    let found: Vec<_> = found.map(|(key, leaf)| (*key, *leaf)).collect();
+    let rows = assembly.accept_rows(0, &proof, found).expect("right").expect("new");
+    expect_test::expect![[r#"
+        74 01000000000000000101000000acd23d0ffb85ce6eae896afc9340ba485003ce8702b11c31f3832d8723fb63990a0000000000000001000000
+        7401 02000000000000000a000000001a00000000000000000000000000000000000000000000000000000000000000c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1050000000b000000001b00000000000000000000000000000000000000000000000000000000000000c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c105000000
+        6300000000 0000000000000000010100000053be544c1a6139275f5db070da2816862cdfa1307115e9627663dc782aa26e240a00000000000000010000000200000000000000
+    "#]].assert_eq(&page(rows));
+    expect_test::expect![[r#"
+        72 000000000000000000
+    "#]]
+    .assert_eq(&page(Assembly::<()>::new(small.digest()).rest()));
 }

@@ -217,3 +217,59 @@ fn no_bytes_are_too_mad_for_a_payload() {
         let _ = decode(&bent);
     }
 }
+
+/// Another encoding needs another format of the store.
+#[test]
+fn a_frame_with_every_keyspace_is_encoded_as_it_was() {
+    let present = Present { era: 0x11, base: Slot(0x12), ground: Some(0x13), incoming: Some(0x14) };
+    let mut redo = Redo { present, ..Redo::default() };
+    let spaces = [
+        Space::History,
+        Space::Meta,
+        Space::Aside,
+        Space::Orphans,
+        Space::State,
+        Space::Evidence,
+        Space::Rows(0x13),
+    ];
+    for space in spaces {
+        // Whoever adds a keyspace shows it above.
+        let name = match space {
+            Space::History => "history",
+            Space::Meta => "meta",
+            Space::Aside => "aside",
+            Space::Orphans => "orphans",
+            Space::State => "state",
+            Space::Evidence => "evidence",
+            Space::Rows(_) => "rows",
+        };
+        redo.put(space, name, Some(Bytes::from_static(b"value")));
+    }
+    redo.put(Space::Meta, "gone", None);
+    redo.put(Space::Meta, "nothing", Some(Bytes::new()));
+    let bare =
+        Redo { present: Present { ground: None, incoming: None, ..present }, ..Redo::default() };
+
+    let folder = TempDir::new().expect("a folder");
+    let (mut log, _) = open(&folder, 0, Durability::Sync).expect("a new log");
+    let mut frames = Vec::new();
+    for redo in [&redo, &bare] {
+        log.append(redo).expect("written");
+        frames.push(elea_protocol::id::hex(&log.buffer));
+    }
+    let end = usize::try_from(log.end).expect("small");
+    drop(log);
+    expect_test::expect![[r#"
+        454c4731010000000000000019010000000000000364672f8f08c20438e09ce682bef9911100000000000000120000000000000013000000000000001400000000000000000000000000000000010000000700000005000000686973746f727976616c75650100000000000000000300000004000000ffffffff676f6e6504000000050000006d65746176616c756507000000000000006e6f7468696e67020000000000000000010000000500000005000000617369646576616c75650300000000000000000100000007000000050000006f727068616e7376616c7565040000000000000000010000000500000005000000737461746576616c756505000000000000000001000000080000000500000065766964656e636576616c7565061300000000000000010000000400000005000000726f777376616c7565
+        454c473102000000000000002000000000000000ac31ba9837461785fc659bff54c4108a11000000000000001200000000000000ffffffffffffffffffffffffffffffff"#]].assert_eq(&frames.join("\n"));
+    let written = std::fs::read(folder.path().join(NAMES[0])).expect("there");
+    assert_eq!(elea_protocol::id::hex(&written[..end]), frames.concat());
+    let witness = std::fs::read(folder.path().join(WITNESS)).expect("there");
+    expect_test::expect!["3ccb048985a3ed14e0d921933dfc36180200000000000000"]
+        .assert_eq(&elea_protocol::id::hex(&witness));
+
+    let (_, found) = open(&folder, 0, Durability::Sync).expect("sound");
+    // How much it weighs is worked out anew.
+    let found: Vec<_> = found.into_iter().map(|redo| (redo.spaces, redo.present)).collect();
+    assert_eq!(found, [(redo.spaces, redo.present), (bare.spaces, bare.present)]);
+}

@@ -540,3 +540,43 @@ fn a_digest_and_a_chunk_are_the_same_in_every_release() {
     expect_test::expect!["c4356689cbbb9b3464c35aee18556e1b6feecc1d6d74b114edb6d50ca953b618"]
         .assert_eq(&Digest(Sha256::digest(&chunk).into()).to_string());
 }
+
+/// Chunks travel and are stored: another encoding needs another wire version and another format of the store.
+#[test]
+fn a_chunk_with_parts_of_every_kind_is_encoded_as_it_was() {
+    let rules = Rules { max_kept_result: 64, ..RULES };
+    let mut sessions = Sessions::new(rules);
+    for (slot, number) in [(0x11, 1), (0x12, 2), (0x13, 4)] {
+        // The last one is too long to be kept.
+        let sizes = if number == 4 { [60, 5] } else { [2, 0] };
+        sessions.execute(&request(0x21, 0x2200, number), kept(slot, &sizes));
+        sessions.end_slot();
+    }
+    let frozen = sessions.freeze();
+    assert_eq!(frozen.chunks(), 1);
+    let chunk = frozen.chunk(0).expect("the only one");
+    let Chunk { parts, .. } = codec::decode(&chunk).expect("our own");
+    let mut shown = BTreeSet::new();
+    for part in &parts {
+        let kind = match part {
+            Part::Client { .. } => "Client",
+            Part::Session { .. } => "Session",
+            Part::Openings { .. } => "Openings",
+            Part::Results { kept, .. } => {
+                shown.extend(kept.iter().map(|(_, kept)| match kept.results {
+                    Results::Full(_) => "Full",
+                    Results::Forgotten(_) => "Forgotten",
+                }));
+                "Results"
+            }
+        };
+        shown.insert(kind);
+    }
+    let all = ["Client", "Forgotten", "Full", "Openings", "Results", "Session"];
+    assert_eq!(shown.into_iter().collect::<Vec<_>>(), all);
+    expect_test::expect!["0000000000000000040000000000000003000000010000000000000000000000000000000000000000000000000000002121212121212121212121212121212121212121212121212121212121212121000000000000000002000000212121212121212121212121212121212121212121212121212121212121212100220000000000000000000000000000030000000000000001000000000000001100000000000000111111111111111111111111111111111111111111111111111111111111111102000000eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee00000000020000000000000002000000000000001111000000000000000002000000000000001200000000000000121212121212121212121212121212121212121212121212121212121212121200000000edededededededededededededededededededededededededededededededed00000000020000000000000002000000000000001212000000000000000004000000000000001300000000000000131313131313131313131313131313131313131313131313131313131313131301000000ecececececececececececececececececececececececececececececececec01000000b814d0d5dcf4027b0fd090a8ed7c7ac348370fbbc98ffd7cb5e49bdaa0acdf1c0100000021212121212121212121212121212121212121212121212121212121212121210022000000000000020000000000000001000000000000000200000000000000040000000000000004000000000000001300000000000000"].assert_eq(&crate::id::hex(&chunk));
+
+    let mut restore = SessionsRestore::new(rules, digest_of(&frozen));
+    assert_eq!(restore.accept(0, &chunk), Ok(()));
+    assert_eq!(restore.finish().expect("whole").clients, sessions.clients);
+}
