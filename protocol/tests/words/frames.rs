@@ -1,7 +1,8 @@
 //! What travels and what is stored, byte by byte. A frame that is encoded otherwise needs another
 //! wire version, and a record another store format: or programs misread each other and their disks.
 //! A wire version that is still spoken keeps its file as `frames-N.txt`, to show that it is read.
-//! Records in `frames.txt` are those of store format 10 (`replica/src/store/layout.rs`).
+//! Records in `frames.txt` are those of store format 10 (`replica/src/store/layout.rs`); what becomes of them on a disk is
+//! golden in `replica/tests/golden/`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;

@@ -20,23 +20,35 @@ pub(super) const ORPHANS: &str = "orphans";
 pub(super) const STATE: &str = "state";
 pub(super) const EVIDENCE: &str = "evidence";
 
-pub(super) const META_FORMAT: &[u8] = b"format";
-pub(super) const META_GENESIS: &[u8] = b"genesis";
-pub(super) const META_REPLICA: &[u8] = b"replica";
-pub(super) const META_LOCK: &[u8] = b"lock";
-pub(super) const META_STABLE: &[u8] = b"stable";
-pub(super) const META_ENTERED: &[u8] = b"entered";
-pub(super) const META_STATE: &[u8] = b"state";
-pub(super) const META_INITIAL: &[u8] = b"initial";
-pub(super) const META_INCOMING: &[u8] = b"incoming";
-pub(super) const META_ERA: &[u8] = b"era";
-pub(super) const META_GENERATION: &[u8] = b"generation";
-pub(super) const META_VOTED: &[u8] = b"voted";
-pub(super) const META_GROUP: &[u8] = b"group";
-pub(super) const META_STANDING: &[u8] = b"standing";
-pub(super) const META_LIVES: &[u8] = b"lives";
-pub(super) const META_MISMATCHES: &[u8] = b"mismatches";
-pub(super) const META_STAMPS: &[u8] = b"stamps";
+/// Names in `meta`, and the list of all of them.
+macro_rules! meta_names {
+    ($($constant:ident = $name:literal;)+) => {
+        $(pub(super) const $constant: &[u8] = $name;)+
+
+        #[cfg(test)]
+        pub(super) const META_NAMES: &[&[u8]] = &[$($constant),+];
+    };
+}
+
+meta_names! {
+    META_FORMAT = b"format";
+    META_GENESIS = b"genesis";
+    META_REPLICA = b"replica";
+    META_LOCK = b"lock";
+    META_STABLE = b"stable";
+    META_ENTERED = b"entered";
+    META_STATE = b"state";
+    META_INITIAL = b"initial";
+    META_INCOMING = b"incoming";
+    META_ERA = b"era";
+    META_GENERATION = b"generation";
+    META_VOTED = b"voted";
+    META_GROUP = b"group";
+    META_STANDING = b"standing";
+    META_LIVES = b"lives";
+    META_MISMATCHES = b"mismatches";
+    META_STAMPS = b"stamps";
+}
 
 /// What becomes of one key: a value, or nothing.
 pub(super) type Change = Option<Bytes>;

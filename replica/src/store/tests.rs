@@ -1,7 +1,9 @@
 //! Tests of the store against real files. That all records together come to what they should is
-//! the business of `random`, and what becomes of damage that of `damage`.
+//! the business of `random`, what becomes of damage that of `damage`, and that stores of earlier
+//! programs are read that of `golden`.
 
 mod damage;
+mod golden;
 mod random;
 
 use std::collections::BTreeMap;
