@@ -217,9 +217,11 @@ mod tests {
     fn the_first_slot_and_ever_fewer_of_those_below_the_last_are_named() {
         assert_eq!(slots(5, 5), [5]);
         assert_eq!(slots(0, 0), [0]);
-        assert_eq!(slots(0, 3), [0, 1, 2, 3]);
-        assert_eq!(slots(1, 100), [1, 32, 64, 80, 88, 92, 96, 98, 99, 100]);
-        assert_eq!(slots(0, u64::MAX).len(), QUERY_POSITIONS_MAX);
+        assert_eq!(slots(0, 3), [0, 2, 3]);
+        assert_eq!(slots(1, 100), [1, 64, 80, 88, 96, 98, 99, 100]);
+        assert!(
+            (QUERY_POSITIONS_MAX - 2..=QUERY_POSITIONS_MAX).contains(&slots(0, u64::MAX).len())
+        );
     }
 
     proptest! {
