@@ -8,8 +8,6 @@ use elea_protocol::client::{Outcome, Progress};
 use elea_protocol::id::ReplicaId;
 use elea_protocol::message::RefusalReason;
 
-use crate::past::PastError;
-
 use crate::sessions::SessionError;
 
 /// Why an operation was not answered.
@@ -145,6 +143,17 @@ fn advice(reason: RefusalReason, outcome: Outcome) -> String {
         Outcome::Unknown => "whether the operation is executed is unknown",
     };
     format!("{what}; {effect}")
+}
+
+/// Why something cannot be noted in a [`Past`](crate::Past).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PastError {
+    /// It names 64 sessions already, or four histories. Reading after it makes room, but for a past of writes: begin another one.
+    #[error("the past has no room for more: read something after it, or begin another one")]
+    Full,
+    /// It is about another cluster.
+    #[error("the past is that of another cluster")]
+    OtherCluster,
 }
 
 /// Who does not include what a reader has seen, and why.

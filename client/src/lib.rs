@@ -61,10 +61,10 @@ pub use elea_protocol::receipt::{BadReceipt, Proven, Receipt};
 pub use elea_protocol::seal::Rejection;
 pub use elea_protocol::signature::{PublicKey, SecretKey};
 pub use elea_protocol::tuning::{Rules, Tuning};
-pub use error::{Behind, Error, ErrorKind, ReplicaNote, Shortfall};
+pub use error::{Behind, Error, ErrorKind, PastError, ReplicaNote, Shortfall};
 pub use files::{FileError, FileProblem, load_key};
 pub use handle::{Client, Done, Executed, Following, Options, Read, Strong, Weak};
-pub use past::{BadPast, Past, PastError};
+pub use past::{BadPast, Past};
 
 /// Who a client talks to, and where they are.
 #[derive(Clone, Debug)]

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tokio::time::{Instant, sleep_until};
 
-use crate::error::{Behind, Error, ReplicaNote};
+use crate::error::{Behind, Error, PastError, ReplicaNote};
 use crate::handle::{Client, Read, decode};
 use crate::owner::{Given, Work};
 
@@ -54,17 +54,6 @@ struct Token {
     cluster: Option<Digest>,
     only_writes: bool,
     names: Names,
-}
-
-/// Why something cannot be noted in a [`Past`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PastError {
-    /// It names 64 sessions already, or four histories. Reading after it makes room, but for a past of writes: begin another one.
-    #[error("the past has no room for more: read something after it, or begin another one")]
-    Full,
-    /// It is about another cluster.
-    #[error("the past is that of another cluster")]
-    OtherCluster,
 }
 
 /// Why a text is no [`Past`].
