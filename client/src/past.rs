@@ -33,7 +33,7 @@ const LONGEST_NAP: Duration = Duration::from_millis(500);
 /// whatever views and merges lie between. Of Terry et al. (1994) these are *read your writes* and, but for a past
 /// [of writes](Past::of_writes), *monotonic reads*.
 ///
-/// It can be handed on as [text](Past::to_string), to the next process or another user: who reads after it sees at least as
+/// It can be handed on as text (it is `Display` and `FromStr`), to the next process or another user: who reads after it sees at least as
 /// much. It has a bounded size, well below 16 KiB of text.
 ///
 /// What a past asks for may be more than the replicas that can be reached know. Of a write they know as long as its session
