@@ -11,6 +11,7 @@ mod shell;
 use std::fs;
 use std::path::PathBuf;
 
+use elea_chaos::clock;
 use elea_client::files::load_cluster;
 use elea_client::load_key;
 use elea_processes::liar::Liar;
@@ -69,6 +70,11 @@ fn replay(name: &str) {
     let rewrite = std::env::var_os("REWRITE").is_some();
     let mut said = Vec::new();
     for transcript in &page.transcripts {
+        if transcript.needs_clocks && clock::library().is_none() {
+            eprintln!("{name}, transcript `{}`: libfaketime is not installed", transcript.name);
+            said.extend(transcript.steps.iter().map(|step| step.said.clone()));
+            continue;
+        }
         said.extend(
             attempts(transcript, rewrite).unwrap_or_else(|wrong| panic!("{name}, {wrong}")),
         );

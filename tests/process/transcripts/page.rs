@@ -1,7 +1,8 @@
 //! A page of Markdown, and the transcripts in it.
 //!
 //! `<!-- transcript: NAME` begins one: an empty folder, in which nothing runs. All blocks of `console` that follow are of it.
-//! Commands for which readers have no use stand in that comment, or in one that begins with `<!-- meanwhile`.
+//! Commands for which readers have no use stand in that comment, or in one that begins with `<!-- meanwhile`. One whose name
+//! ends with `, with libfaketime` is replayed where that is installed.
 
 /// A command, and what the page says that it says.
 #[derive(Debug)]
@@ -18,8 +19,13 @@ pub struct Step {
 #[derive(Debug)]
 pub struct Transcript {
     pub name: String,
+    /// Whether it takes clocks that are wrong.
+    pub needs_clocks: bool,
     pub steps: Vec<Step>,
 }
+
+/// How the name of a transcript ends that takes clocks that are wrong.
+const WITH_CLOCKS: &str = ", with libfaketime";
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -72,8 +78,12 @@ impl<'a> Page<'a> {
                     }
                     let name = line.strip_prefix("<!-- transcript:");
                     if let Some(name) = name {
-                        let name = name.trim_end_matches("-->").trim().to_owned();
-                        page.transcripts.push(Transcript { name, steps: Vec::new() });
+                        let name = name.trim_end_matches("-->").trim();
+                        let (name, needs_clocks) = match name.strip_suffix(WITH_CLOCKS) {
+                            Some(name) => (name.to_owned(), true),
+                            None => (name.to_owned(), false),
+                        };
+                        page.transcripts.push(Transcript { name, needs_clocks, steps: Vec::new() });
                     }
                     let begins = name.is_some() || line.starts_with("<!-- meanwhile");
                     let has_commands = begins && !line.ends_with("-->");
@@ -137,4 +147,12 @@ fn a_block_is_replayed_or_says_why_not() {
     let expected =
         "<!-- transcript: one\n$ elea \\\n  init\nso\n-->\n```console\n$ elea status\n```\n";
     assert_eq!(page.with(&said), expected);
+}
+
+#[test]
+fn what_takes_another_library_says_so() {
+    let page = Page::parse("<!-- transcript: a -->\n<!-- transcript: b, with libfaketime -->\n");
+    let page = page.expect("marked");
+    let needs: Vec<_> = page.transcripts.iter().map(|of| (&*of.name, of.needs_clocks)).collect();
+    assert_eq!(needs, [("a", false), ("b", true)]);
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 
+use elea_chaos::clock;
 use elea_processes::environment;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
@@ -38,6 +39,9 @@ impl Shell {
         let path = std::env::var("PATH").unwrap_or_default();
         command.env("PATH", format!("{}:{path}", program.display()));
         command.env("HOME", dir.path()).env("LC_ALL", "C.UTF-8").env("COLUMNS", "200");
+        if let Some(library) = clock::library() {
+            command.env("LIBFAKETIME", library);
+        }
         // A group of its own, by which everything is ended that it started.
         command.current_dir(folder).process_group(0).stdin(Stdio::piped());
         command.stdout(input.try_clone().expect("a pipe")).stderr(input);
