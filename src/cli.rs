@@ -15,8 +15,8 @@ use clap::{Parser, Subcommand};
 pub use self::access::Access;
 pub use self::data::{Asking, Cas, Incr, KeyValue, Member, OneKey, Scan, Txn};
 pub use self::files::{
-    Backup, Completions, ConfigAction, ConfigCheck, ConfigCommand, Init, ReceiptAction,
-    ReceiptCommand, Restore, Verify,
+    Backup, Completions, ConfigAction, ConfigCheck, ConfigCommand, Init, KeyAction, KeyCommand,
+    KeyFile, KeyShow, ReceiptAction, ReceiptCommand, Restore, Verify,
 };
 pub use self::looking::{Bench, BenchLevel, Health, Status, Top};
 pub use self::running::{Demo, Replica, Up};
@@ -168,6 +168,8 @@ pub enum Command {
     Receipt(ReceiptCommand),
     /// Check cluster files
     Config(ConfigCommand),
+    /// Make keys, and print what a cluster file says of them
+    Key(KeyCommand),
     /// Print what completes these commands in a shell
     #[command(after_help = "Example: elea completions bash > /etc/bash_completion.d/elea")]
     Completions(Completions),

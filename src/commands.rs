@@ -8,6 +8,7 @@ pub mod demo;
 pub mod evidence;
 pub mod health;
 pub mod init;
+pub mod key;
 pub mod receipt;
 pub mod replica;
 pub mod status;
@@ -98,6 +99,7 @@ fn run(command: Command) -> Outcome {
         Command::Bench(args) => on_all_threads(bench::run(&args)),
         Command::Receipt(args) => receipt::run(&args),
         Command::Config(args) => config::run(&args),
+        Command::Key(args) => key::run(&args),
         Command::Completions(args) => completions(args.shell),
         _ => unreachable!("every other command is an operation on data"),
     }

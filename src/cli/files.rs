@@ -113,6 +113,54 @@ pub struct ConfigCheck {
     pub json: bool,
 }
 
+/// `elea key`
+#[derive(Debug, Args)]
+pub struct KeyCommand {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: KeyAction,
+}
+
+/// What can be done with a key.
+#[derive(Debug, Subcommand)]
+pub enum KeyAction {
+    /// Make a key, and print what a cluster file says of it
+    #[command(
+        after_help = "Example: elea key new emil.key --name emil > emil.toml\nThe file stays where it was made. What is \
+        printed is public: operators add it to\ntheir cluster files. A file that is there is not overwritten."
+    )]
+    New(KeyFile),
+    /// Print what a cluster file says of a key
+    #[command(after_help = "Example: elea key show replica.key --replica 2 --address r2.town:7100")]
+    Show(KeyShow),
+}
+
+/// `elea key new`, and what both take.
+#[derive(Debug, Args)]
+pub struct KeyFile {
+    /// The key file
+    pub file: PathBuf,
+    /// What people call the client
+    #[arg(long)]
+    pub name: Option<String>,
+    /// It is the key of the replica with this number
+    #[arg(long, value_name = "ID", requires = "address", conflicts_with = "name")]
+    pub replica: Option<u8>,
+    /// What the others dial that replica by, HOST:PORT
+    #[arg(long, requires = "replica")]
+    pub address: Option<String>,
+}
+
+/// `elea key show`
+#[derive(Debug, Args)]
+pub struct KeyShow {
+    #[command(flatten)]
+    pub file: KeyFile,
+    /// The key file may be read by its group
+    #[arg(long)]
+    pub group_key: bool,
+}
+
 /// `elea receipt`
 #[derive(Debug, Args)]
 pub struct ReceiptCommand {

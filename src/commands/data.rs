@@ -251,6 +251,7 @@ pub fn operation(command: &cli::Command) -> Option<(Result<Operation, Failure>, 
         | Command::Bench(_)
         | Command::Receipt(_)
         | Command::Config(_)
+        | Command::Key(_)
         | Command::Completions(_)
         | Command::Evidence(_) => return None,
     })
