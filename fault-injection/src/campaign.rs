@@ -228,6 +228,7 @@ const PARTITION_MERGE: &[&str] = &[
     "past: not yet",
     "past: read",
     "past: read after a merge",
+    "past: read after two histories",
     "past: unknown",
     "seen weak",
     "branch sent",

@@ -123,6 +123,8 @@ pub struct Patron {
     asked: BTreeMap<Ticket, Asked>,
     /// What it has seen, and what of its requests was answered since it asked for something with that.
     past: Past,
+    /// What it had seen at some time before, as another process would hand it on.
+    older: Past,
     written: Vec<RequestName>,
     again: Option<Again>,
     /// All that it ever asked for, in that order.
@@ -182,6 +184,7 @@ impl Patron {
             visits: Vec::new(),
             asked: BTreeMap::new(),
             past: Past::default(),
+            older: Past::default(),
             written: Vec::new(),
             again: None,
             stories: BTreeMap::new(),
@@ -352,7 +355,9 @@ impl Patron {
         story.is_query = true;
         let asked = self.asked.get_mut(&ticket).expect("it was just noted");
         self.written.clear();
-        asked.past = Some((self.past.clone(), 0));
+        let is_joined = self.rng.one_in(4);
+        let joined = is_joined.then(|| self.past.clone().joined(&self.older)).flatten();
+        asked.past = Some((joined.unwrap_or_else(|| self.past.clone()), 0));
         self.ask_again(Again { at: time, session, ticket, level, operations }, wants)
     }
 
@@ -612,9 +617,15 @@ impl Patron {
         })?;
         if let (Some(at), Some((past, _))) = (seen.at, asked.past) {
             self.coverage.mark("past: read");
+            if past.read().len() > 1 {
+                self.coverage.mark("past: read after two histories");
+            }
             wants.glimpses.push(Glimpse { ticket, past, at });
             self.past = Past::default();
             self.past.note_read(at);
+            if self.rng.one_in(4) {
+                self.older = self.past.clone();
+            }
             for name in std::mem::take(&mut self.written) {
                 let has_room = self.past.note_written(name.client, name.session, name.number);
                 demand(has_room, "honest", || {
