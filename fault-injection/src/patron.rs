@@ -125,6 +125,8 @@ pub struct Patron {
     past: Past,
     /// What it had seen at some time before, as another process would hand it on.
     older: Past,
+    /// Whether it is left to chance what it asks for, which it is not where a page is played.
+    by_chance: bool,
     written: Vec<RequestName>,
     again: Option<Again>,
     /// All that it ever asked for, in that order.
@@ -185,6 +187,7 @@ impl Patron {
             asked: BTreeMap::new(),
             past: Past::default(),
             older: Past::default(),
+            by_chance: false,
             written: Vec::new(),
             again: None,
             stories: BTreeMap::new(),
@@ -268,6 +271,7 @@ impl Patron {
         mut operation: impl FnMut(&mut Rng) -> Bytes,
         only_reads: impl Fn(&Bytes) -> bool,
     ) -> Result<Wants, Violation> {
+        self.by_chance = true;
         let count = if self.rng.one_in(3) { self.rng.between(2, 6) } else { 1 };
         let mut submissions = Vec::new();
         for _ in 0..count {
@@ -355,7 +359,7 @@ impl Patron {
         story.is_query = true;
         let asked = self.asked.get_mut(&ticket).expect("it was just noted");
         self.written.clear();
-        let is_joined = self.rng.one_in(4);
+        let is_joined = self.by_chance && self.rng.one_in(4);
         let joined = is_joined.then(|| self.past.clone().joined(&self.older)).flatten();
         asked.past = Some((joined.unwrap_or_else(|| self.past.clone()), 0));
         self.ask_again(Again { at: time, session, ticket, level, operations }, wants)
@@ -623,7 +627,7 @@ impl Patron {
             wants.glimpses.push(Glimpse { ticket, past, at });
             self.past = Past::default();
             self.past.note_read(at);
-            if self.rng.one_in(4) {
+            if self.by_chance && self.rng.one_in(4) {
                 self.older = self.past.clone();
             }
             for name in std::mem::take(&mut self.written) {
