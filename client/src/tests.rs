@@ -192,12 +192,12 @@ async fn a_read_after_a_past_asks_for_what_was_seen_until_it_is_there() {
     // With a past of writes reads leave no trace.
     let mut writes = Past::of_writes();
     writes.wrote(&client.strong(Say("that")).await.expect("answered").receipt).expect("room");
-    let before = writes.to_string();
+    let before = writes.clone();
     client.read_after(&mut writes, Level::Weak, Look("that")).await.expect("answered");
     client.read_after(&mut writes, Level::Weak, Look("that")).await.expect("answered");
     let last = world.history.lock().expect("no panic").pasts.last().map(names);
     assert_eq!(last, Some((0, 1)));
-    assert_ne!(writes.to_string(), before, "it is known now of which cluster it is");
+    assert_eq!(writes, before);
     client.close().await;
 }
 
