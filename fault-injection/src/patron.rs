@@ -35,8 +35,8 @@ struct Asked {
     past: Option<(Past, u32)>,
 }
 
-/// A query with a past that has to be asked again.
-struct Again {
+/// A query that is asked now, or again.
+struct Put {
     at: u64,
     session: usize,
     ticket: Ticket,
@@ -128,7 +128,7 @@ pub struct Patron {
     /// Whether it is left to chance what it asks for, which it is not where a page is played.
     by_chance: bool,
     written: Vec<RequestName>,
-    again: Option<Again>,
+    again: Option<Put>,
     /// All that it ever asked for, in that order.
     pub stories: BTreeMap<Ticket, Story>,
     tickets: u64,
@@ -327,14 +327,23 @@ impl Patron {
         operations: Vec<Bytes>,
         wants: &mut Wants,
     ) -> Result<(), Violation> {
-        let ticket = self.note(time, level, Follow::No, &operations);
-        if let Some(story) = self.stories.get_mut(&ticket) {
-            story.is_query = true;
-        }
+        let ticket = self.note_query(time, level, &operations);
+        self.put(Put { at: time, session, ticket, level, operations }, None, wants)
+    }
+
+    /// The beginning of the story of a query.
+    fn note_query(&mut self, time: u64, level: Level, operations: &[Bytes]) -> Ticket {
+        let ticket = self.note(time, level, Follow::No, operations);
+        self.stories.get_mut(&ticket).expect("it was just noted").is_query = true;
+        ticket
+    }
+
+    fn put(&mut self, it: Put, past: Option<Past>, wants: &mut Wants) -> Result<(), Violation> {
+        let Put { at, session, ticket, level, operations } = it;
         let nonce = self.rng.bytes();
-        let ask = Ask { ticket, level, operations, past: None, nonce, alone: false };
+        let ask = Ask { ticket, level, operations, past, nonce, alone: false };
         let session = session.min(self.sessions.len() - 1);
-        self.tell(time, session, Event::Ask(ask), wants)
+        self.tell(at, session, Event::Ask(ask), wants)
     }
 
     /// Whether it waits for an answer that includes what it has seen: one at a time.
@@ -354,26 +363,21 @@ impl Patron {
         operations: Vec<Bytes>,
         wants: &mut Wants,
     ) -> Result<(), Violation> {
-        let ticket = self.note(time, level, Follow::No, &operations);
-        let story = self.stories.get_mut(&ticket).expect("it was just noted");
-        story.is_query = true;
+        let ticket = self.note_query(time, level, &operations);
         let asked = self.asked.get_mut(&ticket).expect("it was just noted");
         self.written.clear();
         let is_joined = self.by_chance && self.rng.one_in(4);
         let joined = is_joined.then(|| self.past.clone().joined(&self.older)).flatten();
         asked.past = Some((joined.unwrap_or_else(|| self.past.clone()), 0));
-        self.ask_again(Again { at: time, session, ticket, level, operations }, wants)
+        self.ask_again(Put { at: time, session, ticket, level, operations }, wants)
     }
 
-    fn ask_again(&mut self, again: Again, wants: &mut Wants) -> Result<(), Violation> {
-        let Again { at, session, ticket, level, operations } = again;
-        let asked = self.asked.get_mut(&ticket).expect("it is asked until it is done with");
+    fn ask_again(&mut self, again: Put, wants: &mut Wants) -> Result<(), Violation> {
+        let asked = self.asked.get_mut(&again.ticket).expect("it is asked until it is done with");
         let (past, times) = asked.past.as_mut().expect("it was asked with a past");
         *times += 1;
-        let (past, nonce) = (Some(past.clone()), self.rng.bytes());
-        let ask = Ask { ticket, level, operations, past, nonce, alone: false };
-        let session = session.min(self.sessions.len() - 1);
-        self.tell(at, session, Event::Ask(ask), wants)
+        let past = past.clone();
+        self.put(again, Some(past), wants)
     }
 
     /// Too few include what it has seen: it asks again, or gives up and begins anew.
@@ -399,7 +403,7 @@ impl Patron {
         if times < PAST_ASKED_MAX {
             let Story { level, operations, .. } = self.stories[&ticket].clone();
             let at = time + (PAST_WAIT << times);
-            self.again = Some(Again { at, session, ticket, level, operations });
+            self.again = Some(Put { at, session, ticket, level, operations });
         } else {
             self.coverage.mark("past: given up");
             self.told.push(format!("not seen: {}", words.join(", ")));
@@ -833,7 +837,7 @@ impl Patron {
         }
         self.go_on_visiting(time, &mut wants)?;
         if let Some(again) = self.again.take_if(|again| again.at <= time) {
-            self.ask_again(Again { at: time, ..again }, &mut wants)?;
+            self.ask_again(Put { at: time, ..again }, &mut wants)?;
         }
         Ok(wants)
     }

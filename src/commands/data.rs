@@ -1,5 +1,6 @@
 //! `elea get`, `put` and the others: one operation each.
 
+use std::fs::File;
 use std::io::{ErrorKind, Read};
 
 use elea_client::{BadPast, Command as _, Past};
@@ -19,6 +20,9 @@ use crate::txn_syntax;
 
 /// So many keys at a time are scanned with a past: that is as much as can be read without a slot.
 const PAGE_WITH_PAST: u32 = 64;
+
+/// More bytes no file with a past has.
+const PAST_MAX: u64 = 16 << 10;
 
 /// Sends one operation and prints its answer.
 pub async fn run(operation: Result<Operation, Failure>, asking: &cli::Asking) -> Outcome {
@@ -121,8 +125,10 @@ async fn ask(
 fn past(asking: &cli::Asking, file: &ClusterFile) -> Result<Option<Past>, Failure> {
     let Some(path) = &asking.past else { return Ok(None) };
     let wrong = |why: &dyn std::fmt::Display| Failure::usage(format!("{}: {why}", path.display()));
-    let past = match std::fs::read_to_string(path) {
-        Ok(text) => text.parse().map_err(|bad: BadPast| wrong(&bad))?,
+    let mut text = String::new();
+    let read = File::open(path).and_then(|file| file.take(PAST_MAX).read_to_string(&mut text));
+    let past = match read {
+        Ok(_) => text.parse().map_err(|bad: BadPast| wrong(&bad))?,
         Err(error) if error.kind() == ErrorKind::NotFound => Past::new(),
         Err(error) => return Err(wrong(&error)),
     };

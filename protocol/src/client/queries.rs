@@ -76,17 +76,14 @@ struct Word {
 }
 
 impl Word {
-    /// Whether both may be true of one history after one slot, the first one of this word.
-    fn shares(&self, other: &Self) -> bool {
-        let is_same = (self.view, self.results) == (other.view, other.results);
-        // Intervals that share a slot share the highest of their first ones.
-        is_same && (other.from..=other.to).contains(&self.from)
+    /// Whether both say the same, of whatever slots.
+    fn is_like(&self, other: &Self) -> bool {
+        (self.view, self.results) == (other.view, other.results)
     }
 
-    /// Whether both are of one history that goes on here.
-    fn shares_at(&self, other: &Self, at: &Position) -> bool {
-        let is_same = (self.view, self.results) == (other.view, other.results);
-        is_same && other.positions.contains(at)
+    /// Whether it is of the history that ends here. Positions ascend, or the reply would not have been let in.
+    fn names(&self, at: &Position) -> bool {
+        self.positions.binary_search(at).is_ok()
     }
 }
 
@@ -143,21 +140,23 @@ impl Open {
             let all = self.words.iter().flat_map(|(_, word)| word.positions.iter());
             // The oldest is as good as any, and known to most.
             let oldest_first: BTreeSet<_> = all.copied().collect();
-            let at_one = |at: Position| {
-                let word = |(_, word): (_, &_)| self.agreed_with(size, word, Some(at));
-                self.words.iter().find_map(word)
-            };
-            oldest_first.into_iter().find_map(at_one)
+            oldest_first.into_iter().find_map(|at| {
+                let holders = self.words.iter().filter(|(_, word)| word.names(&at));
+                let mut holders = holders.map(|(_, word)| word);
+                holders.find_map(|word| self.agreed_with(size, word, Some(at)))
+            })
         } else {
             self.words.iter().find_map(|(_, word)| self.agreed_with(size, word, None))
         }
     }
 
     fn agreed_with(&self, size: ClusterSize, one: &Word, at: Option<Position>) -> Option<Seen> {
-        let agrees = |other: &Word| match &at {
-            Some(at) => one.shares_at(one, at) && one.shares_at(other, at),
-            None => one.shares(other),
+        let shares = |other: &Word| match &at {
+            Some(at) => other.names(at),
+            // Intervals that share a slot share the highest of their first ones.
+            None => (other.from..=other.to).contains(&one.from),
         };
+        let agrees = |other: &Word| one.is_like(other) && shares(other);
         let voters = self.words.quorum(size, strength(self.query.level), agrees)?;
         let (results, ..) = self.bodies.get(&one.results)?;
         let ends = self.words.iter().filter(|(id, _)| voters.contains(id));

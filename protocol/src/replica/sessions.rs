@@ -159,8 +159,7 @@ impl Sessions {
     }
 
     /// Whether all of these are executed, and then a slot by which they were.
-    #[must_use]
-    pub fn executed_by(&self, written: &Written) -> Inclusion {
+    pub(in crate::replica) fn executed_by(&self, written: &Written) -> Inclusion {
         let Written { client, session, first, last } = written;
         match self.session(client, *session) {
             Some(known) if known.executed.contains_all(*first, *last) => {

@@ -26,8 +26,7 @@ mod view_change;
 
 pub(super) use self::adoption::{Adopting, Preparation};
 pub(super) use self::branch::{Branches, Credit, Side};
-pub(super) use self::bygone::Bygone;
-pub use self::bygone::Inclusion;
+pub(super) use self::bygone::{Bygone, Inclusion};
 pub(super) use self::divergent::Divergent;
 pub(super) use self::entered::Entered;
 pub(super) use self::path::{Footing, Path, Reach};

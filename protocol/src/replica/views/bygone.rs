@@ -10,12 +10,13 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::id::{Digest, Slot};
 use crate::message::Position;
 
-/// So many hashes are remembered of slots below the history, and so many of abandoned ones.
+/// So many hashes are remembered of slots below the history, and so many of abandoned ones; besides, those that were below a
+/// history, and final in it, when a state last took its place.
 const HASHES_MAX: usize = 1 << 16;
 
 /// Since when the own history includes something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Inclusion {
+pub(in crate::replica) enum Inclusion {
     /// After this slot, and after each later one.
     Since(Slot),
     /// Not all of it is executed yet.
@@ -26,8 +27,7 @@ pub enum Inclusion {
 
 impl Inclusion {
     /// Of both together.
-    #[must_use]
-    pub fn and(self, other: Self) -> Self {
+    pub(in crate::replica) fn and(self, other: Self) -> Self {
         match (self, other) {
             (Self::Since(one), Self::Since(other)) => Self::Since(one.max(other)),
             (Self::Unknown, _) | (_, Self::Unknown) => Self::Unknown,
